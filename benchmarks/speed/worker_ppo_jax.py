@@ -1,0 +1,140 @@
+"""ppo_jax as its own host loop runs it: compiled chunks, metrics fetched after each.
+
+`default` is what a user gets and what is compared. By name also: a kind of layout on one device
+per core (`map`, `vmap`, `envs`), or `train`, the whole run as one function under `jit` and `vmap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from cases import Case
+from worker import Program, Worker, device_per_core, serve
+
+PACKAGES = ("ppo-jax", "gymnax", "jax", "jaxlib", "optax", "numpy")
+
+
+def load() -> None:
+    import ppo_jax.parallel  # noqa: F401
+
+
+def layouts(case: Case) -> tuple[str, ...]:
+    return ("default",)
+
+
+def xla_flags(layout: str) -> tuple[str, ...]:
+    return () if layout == "train" else (device_per_core(),)
+
+
+def settings(case: Case) -> tuple[Any, Any]:
+    import jax
+    import jax.numpy as jnp
+
+    from ppo_jax.config import Config, Hyper
+
+    config = Config(
+        env=case.env,
+        total_env_steps=case.env_steps,
+        num_envs=case.num_envs,
+        rollout_length=case.rollout_length,
+        num_epochs=case.num_epochs,
+        num_minibatches=case.num_minibatches,
+        hidden_sizes=case.hidden_sizes,
+        activation=case.activation,
+    )
+    hyper = Hyper(
+        learning_rate=case.learning_rate,
+        gamma=case.gamma,
+        gae_lambda=case.gae_lambda,
+        clip_epsilon=case.clip_epsilon,
+        value_clip_epsilon=case.clip_epsilon,  # the peers always clip it
+        entropy_coef=case.entropy_coef,
+        value_coef=case.value_coef,
+        max_grad_norm=case.max_grad_norm,
+    )
+    return config, jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), hyper)
+
+
+def build(case: Case, layout: str, mark: Callable[[str], None]) -> Program:
+    return (build_train if layout == "train" else build_chunks)(case, layout, mark)
+
+
+def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Program:
+    import jax
+    import jax.numpy as jnp
+
+    from ppo_jax import parallel, trainer
+
+    config, hyper = settings(case)
+    spread = parallel.choose_layout(config, case.seeds)
+    if layout != "default":
+        spread = parallel.Layout(layout, tuple(jax.local_devices()), case.seeds)
+    plain = parallel.program(config)
+    init = jax.jit(lambda h, keys: jax.lax.map(partial(trainer.init, plain, h), keys))
+    chunk = parallel.make_chunk(config, spread)
+
+    def keys(seed: int) -> Any:
+        return jax.random.split(jax.random.key(seed), spread.num_members)
+
+    example = keys(0)
+    mark("trace_seconds")
+    init_lowered = init.lower(hyper, example)
+    mark("trace_seconds")
+    init_compiled = init_lowered.compile()
+    mark("compile_seconds")
+    state = parallel.place(init_compiled(hyper, example), spread)
+    mark("place_seconds")
+    chunk_lowered = chunk.lower(hyper, state, jnp.asarray(1))
+    mark("trace_seconds")
+    chunk_compiled = chunk_lowered.compile()
+    mark("compile_seconds")
+
+    def run(seed: int) -> Any:
+        state = parallel.place(init_compiled(hyper, keys(seed)), spread)
+        left = config.num_iterations
+        while left:
+            count = min(left, parallel.ROWS)
+            state, rows = chunk_compiled(hyper, state, jnp.asarray(count))
+            jax.device_get(rows)
+            left -= count
+        return jax.block_until_ready(state)
+
+    def returns(state: Any) -> list[float]:
+        play = parallel.make_evaluation(config, spread, 128, 500, False)
+        return play(hyper, state, jax.random.key(1)).returns.mean(1)[: case.seeds].tolist()
+
+    return Program(run, partial(env_steps, config, case.seeds), returns)
+
+
+def build_train(case: Case, layout: str, mark: Callable[[str], None]) -> Program:
+    import jax
+
+    from ppo_jax.trainer import train
+
+    config, hyper = settings(case)
+
+    def keys(seed: int) -> Any:
+        return jax.random.split(jax.random.key(seed), case.seeds)
+
+    example = keys(0)
+    mark("trace_seconds")
+    lowered = jax.jit(jax.vmap(partial(train, config), in_axes=(None, 0))).lower(hyper, example)
+    mark("trace_seconds")
+    compiled = lowered.compile()
+    mark("compile_seconds")
+    return Program(
+        run=lambda seed: jax.block_until_ready(compiled(hyper, keys(seed))[0]),
+        env_steps=partial(env_steps, config, case.seeds),
+        returns=lambda state: [],
+    )
+
+
+def env_steps(config: Any, seeds: int, state: Any) -> int:
+    """Steps really taken by the seeds that were asked for (not by those that fill a device)."""
+    return int(state.iteration[:seeds].sum()) * config.batch_size
+
+
+if __name__ == "__main__":
+    serve(Worker(PACKAGES, layouts, xla_flags, load, build))

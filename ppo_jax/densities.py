@@ -1,0 +1,219 @@
+"""Action distributions as data, and their mathematics as pure functions of it.
+
+Every function is batched over any leading dims `...` and sums over the action's own dims, so
+log-probabilities, entropies and divergences are [...], in nats. Real-valued actions are flat,
+[..., A].
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+_HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+_GSDE_VARIANCE_FLOOR = 1e-6  # Raffin et al. 2021, as in the authors' code
+_MAX_UNROLLED_ACTIONS = 32
+
+# Trapezoid rule for E[f(z)], z standard normal. Where f is analytic near the real axis only, as
+# log cosh is, it beats Gauss-Hermite at equal cost: at std 3 the error is 6e-5 against 3e-3.
+_NODES = np.linspace(-5.5, 5.5, 32)
+_WEIGHTS = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
+
+
+class Categorical(NamedTuple):
+    """One action of n; the logits need no normalisation, -inf forbids an action."""
+
+    logits: Array  # [..., n]
+
+
+class MultiCategorical(NamedTuple):
+    """Independent categoricals, their logits side by side."""
+
+    logits: Array  # [..., sum(ns)]
+
+
+class Gaussian(NamedTuple):
+    """Independent normals; for a tanh-Gaussian those before the tanh."""
+
+    mean: Array  # [..., A]
+    log_std: Array  # [..., A]
+
+
+class StateDependentNoise(NamedTuple):
+    """gSDE: action = mean + features @ (exp(noise_log_std) * xi), xi held for some steps."""
+
+    mean: Array  # [..., A]
+    log_std: Array  # [..., A], of the marginal over xi
+    features: Array  # [..., F]
+    noise_log_std: Array  # [F, A]
+
+
+def clip_log_std(log_std: Array) -> Array:
+    """log std within [-20, 2]: a hard clip, so that inside the parameter *is* the log std.
+
+    Past a bound the gradient is zero. A smooth squash would change what `log_std_init` means.
+    """
+    return jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
+
+
+def state_dependent_noise(
+    mean: Array, features: Array, noise_log_std: Array
+) -> StateDependentNoise:
+    """gSDE's distribution with its marginal N(mean, features^2 @ sigma^2 + 1e-6).
+
+    Raffin et al. 2021, eq. 7, with sigma = exp(noise_log_std) [F, A]. The features are taken as
+    constants: the noise shapes no features.
+    """
+    features = jax.lax.stop_gradient(features)
+    variance = jnp.matmul(
+        jnp.square(features), jnp.exp(2.0 * noise_log_std), precision=jax.lax.Precision.HIGHEST
+    )
+    log_std = 0.5 * jnp.log(variance + _GSDE_VARIANCE_FLOOR)
+    return StateDependentNoise(mean, log_std, features, noise_log_std)
+
+
+def _shifted(logits: Array) -> tuple[Array, Array, Array]:
+    """log-weights (largest 0), weights, and the weights' sum [..., 1]."""
+    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    weights = jnp.exp(shifted)
+    return shifted, weights, jnp.sum(weights, axis=-1, keepdims=True)
+
+
+def _finite(log_weights: Array) -> Array:
+    """-inf as the lowest float, so that 0 * log 0 is 0 in values and gradients."""
+    return jnp.maximum(log_weights, jnp.finfo(log_weights.dtype).min)
+
+
+def categorical_sample(key: Array, dist: Categorical, noise: Any = ()) -> Array:
+    """Draw [...] int32 by inverting the cumulative weights: one uniform number a row.
+
+    Probabilities are exact to the 2^-23 grain of a float32 uniform; an action of weight zero is
+    never drawn. More than 32 actions are drawn by Gumbel-argmax, as the sums are unrolled.
+    """
+    num_actions = dist.logits.shape[-1]
+    if num_actions > _MAX_UNROLLED_ACTIONS:
+        return jax.random.categorical(key, dist.logits).astype(jnp.int32)
+    _, weights, _ = _shifted(dist.logits)
+    cumulative = [weights[..., 0]]  # summed in order: never decreasing, flat where a weight is 0
+    for i in range(1, num_actions):
+        cumulative.append(cumulative[-1] + weights[..., i])
+    point = cumulative[-1] * jax.random.uniform(key, weights.shape[:-1], weights.dtype)
+    action = jnp.zeros(weights.shape[:-1], jnp.int32)
+    for bound in cumulative[:-1]:
+        action += (point >= bound).astype(jnp.int32)
+    return action
+
+
+def categorical_mode(dist: Categorical) -> Array:
+    """The most probable action, [...] int32."""
+    return jnp.argmax(dist.logits, axis=-1).astype(jnp.int32)
+
+
+def categorical_log_prob(dist: Categorical, action: Array) -> Array:
+    """log p(action) [...], action [...] integers."""
+    shifted, _, total = _shifted(dist.logits)
+    chosen = jax.lax.broadcasted_iota(action.dtype, shifted.shape, shifted.ndim - 1)
+    chosen = chosen == action[..., None]  # a masked sum: its gradient needs no scatter
+    return jnp.sum(jnp.where(chosen, shifted, 0.0), axis=-1) - jnp.log(total[..., 0])
+
+
+def categorical_entropy(dist: Categorical) -> Array:
+    """-sum_a p log p [...], in nats, with 0 log 0 = 0."""
+    shifted, weights, total = _shifted(dist.logits)
+    total = total[..., 0]
+    return jnp.log(total) - jnp.sum(weights * _finite(shifted), axis=-1) / total
+
+
+def categorical_kl(old: Categorical, new: Categorical) -> Array:
+    """sum_a p_old (log p_old - log p_new) [...], with 0 log 0 = 0.
+
+    Where only `new` forbids an action the KL is infinite, and comes out inf or close to the
+    largest float.
+    """
+    shifted_old, weights_old, total_old = _shifted(old.logits)
+    shifted_new, _, total_new = _shifted(new.logits)
+    difference = _finite(shifted_old) - _finite(shifted_new)
+    mean_difference = jnp.sum(weights_old * difference, axis=-1) / total_old[..., 0]
+    return mean_difference + (jnp.log(total_new) - jnp.log(total_old))[..., 0]
+
+
+def gaussian_sample(key: Array, dist: Gaussian, noise: Any = ()) -> Array:
+    """mean + std * z, [..., A]."""
+    z = jax.random.normal(key, dist.mean.shape, dist.mean.dtype)
+    return dist.mean + jnp.exp(dist.log_std) * z
+
+
+def gaussian_mode(dist: Gaussian | StateDependentNoise) -> Array:
+    """The mean, [..., A]. For a tanh-Gaussian: u = mean, so that the environment gets tanh(mean).
+
+    That is the median of the squashed action, and the deterministic action by custom; the peak of
+    its density lies elsewhere.
+    """
+    return dist.mean
+
+
+def gaussian_log_prob(dist: Gaussian | StateDependentNoise, action: Array) -> Array:
+    """log N(action; mean, std^2) [...] of the action as sampled, not as clipped."""
+    z = (action - dist.mean) * jnp.exp(-dist.log_std)
+    terms = 0.5 * jnp.square(z) + dist.log_std
+    return -jnp.sum(terms, axis=-1) - action.shape[-1] * _HALF_LOG_2PI
+
+
+def gaussian_entropy(dist: Gaussian | StateDependentNoise) -> Array:
+    """sum log std + A/2 log(2 pi e) [...]."""
+    return jnp.sum(dist.log_std, axis=-1) + dist.log_std.shape[-1] * (0.5 + _HALF_LOG_2PI)
+
+
+def gaussian_kl(old: Gaussian, new: Gaussian | StateDependentNoise) -> Array:
+    """KL[old || new] [...], also that of tanh-Gaussians: a bijection leaves the KL as it is.
+
+    sum log(std_new / std_old) + (std_old^2 + (mean_old - mean_new)^2) / (2 std_new^2) - 1/2,
+    written with expm1 so that it keeps its digits near 0.
+    """
+    log_ratio = old.log_std - new.log_std
+    z = (old.mean - new.mean) * jnp.exp(-new.log_std)
+    terms = jnp.expm1(2.0 * log_ratio) - 2.0 * log_ratio + jnp.square(z)
+    return 0.5 * jnp.sum(terms, axis=-1)
+
+
+def _log_tanh_slope(u: Array) -> Array:
+    """log(1 - tanh(u)^2), stable for every u: 2 (log 2 - |u| - log(1 + exp(-2|u|)))."""
+    size = jnp.abs(u)
+    return 2.0 * (math.log(2.0) - size - jnp.log1p(jnp.exp(-2.0 * size)))
+
+
+def tanh_gaussian_log_prob(dist: Gaussian, action: Array) -> Array:
+    """Log-density [...] of tanh(u) on (-1, 1)^A, for the action u kept before the tanh.
+
+    log N(u; mean, std^2) - sum log(1 - tanh(u)^2). Keeping u, nothing inverts a tanh and the
+    second term drops out of every ratio.
+    """
+    return gaussian_log_prob(dist, action) - jnp.sum(_log_tanh_slope(action), axis=-1)
+
+
+def tanh_gaussian_entropy(dist: Gaussian) -> Array:
+    """Entropy [...] of tanh(u) on (-1, 1)^A: H[u] + sum E[log(1 - tanh(u)^2)].
+
+    The expectation is a quadrature of 32 nodes for each dim: deterministic and differentiable.
+    Absolute error for each dim: 2e-7 for std <= 1, 1e-6 at 2, 7e-5 at 3, 2e-2 at the largest, 7.4.
+    """
+    dtype = dist.mean.dtype
+    nodes, weights = jnp.asarray(_NODES, dtype), jnp.asarray(_WEIGHTS, dtype)
+    nodes = nodes.reshape((1,) * dist.mean.ndim + (-1,))
+    u = dist.mean[..., None] + jnp.exp(dist.log_std)[..., None] * nodes
+    expected = jnp.sum(_log_tanh_slope(u) * weights.reshape(nodes.shape), axis=(-2, -1))
+    return gaussian_entropy(dist) + expected
+
+
+def state_dependent_noise_sample(key: Array, dist: StateDependentNoise, noise: Array) -> Array:
+    """mean + features @ (exp(noise_log_std) * xi) [..., A], xi = noise [..., F, A]; no key used."""
+    std = jnp.exp(dist.noise_log_std)
+    std = std.reshape((1,) * (noise.ndim - 2) + std.shape)
+    # A product and a sum: one fused loop, where a batch of matrix-vector products is many.
+    return dist.mean + jnp.sum(dist.features[..., None] * (std * noise), axis=-2)

@@ -1,0 +1,87 @@
+"""Random play of an environment, recorded step by step."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete
+
+NUM_ENVS = 8
+NUM_STEPS = 1024
+
+
+class Play(NamedTuple):
+    """NUM_STEPS random steps of NUM_ENVS environments, reset by us where they ended."""
+
+    key: Array  # [T, B], given to each transition
+    action: Array  # [T, B, ...]
+    state: Any  # [T, B, ...], before the step
+    observation: Array  # [T, B, *O], before the step
+    observation_next: Array  # [T, B, *O], the transition's own
+    state_next: Any  # [T, B, ...], the transition's own
+    reward: Array  # [T, B]
+    terminated: Array  # [T, B]
+    truncated: Array  # [T, B]
+
+
+def play_twice(environment: Environment, key: Array, num_steps: int) -> tuple[Play, Play]:
+    """The same random play, computed twice by one compiled program."""
+    program = jax.jit(lambda key: play(environment, key, num_steps))
+    return program(key), program(key)
+
+
+def play(environment: Environment, key: Array, num_steps: int) -> Play:
+    """NUM_ENVS environments, `num_steps` uniform actions each, under default parameters."""
+    params = environment.default_params
+    key_reset, key_steps = jax.random.split(key)
+    start = jax.vmap(environment.reset, (0, None))(jax.random.split(key_reset, NUM_ENVS), params)
+
+    def step(carry: tuple[Array, Any], key: Array) -> tuple[tuple[Array, Any], Play]:
+        observation, state = carry
+        key_action, key_env, key_reset = jax.random.split(key, 3)
+        keys = jax.random.split(key_env, NUM_ENVS)
+        action = jax.vmap(lambda key: random_action(environment.action_space, key))(
+            jax.random.split(key_action, NUM_ENVS)
+        )
+        observation_next, state_next, reward, terminated, truncated, _ = jax.vmap(
+            environment.transition, (0, 0, 0, None)
+        )(keys, state, action, params)
+        seen = Play(
+            key=jax.random.key_data(keys),
+            action=action,
+            state=state,
+            observation=observation,
+            observation_next=observation_next,
+            state_next=state_next,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+        )
+        fresh = jax.vmap(environment.reset, (0, None))(
+            jax.random.split(key_reset, NUM_ENVS), params
+        )
+        ended = terminated | truncated
+
+        def choose(new: Array, old: Array) -> Array:
+            return jnp.where(ended.reshape(ended.shape + (1,) * (old.ndim - 1)), new, old)
+
+        return jax.tree.map(choose, fresh, (observation_next, state_next)), seen
+
+    return jax.lax.scan(step, start, jax.random.split(key_steps, num_steps))[1]
+
+
+def random_action(space: Discrete | MultiDiscrete | Box, key: Array) -> Array:
+    """A uniform action; unbounded dimensions are standard normal."""
+    if isinstance(space, Discrete):
+        return jax.random.randint(key, (), 0, space.n)
+    if isinstance(space, MultiDiscrete):
+        return jax.random.randint(key, (len(space.ns),), 0, jnp.array(space.ns))
+    bounded = np.isfinite(space.low) & np.isfinite(space.high)
+    low, high = (np.where(bounded, end, 0.0) for end in (space.low, space.high))
+    uniform = jax.random.uniform(key, space.shape, minval=low, maxval=high)
+    return jnp.where(bounded, uniform, jax.random.normal(key, space.shape))

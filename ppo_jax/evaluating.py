@@ -1,0 +1,191 @@
+"""Evaluation on the host: of a run in progress, of a saved one, and the policy as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ppo_jax import checkpoint, evaluation, host, parallel, run_folder, schedules, stats, trainer
+from ppo_jax.config import Config, Hyper, InputError
+from ppo_jax.options import RunOptions, validate_options
+from ppo_jax.types import TrainState
+
+MAX_STEPS = 10_000  # an episode still running after so many steps is cut and counted as it stands
+FINAL = 2**31 - 1  # the random stream of the evaluation after training
+
+Play = Callable[[TrainState, int], evaluation.Episodes]  # (state, stream) -> [S, n] on the host
+
+
+def player(config: Config, hyper: Hyper, layout: parallel.Layout, options: RunOptions) -> Play:
+    """The evaluation of a population; `stream` picks its random numbers, which are its own."""
+    compiled = parallel.make_evaluation(
+        config, layout, options.eval_episodes, MAX_STEPS, options.policy_mode == "deterministic"
+    )
+
+    def play(state: TrainState, stream: int) -> evaluation.Episodes:
+        played = jax.device_get(compiled(hyper, state, np.uint32(stream)))
+        return jax.tree.map(lambda leaf: leaf[: layout.num_seeds], played)
+
+    return play
+
+
+def mean_returns(played: evaluation.Episodes, alive: np.ndarray) -> list[float | None]:
+    """Mean return of each seed's episodes, None for a seed that failed."""
+    means = np.mean(played.episode_return, axis=1, dtype=np.float64)
+    return [float(mean) if ok else None for mean, ok in zip(means, alive, strict=True)]
+
+
+def summary(
+    played: evaluation.Episodes, alive: np.ndarray, options: RunOptions
+) -> dict[str, Any]:
+    """What `summary.json` says of an evaluation."""
+    scores = stats.summarise(mean_returns(played, alive))
+    num_failed = scores.pop("num_failed")
+    return {
+        "final_return": scores,
+        "num_failed": num_failed,
+        "policy_mode": options.policy_mode,
+        "episodes_per_seed": options.eval_episodes,
+        "episodes_cut": int(np.sum(~np.asarray(played.finished))),
+        "episode_length_mean": float(np.mean(played.length)),
+    }
+
+
+def alive_seeds(state: TrainState, layout: parallel.Layout) -> np.ndarray:
+    """Which seeds still learn, [S] bool."""
+    return np.asarray(state.alive)[: layout.num_seeds]
+
+
+def saved_like(config: Config, hyper: Hyper, num_seeds: int) -> TrainState:
+    """Shapes and dtypes of a saved population of `num_seeds`."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_seeds))
+    plain = parallel.program(config)
+    return jax.eval_shape(jax.vmap(partial(trainer.init, plain, hyper)), keys)
+
+
+def load_state(
+    folder: Path | str, env: Any = None
+) -> tuple[Config, Hyper, RunOptions, TrainState, dict[str, Any]]:
+    """Settings, newest undamaged state [S, ...] and its metadata of a run folder.
+
+    Raises:
+        InputError: no run folder, or no checkpoint in it that can be read.
+    """
+    folder = Path(folder)
+    found = run_folder.read(folder, env)
+    newest, warnings = checkpoint.latest(folder)
+    if newest is None:
+        raise InputError(f"{str(folder)!r} holds no checkpoint that can be read. {warnings}")
+    hyper = schedules.as_arrays(found.config, found.hyper)
+    like = saved_like(found.config, hyper, found.options.seeds)
+    state, metadata = checkpoint.load(newest, like)
+    return found.config, hyper, found.options, state, {**metadata, "warnings": warnings}
+
+
+def start_from(folder: Path, state: TrainState, layout: parallel.Layout) -> TrainState:
+    """`state` with the policies (parameters and normalisers) of another run.
+
+    Member i takes the policy of the other run's seed i, counted round where it has fewer.
+    """
+    _, _, _, other, _ = load_state(folder)
+    count = other.alive.shape[0]
+    chosen = np.arange(layout.num_members) % count
+    taken = jax.tree.map(
+        lambda leaf: leaf[chosen], (other.params, other.observation_moments, other.return_moments)
+    )
+    wanted = (state.params, state.observation_moments, state.return_moments)
+    shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (taken, wanted)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"init_from={str(folder)!r} has another network or another observation: its "
+            "parameters do not fit; use the same hidden_sizes, torso, policy and environment."
+        )
+    params, observation_moments, return_moments = taken
+    state = state._replace(
+        params=params, observation_moments=observation_moments, return_moments=return_moments
+    )
+    return parallel.place(state, layout)
+
+
+def evaluate(
+    run: Path | str,
+    *,
+    episodes: int = 128,
+    policy_mode: str = "deterministic",
+    seed: int | None = None,
+    env: Any = None,
+) -> dict[str, Any]:
+    """Whole episodes of every seed of a saved run, with the normaliser it was trained with.
+
+    Args:
+        run: a run folder. episodes: per seed. policy_mode: deterministic or sampled.
+        seed: picks the random numbers; None repeats the evaluation at the end of training.
+        env: the environment, where the run was trained on a Python object.
+
+    Returns:
+        what `ppo-jax eval --json` prints; see docs/design.md.
+    """
+    options = RunOptions(eval_episodes=episodes, policy_mode=policy_mode)
+    validate_options(options)
+    host.prepare_jax(options)
+    config, hyper, trained, state, metadata = load_state(run, env)
+    layout = parallel.choose_layout(config, trained.seeds)
+    if layout.kind == "envs":  # episodes are few: there is nothing to spread
+        layout = parallel.Layout("map", layout.devices[:1], trained.seeds)
+    state = parallel.padded(state, layout)
+    play = player(config, hyper, layout, options)
+    played = play(parallel.place(state, layout), FINAL if seed is None else seed)
+    return {
+        "env": run_folder.env_name(config),
+        "objective": config.objective,
+        "num_seeds": trained.seeds,
+        "env_steps": metadata["env_steps"],
+        **summary(played, alive_seeds(state, layout), options),
+        "compile_seconds": None,
+        "train_seconds": None,
+        "env_steps_per_second": None,
+        "run": str(run),
+    }
+
+
+def load_policy(
+    run: Path | str, *, seed_index: int = 0, env: Any = None
+) -> Callable[..., Array]:
+    """A trained policy as a plain function.
+
+    Args:
+        run: a run folder. seed_index: which of its seeds, counted from 0.
+        env: the environment, where the run was trained on a Python object.
+
+    Returns:
+        `policy(observation, key=None) -> action`, for one raw observation [*O] or a batch
+        [n, *O]; deterministic without a key, sampled with one. The action is what the
+        environment takes: normalised, clipped or squashed as in training.
+    """
+    config, _, options, state, _ = load_state(run, env)
+    if not 0 <= seed_index < options.seeds:
+        raise InputError(
+            f"seed_index={seed_index} is not among the run's {options.seeds} seeds "
+            f"(0 to {options.seeds - 1})."
+        )
+    parts = trainer.assemble(config)
+    member = jax.tree.map(lambda leaf: leaf[seed_index], (state.params, state.observation_moments))
+    acting = trainer.acting_policy(config, parts, *member)
+    rank = len(parts.environment.observation_shape)
+
+    @jax.jit
+    def policy(observation: Any, key: Array | None = None) -> Array:
+        observation = jnp.asarray(observation)
+        rows = observation.reshape((-1, *parts.environment.observation_shape))
+        noise = () if key is None else acting.family.draw_noise(key, rows.shape[0])
+        action = evaluation.act(acting, rows, noise, key, key is None)
+        return action[0] if observation.ndim == rank else action
+
+    return policy

@@ -1,0 +1,78 @@
+"""This process and this machine: devices, the compilation cache, and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ppo_jax.config import InputError
+from ppo_jax.options import RunOptions
+
+
+def prepare_jax(options: RunOptions) -> None:
+    """Platform, one device per CPU core, and the persistent compilation cache.
+
+    What jax has already started with stays as it is.
+    """
+    if options.platform:
+        jax.config.update(
+            "jax_platforms", {"gpu": "cuda", "tpu": "tpu", "cpu": "cpu"}[options.platform]
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        try:
+            jax.config.update("jax_num_cpu_devices", cores or 1)
+        except RuntimeError:
+            pass  # jax has started: take the devices that there are
+    if not jax.config.jax_compilation_cache_dir:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "ppo_jax" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    try:
+        jax.local_devices()
+    except RuntimeError as error:
+        raise InputError(
+            f"platform={options.platform!r} has no device here ({str(error).splitlines()[0]}); "
+            "leave --platform out to take what there is."
+        ) from error
+
+
+def device_count(options: RunOptions) -> int | None:
+    """How many devices to use, None for all; refuses more than there are."""
+    there = len(jax.local_devices())
+    if options.devices is not None and options.devices > there:
+        raise InputError(
+            f"devices={options.devices} is more than the {there} that this process has; "
+            f"use at most {there}."
+        )
+    return options.devices
+
+
+@contextmanager
+def stop_signals() -> Iterator[dict[str, int]]:
+    """Remember Ctrl-C and SIGTERM instead of dying, so that a chunk's end can save everything."""
+    stop: dict[str, int] = {}
+    wanted = {signal.SIGINT: 130, signal.SIGTERM: 75}
+
+    def remember(number: int, frame: Any) -> None:
+        if stop and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C means it
+        stop["exit_code"] = wanted[signal.Signals(number)]
+
+    try:
+        before = {number: signal.signal(number, remember) for number in wanted}
+    except ValueError:  # only the main thread may set handlers; elsewhere signals are not ours
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

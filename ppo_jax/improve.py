@@ -1,0 +1,180 @@
+"""Improvers: what turns a batch into better parameters.
+
+E epochs over the batch, each in its own order, cut into M minibatches; one Adam step a minibatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from ppo_jax.config import Config, Hyper
+from ppo_jax.types import Batch, Metrics, PyTree
+
+Loss = Callable[[PyTree, Batch], tuple[Array, Metrics]]
+
+# Diagnostics of a minibatch that are the largest of its rows; all others are means over them.
+MAXIMA = ("ratio_max", "log_ratio_abs_max")
+
+
+class Learner(NamedTuple):
+    """What the epochs carry, over the flat parameter vector [P]."""
+
+    params: Array  # [P]
+    opt_state: PyTree
+    active: Array  # [], bool; False once KL[old||new] has reached `kl_stop`
+
+
+def init_optimiser(params: PyTree) -> PyTree:
+    """Adam's state over the flat parameter vector."""
+    flat, _ = ravel_pytree(params)
+    return optax.scale_by_adam().init(flat)
+
+
+def adam_step(
+    hyper: Hyper, params: Array, opt_state: PyTree, gradient: Array
+) -> tuple[Array, PyTree, Array]:
+    """One Adam step on the gradient clipped to `max_grad_norm` in global norm.
+
+    Returns:
+        params [P], optimiser state, and the gradient's norm before clipping.
+    """
+    grad_norm = jnp.sqrt(jnp.sum(jnp.square(gradient)))
+    clipped = gradient * jnp.minimum(1.0, hyper.max_grad_norm / (grad_norm + 1e-12))
+    adam = optax.scale_by_adam(eps=hyper.adam_epsilon)
+    update, opt_state = adam.update(clipped, opt_state)
+    return params - hyper.learning_rate * update, opt_state, grad_norm
+
+
+def minibatch_rows(config: Config, key: Array, num_rows: int, num_envs: int) -> Array:
+    """An exact permutation of the batch's rows for one epoch, [M, N / M].
+
+    `samples` permutes all N = T x B rows of the time-major batch; `env-rows` permutes the B
+    environments and keeps each one's T steps together.
+    """
+    if config.shuffle == "env-rows":
+        steps = jnp.arange(num_rows // num_envs) * num_envs
+        envs = jax.random.permutation(key, num_envs)
+        rows = envs[:, None] + steps[None, :]
+    else:
+        rows = jax.random.permutation(key, num_rows)
+    return rows.reshape(config.num_minibatches, -1)
+
+
+def pack(batch: Batch) -> tuple[PyTree, Callable[[PyTree], Batch]]:
+    """All float32 leaves of a batch side by side in one matrix, so that one gather takes a row.
+
+    Returns:
+        the packed batch (leading axis N) and the function that restores a `Batch` of its rows.
+    """
+    leaves, treedef = jax.tree.flatten(batch)
+    num_rows = batch.advantage.shape[0]
+    is_float = [leaf.dtype == jnp.float32 for leaf in leaves]
+    floats = [leaf.reshape(num_rows, -1) for leaf, flag in zip(leaves, is_float, strict=True) if flag]
+    others = [leaf for leaf, flag in zip(leaves, is_float, strict=True) if not flag]
+    shapes = [leaf.shape[1:] for leaf in leaves]
+    bounds = list(accumulate(leaf.shape[1] for leaf in floats))[:-1]
+
+    def unpack(packed: PyTree) -> Batch:
+        matrix, rest = packed
+        columns = iter(jnp.split(matrix, bounds, axis=1))
+        others_left = iter(rest)
+        restored = [
+            next(columns).reshape(-1, *shape) if flag else next(others_left)
+            for flag, shape in zip(is_float, shapes, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, restored)
+
+    return (jnp.concatenate(floats, axis=1), others), unpack
+
+
+def by_minibatches(
+    config: Config,
+    hyper: Hyper,
+    loss: Loss,
+    params: PyTree,
+    opt_state: PyTree,
+    batch: Batch,
+    num_envs: int,
+    key: Array,
+    axis_name: str | None = None,
+) -> tuple[PyTree, PyTree, Metrics]:
+    """E epochs x M minibatches of Adam on `loss`, each sample exactly once an epoch.
+
+    A minibatch whose KL[old||new] has reached `kl_stop` takes no step, nor does any after it.
+    With `axis_name`, `batch` holds this device's rows, and gradients are averaged over devices.
+
+    Returns:
+        params, optimiser state, and the metrics: means over the minibatches that were learnt from.
+    """
+    flat, unravel = ravel_pytree(params)
+    packed, unpack = pack(batch)
+    num_rows = batch.advantage.shape[0]
+
+    def gradient_of(params: Array, batch: Batch) -> tuple[Array, Metrics]:
+        gradient, diagnostics = jax.grad(lambda p: loss(unravel(p), batch), has_aux=True)(params)
+        return all_mean(gradient, diagnostics, axis_name)
+
+    def learn(learner: Learner, rows: Array) -> tuple[Learner, Metrics]:
+        minibatch = unpack(jax.tree.map(lambda leaf: leaf[rows], packed))
+        gradient, diagnostics = gradient_of(learner.params, minibatch)
+        stepped = adam_step(hyper, learner.params, learner.opt_state, gradient)
+        active = learner.active & (diagnostics["kl_old_new"] < hyper.kl_stop)
+        kept_params, kept_state = jax.tree.map(
+            lambda new, old: jnp.where(active, new, old),
+            stepped[:2],
+            (learner.params, learner.opt_state),
+        )
+        diagnostics = {**diagnostics, "grad_norm": stepped[2], "active": active * 1.0}
+        return Learner(kept_params, kept_state, active), diagnostics
+
+    def epoch(learner: Learner, key: Array) -> tuple[Learner, Metrics]:
+        return jax.lax.scan(learn, learner, minibatch_rows(config, key, num_rows, num_envs))
+
+    learner = Learner(flat, opt_state, jnp.ones((), bool))
+    keys = jax.random.split(key, config.num_epochs)
+    learner, diagnostics = jax.lax.scan(epoch, learner, keys)
+    return unravel(learner.params), learner.opt_state, summarise(diagnostics)
+
+
+def all_mean(
+    gradient: Array, diagnostics: Metrics, axis_name: str | None
+) -> tuple[Array, Metrics]:
+    """Gradient and diagnostics of the whole minibatch from those of each device's rows."""
+    if axis_name is None:
+        return gradient, diagnostics
+    means = {name: value for name, value in diagnostics.items() if name not in MAXIMA}
+    maxima = {name: diagnostics[name] for name in MAXIMA}
+    gradient, means = jax.lax.pmean((gradient, means), axis_name)
+    return gradient, {**means, **jax.lax.pmax(maxima, axis_name)}
+
+
+def summarise(diagnostics: Metrics) -> Metrics:
+    """One number each of the [E, M] diagnostics of an iteration's minibatches.
+
+    Means run over the minibatches that were learnt from; `log_ratio_abs_first` is that of the very
+    first one, which is evaluated at theta_old, where every log-ratio is 0 up to rounding.
+    """
+    active = diagnostics["active"]
+    share = active / jnp.maximum(jnp.sum(active), 1.0)
+    means = {
+        name: jnp.sum(jnp.where(active > 0.0, value, 0.0) * share)
+        for name, value in diagnostics.items()
+        if name not in (*MAXIMA, "active")
+    }
+    square = means.pop("ratio_square_mean")
+    return {
+        **means,
+        # Kish's effective sample size of the importance weights, over the number of samples.
+        "ess_fraction": jnp.square(means["ratio_mean"]) / jnp.maximum(square, 1e-30),
+        "ratio_max": jnp.max(diagnostics["ratio_max"]),
+        "log_ratio_abs_first": diagnostics["log_ratio_abs_max"][0, 0],
+        "updates_fraction": jnp.mean(active),
+    }

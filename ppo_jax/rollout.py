@@ -1,0 +1,263 @@
+"""T steps of B environments in one scan; owns resets, time limits and episode statistics.
+
+The scan's body does only what must be done in order: choose an action, step, reset what ended.
+Values and log-probabilities need no order, so they are computed afterwards in one large pass.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ppo_jax import advantages, moments
+from ppo_jax.config import Config
+from ppo_jax.distributions import Family
+from ppo_jax.envs.interface import Environment
+from ppo_jax.networks import Network
+from ppo_jax.types import EnvCarry, EpisodeStats, Moments, PyTree, Rollout
+
+
+class Policy(NamedTuple):
+    """What acts: frozen for the length of a rollout."""
+
+    network: Network
+    family: Family
+    params: PyTree
+    moments: Moments | None  # of the observations, None where they are not normalised
+
+    def see(self, observation: Array) -> Array:
+        """Raw observations as the networks take them."""
+        if self.moments is None:
+            return observation
+        return moments.standardise(self.moments, observation)
+
+
+class Step(NamedTuple):
+    """What the scan keeps of one step of B environments."""
+
+    observation: Array  # [B, *O], raw
+    observation_final: Array  # [B, *O], raw successor before any reset
+    action: Array  # [B, ...]
+    distribution: PyTree  # [B, *D]
+    reward: Array  # [B]
+    terminated: Array  # [B]
+    truncated: Array  # [B]
+
+
+def reset_all(
+    environment: Environment, env_params: PyTree, family: Family, num_envs: int, key: Array
+) -> EnvCarry:
+    """B freshly reset environments."""
+    key_reset, key_noise = jax.random.split(key)
+    observation, state = jax.vmap(environment.reset, in_axes=(0, None))(
+        jax.random.split(key_reset, num_envs), env_params
+    )
+    return EnvCarry(
+        state=state,
+        observation=observation,
+        episode_return=jnp.zeros(num_envs),
+        episode_length=jnp.zeros(num_envs, jnp.int32),
+        noise=family.draw_noise(key_noise, num_envs),
+    )
+
+
+def where_rows(rows: Array, yes: PyTree, no: PyTree) -> PyTree:
+    """`jnp.where` over pytrees with a condition per leading row."""
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(rows.reshape(rows.shape + (1,) * (a.ndim - rows.ndim)), a, b)
+
+    return jax.tree.map(choose, yes, no)
+
+
+def reset_ended(
+    environment: Environment,
+    env_params: PyTree,
+    key: Array,
+    ended: Array,
+    observation: Array,
+    state: PyTree,
+) -> tuple[Array, PyTree]:
+    """Give every ended environment a start state of its own.
+
+    Start states are drawn in pools of B / 8: none where nothing ended, a further pool while some
+    environment is still without. So each state is an independent draw of the environment's own
+    start distribution, at the cost of the resets that are needed rather than of B.
+
+    Args:
+        ended: [B] bool. observation: [B, *O] and state: [B, ...] of the step just taken.
+    """
+    num_envs = ended.shape[0]
+    pool_size = max(1, num_envs // 8)
+    rank = jnp.cumsum(ended) - 1  # the ended environments, numbered 0, 1, 2, ...
+    num_ended = jnp.sum(ended)
+
+    def draw_pool(carry: tuple[Array, Array, PyTree]) -> tuple[Array, Array, PyTree]:
+        first, observation, state = carry
+        keys = jax.random.split(jax.random.fold_in(key, first), pool_size)
+        pool = jax.vmap(environment.reset, in_axes=(0, None))(keys, env_params)
+        slot = rank - first
+        served = ended & (slot >= 0) & (slot < pool_size)
+        fresh = jax.tree.map(lambda leaf: leaf[jnp.clip(slot, 0, pool_size - 1)], pool)
+        observation, state = where_rows(served, fresh, (observation, state))
+        return first + pool_size, observation, state
+
+    _, observation, state = jax.lax.while_loop(
+        lambda carry: carry[0] < num_ended,
+        draw_pool,
+        (jnp.zeros((), num_ended.dtype), observation, state),
+    )
+    return observation, state
+
+
+def step(
+    config: Config,
+    environment: Environment,
+    env_params: PyTree,
+    policy: Policy,
+    carry: EnvCarry,
+    stats: EpisodeStats,
+    t: Array,
+    key: Array,
+) -> tuple[EnvCarry, EpisodeStats, Step]:
+    """One step of B environments. `stats` holds a running sum per environment, [B] each."""
+    key_noise, key_action, key_env, key_reset = jax.random.split(key, 4)
+    num_envs = carry.episode_length.shape[0]
+    noise = carry.noise
+    if jax.tree.leaves(noise):
+        every = config.gsde_resample_steps
+        is_due = t == 0 if every == -1 else t % every == 0
+        noise = jax.lax.cond(
+            is_due, lambda: policy.family.draw_noise(key_noise, num_envs), lambda: carry.noise
+        )
+    distribution, _ = policy.network.apply(policy.params, policy.see(carry.observation))
+    action = policy.family.sample(key_action, distribution, noise)
+    observation_final, state, reward, terminated, truncated, _ = jax.vmap(
+        environment.transition, in_axes=(0, 0, 0, None)
+    )(
+        jax.random.split(key_env, num_envs),
+        carry.state,
+        policy.family.to_env(action),
+        env_params,
+    )
+    truncated = truncated & ~terminated
+    ended = terminated | truncated
+    episode_return = carry.episode_return + reward
+    episode_length = carry.episode_length + 1
+    stats = EpisodeStats(
+        num_episodes=stats.num_episodes + ended,
+        return_sum=stats.return_sum + jnp.where(ended, episode_return, 0.0),
+        length_sum=stats.length_sum + jnp.where(ended, episode_length, 0),
+    )
+    observation, state = reset_ended(
+        environment, env_params, key_reset, ended, observation_final, state
+    )
+    record = Step(
+        observation=carry.observation,
+        observation_final=observation_final,
+        action=action,
+        distribution=policy.family.keep(distribution),
+        reward=reward,
+        terminated=terminated,
+        truncated=truncated,
+    )
+    carry = EnvCarry(
+        state=state,
+        observation=observation,
+        episode_return=jnp.where(ended, 0.0, episode_return),
+        episode_length=jnp.where(ended, 0, episode_length),
+        noise=noise,
+    )
+    return carry, stats, record
+
+
+def rollout(
+    config: Config,
+    environment: Environment,
+    env_params: PyTree,
+    policy: Policy,
+    carry: EnvCarry,
+    key: Array,
+) -> tuple[EnvCarry, Rollout, Array, EpisodeStats]:
+    """T steps of every environment under a frozen policy.
+
+    Returns:
+        carry for the next rollout, the rollout [T, B], the raw observations [T, B, *O] (for the
+        normaliser), and the sums over the episodes that ended in it.
+    """
+    num_envs = carry.episode_length.shape[0]
+    zeros = jnp.zeros(num_envs)
+    stats = EpisodeStats(zeros, zeros, zeros)
+
+    def body(
+        loop: tuple[EnvCarry, EpisodeStats], inputs: tuple[Array, Array]
+    ) -> tuple[tuple[EnvCarry, EpisodeStats], Step]:
+        carry, stats, record = step(config, environment, env_params, policy, *loop, *inputs)
+        return (carry, stats), record
+
+    times = jnp.arange(config.rollout_length)
+    keys = jax.random.split(key, config.rollout_length)
+    (carry, stats), steps = jax.lax.scan(body, (carry, stats), (times, keys))
+
+    observation = policy.see(steps.observation)
+    value = policy.network.value(policy.params, observation)
+    value_last = policy.network.value(policy.params, policy.see(carry.observation))
+    terminated, truncated = steps.terminated, steps.truncated
+    if config.time_limits == "termination":
+        terminated, truncated = terminated | truncated, jnp.zeros_like(truncated)
+    value_final = values_where(policy, steps.observation_final, truncated)
+    return (
+        carry,
+        Rollout(
+            observation=observation,
+            action=steps.action,
+            log_prob=policy.family.log_prob(steps.distribution, steps.action),
+            distribution=steps.distribution,
+            value=value,
+            value_next=advantages.successor_values(
+                value, value_last, value_final, terminated, truncated
+            ),
+            reward=steps.reward,
+            terminated=terminated,
+            truncated=truncated,
+        ),
+        steps.observation,
+        EpisodeStats(*(jnp.sum(leaf) for leaf in stats)),
+    )
+
+
+def values_where(policy: Policy, observation: Array, wanted: Array) -> Array:
+    """V(observation) where `wanted`, 0 elsewhere, at the cost of the wanted rows alone.
+
+    Wanted rows are gathered into packs of a fixed size and valued pack by pack: no pack where
+    nothing is wanted, one where few are.
+
+    Args:
+        observation: [T, B, *O], raw. wanted: [T, B] bool.
+    """
+    flat = observation.reshape((-1, *observation.shape[wanted.ndim :]))
+    is_wanted = wanted.reshape(-1)
+    num_rows = is_wanted.shape[0]
+    pack = min(num_rows, max(wanted.shape[1], 16))
+    num_wanted = jnp.sum(is_wanted)
+    place = jnp.where(is_wanted, jnp.cumsum(is_wanted) - 1, num_rows + pack)
+    source = jnp.zeros(num_rows + pack, jnp.int32)  # place -> row; padded to whole packs
+    source = source.at[place].set(jnp.arange(num_rows), mode="drop")
+
+    def value_pack(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        first, values = carry
+        rows = jax.lax.dynamic_slice_in_dim(source, first, pack)
+        is_real = first + jnp.arange(pack) < num_wanted
+        fresh = policy.network.value(policy.params, policy.see(flat[rows]))
+        rows = jnp.where(is_real, rows, num_rows)
+        return first + pack, values.at[rows].set(fresh, mode="drop")
+
+    _, values = jax.lax.while_loop(
+        lambda carry: carry[0] < num_wanted,
+        value_pack,
+        (jnp.zeros((), num_wanted.dtype), jnp.zeros(num_rows)),
+    )
+    return values.reshape(wanted.shape)

@@ -1,0 +1,303 @@
+"""The host loop: compiled chunks, and between them logs, evaluation, checkpoints and progress."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ppo_jax import (
+    checkpoint,
+    evaluating,
+    host,
+    log,
+    parallel,
+    plots,
+    rows,
+    run_folder,
+    schedules,
+    stats,
+    trainer,
+)
+from ppo_jax.config import Config, Hyper, InputError, nearest, validate
+from ppo_jax.options import RunOptions, validate_options
+from ppo_jax.types import TrainState
+
+CHUNK_SECONDS = 0.5  # how long the host waits between looks at the device
+
+Callback = Callable[[dict[str, Any]], bool | None]
+
+
+class RunResult(NamedTuple):
+    """What a run leaves behind."""
+
+    summary: dict[str, Any]  # the content of summary.json
+    folder: Path
+    state: TrainState  # [members, ...], see `parallel.Layout`
+    exit_code: int  # 0 done, 1 every seed failed, 75 or 130 stopped by a signal
+
+
+class Session(NamedTuple):
+    """What stays the same from the first chunk of a run to its last."""
+
+    config: Config
+    hyper: Hyper  # as arrays
+    options: RunOptions
+    callbacks: Sequence[Callback]
+    layout: parallel.Layout
+    folder: Path
+    chunk: Callable[..., Any]
+    play: evaluating.Play
+    logs: log.LogFanout
+    progress: log.Progress | Silence
+    stop: dict[str, int]  # filled by a signal: {"exit_code": ...}
+
+
+def run(
+    config: Config,
+    hyper: Hyper,
+    options: RunOptions | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    **changes: Any,
+) -> RunResult:
+    """Train all seeds in compiled chunks and leave a run folder behind.
+
+    Args:
+        options: how the run is carried out; `changes` are its fields by name (`seeds=32`).
+        callbacks: each is called with every logged row of `metrics.jsonl`; one that returns True
+            ends the run after that row.
+
+    Raises:
+        InputError: settings that cannot run, before anything is compiled or written.
+    """
+    options = with_changes(options or RunOptions(), changes)
+    validate(config, hyper)
+    validate_options(options)
+    folder = Path(options.out) if options.out else run_folder.default_path(config)
+    run_folder.check(folder)
+    host.prepare_jax(options)
+    parts = trainer.assemble(config)
+    trainer.env_params(parts.environment, hyper)  # refuses parameters that do not exist
+    layout = parallel.choose_layout(config, options.seeds, host.device_count(options))
+    with ExitStack() as stack:
+        stop = stack.enter_context(host.stop_signals())
+        start = time.perf_counter()
+        arrays = schedules.as_arrays(config, hyper)
+        state = parallel.init_population(config, arrays, options.seed, layout)
+        if options.init_from:
+            state = evaluating.start_from(Path(options.init_from), state, layout)
+        chunk = parallel.make_chunk(config, layout)
+        chunk = chunk.lower(arrays, state, np.int32(1)).compile()
+        compile_seconds = time.perf_counter() - start
+        run_folder.create(folder, config, hyper, options, list(layout.devices))
+        session = Session(
+            config=config,
+            hyper=arrays,
+            options=options,
+            callbacks=callbacks,
+            layout=layout,
+            folder=folder,
+            chunk=chunk,
+            play=evaluating.player(config, arrays, layout, options),
+            logs=stack.enter_context(open_logs(folder, config, options)),
+            progress=stack.enter_context(open_progress(config, options)),
+            stop=stop,
+        )
+        return train_and_conclude(session, state, compile_seconds)
+
+
+def with_changes(options: RunOptions, changes: dict[str, Any]) -> RunOptions:
+    """`options` with some fields given by name."""
+    known = [field.name for field in dataclasses.fields(RunOptions)]
+    for name in changes:
+        if name not in known:
+            raise InputError(f"{name!r} is no option of a run." + nearest(name, known))
+    changes = {k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}
+    return dataclasses.replace(options, **changes)
+
+
+@contextmanager
+def open_logs(folder: Path, config: Config, options: RunOptions) -> Iterator[log.LogFanout]:
+    """The optional backends; metrics.jsonl and timing.jsonl are always written."""
+    backends: list[Any] = []
+    if options.tensorboard:
+        backends.append(log.TensorBoardLog(folder / "tensorboard"))
+    if options.wandb:
+        described = run_folder.to_json(dataclasses.asdict(config))
+        backends.append(log.WandbLog(options.wandb, config=described))
+    logs = log.LogFanout(backends)
+    try:
+        yield logs
+    finally:
+        logs.close()
+
+
+def train_and_conclude(session: Session, state: TrainState, compile_seconds: float) -> RunResult:
+    """The loop over chunks, the final evaluation and everything that is left in the folder."""
+    config, options, layout = session.config, session.options, session.layout
+    state, env_steps, train_seconds = train_loop(session, state)
+    save(session, state, env_steps)
+    alive = evaluating.alive_seeds(state, layout)
+    played = session.play(state, evaluating.FINAL)
+    summary = {
+        "env": run_folder.env_name(config),
+        "objective": config.objective,
+        "num_seeds": options.seeds,
+        "env_steps": env_steps,
+        **evaluating.summary(played, alive, options),
+        "compile_seconds": round(compile_seconds, 3),
+        "train_seconds": round(train_seconds, 3),
+        "env_steps_per_second": round(env_steps * options.seeds / max(train_seconds, 1e-9)),
+        "stopped_early": env_steps < config.trained_env_steps,
+        "run": str(session.folder),
+    }
+    run_folder.write_json(session.folder / "summary.json", summary)
+    logged = log.read_jsonl(session.folder / "metrics.jsonl")
+    if logged:
+        plots.learning_curve(
+            logged,
+            session.folder / "learning_curve.svg",
+            title=f"{summary['env']}, {config.objective}",
+            subtitle=f"return while training, {options.seeds} seeds",
+        )
+    exit_code = session.stop.get("exit_code", 1 if not alive.any() else 0)
+    return RunResult(summary, session.folder, state, exit_code)
+
+
+def train_loop(session: Session, state: TrainState) -> tuple[TrainState, int, float]:
+    """Chunks until the budget is spent, a signal comes or a callback or return ends the run.
+
+    Returns:
+        the last state, the environment steps taken per seed, and the seconds spent training.
+    """
+    config, options = session.config, session.options
+    cadence = Cadence.of(config, options, has_stop=bool(session.callbacks))
+    metrics = log.JsonlLog(session.folder / "metrics.jsonl")
+    timing = log.JsonlLog(session.folder / "timing.jsonl")
+    iteration, length, train_seconds = 0, 1, 0.0
+    pending: rows.Rows | None = None
+    is_done = False
+    while iteration < config.num_iterations and not is_done and not session.stop:
+        length = cadence.next_length(iteration, length)
+        start = time.perf_counter()
+        state, fresh = session.chunk(session.hyper, state, np.int32(length))
+        fresh = jax.device_get(fresh)
+        seconds = time.perf_counter() - start
+        train_seconds += seconds
+        iteration += length
+        env_steps = iteration * config.batch_size
+        fresh = {name: value[: options.seeds, :length] for name, value in fresh.items()}
+        points, pending = rows.windows(
+            pending, fresh, iteration, cadence.log, config.num_iterations
+        )
+        speed = length * config.batch_size * options.seeds / seconds
+        for point, window in points:
+            row = {"env_steps": point * config.batch_size, **rows.aggregate(window)}
+            if point == iteration and cadence.is_due(cadence.evaluate, iteration):
+                played = session.play(state, iteration)
+                alive = evaluating.alive_seeds(state, session.layout)
+                row["eval_return"] = evaluating.mean_returns(played, alive)
+                is_done |= has_reached(row["eval_return"], options.stop_at_return)
+            elif options.stop_at_return is not None and not cadence.evaluate:
+                is_done |= has_reached(row["episode_return"], options.stop_at_return)
+            metrics.write(row, row["env_steps"])
+            session.logs.write(row, row["env_steps"])
+            session.progress.update(point, {**row, "env_steps_per_second": speed})
+            is_done |= any([callback(row) is True for callback in session.callbacks])
+        timing.write(
+            {
+                "env_steps": env_steps,
+                "wall_seconds": train_seconds,
+                "env_steps_per_second": speed,
+            },
+            env_steps,
+        )
+        if cadence.is_due(cadence.save, iteration) and iteration < config.num_iterations:
+            save(session, state, env_steps)
+        # Twice as many iterations where the chunk was short, and fewer where it was long: the
+        # length of a chunk changes no bit of the result.
+        length = max(1, int(length * min(2.0, CHUNK_SECONDS / max(seconds, 1e-3))))
+    metrics.close()
+    timing.close()
+    return state, iteration * config.batch_size, train_seconds
+
+
+class Cadence(NamedTuple):
+    """When what is due, in iterations; 0 for never."""
+
+    last: int
+    log: int
+    evaluate: int
+    save: int
+    stops_at: int  # chunks end at multiples of it, where a decision to stop is taken
+
+    @staticmethod
+    def of(config: Config, options: RunOptions, has_stop: bool) -> Cadence:
+        """Environment steps rounded up to iterations; evaluations fall on logged points."""
+        log_steps = options.log_every or config.trained_env_steps // 100
+        log_iterations = max(1, -(-log_steps // config.batch_size))
+        evaluate = -(-options.eval_every // config.batch_size)
+        evaluate = -(-evaluate // log_iterations) * log_iterations
+        stops = has_stop or options.stop_at_return is not None
+        return Cadence(
+            last=config.num_iterations,
+            log=log_iterations,
+            evaluate=evaluate,
+            save=-(-options.checkpoint_every // config.batch_size),
+            stops_at=log_iterations if stops else 0,
+        )
+
+    def is_due(self, every: int, iteration: int) -> bool:
+        return bool(every) and iteration % every == 0
+
+    def next_length(self, iteration: int, wanted: int) -> int:
+        """`wanted` iterations, but no further than the next point where the host must look."""
+        bounds = [self.last] + [
+            (iteration // every + 1) * every
+            for every in (self.evaluate, self.save, self.stops_at)
+            if every
+        ]
+        return min(wanted, parallel.ROWS, *(bound - iteration for bound in bounds))
+
+
+def has_reached(returns: list[float | None], goal: float | None) -> bool:
+    """Whether the IQM over the seeds that still learn is at least `goal`."""
+    known = [value for value in returns if value is not None]
+    return goal is not None and bool(known) and stats.iqm(known) >= goal
+
+
+def save(session: Session, state: TrainState, env_steps: int) -> None:
+    """The whole state of all seeds, as a checkpoint that later runs can start from."""
+    checkpoint.save(
+        checkpoint.checkpoint_folder(session.folder, env_steps),
+        parallel.trimmed(state, session.layout),
+        {"env_steps": env_steps, "num_seeds": session.options.seeds},
+    )
+    checkpoint.prune(session.folder, keep=2)
+
+
+@contextmanager
+def open_progress(config: Config, options: RunOptions) -> Iterator[log.Progress | Silence]:
+    """The live display, or nothing where it is not wanted."""
+    if options.quiet:
+        yield Silence()
+        return
+    progress = log.Progress(config.num_iterations, config.trained_env_steps, options.seeds)
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+class Silence(NamedTuple):
+    """A progress display that shows nothing."""
+
+    def update(self, iteration: int, row: dict[str, Any]) -> None:
+        del iteration, row

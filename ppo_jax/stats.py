@@ -1,0 +1,100 @@
+"""Scores over seeds: robust means and their intervals, with the seed as the unit.
+
+Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice". Host
+only; numbers in, numbers out; nothing here draws without the generator that it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+_CHUNK = 1 << 22  # resampled numbers held at once by the bootstrap, 32 MiB
+
+
+def iqm(x: Any, axis: int = -1) -> Any:
+    """Interquartile mean: the mean of what is left when a quarter is cut off at either end.
+
+    Of n numbers floor(n / 4) are cut at each end (scipy.stats.trim_mean with 0.25), so that of
+    fewer than four numbers none is and the IQM is the mean.
+
+    Args:
+        x: array with at least one finite number along `axis`.
+    """
+    ordered = np.sort(np.asarray(x, np.float64), axis=axis)
+    size = ordered.shape[axis]
+    if size == 0:
+        raise ValueError("the IQM of no numbers is undefined: pass at least one.")
+    middle = np.take(ordered, np.arange(size // 4, size - size // 4), axis=axis)
+    # A mean of equal numbers may be off in the last bit: keep it between its ends.
+    return np.clip(middle.mean(axis=axis), middle.min(axis=axis), middle.max(axis=axis))
+
+
+def bootstrap_interval(
+    per_seed: Sequence[float] | np.ndarray,
+    statistic: Callable[..., Any] = iqm,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    *,
+    generator: np.random.Generator,
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of `statistic`, resampling seeds; None for fewer than two.
+
+    Args:
+        per_seed: [S], finite, one number per seed (not per episode).
+        statistic: called with an array [R, S] and `axis=-1`, gives [R]; numpy's mean is one.
+        confidence: share of the resampled statistics between the two ends.
+        resamples: R, how often S seeds are drawn with replacement.
+    """
+    x = np.asarray(per_seed, np.float64)
+    if x.size < 2:
+        return None
+    rows = max(1, _CHUNK // x.size)
+    resampled = [
+        statistic(x[generator.integers(0, x.size, (min(rows, resamples - done), x.size))], axis=-1)
+        for done in range(0, resamples, rows)
+    ]
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(np.concatenate(resampled), [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def probability_of_improvement(x: Any, y: Any) -> float:
+    """P(X > Y) + P(X = Y) / 2 over all pairs: the Mann-Whitney U of x, divided by its largest.
+
+    Args:
+        x: [S], one finite number per seed of the method in question.
+        y: [S'], the same of the method that it is compared with.
+    """
+    ordered = np.sort(np.asarray(y, np.float64))
+    x = np.asarray(x, np.float64)
+    if x.size == 0 or ordered.size == 0:
+        raise ValueError("probability of improvement needs at least one seed on either side.")
+    below = np.searchsorted(ordered, x, side="left")
+    not_above = np.searchsorted(ordered, x, side="right")
+    return float(np.mean(below + not_above) / (2 * ordered.size))
+
+
+def summarise(
+    per_seed: Sequence[float | None] | np.ndarray, generator: np.random.Generator | None = None
+) -> dict[str, Any]:
+    """Scores of all seeds as a JSON-ready object: null for what is not known, never NaN.
+
+    A seed that is None or not finite has failed: it stays null in `per_seed`, is counted in
+    `num_failed`, and IQM, mean and interval are over the rest. The interval is that of the IQM,
+    drawn from a fixed stream unless a generator is given, so that a report can be repeated.
+    """
+    scores = [None if x is None or not math.isfinite(x) else float(x) for x in per_seed]
+    known = [x for x in scores if x is not None]
+    generator = np.random.default_rng(0) if generator is None else generator
+    interval = bootstrap_interval(known, generator=generator)
+    return {
+        "per_seed": scores,
+        "iqm": float(iqm(known)) if known else None,
+        "mean": float(np.mean(known)) if known else None,
+        "ci95": None if interval is None else list(interval),
+        "num_failed": len(scores) - len(known),
+    }

@@ -1,0 +1,97 @@
+"""The page of equations: every surrogate of the story from L^PG to PPO, per sample.
+
+Notation: r = pi_theta(a|s) / pi_old(a|s) is the ratio, A the advantage estimate. Every function
+returns what is to be *minimised*, the negative of the papers' objectives, and takes no mean: the
+caller averages. Arrays may have any one shape, shared by all arguments. Advantages and everything
+`old` are data; gradients flow through `log_prob`, `ratio`, `kl_old_new` and `value` alone.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+# exp(20) = 4.9e8: far beyond any useful ratio, and small enough that products and squares of it
+# stay finite in float32. Beyond it the gradient is zero rather than inf * 0 = NaN.
+MAX_LOG_RATIO = 20.0
+
+
+def log_ratio(log_prob: Array, log_prob_old: Array) -> Array:
+    """log r = log pi_theta(a|s) - log pi_old(a|s), clamped to +-MAX_LOG_RATIO."""
+    return jnp.clip(log_prob - log_prob_old, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def policy_gradient(log_prob: Array, advantage: Array) -> Array:
+    """L^PG = log pi_theta(a|s) A  (Schulman et al. 2017, eq. 2).
+
+    Its gradient is the policy gradient only where the samples come from pi_theta itself, so for
+    the first step on a batch and no further.
+    """
+    return -log_prob * advantage
+
+
+def importance_sampled(ratio: Array, advantage: Array) -> Array:
+    """L^IS = L^CPI = r A  (Schulman et al. 2017, eq. 6; Kakade and Langford 2002).
+
+    At theta_old r = 1 and grad r = grad log pi, so grad L^IS = grad L^PG there; away from it the
+    ratio corrects for the samples coming from pi_old.
+    """
+    return -ratio * advantage
+
+
+def clipped(ratio: Array, advantage: Array, epsilon: Array | float) -> Array:
+    """L^CLIP = min(r A, clip(r, 1 - eps, 1 + eps) A)  (Schulman et al. 2017, eq. 7)."""
+    return -jnp.minimum(
+        ratio * advantage, jnp.clip(ratio, 1.0 - epsilon, 1.0 + epsilon) * advantage
+    )
+
+
+def kl_penalised(ratio: Array, advantage: Array, kl_old_new: Array, beta: Array | float) -> Array:
+    """L^KLPEN = r A - beta KL[pi_old || pi_theta]  (Schulman et al. 2017, eq. 8)."""
+    return -(ratio * advantage - beta * kl_old_new)
+
+
+def dpo_drift(ratio: Array, advantage: Array, alpha: float = 2.0, beta: float = 0.6) -> Array:
+    """The drift D(r, A) of Discovered Policy Optimisation (Lu et al. 2022, eq. 6), >= 0.
+
+    D = relu((r - 1) A - alpha tanh((r - 1) A / alpha)) where A >= 0, and
+    D = relu(log(r) A - beta tanh(log(r) A / beta)) elsewhere; value and slope are 0 at r = 1.
+    """
+    gain = (ratio - 1.0) * advantage
+    loss = jnp.log(ratio) * advantage
+    return jnp.where(
+        advantage >= 0.0,
+        jax.nn.relu(gain - alpha * jnp.tanh(gain / alpha)),
+        jax.nn.relu(loss - beta * jnp.tanh(loss / beta)),
+    )
+
+
+def spo_drift(ratio: Array, advantage: Array, epsilon: Array | float) -> Array:
+    """The drift |A| (r - 1)^2 / (2 eps) of Simple Policy Optimization (Xie et al. 2024, eq. 11)."""
+    return jnp.abs(advantage) * jnp.square(ratio - 1.0) / (2.0 * epsilon)
+
+
+def clip_drift(ratio: Array, advantage: Array, epsilon: Array | float) -> Array:
+    """L^CLIP as a drift: relu((r - clip(r, 1 - eps, 1 + eps)) A)  (Kuba et al. 2022, sec. 4.4)."""
+    excess = ratio - jnp.clip(ratio, 1.0 - epsilon, 1.0 + epsilon)
+    return jax.nn.relu(excess * advantage)
+
+
+def drifted(ratio: Array, advantage: Array, drift: Array) -> Array:
+    """r A - D(r, A), the form of mirror learning (Kuba et al. 2022)."""
+    return -(ratio * advantage - drift)
+
+
+def value_loss(
+    value: Array, value_old: Array, value_target: Array, epsilon: Array | float
+) -> Array:
+    """(1/2) max((V - V_targ)^2, (V_old + clip(V - V_old, -eps, eps) - V_targ)^2).
+
+    Schulman et al. 2017, eq. 9, has neither the half nor the clip; both are of OpenAI's baselines.
+    eps = inf switches the clip off.
+    """
+    value_clipped = value_old + jnp.clip(value - value_old, -epsilon, epsilon)
+    return 0.5 * jnp.maximum(
+        jnp.square(value - value_target), jnp.square(value_clipped - value_target)
+    )

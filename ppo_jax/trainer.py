@@ -1,0 +1,257 @@
+"""The trainer as pure functions: `init`, `iterate`, and `train`, which is a scan of it."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from ppo_jax import advantages, envs, improve, moments, objectives, schedules
+from ppo_jax.config import Config, Hyper, validate
+from ppo_jax.distributions import Family
+from ppo_jax.envs.interface import Environment
+from ppo_jax.networks import Network, make_network
+from ppo_jax.rollout import Policy, reset_all, rollout
+from ppo_jax.types import Batch, EpisodeStats, Metrics, Moments, PyTree, Rollout, TrainState
+
+
+class Parts(NamedTuple):
+    """The static pieces that a `Config` names."""
+
+    environment: Environment
+    network: Network
+    family: Family
+
+
+def assemble(config: Config) -> Parts:
+    """Find the environment and build the network that `config` names; refuses what does not fit."""
+    return _assemble(config.env, config)
+
+
+@lru_cache(maxsize=64)
+def _assemble(env: object, config: Config) -> Parts:
+    environment = envs.make(env)
+    network, family = make_network(config, environment.observation_shape, environment.action_space)
+    return Parts(environment, network, family)
+
+
+def env_params(environment: Environment, hyper: Hyper) -> PyTree:
+    """The environment's parameters with the run's own values put in."""
+    return environment.override(environment.default_params, dict(hyper.env))
+
+
+def acting_policy(config: Config, parts: Parts, params: PyTree, stats: Moments) -> Policy:
+    """The policy of a state: the parameters together with the normaliser they were trained with."""
+    seen = stats if config.normalize_observations else None
+    return Policy(parts.network, parts.family, params, seen)
+
+
+def init(config: Config, hyper: Hyper, key: Array, num_envs: int | None = None) -> TrainState:
+    """The state before the first iteration.
+
+    Args:
+        key: typed PRNG key; all randomness of the run follows from it.
+        num_envs: environments held by this state (default: all of `config.num_envs`); fewer where
+            one seed's environments are spread over devices.
+    """
+    parts = assemble(config)
+    num_envs = config.num_envs if num_envs is None else num_envs
+    key_params, key_envs, key_run = jax.random.split(key, 3)
+    first = schedules.resolve(hyper, jnp.zeros(()))
+    params = parts.network.init(key_params, first.log_std_init)
+    carry = reset_all(
+        parts.environment, env_params(parts.environment, first), parts.family, num_envs, key_envs
+    )
+    return TrainState(
+        key=key_run,
+        iteration=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=improve.init_optimiser(params),
+        observation_moments=moments.init(parts.environment.observation_shape),
+        return_moments=moments.init(()),
+        discounted_return=jnp.zeros(num_envs),
+        carry=carry,
+        alive=jnp.ones((), bool),
+    )
+
+
+def iterate(
+    config: Config, hyper: Hyper, state: TrainState, axis_name: str | None = None
+) -> tuple[TrainState, Metrics]:
+    """One iteration: roll out, estimate advantages, improve.
+
+    Pure: jit it, vmap it over `state` (seeds) and `hyper` (settings). With `axis_name`, `state`
+    holds one device's share of the environments and all else is equal on every device.
+
+    Returns:
+        the next state and the iteration's metrics, each a scalar.
+    """
+    parts = assemble(config)
+    now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
+    key = jax.random.fold_in(state.key, state.iteration)
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    key_rollout, key_improve = jax.random.split(key)
+
+    policy = acting_policy(config, parts, state.params, state.observation_moments)
+    carry, steps, observation, episodes = rollout(
+        config,
+        parts.environment,
+        env_params(parts.environment, now),
+        policy,
+        state.carry,
+        key_rollout,
+    )
+    reward, discounted_return, return_moments = scaled_rewards(config, now, state, steps, axis_name)
+    batch, explained_variance = make_batch(config, now, steps, reward, axis_name)
+    loss = partial(
+        objectives.minibatch_loss,
+        hyper=now,
+        config=config,
+        network=parts.network,
+        family=parts.family,
+        axis_name=axis_name,
+    )
+    params, opt_state, metrics = improve.by_minibatches(
+        config,
+        now,
+        loss,
+        state.params,
+        state.opt_state,
+        batch,
+        steps.reward.shape[1],
+        key_improve,
+        axis_name,
+    )
+    observation_moments = state.observation_moments
+    if config.normalize_observations:  # merged only now: frozen while the ratio depends on them
+        observation_moments = merged(
+            observation_moments, observation.reshape(-1, *observation.shape[2:]), axis_name
+        )
+    learnt = (params, opt_state, observation_moments, return_moments)
+    kept = (
+        state.params,
+        state.opt_state,
+        state.observation_moments,
+        state.return_moments,
+    )
+    alive = state.alive & all_finite(learnt)
+    params, opt_state, observation_moments, return_moments = jax.tree.map(
+        lambda new, old: jnp.where(alive, new, old), learnt, kept
+    )
+    state = TrainState(
+        key=state.key,
+        iteration=state.iteration + 1,
+        params=params,
+        opt_state=opt_state,
+        observation_moments=observation_moments,
+        return_moments=return_moments,
+        discounted_return=discounted_return,
+        carry=carry,
+        alive=alive,
+    )
+    return state, {
+        **metrics,
+        **episode_metrics(episodes, axis_name),
+        "explained_variance": explained_variance,
+        "learning_rate": jnp.asarray(now.learning_rate, jnp.float32),
+        "alive": alive * 1.0,
+    }
+
+
+def train(config: Config, hyper: Hyper, key: Array) -> tuple[TrainState, Metrics]:
+    """A whole run as one pure function; jit it, vmap it over `key` and `hyper`.
+
+    Its metrics hold one row per iteration, [num_iterations] each, so it is for short runs; `run`
+    is for long ones. The budget is rounded up to whole iterations (`config.trained_env_steps`).
+    """
+    validate(config, hyper)
+    state = init(config, hyper, key)
+    return jax.lax.scan(
+        lambda state, _: iterate(config, hyper, state), state, length=config.num_iterations
+    )
+
+
+def scaled_rewards(
+    config: Config, hyper: Hyper, state: TrainState, steps: Rollout, axis_name: str | None
+) -> tuple[Array, Array, Moments]:
+    """Rewards divided by the standard deviation of the discounted return, where asked for.
+
+    The scale may take in the rewards that it scales (unlike the observations' statistics, which
+    the ratio depends on), so that the first iteration is scaled as well.
+    """
+    if not config.normalize_rewards:
+        return steps.reward, state.discounted_return, state.return_moments
+    discounted_return, returns = moments.discounted_returns(
+        state.discounted_return, steps.reward, steps.terminated | steps.truncated, hyper.gamma
+    )
+    return_moments = merged(state.return_moments, returns.reshape(-1), axis_name)
+    return moments.scale(return_moments, steps.reward), discounted_return, return_moments
+
+
+def merged(running: Moments, rows: Array, axis_name: str | None) -> Moments:
+    """`running` with this iteration's rows of all devices merged in."""
+    fresh = moments.all_reduce(moments.from_batch(rows), axis_name)
+    return moments.merge(running, fresh)
+
+
+def make_batch(
+    config: Config, hyper: Hyper, steps: Rollout, reward: Array, axis_name: str | None
+) -> tuple[Batch, Array]:
+    """The N = T x B samples of a rollout with advantages and value targets.
+
+    Returns:
+        the batch, time-major [N], and the critic's explained variance 1 - Var[R - V] / Var[R].
+    """
+    advantage, value_target = advantages.gae(
+        reward,
+        steps.value,
+        steps.value_next,
+        steps.terminated | steps.truncated,
+        hyper.gamma,
+        hyper.gae_lambda,
+    )
+    if config.normalize_advantages == "batch":
+        advantage = objectives.standardised_advantage(advantage, axis_name)
+
+    def variance(x: Array) -> Array:
+        centre = objectives.mean(x, axis_name)
+        return objectives.mean(jnp.square(x - centre), axis_name)
+
+    unexplained = variance(value_target - steps.value)
+    explained = 1.0 - unexplained / jnp.maximum(variance(value_target), 1e-12)
+
+    def flatten(x: Array) -> Array:
+        return x.reshape(-1, *x.shape[2:])
+
+    batch = Batch(
+        observation=flatten(steps.observation),
+        action=flatten(steps.action),
+        log_prob_old=flatten(steps.log_prob),
+        distribution_old=jax.tree.map(flatten, steps.distribution),
+        value_old=flatten(steps.value),
+        advantage=flatten(advantage),
+        value_target=flatten(value_target),
+    )
+    return batch, explained
+
+
+def all_finite(tree: PyTree) -> Array:
+    """Whether every number of every leaf is finite, [] bool."""
+    flat, _ = ravel_pytree(tree)
+    return jnp.all(jnp.isfinite(flat))
+
+
+def episode_metrics(episodes: EpisodeStats, axis_name: str | None) -> Metrics:
+    """Sums over the episodes that ended, over all devices."""
+    if axis_name is not None:
+        episodes = jax.lax.psum(episodes, axis_name)
+    return {
+        "num_episodes": episodes.num_episodes,
+        "episode_return_sum": episodes.return_sum,
+        "episode_length_sum": episodes.length_sum,
+    }

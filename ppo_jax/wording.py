@@ -1,0 +1,47 @@
+"""Results in words, for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+def summary_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What a run's or an evaluation's summary says, as a few lines."""
+    final, seeds = summary["final_return"], summary["num_seeds"]
+    interval = final.get("ci95")
+    spread = "" if interval is None else f", 95% interval {interval[0]:g} to {interval[1]:g}"
+    measure = f"IQM of {seeds} seeds" if seeds > 1 else "one seed"
+    value = "none: every seed failed" if final["iqm"] is None else f"{final['iqm']:g}"
+    episodes = f"{summary['episodes_per_seed']} {summary['policy_mode']} episodes a seed"
+    lines = [f"return    {value}  {measure}{spread} ({episodes})"]
+    if summary.get("num_failed"):
+        lines.append(f"failed    {summary['num_failed']} of {seeds} seeds turned non-finite")
+    trained = f"trained   {summary['env_steps']:,} environment steps a seed"
+    if summary.get("env_steps_per_second"):
+        trained += f", {summary['env_steps_per_second']:,.0f} steps/s"
+    if summary.get("train_seconds") is not None:
+        trained += f" in {summary['train_seconds']:.1f} s"
+    if summary.get("compile_seconds") is not None:
+        trained += f", after {summary['compile_seconds']:.1f} s of compiling"
+    lines.append(trained)
+    if summary.get("video"):
+        lines.append(f"video     {summary['video']}")
+    if summary.get("run"):
+        lines.append(f"run       {summary['run']}")
+        if summary.get("train_seconds") is not None:
+            lines.append(f"next      ppo-jax eval {_quote(str(summary['run']))}")
+    return lines
+
+
+def score(table: Mapping[str, Any] | None) -> str:
+    """A preset's result or reference in two numbers."""
+    if not table or "score" not in table:
+        return "-"
+    steps = f" at {table['env_steps']:,}" if "env_steps" in table else ""
+    return f"{table['score']:g}{steps}"
+
+
+def _quote(word: str) -> str:
+    return word if re.fullmatch(r"[\w./:-]+", word) else f"'{word}'"

@@ -1,0 +1,153 @@
+"""The rooms of the house: a file imports lower rows only (docs/design.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent / "ppo_jax"
+
+# Row -> files. Rows "2a" and "2b" are one row in which later letters may import earlier ones.
+ROWS: dict[str, tuple[str, ...]] = {
+    "0": ("types", "config", "options", "settings", "loading", "envs.interface"),
+    "1": (
+        "surrogates",
+        "advantages",
+        "distributions",
+        "trust_region",
+        "moments",
+        "stats",
+        "schedules",
+    ),
+    "2a": ("networks", "envs.parameters", "envs.registry", "envs.render"),
+    "2b": ("envs.gymnax", "envs.probes"),
+    "2c": ("envs",),
+    "3a": ("rollout", "objectives"),
+    "3b": ("evaluation",),
+    "4": ("improve",),
+    "5": ("trainer",),
+    "6a": ("parallel",),
+    "6b": ("population",),
+    "7a": ("checkpoint", "log", "plots", "presets", "export", "progress", "video"),
+    "7b": ("runner", "sweeping", "reproduce", "explain", "doctor", "bench", "report"),
+    "8": ("cli", "__main__"),
+}
+ROW_OF = {name: row for row, names in ROWS.items() for name in names}
+FACADE = ""  # ppo_jax/__init__.py, which may import everything
+QUIET_ROWS = ("0", "1", "2a", "2b", "2c", "3a", "3b", "4", "5", "6a", "6b")
+LOUD_CALLS = {"open", "print", "input"}
+LOUD_MODULES = {"time", "datetime", "os", "pathlib", "shutil", "logging"}
+
+
+def module_name(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imported_modules(module: str, tree: ast.AST, files: set[str]) -> set[str]:
+    """Modules of the package that a file imports, anywhere in it; "" is the facade."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                head, _, rest = alias.name.partition(".")
+                if head == "ppo_jax":
+                    found.add(rest)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative imports hide the row of what they import"
+            head, _, rest = (node.module or "").partition(".")
+            if head == "ppo_jax":
+                for alias in node.names:
+                    longer = f"{rest}.{alias.name}".lstrip(".")
+                    found.add(longer if longer in files else rest)
+    return found
+
+
+def violations(module: str, tree: ast.AST, files: set[str]) -> list[str]:
+    """Every sentence to be said against the imports of one file."""
+    said = []
+    for other in sorted(imported_modules(module, tree, files)):
+        if other == FACADE:
+            said.append(f"{module} imports the facade ppo_jax")
+        elif other not in ROW_OF:
+            said.append(f"{module} imports {other}, which has no row")
+        elif not may_import(module, other):
+            said.append(f"{module} ({ROW_OF[module]}) imports {other} ({ROW_OF[other]})")
+    return said
+
+
+def may_import(module: str, other: str) -> bool:
+    """Lower rows; within the letters of a row, and in row 0, also what stands before."""
+    row, row_other = ROW_OF[module], ROW_OF[other]
+    if row == row_other:
+        return row == "0" or module == "__main__"
+    return row_other < row
+
+
+def noises(tree: ast.AST) -> list[str]:
+    """Files, clocks and screens that a syntax tree touches."""
+    said = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in LOUD_CALLS:
+            said.append(f"line {node.lineno}: {node.func.id}()")  # type: ignore[attr-defined]
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        said += [f"import {name}" for name in names if name.split(".")[0] in LOUD_MODULES]
+    return said
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if name != FACADE])
+def test_file_imports_lower_rows_only(module: str) -> None:
+    assert module in ROW_OF, f"{module} has no row: add it here and in docs/design.md"
+    tree = ast.parse(FILES[module].read_text("utf-8"))
+    assert violations(module, tree, set(FILES)) == []
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if ROW_OF.get(name) in QUIET_ROWS])
+def test_file_below_the_host_touches_no_file_clock_or_screen(module: str) -> None:
+    assert noises(ast.parse(FILES[module].read_text("utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "module, code",
+    [
+        ("rollout", "import ppo_jax"),
+        ("rollout", "from ppo_jax import Config"),
+        ("rollout", "def f():\n    from ppo_jax.trainer import iterate"),
+        ("rollout", "from ppo_jax import trainer"),
+        ("rollout", "import ppo_jax.runner as r"),
+        ("rollout", "from ppo_jax.objectives import OBJECTIVES"),
+        ("networks", "from ppo_jax.envs.gymnax import make"),
+        ("checkpoint", "from ppo_jax.runner import run"),
+        ("config", "from ppo_jax.surrogates import ratio"),
+    ],
+)
+def test_import_of_a_higher_or_equal_row_is_seen(module: str, code: str) -> None:
+    assert len(violations(module, ast.parse(code), set(FILES) | set(ROW_OF))) == 1
+
+
+@pytest.mark.parametrize(
+    "module, code",
+    [
+        ("runner", "from ppo_jax.checkpoint import save"),
+        ("envs", "from ppo_jax.envs import gymnax"),
+        ("types", "from ppo_jax.config import Hyper"),
+        ("__main__", "from ppo_jax.cli import main"),
+        ("rollout", "import jax"),
+    ],
+)
+def test_import_of_a_lower_row_is_allowed(module: str, code: str) -> None:
+    assert violations(module, ast.parse(code), set(FILES) | set(ROW_OF)) == []
+
+
+@pytest.mark.parametrize("code", ["print(1)", "open('x')", "import time", "from os import path"])
+def test_noise_is_seen(code: str) -> None:
+    assert len(noises(ast.parse(code))) == 1
