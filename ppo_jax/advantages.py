@@ -72,3 +72,14 @@ def standardise(advantage: Array, mean: Array, variance: Array) -> Array:
     """(A - mean) / std. A constant advantage gives 0: the floor grows with the values' size."""
     floor = 1e-8 + 1e-5 * jnp.abs(mean)  # float32 cannot tell deviations below this from rounding
     return (advantage - mean) / (jnp.sqrt(variance) + floor)
+
+
+def mean_and_variance(x: Array, axis_name: str | None = None) -> tuple[Array, Array]:
+    """Mean and population variance over all elements, and over all devices of `axis_name`."""
+
+    def mean(values: Array) -> Array:
+        local = jnp.mean(values)
+        return local if axis_name is None else jax.lax.pmean(local, axis_name)
+
+    centre = mean(x)
+    return centre, mean(jnp.square(x - centre))

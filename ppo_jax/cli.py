@@ -64,6 +64,7 @@ def _print(answer: Answer, as_json: bool) -> int:
 
 
 def _refuse(sentence: str, words: Sequence[str], exit_code: int) -> int:
+    sentence = " ".join(sentence.split())  # a user's module may fail with many lines
     if "--debug" in words:
         traceback.print_exc()
     if "--json" in words:
@@ -189,9 +190,10 @@ def _eval_parser(words: Sequence[str]) -> flags.Parser:
     parser = _parser("eval")
     parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
     group = parser.add_argument_group("evaluation")
-    parser.add_value(group, "--episodes", "whole episodes of each seed [128]", "N")
-    parser.add_value(group, "--policy-mode", " | ".join(POLICY_MODES) + " [as trained]", "NAME")
-    parser.add_value(group, "--seed", "seed of the episodes' random stream [0]", "N")
+    parser.add_value(group, "--episodes", "whole episodes of each seed [default: 128]", "N")
+    modes = f"{' | '.join(POLICY_MODES)} [default: {POLICY_MODES[0]}]"
+    parser.add_value(group, "--policy-mode", modes, "NAME")
+    parser.add_value(group, "--seed", "of the random numbers [default: as after training]", "N")
     parser.add_value(group, "--video", "draw one episode into FILE.gif or FILE.mp4", "FILE")
     _add_output_flags(parser)
     return parser
@@ -207,23 +209,22 @@ def _eval(given: dict[str, Any], _: dict[str, str]) -> Answer:
             f"{given['run']!r} is no run's folder (there is no config.json in it)."
             + nearest(run_folder.as_posix(), beside)
         )
-    episodes = settings.whole_number("episodes", given.get("episodes", 128))
-    seed = settings.whole_number("seed", given.get("seed", 0))
-    for name, value, low in (("episodes", episodes, 1), ("seed", seed, 0)):
-        if value < low:
-            raise InputError(f"{name}={value} must be at least {low}.")
-    mode, video = given.get("policy_mode"), given.get("video")
-    if mode is not None and mode not in POLICY_MODES:
-        raise InputError(
-            f"policy_mode={mode!r} is not one of {', '.join(POLICY_MODES)}."
-            + nearest(mode, POLICY_MODES)
-        )
+    texts = {name: given[name] for name in ("policy_mode", "seed") if name in given}
+    if "episodes" in given:
+        texts["eval_episodes"] = given["episodes"]
+    options = settings.resolve([Layer("flag", texts, {})]).options
+    validate_options(options)
+    video = given.get("video")
     if video is not None and not video.lower().endswith((".gif", ".mp4")):
         raise InputError(f"video={video!r} must end in .gif or .mp4.")
     from ppo_jax import runner
 
     summary = runner.evaluate_run(
-        run_folder, episodes=episodes, policy_mode=mode, seed=seed, video=video
+        run_folder,
+        episodes=options.eval_episodes,
+        policy_mode=options.policy_mode,
+        seed=options.seed if "seed" in given else None,
+        video=video,
     )
     return Answer(summary, summary_lines(summary))
 

@@ -15,13 +15,20 @@ import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from ppo_jax.advantages import mean_and_variance, standardise
 from ppo_jax.config import Config, Hyper
+from ppo_jax.permutations import permutation
 from ppo_jax.types import Batch, Metrics, PyTree
 
 Loss = Callable[[PyTree, Batch], tuple[Array, Metrics]]
 
 # Diagnostics of a minibatch that are the largest of its rows; all others are means over them.
 MAXIMA = ("ratio_max", "log_ratio_abs_max")
+
+PIECE_ROWS = 2048  # 64-wide activations of so many rows stay in a core's cache
+
+
+Moments = tuple[Array, Array]  # mean and variance of a minibatch's advantages, scalars
 
 
 class Learner(NamedTuple):
@@ -61,10 +68,9 @@ def minibatch_rows(config: Config, key: Array, num_rows: int, num_envs: int) -> 
     """
     if config.shuffle == "env-rows":
         steps = jnp.arange(num_rows // num_envs) * num_envs
-        envs = jax.random.permutation(key, num_envs)
-        rows = envs[:, None] + steps[None, :]
+        rows = permutation(key, num_envs)[:, None] + steps[None, :]
     else:
-        rows = jax.random.permutation(key, num_rows)
+        rows = permutation(key, num_rows)
     return rows.reshape(config.num_minibatches, -1)
 
 
@@ -117,14 +123,27 @@ def by_minibatches(
     flat, unravel = ravel_pytree(params)
     packed, unpack = pack(batch)
     num_rows = batch.advantage.shape[0]
+    piece = piece_size(num_rows // config.num_minibatches)
 
-    def gradient_of(params: Array, batch: Batch) -> tuple[Array, Metrics]:
-        gradient, diagnostics = jax.grad(lambda p: loss(unravel(p), batch), has_aux=True)(params)
+    def piece_gradient(params: Array, rows: Array, moments: Moments) -> tuple[Array, Metrics]:
+        minibatch = unpack(jax.tree.map(lambda leaf: leaf[rows], packed))
+        if config.normalize_advantages == "minibatch":
+            minibatch = minibatch._replace(advantage=standardise(minibatch.advantage, *moments))
+        return jax.grad(lambda p: loss(unravel(p), minibatch), has_aux=True)(params)
+
+    def gradient_of(params: Array, rows: Array) -> tuple[Array, Metrics]:
+        moments = mean_and_variance(batch.advantage[rows], axis_name)
+        pieces = rows.reshape(-1, piece)
+        if pieces.shape[0] == 1:
+            gradient, diagnostics = piece_gradient(params, rows, moments)
+        else:
+            gradient, diagnostics = mean_over_pieces(
+                lambda piece_rows: piece_gradient(params, piece_rows, moments), pieces
+            )
         return all_mean(gradient, diagnostics, axis_name)
 
     def learn(learner: Learner, rows: Array) -> tuple[Learner, Metrics]:
-        minibatch = unpack(jax.tree.map(lambda leaf: leaf[rows], packed))
-        gradient, diagnostics = gradient_of(learner.params, minibatch)
+        gradient, diagnostics = gradient_of(learner.params, rows)
         stepped = adam_step(hyper, learner.params, learner.opt_state, gradient)
         active = learner.active & (diagnostics["kl_old_new"] < hyper.kl_stop)
         kept_params, kept_state = jax.tree.map(
@@ -142,6 +161,39 @@ def by_minibatches(
     keys = jax.random.split(key, config.num_epochs)
     learner, diagnostics = jax.lax.scan(epoch, learner, keys)
     return unravel(learner.params), learner.opt_state, summarise(diagnostics)
+
+
+def piece_size(minibatch_size: int) -> int:
+    """Rows of one piece of a minibatch, whose gradients are summed piece by piece.
+
+    On a CPU a large minibatch's activations leave the cache between forward and backward pass;
+    pieces of at most PIECE_ROWS keep them in it. A GPU takes the minibatch whole.
+    """
+    if jax.default_backend() != "cpu" or minibatch_size <= 2 * PIECE_ROWS:
+        return minibatch_size
+    divisors = [d for d in range(PIECE_ROWS // 4, PIECE_ROWS + 1) if minibatch_size % d == 0]
+    return max(divisors, default=minibatch_size)
+
+
+def mean_over_pieces(
+    gradient_of: Callable[[Array], tuple[Array, Metrics]], pieces: Array
+) -> tuple[Array, Metrics]:
+    """Gradient and diagnostics of a minibatch from its equally large pieces [pieces, rows]."""
+    shapes = jax.eval_shape(gradient_of, pieces[0])
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total: tuple[Array, Metrics], rows: Array) -> tuple[tuple[Array, Metrics], None]:
+        gradient, diagnostics = gradient_of(rows)
+        sums = {
+            name: jnp.maximum(total[1][name], value) if name in MAXIMA else total[1][name] + value
+            for name, value in diagnostics.items()
+        }
+        return (total[0] + gradient, sums), None
+
+    (gradient, sums), _ = jax.lax.scan(add, zeros, pieces)
+    share = 1.0 / pieces.shape[0]
+    means = {name: value if name in MAXIMA else value * share for name, value in sums.items()}
+    return gradient * share, means
 
 
 def all_mean(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax import advantages, surrogates
+from ppo_jax import surrogates
 from ppo_jax.config import Config, Hyper
 from ppo_jax.distributions import Family
 from ppo_jax.networks import Network
@@ -41,19 +40,6 @@ SURROGATES: dict[str, Surrogate] = {
 }
 
 
-def mean(x: Array, axis_name: str | None = None) -> Array:
-    """The mean over a minibatch, also where its rows are spread over devices."""
-    local = jnp.mean(x)
-    return local if axis_name is None else jax.lax.pmean(local, axis_name)
-
-
-def standardised_advantage(advantage: Array, axis_name: str | None) -> Array:
-    """Advantages with mean 0 and standard deviation 1 over all rows of all devices."""
-    centre = mean(advantage, axis_name)
-    variance = mean(jnp.square(advantage - centre), axis_name)
-    return advantages.standardise(advantage, centre, variance)
-
-
 def minibatch_loss(
     params: PyTree,
     batch: Batch,
@@ -61,26 +47,21 @@ def minibatch_loss(
     config: Config,
     network: Network,
     family: Family,
-    axis_name: str | None = None,
 ) -> tuple[Array, Metrics]:
     """Surrogate + c_v L^VF - c_e H  (Schulman et al. 2017, eq. 9), with its diagnostics.
 
     Args:
-        batch: [M] samples; with `axis_name`, this device's rows of a minibatch.
+        batch: [M] samples, their advantages standardised already where that is asked for.
 
     Returns:
-        The scalar loss of this device's rows and the minibatch's diagnostics, each a scalar.
+        The scalar loss and its diagnostics, each a scalar.
     """
     distribution, value = network.apply(params, batch.observation)
     log_prob = family.log_prob(distribution, batch.action)
     log_ratio = surrogates.log_ratio(log_prob, batch.log_prob_old)
     ratio = jnp.exp(log_ratio)
     kl_old_new = family.kl(batch.distribution_old, family.keep(distribution))
-    advantage = batch.advantage
-    if config.normalize_advantages == "minibatch":
-        advantage = standardised_advantage(advantage, axis_name)
-
-    terms = Terms(log_prob, ratio, advantage, kl_old_new)
+    terms = Terms(log_prob, ratio, batch.advantage, kl_old_new)
     policy_loss = jnp.mean(SURROGATES[config.objective](terms, hyper))
     value_loss = jnp.mean(
         surrogates.value_loss(

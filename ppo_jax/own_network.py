@@ -1,4 +1,4 @@
-"""A user's network: `init_fn(key) -> params` and `apply_fn(params, observation) -> (policy, value)`.
+"""A user's network: `init_fn(key) -> params`, `apply_fn(params, observation) -> (policy, value)`.
 
 The user writes for one environment; here it is loaded, checked without being run, and batched.
 """

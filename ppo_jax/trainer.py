@@ -114,7 +114,6 @@ def iterate(
         config=config,
         network=parts.network,
         family=parts.family,
-        axis_name=axis_name,
     )
     params, opt_state, metrics = improve.by_minibatches(
         config,
@@ -216,14 +215,11 @@ def make_batch(
         hyper.gae_lambda,
     )
     if config.normalize_advantages == "batch":
-        advantage = objectives.standardised_advantage(advantage, axis_name)
-
-    def variance(x: Array) -> Array:
-        centre = objectives.mean(x, axis_name)
-        return objectives.mean(jnp.square(x - centre), axis_name)
-
-    unexplained = variance(value_target - steps.value)
-    explained = 1.0 - unexplained / jnp.maximum(variance(value_target), 1e-12)
+        centre, variance = advantages.mean_and_variance(advantage, axis_name)
+        advantage = advantages.standardise(advantage, centre, variance)
+    _, unexplained = advantages.mean_and_variance(value_target - steps.value, axis_name)
+    _, variance = advantages.mean_and_variance(value_target, axis_name)
+    explained = 1.0 - unexplained / jnp.maximum(variance, 1e-12)
 
     def flatten(x: Array) -> Array:
         return x.reshape(-1, *x.shape[2:])

@@ -28,7 +28,6 @@ from ppo_jax.checkpoint import (
 )
 from ppo_jax.config import InputError
 
-
 KEY = jax.random.key(0)
 A = jax.ShapeDtypeStruct((2, 3), jnp.float32)
 
@@ -224,7 +223,7 @@ def test_a_kind_of_key_that_this_jax_does_not_know_is_named(folder, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(jax.random, "key_impl", lambda _: "quantum")
         save(folder, KEY, {})
-    with pytest.raises(CheckpointError, match="value holds no random key.*'quantum'"):
+    with pytest.raises(CheckpointError, match=r"value holds no random key.*'quantum'"):
         load(folder, KEY)
 
 

@@ -115,7 +115,7 @@ def compare(
 def fastest_layout(
     name: str, case: str, python: Path, scale: float, wanted: list[str] | None
 ) -> tuple[Process, dict[str, list[float]]]:
-    """The trainer in the layout with the shortest median run, and what each layout took."""
+    """The trainer in the layout with the shortest run, and what each layout took."""
     peer = PEERS[name]
     names = wanted or layouts(peer, python, case, scale)
     processes = [Process(peer, python, case, layout, scale) for layout in names]
@@ -132,7 +132,7 @@ def fastest_layout(
         raise
     best = processes[0]
     if len(processes) > 1:
-        best = min(processes, key=lambda process: statistics.median(tried[process.layout]))
+        best = min(processes, key=lambda process: min(tried[process.layout]))
     for process in processes:
         if process is not best:
             process.close()

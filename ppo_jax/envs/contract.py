@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax.envs.interface import Box, Environment, MultiDiscrete
+from ppo_jax.envs.interface import Box, Discrete, Environment
 from ppo_jax.envs.play import NUM_STEPS, Play, play_twice, random_action
 
 _LARGE = 20.0  # typical magnitude beyond which a network wants its observations standardised
@@ -41,9 +42,9 @@ def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> l
         return findings
     findings += _check_numbers(play)
     findings += _check_determinism(environment, play, again)
-    findings += _check_ends(environment, play, key)
+    findings += _check_ends(environment, play)
     findings += _check_resets(environment, play, key)
-    findings += _check_actions(environment, play)
+    findings += _check_actions(environment, play, key)
     findings += _check_parameters(environment, key)
     return findings
 
@@ -132,12 +133,13 @@ def _check_numbers(play: Play) -> Iterator[Finding]:
             f"observations reach {largest:.3g}: networks learn slowly from such magnitudes",
             "train with --normalize-observations",
         )
-    if np.ptp(np.asarray(play.reward)) == 0:
+    reward = np.asarray(play.reward)
+    if np.ptp(reward) == 0 and (reward.max() == 0 or not np.asarray(play.terminated).any()):
         yield Finding(
             "note",
-            f"every reward of the random play is {float(play.reward.flat[0]):g}: nothing to learn "
-            "from until an episode ends differently",
-            "if a reward is only found by chance, expect that exploration needs help",
+            f"every reward of the random play is {reward.max():g} and no return differs by it: "
+            "there is nothing to learn from until a better end is found by chance",
+            "expect that exploration needs help, or check the reward",
         )
 
 
@@ -175,7 +177,7 @@ def _check_determinism(environment: Environment, play: Play, again: Play) -> Ite
             return
 
 
-def _check_ends(environment: Environment, play: Play, key: Array) -> Iterator[Finding]:
+def _check_ends(environment: Environment, play: Play) -> Iterator[Finding]:
     terminated, truncated = np.asarray(play.terminated), np.asarray(play.truncated)
     if (terminated & truncated).any():
         yield Finding(
@@ -187,29 +189,21 @@ def _check_ends(environment: Environment, play: Play, key: Array) -> Iterator[Fi
     ended = terminated | truncated
     limit = environment.max_episode_steps
     steps, envs = ended.shape
-    if not ended.any():
-        if limit is None or limit > steps:
-            yield Finding(
-                "warning" if limit is None else "note",
-                f"no episode ended within {steps} random steps: without an end there is no "
-                "episode return to report and no fresh start",
-                "give it a time limit that sets truncated"
-                if limit is None
-                else f"nothing, if episodes may last {limit} steps",
-            )
-    longest = max(
-        (int(np.max(np.diff(np.flatnonzero(ended[:, b]), prepend=-1), initial=0)))
-        for b in range(envs)
-    )
-    open_run = max(
-        int(steps - 1 - (np.flatnonzero(ended[:, b])[-1] if ended[:, b].any() else -1))
-        for b in range(envs)
-    )
-    if limit is not None and max(longest, open_run) > limit:
+    if not ended.any() and (limit is None or limit > steps):
+        yield Finding(
+            "warning" if limit is None else "note",
+            f"no episode ended within {steps} random steps: without an end there is no "
+            "episode return to report and no fresh start",
+            "give it a time limit that sets truncated"
+            if limit is None
+            else f"nothing, if episodes may last {limit} steps",
+        )
+    ends = [np.flatnonzero(ended[:, b]) for b in range(envs)]
+    longest = max(int(np.diff([-1, *rows, steps - 1]).max()) for rows in ends)
+    if limit is not None and longest > limit:
         yield Finding(
             "error",
-            f"an episode lasted {max(longest, open_run)} steps, the time limit is {limit}: the "
-            "limit is not kept",
+            f"an episode lasted {longest} steps, the time limit is {limit}: the limit is not kept",
             "set truncated once the limit is reached, or declare the real one",
         )
 
@@ -231,8 +225,8 @@ def _check_resets(environment: Environment, play: Play, key: Array) -> Iterator[
             np.asarray(jax.tree.leaves(state)[index], np.float64)
             for state in (play.state, play.state_next)
         )
-        going = ~ended
-        if not going.any() or not (after[going] == before[going] + 1).all():
+        counted = after == before + 1
+        if not (counted if ended.all() else counted[~ended]).all():
             continue
         counters += 1
         if (after[ended] < before[ended]).all():
@@ -251,7 +245,7 @@ def _check_resets(environment: Environment, play: Play, key: Array) -> Iterator[
         )
 
 
-def _check_actions(environment: Environment, play: Play) -> Iterator[Finding]:
+def _check_actions(environment: Environment, play: Play, key: Array) -> Iterator[Finding]:
     space = environment.action_space
     if isinstance(space, Box):
         if not (np.asarray(space.low) < np.asarray(space.high)).all():
@@ -267,15 +261,10 @@ def _check_actions(environment: Environment, play: Play) -> Iterator[Finding]:
                 "the action space is unbounded: actions cannot be scaled or clipped to it",
                 "declare finite bounds; policy tanh-gaussian needs them",
             )
-        bounds = [
-            np.where(np.isfinite(end), end, sign)
-            for end, sign in ((space.low, -1.0), (space.high, 1.0))
-        ]
-        choices = jnp.asarray(np.stack(bounds), jnp.float32)
-    elif isinstance(space, MultiDiscrete):
-        choices = jnp.stack([jnp.zeros(len(space.ns), jnp.int32), jnp.array(space.ns) - 1])
-    else:
+    if isinstance(space, Discrete):
         choices = jnp.arange(space.n)
+    else:
+        choices = jax.vmap(partial(random_action, space))(jax.random.split(key, 8))
     rows = np.linspace(0, len(play.reward) - 1, 32).astype(int)
     state = jax.tree.map(lambda leaf: leaf[rows, 0], play.state)
     keys = jax.random.wrap_key_data(play.key[rows, 0])
@@ -298,7 +287,7 @@ def _check_parameters(environment: Environment, key: Array) -> Iterator[Finding]
         return
 
     def one(params: Any) -> Any:
-        observation, state = environment.reset(key, params)
+        _, state = environment.reset(key, params)
         action = random_action(environment.action_space, key)
         return environment.transition(key, state, action, params)[:5]
 

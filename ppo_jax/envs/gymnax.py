@@ -116,7 +116,7 @@ def require_api(env: Any) -> None:
     missing = [method for method in _METHODS if not callable(getattr(kind, method, None))]
     if not missing:
         return
-    if callable(getattr(env, "reset_env", None)):
+    if "reset_env" in missing and callable(getattr(env, "reset_env", None)):
         raise InputError(
             f"{kind.__name__} is a wrapper without {', '.join(missing)} of its own: wrappers of "
             "`step` and `reset` would be skipped here, so pass the environment within it."

@@ -163,7 +163,7 @@ def _point_robot(_: Any, state: Any, params: Any) -> np.ndarray:
 
 def _maze(env: Any, state: Any, _: Any) -> np.ndarray:
     walls = np.asarray(env.occupied_map) > 0
-    picture = np.where(walls[..., None], np.uint8(_INK), np.uint8(_PAPER))
+    picture = np.where(walls[..., None], np.array(_INK, np.uint8), np.array(_PAPER, np.uint8))
     for place, colour in ((state.goal, _GREEN), (state.pos, _RED)):
         picture[int(place[0]), int(place[1])] = colour
     return _enlarge(picture)

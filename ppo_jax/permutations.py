@@ -1,0 +1,54 @@
+"""Exact permutations without a sort.
+
+Sorting 2^18 random keys takes a CPU 40 ms, a fifth of an update. A Feistel network computes a
+pseudo-random bijection element by element instead.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+SMALLEST = 128  # below it a sort is cheap, and a Feistel network has too few bits to mix
+_ROUNDS = 8
+
+
+def permutation(key: Array, n: int) -> Array:
+    """A permutation of 0 .. n-1, [n] int32: every number exactly once.
+
+    Below SMALLEST drawn uniformly by sorting. From there on pseudo-random: a Feistel network of 8
+    rounds (Luby and Rackoff 1988: 4 suffice with random round functions) on the smallest power of
+    two that holds n, walked along its cycles until it lands below n (Black and Rogaway 2002).
+    """
+    if n < SMALLEST:
+        return jax.random.permutation(key, n)
+    round_keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+    num_bits = (n - 1).bit_length()
+    start = feistel(jnp.arange(n, dtype=jnp.uint32), round_keys, num_bits)
+    if n == 1 << num_bits:
+        return start.astype(jnp.int32)
+
+    def walk(x: Array) -> Array:
+        return jnp.where(x < n, x, feistel(x, round_keys, num_bits))
+
+    landed = jax.lax.while_loop(lambda x: jnp.any(x >= n), walk, start)
+    return landed.astype(jnp.int32)
+
+
+def feistel(x: Array, round_keys: Array, num_bits: int) -> Array:
+    """A bijection of 0 .. 2^num_bits - 1: each half in turn is xored with a hash of the other."""
+    low_bits = num_bits // 2
+    low_mask, high_mask = (1 << low_bits) - 1, (1 << (num_bits - low_bits)) - 1
+    high, low = x >> low_bits, x & low_mask
+    for i in range(0, round_keys.shape[0], 2):
+        high = high ^ (mixed(low + round_keys[i]) & high_mask)
+        low = low ^ (mixed(high + round_keys[i + 1]) & low_mask)
+    return (high << low_bits) | low
+
+
+def mixed(x: Array) -> Array:
+    """The finaliser of MurmurHash3 (Appleby), which spreads every input bit over all 32."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
