@@ -217,9 +217,9 @@ def _eval(given: dict[str, Any], _: dict[str, str]) -> Answer:
     video = given.get("video")
     if video is not None and not video.lower().endswith((".gif", ".mp4")):
         raise InputError(f"video={video!r} must end in .gif or .mp4.")
-    from ppo_jax import runner
+    from ppo_jax import evaluating
 
-    summary = runner.evaluate_run(
+    summary = evaluating.evaluate(
         run_folder,
         episodes=options.eval_episodes,
         policy_mode=options.policy_mode,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -97,6 +98,7 @@ def run(
         chunk = chunk.lower(arrays, state, np.int32(1)).compile()
         compile_seconds = time.perf_counter() - start
         run_folder.create(folder, config, hyper, options, list(layout.devices))
+        progress = stack.enter_context(open_progress(config, options))
         session = Session(
             config=config,
             hyper=arrays,
@@ -106,8 +108,8 @@ def run(
             folder=folder,
             chunk=chunk,
             play=evaluating.player(config, arrays, layout, options),
-            logs=stack.enter_context(open_logs(folder, config, options)),
-            progress=stack.enter_context(open_progress(config, options)),
+            logs=stack.enter_context(open_logs(folder, config, options, progress)),
+            progress=progress,
             stop=stop,
         )
         return train_and_conclude(session, state, compile_seconds)
@@ -124,15 +126,18 @@ def with_changes(options: RunOptions, changes: dict[str, Any]) -> RunOptions:
 
 
 @contextmanager
-def open_logs(folder: Path, config: Config, options: RunOptions) -> Iterator[log.LogFanout]:
-    """The optional backends; metrics.jsonl and timing.jsonl are always written."""
-    backends: list[Any] = []
+def open_logs(
+    folder: Path, config: Config, options: RunOptions, progress: log.Progress | Silence
+) -> Iterator[log.LogFanout]:
+    """The optional services; metrics.jsonl and timing.jsonl are written whatever they do."""
+    backends: dict[str, log.Backend] = {}
     if options.tensorboard:
-        backends.append(log.TensorBoardLog(folder / "tensorboard"))
+        backends["tensorboard"] = log.TensorBoardLog(folder / "tensorboard")
     if options.wandb:
-        described = run_folder.to_json(dataclasses.asdict(config))
-        backends.append(log.WandbLog(options.wandb, config=described))
-    logs = log.LogFanout(backends)
+        described = run_folder.to_json(vars(config))
+        mode = os.environ.get("WANDB_MODE", "online")
+        backends["wandb"] = log.WandbLog(options.wandb, mode, described)
+    logs = log.LogFanout(backends, progress.message)
     try:
         yield logs
     finally:
@@ -207,7 +212,7 @@ def train_loop(session: Session, state: TrainState) -> tuple[TrainState, int, fl
                 is_done |= has_reached(row["eval_return"], options.stop_at_return)
             elif options.stop_at_return is not None and not cadence.evaluate:
                 is_done |= has_reached(row["episode_return"], options.stop_at_return)
-            metrics.write(row, row["env_steps"])
+            metrics.write(row)
             session.logs.write(row, row["env_steps"])
             session.progress.update(point, {**row, "env_steps_per_second": speed})
             is_done |= any([callback(row) is True for callback in session.callbacks])
@@ -216,8 +221,7 @@ def train_loop(session: Session, state: TrainState) -> tuple[TrainState, int, fl
                 "env_steps": env_steps,
                 "wall_seconds": train_seconds,
                 "env_steps_per_second": speed,
-            },
-            env_steps,
+            }
         )
         if cadence.is_due(cadence.save, iteration) and iteration < config.num_iterations:
             save(session, state, env_steps)
@@ -301,3 +305,6 @@ class Silence(NamedTuple):
 
     def update(self, iteration: int, row: dict[str, Any]) -> None:
         del iteration, row
+
+    def message(self, text: str) -> None:
+        del text

@@ -20,7 +20,9 @@ def value_at(schedule: Schedule, progress: Array) -> Array:
     """The schedule's value at `progress` in [0, 1]; exactly `start` at 0 and `end` at 1."""
     bent = 0.5 - 0.5 * jnp.cos(jnp.pi * progress)
     share = jnp.where(schedule.cosine > 0.0, bent, progress)
-    return schedule.start * (1.0 - share) + schedule.end * share
+    moving = schedule.start * (1.0 - share) + schedule.end * share
+    # A constant stays itself, bit for bit, and an infinite one (inf * 0 is NaN) stays infinite.
+    return jnp.where(schedule.start == schedule.end, schedule.start, moving)
 
 
 def resolve(hyper: Hyper, progress: Array) -> Hyper:

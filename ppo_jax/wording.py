@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +31,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     if summary.get("run"):
         lines.append(f"run       {summary['run']}")
         if summary.get("train_seconds") is not None:
-            lines.append(f"next      ppo-jax eval {_quote(str(summary['run']))}")
+            lines.append(f"next      ppo-jax eval {quoted(str(summary['run']))}")
     return lines
 
 
@@ -43,5 +43,7 @@ def score(table: Mapping[str, Any] | None) -> str:
     return f"{table['score']:g}{steps}"
 
 
-def _quote(word: str) -> str:
-    return word if re.fullmatch(r"[\w./:-]+", word) else f"'{word}'"
+def quoted(word: str) -> str:
+    """`word` as a shell takes it, letters of other alphabets left alone."""
+    plain = all(character.isalnum() or character in "_-./:" for character in word)
+    return word if plain else shlex.quote(word)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import subprocess
@@ -142,12 +143,10 @@ MORE = ["--config", "--preset", "--no-preset", "--env.x", "--env.", "--no-quiet"
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from([*FLAGS, *WORDS, *MORE]) | st.text(max_size=4), max_size=6))
 def test_no_words_whatever_end_in_anything_but_settings_or_a_sentence(words: list[str]) -> None:
-    try:
+    with contextlib.suppress(InputError):
         read = cli._settings(*cli.COMMANDS["train"].parser(words).read(words))
         validate(read.config, read.hyper)
         validate_options(read.options)
-    except InputError as error:
-        assert str(error)
 
 
 def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture) -> None:

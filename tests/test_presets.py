@@ -65,7 +65,9 @@ def test_unknown_preset_is_refused_with_the_nearest() -> None:
         presets.preset("CartPole-v1", "spo")
 
 
-@pytest.mark.parametrize("env", ["Nowhere-v0", "my_module:Env", "suite/name", "../presets"])
+@pytest.mark.parametrize(
+    "env", ["Nowhere-v0", "my_module:Env", "suite/name", "../presets", "x" * 500, "\0"]
+)
 def test_environment_without_a_preset_has_none(env: str) -> None:
     assert presets.load(env) is None
 

@@ -126,6 +126,6 @@ def _from_object(env: Any, name: str | None) -> Environment:
         return env
     from ppo_jax.envs import gymnax
 
-    is_pair = isinstance(env, tuple) and len(env) == 2
-    instance, params = env if is_pair else (env, None)
-    return gymnax.adapt(instance, params, name=name)
+    if isinstance(env, tuple) and len(env) == 2:
+        return gymnax.adapt(env[0], env[1], name=name)
+    return gymnax.adapt(env, name=name)

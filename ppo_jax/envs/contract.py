@@ -199,7 +199,7 @@ def _check_ends(environment: Environment, play: Play) -> Iterator[Finding]:
             else f"nothing, if episodes may last {limit} steps",
         )
     ends = [np.flatnonzero(ended[:, b]) for b in range(envs)]
-    longest = max(int(np.diff([-1, *rows, steps - 1]).max()) for rows in ends)
+    longest = max(int(np.diff(rows, prepend=-1, append=steps - 1).max()) for rows in ends)
     if limit is not None and longest > limit:
         yield Finding(
             "error",

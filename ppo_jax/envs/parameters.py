@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ppo_jax.config import InputError, nearest
 
@@ -62,7 +63,7 @@ def _is_struct(params: Any) -> bool:
 def _like(name: str, default: Any, value: Any) -> Any:
     """`value` in the dtype and shape of `default`."""
     template = jnp.asarray(default)
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return jnp.broadcast_to(value, template.shape).astype(template.dtype)
     try:
         array = np.asarray(value, dtype=np.float64)
