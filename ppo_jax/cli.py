@@ -237,7 +237,7 @@ def _envs(given: dict[str, Any], _: dict[str, str]) -> Answer:
         shape = row["observation_shape"]
         size = "" if shape is None else "x".join(map(str, shape)) or "scalar"
         note = "; ".join(part for part in ("preset" if row["preset"] else "", row["note"]) if part)
-        lines.append(f"{row['name']:<28}{row['action_space']:<26}{size:<12}{note}".rstrip())
+        lines.append(f"{row['name']:<36}{row['action_space']:<26}{size:<12}{note}".rstrip())
     return Answer({"envs": rows}, lines)
 
 

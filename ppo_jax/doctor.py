@@ -20,8 +20,8 @@ def report(env: Any = None) -> dict[str, Any]:
         a JSON-ready dict whose `text` is the same as lines for people; `ok` is False where the
         environment breaks the contract.
     """
-    environment = None if env is None else envs.make(env)
     host.prepare_jax(RunOptions())
+    environment = None if env is None else envs.make(env)
     manifest = run_folder.manifest(jax.local_devices())
     memory = memory_bytes()
     found: dict[str, Any] = {

@@ -13,11 +13,13 @@ import numpy as np
 from jax import Array
 
 from ppo_jax import checkpoint, evaluation, host, parallel, run_folder, schedules, stats, trainer
+from ppo_jax import video as video_files
 from ppo_jax.config import Config, Hyper, InputError
 from ppo_jax.options import RunOptions, validate_options
 from ppo_jax.types import TrainState
 
 MAX_STEPS = 10_000  # an episode still running after so many steps is cut and counted as it stands
+MAX_FRAMES = 1_000  # a video ends here even where the episode goes on
 FINAL = 2**31 - 1  # the random stream of the evaluation after training
 
 Play = Callable[[TrainState, int], evaluation.Episodes]  # (state, stream) -> [S, n] on the host
@@ -120,6 +122,7 @@ def evaluate(
     episodes: int = 128,
     policy_mode: str = "deterministic",
     seed: int | None = None,
+    video: Path | str | None = None,
     env: Any = None,
 ) -> dict[str, Any]:
     """Whole episodes of every seed of a saved run, with the normaliser it was trained with.
@@ -127,6 +130,7 @@ def evaluate(
     Args:
         run: a run folder. episodes: per seed. policy_mode: deterministic or sampled.
         seed: picks the random numbers; None repeats the evaluation at the end of training.
+        video: a .gif or .mp4 file for one more episode, of the seed with the best return.
         env: the environment, where the run was trained on a Python object.
 
     Returns:
@@ -134,6 +138,8 @@ def evaluate(
     """
     options = RunOptions(eval_episodes=episodes, policy_mode=policy_mode)
     validate_options(options)
+    if video is not None:
+        video_files.check(Path(video))
     host.prepare_jax(options)
     config, hyper, trained, state, metadata = load_state(run, env)
     layout = parallel.choose_layout(config, trained.seeds)
@@ -141,18 +147,65 @@ def evaluate(
         layout = parallel.Layout("map", layout.devices[:1], trained.seeds)
     state = parallel.padded(state, layout)
     play = player(config, hyper, layout, options)
-    played = play(parallel.place(state, layout), FINAL if seed is None else seed)
+    stream = FINAL if seed is None else seed
+    played = play(parallel.place(state, layout), stream)
+    found = summary(played, alive_seeds(state, layout), options)
+    if video is not None:
+        known = [-np.inf if x is None else x for x in found["final_return"]["per_seed"]]
+        best = jax.tree.map(lambda leaf: leaf[int(np.argmax(known))], state)
+        video_files.write(Path(video), frames(config, hyper, best, policy_mode, stream))
     return {
         "env": run_folder.env_name(config),
         "objective": config.objective,
         "num_seeds": trained.seeds,
         "env_steps": metadata["env_steps"],
-        **summary(played, alive_seeds(state, layout), options),
+        **found,
         "compile_seconds": None,
         "train_seconds": None,
         "env_steps_per_second": None,
         "run": str(run),
+        **({} if video is None else {"video": str(video)}),
     }
+
+
+def frames(
+    config: Config, hyper: Hyper, member: TrainState, policy_mode: str, stream: int
+) -> list[np.ndarray]:
+    """One episode of one seed as pictures, uint8 [H, W, 3] each.
+
+    Raises:
+        InputError: the environment cannot be drawn.
+    """
+    parts = trainer.assemble(config)
+    environment = parts.environment
+    if environment.render is None:
+        raise InputError(
+            f"{environment.name} cannot be drawn: neither gymnax nor ppo_jax has a picture of it."
+        )
+    params = trainer.env_params(environment, schedules.resolve(hyper, jnp.ones(())))
+    policy = trainer.acting_policy(config, parts, member.params, member.observation_moments)
+    key = jax.random.fold_in(jax.random.fold_in(member.key, parallel.EVALUATION), stream)
+    key_reset, key_steps = jax.random.split(key)
+    observation, state = environment.reset(key_reset, params)
+
+    @jax.jit
+    def step(observation: Array, state: Any, t: Array) -> tuple[Array, Any, Array]:
+        key_noise, key_action, key_env = jax.random.split(jax.random.fold_in(key_steps, t), 3)
+        noise = parts.family.draw_noise(key_noise, 1)
+        is_deterministic = policy_mode == "deterministic"
+        action = evaluation.act(policy, observation[None], noise, key_action, is_deterministic)[0]
+        observation, state, _, terminated, truncated, _ = environment.transition(
+            key_env, state, action, params
+        )
+        return observation, state, terminated | truncated
+
+    pictures = [environment.render(state, params)]
+    for t in range(MAX_FRAMES):
+        observation, state, ended = step(observation, state, np.int32(t))
+        pictures.append(environment.render(state, params))
+        if ended:
+            break
+    return pictures
 
 
 def load_policy(
