@@ -29,6 +29,10 @@ class Parts(NamedTuple):
 
 def assemble(config: Config) -> Parts:
     """Find the environment and build the network that `config` names; refuses what does not fit."""
+    try:
+        hash(config)
+    except TypeError:  # an environment object that holds arrays, such as a Box's bounds
+        return _assemble.__wrapped__(config.env, config)
     return _assemble(config.env, config)
 
 

@@ -28,9 +28,11 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chosen(command: str) -> Any:
     """The settings that a `train` command line stands for."""
-    words = command.split()
-    parser = cli.COMMANDS["train"].parser(words)
-    return cli._settings(*parser.read(words))
+    return chosen_words(*command.split())
+
+
+def chosen_words(*words: str) -> Any:
+    return cli._settings(*cli.COMMANDS["train"].parser(words).read(words))
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -350,3 +352,46 @@ def test_module_is_the_command() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "seeds=0" in json.loads(done.stdout)["error"]
+
+
+# --- end to end ----------------------------------------------------------------------------------
+
+TINY = "--num-envs 4 --rollout-length 16 --total-env-steps 256 --num-epochs 1 --eval-episodes 2"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess, Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    words = ["train", "CartPole-v1", *TINY.split(), "--seeds", "2", "--out", "run 1", "--json"]
+    command = [sys.executable, "-m", "ppo_jax", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    return done, folder
+
+
+def test_training_prints_its_summary_as_the_only_words_on_stdout(trained: Any) -> None:
+    done, folder = trained
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary == json.loads((folder / "run 1" / "summary.json").read_text("utf-8"))
+    assert (summary["num_seeds"], summary["env_steps"]) == (2, 256)
+    assert len(summary["final_return"]["per_seed"]) == 2
+    assert "settings: preset CartPole-v1" in done.stderr
+
+
+def test_run_folder_records_what_the_flags_said(trained: Any) -> None:
+    record = json.loads((trained[1] / "run 1" / "config.json").read_text("utf-8"))
+    assert record["config"]["num_envs"] == 4
+    assert record["hyper"]["gamma"] == 0.98
+    run = chosen_words("--config", str(trained[1] / "run 1" / "config.json"), "--seed", "7")
+    assert (run.config.env, run.config.num_envs, run.options.seeds) == ("CartPole-v1", 4, 2)
+    assert (run.options.seed, run.options.out) == (7, None)
+
+
+def test_folder_of_an_earlier_run_is_refused_and_left_alone(
+    trained: Any, capsys: pytest.CaptureFixture
+) -> None:
+    folder = trained[1] / "run 1"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert cli.main(["train", "CartPole-v1", *TINY.split(), "--out", str(folder)]) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

@@ -44,13 +44,13 @@ def main() -> None:
         "repeats": arguments.repeats,
         "cases": {},
     }
-    for case in arguments.cases:
-        record["cases"][case] = compare(case, names, pythons, arguments)
-        print(table_row(case, record["cases"][case]), flush=True)
-    record["load_average_after"] = os.getloadavg()
     out = Path(arguments.out) if arguments.out else default_out(machine["hardware"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
+    for case in arguments.cases:
+        record["cases"][case] = compare(case, names, pythons, arguments)
+        record["load_average_after"] = os.getloadavg()
+        out.write_text(json.dumps(record, indent=1) + "\n")  # after each case: nothing is lost
+        print(table_row(case, record["cases"][case]), flush=True)
     print(out)
 
 
