@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from ppo_jax.config import Schedule as Schedule
     from ppo_jax.envs import make as make
     from ppo_jax.envs.interface import Environment as Environment
-    from ppo_jax.options import RunOptions as RunOptions
-    from ppo_jax.presets import preset as preset
     from ppo_jax.evaluating import evaluate as evaluate
     from ppo_jax.evaluating import load_policy as load_policy
+    from ppo_jax.options import RunOptions as RunOptions
+    from ppo_jax.presets import preset as preset
     from ppo_jax.runner import run as run
     from ppo_jax.trainer import init as init
     from ppo_jax.trainer import iterate as iterate

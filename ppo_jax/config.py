@@ -241,5 +241,3 @@ def _check_number(name: str, value: Any) -> None:
             bound = f"at least {low:g}" if closed else f"more than {low:g}"
             upper = "" if high == math.inf else f" and at most {high:g}"
             raise InputError(f"{name}={end!r} must be {bound}{upper}.")
-
-

@@ -90,20 +90,30 @@ def _finite(log_weights: Array) -> Array:
     return jnp.maximum(log_weights, jnp.finfo(log_weights.dtype).min)
 
 
-def categorical_sample(key: Array, dist: Categorical, noise: Any = ()) -> Array:
+def categorical_draw(key: Array, shape: tuple[int, ...], num_actions: int) -> Array:
+    """The random numbers of `categorical_sample`: one uniform an action drawn, [*shape].
+
+    More than 32 actions are drawn by Gumbel-argmax, [*shape, n], as the sums are unrolled.
+    """
+    if num_actions > _MAX_UNROLLED_ACTIONS:
+        return jax.random.gumbel(key, (*shape, num_actions))
+    return jax.random.uniform(key, shape)
+
+
+def categorical_sample(draw: Array, dist: Categorical, noise: Any = ()) -> Array:
     """Draw [...] int32 by inverting the cumulative weights: one uniform number a row.
 
     Probabilities are exact to the 2^-23 grain of a float32 uniform; an action of weight zero is
-    never drawn. More than 32 actions are drawn by Gumbel-argmax, as the sums are unrolled.
+    never drawn.
     """
     num_actions = dist.logits.shape[-1]
     if num_actions > _MAX_UNROLLED_ACTIONS:
-        return jax.random.categorical(key, dist.logits).astype(jnp.int32)
+        return jnp.argmax(draw + dist.logits, axis=-1).astype(jnp.int32)
     _, weights, _ = _shifted(dist.logits)
     cumulative = [weights[..., 0]]  # summed in order: never decreasing, flat where a weight is 0
     for i in range(1, num_actions):
         cumulative.append(cumulative[-1] + weights[..., i])
-    point = cumulative[-1] * jax.random.uniform(key, weights.shape[:-1], weights.dtype)
+    point = cumulative[-1] * draw
     action = jnp.zeros(weights.shape[:-1], jnp.int32)
     for bound in cumulative[:-1]:
         action += (point >= bound).astype(jnp.int32)
@@ -143,10 +153,9 @@ def categorical_kl(old: Categorical, new: Categorical) -> Array:
     return mean_difference + (jnp.log(total_new) - jnp.log(total_old))[..., 0]
 
 
-def gaussian_sample(key: Array, dist: Gaussian, noise: Any = ()) -> Array:
-    """mean + std * z, [..., A]."""
-    z = jax.random.normal(key, dist.mean.shape, dist.mean.dtype)
-    return dist.mean + jnp.exp(dist.log_std) * z
+def gaussian_sample(draw: Array, dist: Gaussian, noise: Any = ()) -> Array:
+    """mean + std * z, [..., A], with z = `draw` standard normal [..., A]."""
+    return dist.mean + jnp.exp(dist.log_std) * draw
 
 
 def gaussian_mode(dist: Gaussian | StateDependentNoise) -> Array:
@@ -211,8 +220,8 @@ def tanh_gaussian_entropy(dist: Gaussian) -> Array:
     return gaussian_entropy(dist) + expected
 
 
-def state_dependent_noise_sample(key: Array, dist: StateDependentNoise, noise: Array) -> Array:
-    """mean + features @ (exp(noise_log_std) * xi) [..., A], xi = noise [..., F, A]; no key used."""
+def state_dependent_noise_sample(draw: Any, dist: StateDependentNoise, noise: Array) -> Array:
+    """mean + features @ (exp(noise_log_std) * xi) [..., A], xi = noise [..., F, A]."""
     std = jnp.exp(dist.noise_log_std)
     std = std.reshape((1,) * (noise.ndim - 2) + std.shape)
     # A product and a sum: one fused loop, where a batch of matrix-vector products is many.

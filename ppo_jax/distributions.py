@@ -22,6 +22,7 @@ from ppo_jax.densities import (
     Gaussian,
     MultiCategorical,
     StateDependentNoise,
+    categorical_draw,
     categorical_entropy,
     categorical_kl,
     categorical_log_prob,
@@ -46,7 +47,8 @@ class Family(NamedTuple):
 
     name: str
     head_size: int  # outputs of the policy head
-    sample: Callable[[Array, Any, Any], Array]  # (key, dist, noise) -> action, one batched draw
+    draw: Callable[[Array, tuple[int, ...]], Any]  # (key, leading dims) -> numbers of `sample`
+    sample: Callable[[Any, Any, Any], Array]  # (draw, dist, noise) -> action
     mode: Callable[[Any], Array]
     log_prob: Callable[[Any, Array], Array]  # -> [...]
     entropy: Callable[[Any], Array]  # -> [...]
@@ -89,7 +91,7 @@ def make_family(
     return _gaussian(policy, action_space)
 
 
-def _no_noise(key: Array, num_envs: int) -> tuple[()]:
+def _no_noise(key: Array, shape: int | tuple[int, ...]) -> tuple[()]:
     return ()
 
 
@@ -105,6 +107,7 @@ def _categorical(space: Discrete) -> Family:
     return Family(
         name="categorical",
         head_size=int(space.n),
+        draw=partial(categorical_draw, num_actions=int(space.n)),
         sample=categorical_sample,
         mode=categorical_mode,
         log_prob=categorical_log_prob,
@@ -132,7 +135,8 @@ def _multi_categorical(space: MultiDiscrete) -> Family:
     return Family(
         name="categorical",
         head_size=sum(ns),
-        sample=lambda key, dist, noise=(): categorical_sample(key, rows(dist)),
+        draw=lambda key, shape: categorical_draw(key, (*shape, len(ns)), max(ns)),
+        sample=lambda draw, dist, noise=(): categorical_sample(draw, rows(dist)),
         mode=lambda dist: categorical_mode(rows(dist)),
         log_prob=lambda dist, action: categorical_log_prob(rows(dist), action).sum(-1),
         entropy=lambda dist: categorical_entropy(rows(dist)).sum(-1),
@@ -181,6 +185,7 @@ def _gaussian(name: str, space: Box) -> Family:
     return Family(
         name=name,
         head_size=2 * size if name == "gaussian-state-std" else size,
+        draw=lambda key, shape: jax.random.normal(key, (*shape, size)),
         sample=gaussian_sample,
         mode=gaussian_mode,
         log_prob=gaussian_log_prob,
@@ -209,6 +214,7 @@ def _tanh_gaussian(space: Box) -> Family:
 def _gsde(space: Box, num_features: int) -> Family:
     size = _flat_size(space)
     return _gaussian("gsde", space)._replace(
+        draw=_no_noise,
         sample=state_dependent_noise_sample,
         keep=lambda dist: Gaussian(dist.mean, dist.log_std),
         draw_noise=lambda key, num_envs: jax.random.normal(key, (num_envs, num_features, size)),

@@ -31,7 +31,7 @@ def report(env: Any = None) -> dict[str, Any]:
         "cores": manifest["cores"],
         "memory_bytes": memory,
         "device_memory_bytes": device_memory_bytes(),
-        "compilation_cache": jax.config.jax_compilation_cache_dir,
+        "compilation_cache": host.cache_folder(),
         "xla_flags": manifest["xla_flags"],
     }
     text = [

@@ -40,13 +40,11 @@ def player(config: Config, hyper: Hyper, layout: parallel.Layout, options: RunOp
 
 def mean_returns(played: evaluation.Episodes, alive: np.ndarray) -> list[float | None]:
     """Mean return of each seed's episodes, None for a seed that failed."""
-    means = np.mean(played.episode_return, axis=1, dtype=np.float64)
+    means = np.asarray(played.episode_return, np.float64).mean(axis=1)
     return [float(mean) if ok else None for mean, ok in zip(means, alive, strict=True)]
 
 
-def summary(
-    played: evaluation.Episodes, alive: np.ndarray, options: RunOptions
-) -> dict[str, Any]:
+def summary(played: evaluation.Episodes, alive: np.ndarray, options: RunOptions) -> dict[str, Any]:
     """What `summary.json` says of an evaluation."""
     scores = stats.summarise(mean_returns(played, alive))
     num_failed = scores.pop("num_failed")
@@ -208,9 +206,7 @@ def frames(
     return pictures
 
 
-def load_policy(
-    run: Path | str, *, seed_index: int = 0, env: Any = None
-) -> Callable[..., Array]:
+def load_policy(run: Path | str, *, seed_index: int = 0, env: Any = None) -> Callable[..., Array]:
     """A trained policy as a plain function.
 
     Args:

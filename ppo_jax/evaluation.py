@@ -30,7 +30,8 @@ def act(
     if is_deterministic or key is None:
         action = policy.family.mode(distribution)
     else:
-        action = policy.family.sample(key, distribution, noise)
+        draw = policy.family.draw(key, observation.shape[:1])
+        action = policy.family.sample(draw, distribution, noise)
     return policy.family.to_env(action)
 
 

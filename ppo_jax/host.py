@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,9 @@ def prepare_jax(options: RunOptions) -> None:
         )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        try:
+        with suppress(RuntimeError):  # jax has started: take the devices that there are
             jax.config.update("jax_num_cpu_devices", cores or 1)
-        except RuntimeError:
-            pass  # jax has started: take the devices that there are
-    if not jax.config.jax_compilation_cache_dir:
+    if not cache_folder():
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "ppo_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -53,6 +51,11 @@ def device_count(options: RunOptions) -> int | None:
             f"use at most {there}."
         )
     return options.devices
+
+
+def cache_folder() -> str | None:
+    """Where compiled programs are kept between processes."""
+    return jax.config.read("jax_compilation_cache_dir")
 
 
 @contextmanager

@@ -75,15 +75,17 @@ def minibatch_rows(config: Config, key: Array, num_rows: int, num_envs: int) -> 
 
 
 def pack(batch: Batch) -> tuple[PyTree, Callable[[PyTree], Batch]]:
-    """All float32 leaves of a batch side by side in one matrix, so that one gather takes a row.
+    """All real leaves of a batch side by side in one matrix, so that one gather takes a row.
 
     Returns:
         the packed batch (leading axis N) and the function that restores a `Batch` of its rows.
     """
     leaves, treedef = jax.tree.flatten(batch)
     num_rows = batch.advantage.shape[0]
-    is_float = [leaf.dtype == jnp.float32 for leaf in leaves]
-    floats = [leaf.reshape(num_rows, -1) for leaf, flag in zip(leaves, is_float, strict=True) if flag]
+    is_float = [leaf.dtype == batch.advantage.dtype for leaf in leaves]
+    floats = [
+        leaf.reshape(num_rows, -1) for leaf, flag in zip(leaves, is_float, strict=True) if flag
+    ]
     others = [leaf for leaf, flag in zip(leaves, is_float, strict=True) if not flag]
     shapes = [leaf.shape[1:] for leaf in leaves]
     bounds = list(accumulate(leaf.shape[1] for leaf in floats))[:-1]
@@ -124,6 +126,7 @@ def by_minibatches(
     packed, unpack = pack(batch)
     num_rows = batch.advantage.shape[0]
     piece = piece_size(num_rows // config.num_minibatches)
+    names: list[str] = []  # of the diagnostics, which leave the loops as one vector
 
     def piece_gradient(params: Array, rows: Array, moments: Moments) -> tuple[Array, Metrics]:
         minibatch = unpack(jax.tree.map(lambda leaf: leaf[rows], packed))
@@ -142,7 +145,7 @@ def by_minibatches(
             )
         return all_mean(gradient, diagnostics, axis_name)
 
-    def learn(learner: Learner, rows: Array) -> tuple[Learner, Metrics]:
+    def learn(learner: Learner, rows: Array) -> tuple[Learner, Array]:
         gradient, diagnostics = gradient_of(learner.params, rows)
         stepped = adam_step(hyper, learner.params, learner.opt_state, gradient)
         active = learner.active & (diagnostics["kl_old_new"] < hyper.kl_stop)
@@ -152,14 +155,16 @@ def by_minibatches(
             (learner.params, learner.opt_state),
         )
         diagnostics = {**diagnostics, "grad_norm": stepped[2], "active": active * 1.0}
-        return Learner(kept_params, kept_state, active), diagnostics
+        names[:] = diagnostics
+        return Learner(kept_params, kept_state, active), jnp.stack(list(diagnostics.values()))
 
-    def epoch(learner: Learner, key: Array) -> tuple[Learner, Metrics]:
+    def epoch(learner: Learner, key: Array) -> tuple[Learner, Array]:
         return jax.lax.scan(learn, learner, minibatch_rows(config, key, num_rows, num_envs))
 
     learner = Learner(flat, opt_state, jnp.ones((), bool))
     keys = jax.random.split(key, config.num_epochs)
-    learner, diagnostics = jax.lax.scan(epoch, learner, keys)
+    learner, table = jax.lax.scan(epoch, learner, keys)  # [E, M, diagnostics]
+    diagnostics = dict(zip(names, jnp.moveaxis(table, -1, 0), strict=True))
     return unravel(learner.params), learner.opt_state, summarise(diagnostics)
 
 
@@ -196,9 +201,7 @@ def mean_over_pieces(
     return gradient * share, means
 
 
-def all_mean(
-    gradient: Array, diagnostics: Metrics, axis_name: str | None
-) -> tuple[Array, Metrics]:
+def all_mean(gradient: Array, diagnostics: Metrics, axis_name: str | None) -> tuple[Array, Metrics]:
     """Gradient and diagnostics of the whole minibatch from those of each device's rows."""
     if axis_name is None:
         return gradient, diagnostics

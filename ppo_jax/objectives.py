@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -62,23 +63,26 @@ def minibatch_loss(
     ratio = jnp.exp(log_ratio)
     kl_old_new = family.kl(batch.distribution_old, family.keep(distribution))
     terms = Terms(log_prob, ratio, batch.advantage, kl_old_new)
-    policy_loss = jnp.mean(SURROGATES[config.objective](terms, hyper))
-    value_loss = jnp.mean(
-        surrogates.value_loss(
-            value, batch.value_old, batch.value_target, hyper.value_clip_epsilon
-        )
+    policy_loss = SURROGATES[config.objective](terms, hyper)
+    value_loss = surrogates.value_loss(
+        value, batch.value_old, batch.value_target, hyper.value_clip_epsilon
     )
-    entropy = jnp.mean(family.entropy(distribution))
+    entropy = family.entropy(distribution)
     total = policy_loss + hyper.value_coef * value_loss - hyper.entropy_coef * entropy
-    diagnostics = {
+    per_sample = {
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
-        "kl_old_new": jnp.mean(kl_old_new),
-        "clip_fraction": jnp.mean(jnp.abs(ratio - 1.0) > hyper.clip_epsilon),
-        "ratio_mean": jnp.mean(ratio),
-        "ratio_square_mean": jnp.mean(jnp.square(ratio)),
+        "kl_old_new": kl_old_new,
+        "clip_fraction": (jnp.abs(ratio - 1.0) > hyper.clip_epsilon) * 1.0,
+        "ratio_mean": ratio,
+        "ratio_square_mean": jnp.square(ratio),
+    }
+    # One mean over a matrix instead of seven over vectors: on a CPU each is a kernel of its own.
+    means = jnp.mean(jax.lax.stop_gradient(jnp.stack(list(per_sample.values()))), axis=1)
+    diagnostics = {
+        **dict(zip(per_sample, means, strict=True)),
         "ratio_max": jnp.max(ratio),
         "log_ratio_abs_max": jnp.max(jnp.abs(log_ratio)),
     }
-    return total, diagnostics
+    return jnp.mean(total), diagnostics

@@ -35,6 +35,19 @@ class Policy(NamedTuple):
         return moments.standardise(self.moments, observation)
 
 
+class Chance(NamedTuple):
+    """The random numbers of a rollout, drawn before it in one piece: [T, ...] or of one step.
+
+    A draw inside the scan would cost a small program of its own at every step.
+    """
+
+    t: Array  # []
+    action: PyTree  # [B, ...], what `Family.sample` needs
+    key_env: Array  # [B], keys of the environments' transitions
+    key_reset: Array  # []
+    key_noise: Array  # []
+
+
 class Step(NamedTuple):
     """What the scan keeps of one step of B environments."""
 
@@ -120,25 +133,25 @@ def step(
     policy: Policy,
     carry: EnvCarry,
     stats: EpisodeStats,
-    t: Array,
-    key: Array,
+    chance: Chance,
 ) -> tuple[EnvCarry, EpisodeStats, Step]:
     """One step of B environments. `stats` holds a running sum per environment, [B] each."""
-    key_noise, key_action, key_env, key_reset = jax.random.split(key, 4)
     num_envs = carry.episode_length.shape[0]
     noise = carry.noise
     if jax.tree.leaves(noise):
         every = config.gsde_resample_steps
-        is_due = t == 0 if every == -1 else t % every == 0
+        is_due = chance.t == 0 if every == -1 else chance.t % every == 0
         noise = jax.lax.cond(
-            is_due, lambda: policy.family.draw_noise(key_noise, num_envs), lambda: carry.noise
+            is_due,
+            lambda: policy.family.draw_noise(chance.key_noise, num_envs),
+            lambda: carry.noise,
         )
     distribution, _ = policy.network.apply(policy.params, policy.see(carry.observation))
-    action = policy.family.sample(key_action, distribution, noise)
+    action = policy.family.sample(chance.action, distribution, noise)
     observation_final, state, reward, terminated, truncated, _ = jax.vmap(
         environment.transition, in_axes=(0, 0, 0, None)
     )(
-        jax.random.split(key_env, num_envs),
+        chance.key_env,
         carry.state,
         policy.family.to_env(action),
         env_params,
@@ -153,7 +166,7 @@ def step(
         length_sum=stats.length_sum + jnp.where(ended, episode_length, 0),
     )
     observation, state = reset_ended(
-        environment, env_params, key_reset, ended, observation_final, state
+        environment, env_params, chance.key_reset, ended, observation_final, state
     )
     record = Step(
         observation=carry.observation,
@@ -172,6 +185,18 @@ def step(
         noise=noise,
     )
     return carry, stats, record
+
+
+def draw_chance(family: Family, num_steps: int, num_envs: int, key: Array) -> Chance:
+    """The random numbers of `num_steps` steps of `num_envs` environments."""
+    key_action, key_env, key_reset, key_noise = jax.random.split(key, 4)
+    return Chance(
+        t=jnp.arange(num_steps),
+        action=family.draw(key_action, (num_steps, num_envs)),
+        key_env=jax.random.split(key_env, (num_steps, num_envs)),
+        key_reset=jax.random.split(key_reset, num_steps),
+        key_noise=jax.random.split(key_noise, num_steps),
+    )
 
 
 def rollout(
@@ -193,14 +218,13 @@ def rollout(
     stats = EpisodeStats(zeros, zeros, zeros)
 
     def body(
-        loop: tuple[EnvCarry, EpisodeStats], inputs: tuple[Array, Array]
+        loop: tuple[EnvCarry, EpisodeStats], chance: Chance
     ) -> tuple[tuple[EnvCarry, EpisodeStats], Step]:
-        carry, stats, record = step(config, environment, env_params, policy, *loop, *inputs)
+        carry, stats, record = step(config, environment, env_params, policy, *loop, chance)
         return (carry, stats), record
 
-    times = jnp.arange(config.rollout_length)
-    keys = jax.random.split(key, config.rollout_length)
-    (carry, stats), steps = jax.lax.scan(body, (carry, stats), (times, keys))
+    chance = draw_chance(policy.family, config.rollout_length, num_envs, key)
+    (carry, stats), steps = jax.lax.scan(body, (carry, stats), chance)
 
     observation = policy.see(steps.observation)
     value = policy.network.value(policy.params, observation)

@@ -1,4 +1,4 @@
-"""From the device's rows, one per iteration, to the rows of `metrics.jsonl`, one per logged point."""
+"""From the device's rows, one an iteration, to those of `metrics.jsonl`, one a logged point."""
 
 from __future__ import annotations
 

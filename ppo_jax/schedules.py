@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+import ppo_jax.types  # noqa: F401, makes pytrees of Hyper and Schedule
 from ppo_jax.config import Config, Hyper, Schedule
 
 

@@ -41,7 +41,10 @@ def importance_sampled(ratio: Array, advantage: Array) -> Array:
 
 
 def clipped(ratio: Array, advantage: Array, epsilon: Array | float) -> Array:
-    """L^CLIP = min(r A, clip(r, 1 - eps, 1 + eps) A)  (Schulman et al. 2017, eq. 7)."""
+    """L^CLIP = min(r A, clip(r, 1 - eps, 1 + eps) A)  (Schulman et al. 2017, eq. 7).
+
+    At the ties r = 1 +- eps the gradient is 3/4 A: min and clip each halve a tie.
+    """
     return -jnp.minimum(
         ratio * advantage, jnp.clip(ratio, 1.0 - epsilon, 1.0 + epsilon) * advantage
     )

@@ -38,7 +38,10 @@ def assemble(config: Config) -> Parts:
 
 @lru_cache(maxsize=64)
 def _assemble(env: object, config: Config) -> Parts:
-    environment = envs.make(env)
+    # Also where this is first asked for while something is traced: the environment is kept, and its
+    # constants must be numbers, not part of that trace.
+    with jax.ensure_compile_time_eval():
+        environment = envs.make(env)
     network, family = make_network(config, environment.observation_shape, environment.action_space)
     return Parts(environment, network, family)
 

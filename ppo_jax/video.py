@@ -24,7 +24,7 @@ def check(path: Path) -> None:
         raise InputError(f"video={str(path)!r}: there is no folder {str(path.parent)!r}.")
     if path.suffix.lower() == ".mp4":
         try:
-            import imageio_ffmpeg  # noqa: F401
+            import imageio_ffmpeg  # noqa: F401  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise InputError(
                 "MP4 needs the extra `video` (pip install 'ppo-jax[video]'); .gif needs nothing."
@@ -34,7 +34,7 @@ def check(path: Path) -> None:
 def write(path: Path, frames: list[np.ndarray]) -> None:
     """Write RGB frames, uint8 [H, W, 3] each, in the format that the suffix names."""
     if path.suffix.lower() == ".mp4":
-        import imageio.v2 as imageio
+        import imageio.v2 as imageio  # pyright: ignore[reportMissingImports]
 
         even = [frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]
         imageio.mimsave(path, even, fps=FRAMES_PER_SECOND)

@@ -81,7 +81,7 @@ def objective(mdp: MDP, policy: jax.Array | np.ndarray) -> jax.Array:
 
 
 def enumerate_all(mdp: MDP, policy: np.ndarray) -> Trajectories:
-    """Every trajectory with its probability; after an end any state may follow, as a reset would."""
+    """Every trajectory with its probability; after an end anything may follow, as after a reset."""
     rng = np.random.default_rng(1)
     end = 1.0 - mdp.move.sum(-1)
     found: list[tuple[float, list[tuple]]] = []
@@ -102,10 +102,10 @@ def enumerate_all(mdp: MDP, policy: np.ndarray) -> Trajectories:
         extend(mdp.start[s], [], s)
     rows = []
     for _, steps in found:
+        states = rng.integers(STATES, size=(LAYERS, 2))
         fill = [
-            (rng.integers(STATES), rng.integers(STATES), rng.integers(ACTIONS))
-            + (1e3 * rng.normal(), rng.random() < 0.5, False)
-            for _ in range(LAYERS - len(steps))
+            (s, t, rng.integers(ACTIONS), 1e3 * rng.normal(), rng.random() < 0.5, False)
+            for s, t in states[len(steps) :]
         ]
         rows.append([*steps, *fill])
     columns = [np.array([[step[i] for step in row] for row in rows]).T for i in range(6)]

@@ -67,12 +67,18 @@ CASES = [
 ]
 
 
+def drawn(family: Family, key: jax.Array, dist, noise) -> jax.Array:
+    """An action for each row of `dist`."""
+    shape = jax.eval_shape(family.entropy, dist).shape
+    return family.sample(family.draw(key, shape), dist, noise)
+
+
 @pytest.mark.parametrize("policy, space", CASES)
 def test_ratio_is_one_and_kl_zero_between_what_is_kept_and_what_was_played(policy, space) -> None:
     family = make_family(policy, space, F)
     dist = example(policy, space)
     noise = family.draw_noise(jax.random.key(0), 6)
-    action = family.sample(jax.random.key(1), dist, noise)
+    action = drawn(family, jax.random.key(1), dist, noise)
     ratio = jnp.exp(family.log_prob(dist, action) - family.log_prob(family.keep(dist), action))
     assert ratio.shape == (6,)
     assert (ratio == 1.0).all()
@@ -124,7 +130,7 @@ def test_multi_categorical_is_the_sum_of_its_categoricals() -> None:
     space = MultiDiscrete((2, 4, 3))
     family = make_family("auto", space, F)
     old, new = (example("categorical", space, seed) for seed in (3, 4))
-    action = family.sample(jax.random.key(5), old, ())
+    action = drawn(family, jax.random.key(5), old, ())
     assert action.shape == (6, 3)
     assert action.dtype == jnp.int32
 
@@ -146,7 +152,7 @@ def test_multi_categorical_samples_have_the_frequencies_of_the_probabilities() -
     logits = jnp.log(jnp.array([0.3, 0.7, 0.2, 0.5, 0.3]))
     family = make_family("auto", space, F)
     dist = MultiCategorical(jnp.tile(logits[None], (n, 1)))
-    action = np.asarray(family.sample(jax.random.key(6), dist, ()))
+    action = np.asarray(drawn(family, jax.random.key(6), dist, ()))
     for column, probs in ((0, [0.3, 0.7]), (1, [0.2, 0.5, 0.3])):
         frequency = np.bincount(action[:, column], minlength=len(probs)) / n
         error = np.sqrt(np.array(probs) * (1 - np.array(probs)) / n)

@@ -159,7 +159,8 @@ def test_ratio_of_a_step_seen_again_in_a_batch_is_one(policy) -> None:
     def play(observation):
         distribution, _ = network.apply(params, observation)
         noise = family.draw_noise(jax.random.key(2), len(observation))
-        action = family.sample(jax.random.key(3), distribution, noise)
+        draw = family.draw(jax.random.key(3), observation.shape[:1])
+        action = family.sample(draw, distribution, noise)
         return action, family.log_prob(distribution, action)
 
     @jax.jit

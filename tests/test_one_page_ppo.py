@@ -76,6 +76,24 @@ def to_page(params):
     }
 
 
+@jax.jit
+def our_update(params, opt_state, batch, hyper, key):
+    parts = trainer.assemble(CONFIG)
+    loss = partial(
+        objectives.minibatch_loss,
+        hyper=hyper,
+        config=CONFIG,
+        network=parts.network,
+        family=parts.family,
+    )
+    return improve.by_minibatches(
+        CONFIG, hyper, loss, params, opt_state, batch, CONFIG.num_envs, key
+    )
+
+
+their_update = jax.jit(page.update)
+
+
 @pytest.fixture(scope="module")
 def collected():
     """A state and one real rollout of it, by the package."""
@@ -90,7 +108,7 @@ def collected():
     _, steps, _, _ = rollout(
         CONFIG, parts.environment, env_params, policy, state.carry, jax.random.key(1)
     )
-    return parts, state, steps
+    return state, steps
 
 
 def test_the_twin_imports_nothing_of_the_package():
@@ -110,7 +128,7 @@ def test_the_twin_imports_nothing_of_the_package():
 
 
 def test_both_see_the_same_policy_and_values(collected):
-    _, state, steps = collected
+    state, steps = collected
     theirs = to_page(state.params)
     log_prob = page.chosen(page.log_policy(theirs, steps.observation), steps.action)
     np.testing.assert_allclose(log_prob, steps.log_prob, atol=1e-5)
@@ -119,7 +137,7 @@ def test_both_see_the_same_policy_and_values(collected):
 
 @pytest.mark.parametrize("name", ["defaults", "everything"])
 def test_both_estimate_the_same_advantages(collected, name):
-    _, _, steps = collected
+    _, steps = collected
     hyper = HYPERS[name]
     ended = steps.terminated | steps.truncated
     assert ended.any()
@@ -133,23 +151,9 @@ def test_both_estimate_the_same_advantages(collected, name):
 
 @pytest.mark.parametrize("name", list(HYPERS))
 def test_the_same_parameters_rollout_and_permutation_give_the_same_updates(collected, name):
-    parts, state, steps = collected
+    state, steps = collected
     hyper = HYPERS[name]
     batch, _ = trainer.make_batch(CONFIG, hyper, steps, steps.reward, None)
-    loss = partial(
-        objectives.minibatch_loss,
-        hyper=hyper,
-        config=CONFIG,
-        network=parts.network,
-        family=parts.family,
-    )
-
-    @jax.jit
-    def ours(params, opt_state, key):
-        return improve.by_minibatches(
-            CONFIG, hyper, loss, params, opt_state, batch, CONFIG.num_envs, key
-        )
-
     params, opt_state = state.params, improve.init_optimiser(state.params)
     zeros = jax.tree.map(jnp.zeros_like, to_page(params))
     theirs, adam = to_page(params), page.Adam(jnp.zeros(()), zeros, zeros)
@@ -161,7 +165,6 @@ def test_the_same_parameters_rollout_and_permutation_give_the_same_updates(colle
         advantage=batch.advantage,
         value_target=batch.value_target,
     )
-    update = jax.jit(page.update)
     for i in range(3):
         key = jax.random.key(10 + i)
         orders = jnp.stack(
@@ -170,8 +173,10 @@ def test_the_same_parameters_rollout_and_permutation_give_the_same_updates(colle
                 for k in jax.random.split(key, CONFIG.num_epochs)
             ]
         )
-        params, opt_state, metrics = ours(params, opt_state, key)
-        theirs, adam, (moved, clipped) = update(theirs, adam, same, orders, settings_of(hyper))
+        params, opt_state, metrics = our_update(params, opt_state, batch, hyper, key)
+        theirs, adam, (moved, clipped) = their_update(
+            theirs, adam, same, orders, settings_of(hyper)
+        )
         # float32 rounding; one step of 3e-3 or more moves every parameter far beyond 1e-5
         for a, b in zip(jax.tree.leaves(to_page(params)), jax.tree.leaves(theirs), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
@@ -188,7 +193,7 @@ def test_the_same_parameters_rollout_and_permutation_give_the_same_updates(colle
 
 def test_a_wrong_number_is_seen(collected):
     """The comparison can fail: another Adam epsilon, or another order, is not within 1e-5."""
-    _, state, steps = collected
+    state, steps = collected
     hyper = HYPERS["everything"]
     batch, _ = trainer.make_batch(CONFIG, hyper, steps, steps.reward, None)
     same = page.Batch(
@@ -197,13 +202,12 @@ def test_a_wrong_number_is_seen(collected):
     start = to_page(state.params)
     zeros = jax.tree.map(jnp.zeros_like, start)
     adam = page.Adam(jnp.zeros(()), zeros, zeros)
-    update = jax.jit(page.update)
 
     def after(hyper, seed):
         rows = improve.minibatch_rows(
             dataclasses.replace(CONFIG, num_epochs=1), jax.random.key(seed), 256, 8
         )
-        result = update(start, adam, same, rows[None], settings_of(hyper))[0]
+        result = their_update(start, adam, same, rows[None], settings_of(hyper))[0]
         return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(result)])
 
     reference = after(hyper, 0)

@@ -38,9 +38,15 @@ def draw(record: dict[str, Any], out: Path) -> None:
             if name in case["against"]:
                 ratio = case["against"][name]["speed_ratio"]
                 top = max(run["env_steps"] / run["wall_seconds"] for run in trainer["runs"]) / 1e3
-                note = {"ha": "center", "va": "bottom", "fontsize": 8, "color": "#444444"}
                 speed.annotate(
-                    f"we: {ratio:.2f}x", (place, top), (0, 3), None, "offset points", **note
+                    f"we: {ratio:.2f}x",
+                    (place, top),
+                    xytext=(0, 3),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    fontsize=8,
+                    color="#444444",
                 )
     titles = [f"({key}) " + case["settings"]["title"].replace(", ", "\n") for key, case in cases]
     for axes, label in (

@@ -1,7 +1,8 @@
 """The environment contract: unbatched, explicit, and never resetting by itself.
 
 `reset(key, params) -> (observation, state)`
-`transition(key, state, action, params) -> (observation, state, reward, terminated, truncated, info)`
+`transition(key, state, action, params)
+    -> (observation, state, reward, terminated, truncated, info)`
 
 The rollout owns resets and time limits' bootstrap, so a transition returns the true successor even
 where the episode ends.
