@@ -67,7 +67,7 @@ CASES = [
 ]
 
 
-def drawn(family: Family, key: jax.Array, dist, noise) -> jax.Array:
+def drawn(family: distributions.Family, key: jax.Array, dist, noise) -> jax.Array:
     """An action for each row of `dist`."""
     shape = jax.eval_shape(family.entropy, dist).shape
     return family.sample(family.draw(key, shape), dist, noise)
