@@ -148,7 +148,9 @@ def by_minibatches(
     def learn(learner: Learner, rows: Array) -> tuple[Learner, Array]:
         gradient, diagnostics = gradient_of(learner.params, rows)
         stepped = adam_step(hyper, learner.params, learner.opt_state, gradient)
-        active = learner.active & (diagnostics["kl_old_new"] < hyper.kl_stop)
+        # A NaN has reached no bound, nor has anything reached an infinite one: it shall show.
+        reached = (diagnostics["kl_old_new"] >= hyper.kl_stop) & jnp.isfinite(hyper.kl_stop)
+        active = learner.active & ~reached
         kept_params, kept_state = jax.tree.map(
             lambda new, old: jnp.where(active, new, old),
             stepped[:2],

@@ -2,9 +2,10 @@
 
 A population is a `TrainState` whose leaves have a leading axis of S seeds. Three layouts:
 
-* `map`: seeds over devices, and on each device one seed after the other (CPU: it keeps a seed's
-  data in cache, and members are bit-equal to seeds trained alone);
-* `vmap`: seeds over devices, and on each device side by side (GPU, TPU);
+* `map`: seeds over devices, and on each device one seed after the other (large batches on a CPU: a
+  seed's data stay in cache, and members are bit-equal to seeds trained alone);
+* `vmap`: seeds over devices, and on each device side by side (GPU, TPU, and small batches on a CPU,
+  whose operations are too short to be worth their dispatch one by one);
 * `envs`: each seed's environments over devices, gradients averaged (few seeds, large batches).
 """
 
@@ -27,6 +28,8 @@ from ppo_jax.config import Config, Hyper
 from ppo_jax.trainer import acting_policy, assemble, env_params, init, iterate
 from ppo_jax.types import Metrics, PyTree, TrainState
 
+Result = tuple[TrainState, Metrics]
+
 ROWS = 256  # iterations at most in one call of a chunk; its metrics buffer has so many rows
 
 # Folded into a member's key for evaluation; iterations fold in 0, 1, 2, ... and stay below it.
@@ -35,6 +38,9 @@ EVALUATION = 2**32 - 1
 # Below this many samples a minibatch, averaging gradients between the cores of a CPU costs more
 # than the second core gains (benchmarks/results, layout).
 ENVS_LAYOUT_MINIBATCH = 2048
+
+# Up to so many samples a minibatch, several seeds side by side beat one after the other on a CPU.
+VMAP_LAYOUT_MINIBATCH = 256
 
 
 class Layout(NamedTuple):
@@ -79,7 +85,8 @@ def choose_layout(config: Config, num_seeds: int, num_devices: int | None = None
     ):
         return Layout("envs", devices, num_seeds)
     devices = devices[: min(count, num_seeds)]
-    return Layout("map" if is_cpu else "vmap", devices, num_seeds)
+    is_small = config.minibatch_size <= VMAP_LAYOUT_MINIBATCH
+    return Layout("map" if is_cpu and not is_small else "vmap", devices, num_seeds)
 
 
 def program(config: Config) -> Config:
@@ -134,18 +141,18 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., tuple[TrainState
     plain = program(config)
     axis_name = "devices" if layout.kind == "envs" else None
 
-    def member(hyper: Hyper, n: Array, state: TrainState) -> tuple[TrainState, Metrics]:
+    def member(hyper: Hyper, n: Array, state: TrainState) -> Result:
         shapes = jax.eval_shape(partial(iterate, plain, hyper, axis_name=axis_name), state)[1]
         rows = jax.tree.map(lambda leaf: jnp.zeros((ROWS, *leaf.shape), leaf.dtype), shapes)
 
-        def body(i: Array, loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+        def body(i: Array, loop: Result) -> Result:
             state, rows = loop
             state, row = iterate(plain, hyper, state, axis_name)
             return state, jax.tree.map(lambda old, new: old.at[i].set(new), rows, row)
 
         return jax.lax.fori_loop(0, n, body, (state, rows))
 
-    def on_device(hyper: Hyper, n: Array, state: TrainState) -> tuple[TrainState, Metrics]:
+    def on_device(hyper: Hyper, n: Array, state: TrainState) -> Result:
         return spread(layout, partial(member, hyper, n), state)
 
     def chunk(hyper: Hyper, state: TrainState, n: Array) -> tuple[TrainState, Metrics]:

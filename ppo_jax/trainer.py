@@ -16,7 +16,16 @@ from ppo_jax.distributions import Family
 from ppo_jax.envs.interface import Environment
 from ppo_jax.networks import Network, make_network
 from ppo_jax.rollout import Policy, reset_all, rollout
-from ppo_jax.types import Batch, EpisodeStats, Metrics, Moments, PyTree, Rollout, TrainState
+from ppo_jax.types import (
+    Batch,
+    EnvCarry,
+    EpisodeStats,
+    Metrics,
+    Moments,
+    PyTree,
+    Rollout,
+    TrainState,
+)
 
 
 class Parts(NamedTuple):
@@ -97,76 +106,116 @@ def iterate(
     Returns:
         the next state and the iteration's metrics, each a scalar.
     """
+    return learn(config, hyper, state, collect(config, hyper, state, axis_name), axis_name)
+
+
+class Experience(NamedTuple):
+    """What one iteration's rollout brings home."""
+
+    batch: Batch  # [N]
+    observation: Array  # [N, *O], raw, for the normaliser
+    carry: EnvCarry
+    discounted_return: Array  # [B]
+    return_moments: Moments
+    metrics: Metrics
+
+
+def collect(
+    config: Config, hyper: Hyper, state: TrainState, axis_name: str | None = None
+) -> Experience:
+    """The first half of an iteration: rollout and advantages, under frozen parameters."""
     parts = assemble(config)
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
-    key = jax.random.fold_in(state.key, state.iteration)
-    if axis_name is not None:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    key_rollout, key_improve = jax.random.split(key)
-
-    policy = acting_policy(config, parts, state.params, state.observation_moments)
     carry, steps, observation, episodes = rollout(
         config,
         parts.environment,
         env_params(parts.environment, now),
-        policy,
+        acting_policy(config, parts, state.params, state.observation_moments),
         state.carry,
-        key_rollout,
+        iteration_keys(state, axis_name)[0],
     )
     reward, discounted_return, return_moments = scaled_rewards(config, now, state, steps, axis_name)
     batch, explained_variance = make_batch(config, now, steps, reward, axis_name)
-    loss = partial(
-        objectives.minibatch_loss,
-        hyper=now,
-        config=config,
-        network=parts.network,
-        family=parts.family,
+    return Experience(
+        batch=batch,
+        observation=observation.reshape(-1, *observation.shape[2:]),
+        carry=carry,
+        discounted_return=discounted_return,
+        return_moments=return_moments,
+        metrics={
+            **episode_metrics(episodes, axis_name),
+            "explained_variance": explained_variance,
+        },
     )
+
+
+def learn(
+    config: Config,
+    hyper: Hyper,
+    state: TrainState,
+    experience: Experience,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """The second half of an iteration: better parameters from the batch.
+
+    Where any number of what would be learnt is not finite, nothing of it is taken over, and the
+    state is no longer `alive`: from then on it learns nothing more.
+    """
+    parts = assemble(config)
+    now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
     params, opt_state, metrics = improve.by_minibatches(
         config,
         now,
-        loss,
+        partial(
+            objectives.minibatch_loss,
+            hyper=now,
+            config=config,
+            network=parts.network,
+            family=parts.family,
+        ),
         state.params,
         state.opt_state,
-        batch,
-        steps.reward.shape[1],
-        key_improve,
+        experience.batch,
+        state.discounted_return.shape[0],
+        iteration_keys(state, axis_name)[1],
         axis_name,
     )
     observation_moments = state.observation_moments
     if config.normalize_observations:  # merged only now: frozen while the ratio depends on them
-        observation_moments = merged(
-            observation_moments, observation.reshape(-1, *observation.shape[2:]), axis_name
-        )
-    learnt = (params, opt_state, observation_moments, return_moments)
-    kept = (
-        state.params,
-        state.opt_state,
-        state.observation_moments,
-        state.return_moments,
-    )
-    alive = state.alive & all_finite(learnt)
-    params, opt_state, observation_moments, return_moments = jax.tree.map(
-        lambda new, old: jnp.where(alive, new, old), learnt, kept
-    )
-    state = TrainState(
-        key=state.key,
-        iteration=state.iteration + 1,
+        observation_moments = merged(observation_moments, experience.observation, axis_name)
+    learnt = state._replace(
         params=params,
         opt_state=opt_state,
         observation_moments=observation_moments,
-        return_moments=return_moments,
-        discounted_return=discounted_return,
-        carry=carry,
-        alive=alive,
+        return_moments=experience.return_moments,
     )
-    return state, {
+    alive = state.alive & all_finite(
+        (params, opt_state, observation_moments, experience.return_moments)
+    )
+    state = jax.tree.map(
+        lambda new, old: new if new is old else jnp.where(alive, new, old), learnt, state
+    )
+    metrics = {
         **metrics,
-        **episode_metrics(episodes, axis_name),
-        "explained_variance": explained_variance,
+        **experience.metrics,
         "learning_rate": jnp.asarray(now.learning_rate, jnp.float32),
         "alive": alive * 1.0,
     }
+    return state._replace(
+        iteration=state.iteration + 1,
+        discounted_return=experience.discounted_return,
+        carry=experience.carry,
+        alive=alive,
+    ), metrics
+
+
+def iteration_keys(state: TrainState, axis_name: str | None) -> tuple[Array, Array]:
+    """Keys of the iteration's rollout and of its improvement, a device's own with `axis_name`."""
+    key = jax.random.fold_in(state.key, state.iteration)
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    key_rollout, key_improve = jax.random.split(key)
+    return key_rollout, key_improve
 
 
 def train(config: Config, hyper: Hyper, key: Array) -> tuple[TrainState, Metrics]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import jax
@@ -59,30 +60,29 @@ def draw_batch(network: Network, family: Family, params: Any, shape: tuple, size
     )
 
 
+def gradient_of(name: str, config: Config, network: Network, family: Family) -> Any:
+    """(params, batch) -> the gradient of the objective's loss, compiled."""
+    config = dataclasses.replace(config, objective=name)
+
+    def loss(params: Any, batch: Batch) -> tuple[jax.Array, Any]:
+        return minibatch_loss(params, batch, HYPER, config, network, family)
+
+    return jax.jit(lambda *args: jax.grad(loss, has_aux=True)(*args)[0])
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_at_the_old_policy_every_objective_has_the_policy_gradient(policy: str) -> None:
     """nabla L^PG = nabla L^IS = nabla L^CLIP = nabla (r A - drift) = nabla (r A - beta KL)."""
     word, space = POLICIES[policy]
     config = Config(policy=word, hidden_sizes=(6,))
     network, family = make_network(config, (3,), space)
-    params = network.init(jax.random.key(0), -0.3)
-    batch = draw_batch(network, family, params, (3,), 16)
+    params = jax.jit(network.init)(jax.random.key(0), -0.3)
+    batch = jax.jit(lambda p: draw_batch(network, family, p, (3,), 16))(params)
 
     @jax.jit
     def gradients(params: Any) -> dict[str, jax.Array]:
-        return {
-            name: ravel_pytree(
-                jax.grad(minibatch_loss, has_aux=True)(
-                    params,
-                    batch,
-                    HYPER,
-                    dataclasses.replace(config, objective=name),
-                    network,
-                    family,
-                )[0]
-            )[0]
-            for name in OBJECTIVES
-        }
+        every = {name: gradient_of(name, config, network, family) for name in OBJECTIVES}
+        return {name: ravel_pytree(f(params, batch))[0] for name, f in every.items()}
 
     at_old = gradients(params)
     assert np.abs(at_old["pg"]).max() > 1e-3
@@ -114,13 +114,15 @@ def linear_network() -> tuple[Network, Family]:
     return Network(lambda key: None, apply, lambda params, s: s @ params["value"]), family
 
 
+@cache
 def loop_batch(size: int = 40) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Batch]:
     """New and old parameters far enough apart for ratios on both sides of the clip."""
     rng = np.random.default_rng(5)
     old = {"policy": rng.normal(size=(4, NUM_ACTIONS)), "value": rng.normal(size=4)}
     new = {name: x + 0.4 * rng.normal(size=x.shape) for name, x in old.items()}
     network, family = linear_network()
-    batch = draw_batch(network, family, jax.tree.map(jnp.asarray, old), (4,), size)
+    draw = jax.jit(lambda params: draw_batch(network, family, params, (4,), size))
+    batch = draw(jax.tree.map(jnp.asarray, old))
     return new, old, batch
 
 
@@ -186,7 +188,9 @@ def test_loss_and_diagnostics_are_those_of_a_loop_over_samples(name: str) -> Non
     network, family = linear_network()
     params = jax.tree.map(jnp.asarray, new)
     config = Config(objective=name)
-    total, diagnostics = minibatch_loss(params, batch, HYPER, config, network, family)
+    total, diagnostics = jax.jit(
+        lambda params, batch: minibatch_loss(params, batch, HYPER, config, network, family)
+    )(params, batch)
     expected = loop(name, new, old, batch)
     assert 0.1 < expected["clip_fraction"] < 0.9
     found = {"total": float(total), **{key: float(x) for key, x in diagnostics.items()}}
@@ -199,10 +203,7 @@ def test_loss_and_diagnostics_are_those_of_a_loop_over_samples(name: str) -> Non
 def test_the_gradient_is_that_of_the_loop_by_finite_differences(name: str) -> None:
     new, old, batch = loop_batch(12)
     network, family = linear_network()
-    config = Config(objective=name)
-    gradient, _ = jax.grad(minibatch_loss, has_aux=True)(
-        jax.tree.map(jnp.asarray, new), batch, HYPER, config, network, family
-    )
+    gradient = gradient_of(name, Config(), network, family)(jax.tree.map(jnp.asarray, new), batch)
     rng = np.random.default_rng(6)
     for _ in range(3):
         direction = {key: rng.normal(size=x.shape) for key, x in new.items()}
@@ -250,19 +251,10 @@ def test_in_single_precision_on_a_real_environment_the_identity_holds_too() -> N
         shape = environment.observation_shape
         config = Config(env="probe:action-choice", hidden_sizes=(8,))
         network, family = make_network(config, shape, environment.action_space)
-        params = network.init(jax.random.key(0), 0.0)
-        batch = draw_batch(network, family, params, shape, 32)
+        params = jax.jit(network.init)(jax.random.key(0), 0.0)
+        batch = jax.jit(lambda p: draw_batch(network, family, p, shape, 32))(params)
         gradients = [
-            ravel_pytree(
-                jax.grad(minibatch_loss, has_aux=True)(
-                    params,
-                    batch,
-                    HYPER,
-                    dataclasses.replace(config, objective=name),
-                    network,
-                    family,
-                )[0]
-            )[0]
+            ravel_pytree(gradient_of(name, config, network, family)(params, batch))[0]
             for name in ("pg", "is", "clip")
         ]
         assert gradients[0].dtype == jnp.float32

@@ -214,8 +214,8 @@ def test_a_wrong_number_is_seen(collected):
     for other in (
         after(hyper, 1),
         after(dataclasses.replace(hyper, adam_epsilon=1e-4), 0),
-        after(dataclasses.replace(hyper, value_clip_epsilon=0.01), 0),
-        after(dataclasses.replace(hyper, entropy_coef=0.04), 0),
+        after(dataclasses.replace(hyper, value_coef=0.5), 0),
+        after(dataclasses.replace(hyper, entropy_coef=0.0), 0),
     ):
         assert float(jnp.abs(reference - other).max()) > 3e-5
 

@@ -117,7 +117,7 @@ def play(num_steps, num_envs, params=None, rounds=1, policy=None, **settings):
             "FourRooms-misc",
             {"max_steps_in_episode": 9, "resample_init_pos": True, "resample_goal_pos": True},
         ),
-        ("CartPole-v1", {"max_steps_in_episode": 14}),
+        ("CartPole-v1", {"max_steps_in_episode": 22}),
     ],
 )
 def test_a_rollout_is_the_plain_loop_over_gymnax_own_functions(name, changes):

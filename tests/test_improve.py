@@ -1,0 +1,511 @@
+"""Epochs x minibatches of Adam against a NumPy trainer that is written out in loops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from ppo_jax import improve
+from ppo_jax.config import Config, Hyper
+from ppo_jax.types import Batch
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+def make_batch(size: int, seed: int = 0, features: int = 3) -> Batch:
+    """A regression in the shape of a batch; the row's number is kept in `action`."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=shape), jnp.result_type(float))
+
+    return Batch(
+        observation=normal(size, features),
+        action=jnp.arange(size, dtype=jnp.int32),
+        log_prob_old=normal(size),
+        distribution_old=(),
+        value_old=normal(size),
+        advantage=2.0 + 3.0 * normal(size),
+        value_target=normal(size),
+    )
+
+
+def mean_of(row_loss: Any, kl: Any = None) -> improve.Loss:
+    """A loss with the diagnostics that every loss has; `kl` is of the parameters."""
+
+    def loss(params: Any, batch: Batch) -> tuple[jax.Array, dict]:
+        losses = row_loss(params, batch)
+        flat, _ = ravel_pytree(params)
+        zero = jnp.zeros_like(losses[0])
+        return jnp.mean(losses), {
+            "policy_loss": jnp.mean(losses),
+            "kl_old_new": zero if kl is None else kl(flat),
+            "ratio_mean": zero + 1.0,
+            "ratio_square_mean": zero + 1.0,
+            "ratio_max": jnp.max(batch.advantage),
+            "log_ratio_abs_max": jnp.max(jnp.abs(batch.value_old)),
+        }
+
+    return loss
+
+
+def regression(params: Any, batch: Batch) -> jax.Array:
+    prediction = batch.observation @ params["w"] + params["b"]
+    return 0.5 * (prediction - batch.value_target) ** 2 - 0.1 * batch.advantage * prediction
+
+
+def start(features: int = 3) -> dict[str, jax.Array]:
+    kind = jnp.result_type(float)
+    return {"b": jnp.asarray(0.3, kind), "w": jnp.linspace(-1.0, 1.0, features, dtype=kind)}
+
+
+def config_of(size: int, num_envs: int = 4, **fields: Any) -> Config:
+    fields = {"num_epochs": 2, "num_minibatches": 4, "normalize_advantages": "none", **fields}
+    return Config(num_envs=num_envs, rollout_length=size // num_envs, **fields)
+
+
+def run(
+    config: Config, hyper: Any, loss: improve.Loss, params: Any, batch: Batch, key: Any = None
+) -> tuple[Any, Any, dict]:
+    """`by_minibatches` from a fresh optimiser, compiled."""
+    key = jax.random.key(1) if key is None else key
+    return jax.jit(
+        lambda hyper, params, batch: improve.by_minibatches(
+            config,
+            hyper,
+            loss,
+            params,
+            improve.init_optimiser(params),
+            batch,
+            config.num_envs,
+            key,
+        )
+    )(hyper, params, batch)
+
+
+def numpy_adam(
+    params: np.ndarray, gradients: Any, hyper: Hyper, stop_after: int | None = None
+) -> np.ndarray:
+    """Kingma and Ba 2015, algorithm 1, on gradients clipped in global norm (Pascanu et al. 2013).
+
+    Args:
+        gradients: functions of the parameters, one a step.
+        stop_after: the number of steps that are taken.
+    """
+    mu, nu = np.zeros_like(params), np.zeros_like(params)
+    for step, gradient_of in enumerate(gradients[:stop_after], start=1):
+        gradient = gradient_of(params)
+        norm = math.sqrt(sum(float(g) ** 2 for g in gradient))
+        if norm > hyper.max_grad_norm:
+            gradient = gradient * (hyper.max_grad_norm / norm)
+        mu = 0.9 * mu + 0.1 * gradient
+        nu = 0.999 * nu + 0.001 * gradient**2
+        mu_hat, nu_hat = mu / (1.0 - 0.9**step), nu / (1.0 - 0.999**step)
+        params = params - hyper.learning_rate * mu_hat / (np.sqrt(nu_hat) + hyper.adam_epsilon)
+    return params
+
+
+# One step -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("max_grad_norm", [0.5, 2.0, math.inf])
+def test_three_adam_steps_by_hand(max_grad_norm: float) -> None:
+    """The gradients' norms are 5, 0.13 and sqrt(2): clipped or not in turn."""
+    hyper = Hyper(learning_rate=0.1, max_grad_norm=max_grad_norm, adam_epsilon=1e-3)
+    gradients = np.array([[3.0, -4.0], [0.12, 0.05], [-1.0, 1.0]])
+    params = jnp.array([1.0, -2.0])
+    state = improve.init_optimiser(params)
+    for gradient in gradients:
+        params, state, norm = improve.adam_step(hyper, params, state, jnp.asarray(gradient))
+        assert float(norm) == pytest.approx(np.linalg.norm(gradient), abs=1e-12)
+    by_hand = numpy_adam(np.array([1.0, -2.0]), [lambda _, g=g: g for g in gradients], hyper)
+    np.testing.assert_allclose(params, by_hand, atol=1e-12)
+
+
+@pytest.mark.usefixtures("double")
+def test_the_first_step_in_numbers() -> None:
+    """Gradient (3, -4), norm 5, bound 1: (0.6, -0.8). Adam's first step is g / (|g| + eps).
+
+    With eps = 0.2 and learning rate 1: 0.6 / 0.8 = 0.75 and -0.8 / 1 = -0.8.
+    """
+    hyper = Hyper(learning_rate=1.0, max_grad_norm=1.0, adam_epsilon=0.2)
+    zeros = jnp.zeros(2)
+    params, _, norm = improve.adam_step(
+        hyper, zeros, improve.init_optimiser(zeros), jnp.array([3.0, -4.0])
+    )
+    np.testing.assert_allclose(params, [-0.75, 0.8], atol=1e-10)
+    assert float(norm) == 5.0
+
+
+@pytest.mark.usefixtures("double")
+def test_the_norm_is_clipped_as_a_whole_so_that_directions_stay() -> None:
+    """An elementwise clip would make both coordinates equal."""
+    hyper = Hyper(max_grad_norm=0.1)
+    zeros = jnp.zeros(2)
+    _, state, _ = improve.adam_step(
+        hyper, zeros, improve.init_optimiser(zeros), jnp.array([1.0, 20.0])
+    )
+    mu = np.asarray(state.mu)
+    assert mu[1] / mu[0] == pytest.approx(20.0)
+    assert np.linalg.norm(mu / 0.1) == pytest.approx(0.1)
+
+
+def test_an_infinite_norm_bound_is_no_clipping_bit_for_bit() -> None:
+    gradients = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32) * 100
+    params = plain = jnp.ones(50)
+    state = improve.init_optimiser(params)
+    adam = optax.scale_by_adam(eps=1e-5)
+    plain_state = adam.init(plain)
+    for gradient in gradients:
+        params, state, _ = improve.adam_step(Hyper(max_grad_norm=math.inf), params, state, gradient)
+        update, plain_state = adam.update(jnp.asarray(gradient), plain_state)
+        plain = plain - 3e-4 * update
+    np.testing.assert_array_equal(params, plain)
+
+
+def test_a_zero_gradient_moves_nothing() -> None:
+    zeros, ones = jnp.zeros(3), jnp.ones(3)
+    for bound in (0.5, math.inf):
+        hyper = Hyper(max_grad_norm=bound)
+        params, _, norm = improve.adam_step(hyper, ones, improve.init_optimiser(ones), zeros)
+        np.testing.assert_array_equal(params, 1.0)
+        assert float(norm) == 0.0
+
+
+# Rows of a minibatch ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_minibatches", [1, 4])
+@pytest.mark.parametrize("shuffle", ["samples", "env-rows"])
+def test_minibatches_cover_each_sample_once(shuffle: str, num_minibatches: int) -> None:
+    config = config_of(96, 8, shuffle=shuffle, num_minibatches=num_minibatches)
+    rows = np.asarray(improve.minibatch_rows(config, jax.random.key(0), 96, 8))
+    assert rows.shape == (num_minibatches, 96 // num_minibatches)
+    np.testing.assert_array_equal(np.sort(rows.ravel()), np.arange(96))
+    assert np.any(rows.ravel() != np.arange(96))
+    other = improve.minibatch_rows(config, jax.random.key(1), 96, 8)
+    assert np.any(rows != np.asarray(other))
+
+
+def test_env_rows_keeps_the_steps_of_an_environment_together_and_in_order() -> None:
+    """Row t B + b of the batch is step t of environment b: T = 12, B = 8."""
+    config = config_of(96, 8, shuffle="env-rows", num_minibatches=4)
+    rows = np.asarray(improve.minibatch_rows(config, jax.random.key(0), 96, 8))
+    for minibatch in rows:
+        step, environment = (x.reshape(2, 12) for x in divmod(minibatch, 8))
+        assert np.all(environment == environment[:, :1])
+        np.testing.assert_array_equal(step, np.broadcast_to(np.arange(12), (2, 12)))
+
+
+def test_samples_mixes_environments() -> None:
+    config = config_of(96, 8, num_minibatches=4)
+    rows = np.asarray(improve.minibatch_rows(config, jax.random.key(0), 96, 8))
+    assert min(len(set(minibatch % 8)) for minibatch in rows) > 4
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("shuffle", ["samples", "env-rows"])
+def test_every_sample_is_learnt_from_exactly_once_an_epoch(shuffle: str) -> None:
+    """Loss sum of the rows' own parameters: the gradient of a step marks the rows of it.
+
+    Adam's first moment then holds, for the row seen at step i of epoch 0 and j of epoch 1,
+    0.1 * (0.9^(8 - 1 - i) + 0.9^(4 - 1 - j)), times 1 / 8 for the mean over 8 rows.
+    """
+    config = config_of(32, 4, shuffle=shuffle)
+    batch = make_batch(32)
+    loss = mean_of(lambda params, b: params["own"][b.action])
+    hyper = Hyper(max_grad_norm=math.inf)
+    _, state, _ = run(config, hyper, loss, {"own": jnp.zeros(32)}, batch)
+    pairs = {
+        0.1 / 8 * (0.9 ** (7 - i) + 0.9 ** (3 - j)): (i, j) for i in range(4) for j in range(4)
+    }
+    sums = np.array(list(pairs))
+    assert np.diff(np.sort(sums)).min() > 1e-6
+    seen = []
+    for number in np.asarray(state.mu):
+        nearest = sums[np.abs(sums - number).argmin()]
+        assert number == pytest.approx(nearest, abs=1e-12)
+        seen.append(pairs[nearest])
+    first, second = np.array(seen).T
+    np.testing.assert_array_equal(np.bincount(first), np.full(4, 8))
+    np.testing.assert_array_equal(np.bincount(second), np.full(4, 8))
+    assert np.any(first != second)  # each epoch in its own order
+
+
+# Packing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["float32", "bool", "uint8"])
+def test_a_packed_batch_is_restored_row_by_row(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    batch = Batch(
+        observation=jnp.asarray(rng.integers(2, size=(10, 4, 3)), kind),
+        action=jnp.asarray(rng.integers(5, size=(10, 2)), jnp.int32),
+        log_prob_old=jnp.asarray(rng.normal(size=10), jnp.float32),
+        distribution_old=(
+            jnp.asarray(rng.normal(size=(10, 5)), jnp.float32),
+            {"log_std": jnp.asarray(rng.normal(size=(10, 2, 2)), jnp.float32)},
+        ),
+        value_old=jnp.asarray(rng.normal(size=10), jnp.float32),
+        advantage=jnp.asarray(rng.normal(size=10), jnp.float32),
+        value_target=jnp.asarray(rng.normal(size=10), jnp.float32),
+    )
+    packed, unpack = improve.pack(batch)
+    rows = jnp.array([7, 0, 7, 3])
+    restored = unpack(jax.tree.map(lambda leaf: leaf[rows], packed))
+    assert jax.tree.structure(restored) == jax.tree.structure(batch)
+    for found, whole in zip(jax.tree.leaves(restored), jax.tree.leaves(batch), strict=True):
+        assert found.dtype == whole.dtype
+        np.testing.assert_array_equal(found, whole[rows])
+
+
+# Whole epochs -------------------------------------------------------------------------------------
+
+
+def numpy_steps(config: Config, batch: Batch, key: Any) -> list[Any]:
+    """Every step's gradient as a function of flat parameters (b, w); only the order is ours."""
+    x, target, advantage = (
+        np.asarray(leaf) for leaf in (batch.observation, batch.value_target, batch.advantage)
+    )
+    steps = []
+    for epoch_key in jax.random.split(key, config.num_epochs):
+        for rows in np.asarray(
+            improve.minibatch_rows(config, epoch_key, len(target), config.num_envs)
+        ):
+
+            def gradient(flat: np.ndarray, rows: np.ndarray = rows) -> np.ndarray:
+                a = advantage[rows]
+                if config.normalize_advantages == "minibatch":
+                    a = (a - a.mean()) / (a.std() + 1e-5 * abs(a.mean()))
+                total = np.zeros_like(flat)
+                for i, row in enumerate(rows):
+                    error = flat[0] + x[row] @ flat[1:] - target[row] - 0.1 * a[i]
+                    total += error * np.append(1.0, x[row])
+                return total / len(rows)
+
+            steps.append(gradient)
+    return steps
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("shuffle", ["samples", "env-rows"])
+@pytest.mark.parametrize("normalize", ["minibatch", "none"])
+def test_an_update_is_that_of_a_numpy_trainer(shuffle: str, normalize: str) -> None:
+    config = config_of(32, shuffle=shuffle, normalize_advantages=normalize, num_epochs=3)
+    hyper = Hyper(learning_rate=0.05, max_grad_norm=0.5)
+    batch, key = make_batch(32), jax.random.key(1)
+    params, state, metrics = run(config, hyper, mean_of(regression), start(), batch, key)
+    by_hand = numpy_adam(
+        np.asarray(ravel_pytree(start())[0]), numpy_steps(config, batch, key), hyper
+    )
+    np.testing.assert_allclose(ravel_pytree(params)[0], by_hand, atol=1e-7)
+    assert int(state.count) == 12
+    assert float(metrics["updates_fraction"]) == 1.0
+
+
+@pytest.mark.usefixtures("double")
+def test_after_the_kl_bound_is_reached_nothing_moves_for_each_member_of_a_vmap_alone() -> None:
+    """The KL is the squared distance from the start; each bound stops after its own step."""
+    config, batch, key = config_of(32), make_batch(32), jax.random.key(1)
+    origin = np.asarray(ravel_pytree(start())[0])
+    steps = numpy_steps(config, batch, key)
+    loss = mean_of(regression, kl=lambda flat: jnp.sum((flat - origin) ** 2))
+    stops = np.array([1e-9, 0.02, 0.1, math.inf])
+
+    def member(kl_stop: jax.Array) -> tuple:
+        hyper = Hyper(learning_rate=0.05, kl_stop=kl_stop)
+        state = improve.init_optimiser(start())
+        return improve.by_minibatches(config, hyper, loss, start(), state, batch, 4, key)
+
+    params, state, metrics = jax.jit(jax.vmap(member))(jnp.asarray(stops))
+    taken = []
+    for i, kl_stop in enumerate(stops):
+        count, at = 0, origin
+        while count < 8 and np.sum((at - origin) ** 2) < kl_stop:
+            count += 1
+            at = numpy_adam(origin, steps, Hyper(learning_rate=0.05), stop_after=count)
+        taken.append(count)
+        found = ravel_pytree(jax.tree.map(lambda leaf, i=i: leaf[i], params))[0]
+        np.testing.assert_allclose(found, at, atol=1e-7)
+        assert int(state.count[i]) == count
+        assert float(metrics["updates_fraction"][i]) == count / 8
+    assert taken[0] == 1  # at theta_old the KL is 0: the first step is always taken
+    assert 1 < taken[1] < taken[2] < 8
+    assert taken[3] == 8
+
+
+def test_one_minibatch_beyond_the_kl_bound_ends_all_epochs() -> None:
+    """Only the minibatch that holds sample 5 has a KL: what comes before it is learnt from."""
+    config, batch, key = config_of(32), make_batch(32), jax.random.key(1)
+    loss = mean_of(regression)
+
+    def spiked(params: Any, rows: Batch) -> tuple[jax.Array, dict]:
+        total, diagnostics = loss(params, rows)
+        return total, {**diagnostics, "kl_old_new": jnp.any(rows.action == 5) * 1.0}
+
+    _, state, metrics = run(config, Hyper(kl_stop=0.5), spiked, start(), batch, key)
+    first = improve.minibatch_rows(config, jax.random.split(key, 2)[0], 32, 4)
+    before = int(np.flatnonzero(np.any(np.asarray(first) == 5, axis=1))[0])
+    assert int(state.count) == before
+    assert float(metrics["updates_fraction"]) == before / 8
+
+
+def test_an_infinite_kl_bound_learns_on_whatever_the_kl() -> None:
+    config, batch = config_of(32), make_batch(32)
+    reference = run(config, Hyper(), mean_of(regression), start(), batch)[0]
+    far = run(config, Hyper(), mean_of(regression, kl=lambda _: 1e30), start(), batch)[0]
+    jax.tree.map(np.testing.assert_array_equal, far, reference)
+
+
+def test_what_is_not_a_number_is_written_into_the_parameters_and_not_hidden() -> None:
+    """A NaN makes the KL NaN too; it must not pass for a KL bound that was reached."""
+    config = config_of(32)
+    batch = make_batch(32)
+    batch = batch._replace(observation=batch.observation.at[0].set(jnp.nan))
+    loss = mean_of(lambda p, b: regression(p, b), kl=lambda flat: jnp.sum(flat))
+
+    def poisoned(params: Any, rows: Batch) -> tuple[jax.Array, dict]:
+        total, diagnostics = loss(params, rows)
+        return total, {**diagnostics, "kl_old_new": total}
+
+    params, _, _ = run(config, Hyper(), poisoned, start(), batch)
+    assert not np.all(np.isfinite(ravel_pytree(params)[0]))
+
+
+def test_the_gradient_by_pieces_is_that_of_the_whole_minibatch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """64 rows a minibatch: whole, or in pieces of 8, standardised by the whole minibatch."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    config = config_of(256, normalize_advantages="minibatch")
+    batch, hyper = make_batch(256), Hyper(learning_rate=0.01)
+    assert improve.piece_size(64) == 64
+    whole = run(config, hyper, mean_of(regression), start(), batch)
+    monkeypatch.setattr(improve, "PIECE_ROWS", 8)
+    assert improve.piece_size(64) == 8
+    pieces = run(config, hyper, mean_of(regression), start(), batch)
+    for found, expected in zip(jax.tree.leaves(pieces), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_means_over_pieces_by_hand_with_the_largest_of_the_largest() -> None:
+    pieces = jnp.array([[1.0, 2.0], [3.0, 10.0], [0.0, 2.0]])
+
+    def gradient_of(rows: jax.Array) -> tuple[jax.Array, dict]:
+        return 2.0 * rows, {"policy_loss": rows.sum(), "ratio_max": rows.max()}
+
+    gradient, diagnostics = improve.mean_over_pieces(gradient_of, pieces)
+    np.testing.assert_allclose(gradient, [8 / 3, 28 / 3], rtol=1e-6)
+    assert float(diagnostics["policy_loss"]) == pytest.approx(6.0)  # (3 + 13 + 2) / 3
+    assert float(diagnostics["ratio_max"]) == 10.0
+
+
+def test_pieces_divide_a_minibatch_and_small_ones_stay_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    for size, expected in ((512, 512), (4096, 4096), (8192, 2048), (6000, 2000), (5003, 5003)):
+        assert improve.piece_size(size) == expected
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert improve.piece_size(8192) == 8192
+
+
+@pytest.mark.usefixtures("double")
+def test_the_rows_of_two_devices_make_one_minibatch() -> None:
+    """One minibatch an epoch, so that the devices' own orders do not matter."""
+    config = config_of(32, 4, num_minibatches=1, normalize_advantages="minibatch")
+    batch, hyper = make_batch(32), Hyper(learning_rate=0.05)
+    whole, _, metrics = run(config, hyper, mean_of(regression), start(), batch)
+    halves = jax.tree.map(lambda leaf: leaf.reshape(2, 16, *leaf.shape[1:]), batch)
+    opt_state = improve.init_optimiser(start())
+
+    def device(rows: Batch) -> tuple:
+        return improve.by_minibatches(
+            config,
+            hyper,
+            mean_of(regression),
+            start(),
+            opt_state,
+            rows,
+            2,
+            jax.random.key(1),
+            "devices",
+        )
+
+    params, _, both = jax.jit(jax.vmap(device, axis_name="devices"))(halves)
+    for i in range(2):
+        jax.tree.map(
+            lambda found, expected, i=i: np.testing.assert_allclose(found[i], expected, atol=1e-7),
+            params,
+            whole,
+        )
+        for name in ("policy_loss", "grad_norm", "ratio_max", "log_ratio_abs_first"):
+            assert float(both[name][i]) == pytest.approx(float(metrics[name]), abs=1e-7), name
+
+
+def test_metrics_by_hand() -> None:
+    """E = 1, M = 4, of which the first two were learnt from."""
+    found = improve.summarise(
+        {
+            "active": jnp.array([[1.0, 1.0, 0.0, 0.0]]),
+            "policy_loss": jnp.array([[1.0, 3.0, jnp.nan, 100.0]]),
+            "ratio_mean": jnp.array([[1.0, 2.0, 50.0, 50.0]]),
+            "ratio_square_mean": jnp.array([[2.0, 4.0, 50.0, 50.0]]),
+            "ratio_max": jnp.array([[1.0, 7.0, 9.0, 5.0]]),
+            "log_ratio_abs_max": jnp.array([[0.25, 7.0, 9.0, 5.0]]),
+        }
+    )
+    assert {name: float(x) for name, x in found.items()} == pytest.approx(
+        {
+            "policy_loss": 2.0,
+            "ratio_mean": 1.5,
+            "ess_fraction": 0.75,  # 1.5^2 / 3
+            "ratio_max": 9.0,
+            "log_ratio_abs_first": 0.25,
+            "updates_fraction": 0.5,
+        }
+    )
+
+
+def test_the_reported_gradient_norm_is_the_one_before_clipping() -> None:
+    config = config_of(32, num_epochs=1, num_minibatches=1)
+    hyper = Hyper(max_grad_norm=1e-3)
+    _, _, metrics = run(config, hyper, mean_of(regression), start(), make_batch(32))
+    (gradient,) = numpy_steps(config, make_batch(32), jax.random.key(1))
+    norm = np.linalg.norm(gradient(np.asarray(ravel_pytree(start())[0])))
+    assert float(metrics["grad_norm"]) == pytest.approx(norm, rel=1e-4)
+
+
+def test_no_value_of_a_hyperparameter_compiles_anything_anew() -> None:
+    config, batch, traced = config_of(32), make_batch(32), []
+
+    @jax.jit
+    def update(hyper: Hyper) -> Any:
+        traced.append(1)
+        state = improve.init_optimiser(start())
+        loss = mean_of(regression)
+        return improve.by_minibatches(
+            config, hyper, loss, start(), state, batch, 4, jax.random.key(0)
+        )[0]
+
+    results = [
+        update(Hyper(learning_rate=rate, max_grad_norm=norm, kl_stop=stop, adam_epsilon=1e-5))
+        for rate, norm, stop in ((0.1, 0.5, math.inf), (0.2, math.inf, 0.1), (0.0, 1.0, 1.0))
+    ]
+    assert len(traced) == 1
+    assert update._cache_size() == 1
+    jax.tree.map(np.testing.assert_array_equal, results[2], start())  # a rate of 0 moves nothing
+    assert np.any(np.asarray(results[0]["w"]) != np.asarray(results[1]["w"]))
