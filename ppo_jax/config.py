@@ -229,6 +229,11 @@ def _check_division(config: Config) -> None:
 
 def _check_number(name: str, value: Any) -> None:
     ends = (value.start, value.end) if isinstance(value, Schedule) else (value,)
+    if len({end in (math.inf, -math.inf) for end in ends if isinstance(end, int | float)}) > 1:
+        raise InputError(
+            f"{name}={value} has no values between a finite and an infinite end: write a large "
+            "number in place of inf."
+        )
     low, high, closed = _RANGES.get(name, (-math.inf, math.inf, True))
     for end in ends:
         if hasattr(end, "aval") or getattr(end, "shape", ()) != ():

@@ -55,7 +55,7 @@ def device_count(options: RunOptions) -> int | None:
 
 def cache_folder() -> str | None:
     """Where compiled programs are kept between processes."""
-    return jax.config.read("jax_compilation_cache_dir")
+    return jax.config.jax_compilation_cache_dir
 
 
 @contextmanager

@@ -189,8 +189,9 @@ def learn(
         observation_moments=observation_moments,
         return_moments=experience.return_moments,
     )
+    # A gradient whose norm overflows is clipped to nothing: finite for ever, and learning nothing.
     alive = state.alive & all_finite(
-        (params, opt_state, observation_moments, experience.return_moments)
+        (params, opt_state, observation_moments, experience.return_moments, metrics["grad_norm"])
     )
     state = jax.tree.map(
         lambda new, old: new if new is old else jnp.where(alive, new, old), learnt, state
