@@ -178,7 +178,7 @@ def draw(out: Path, record: dict[str, Any], rows: list[dict[str, Any]]) -> None:
 def label(reference: dict[str, Any]) -> str:
     """The words at the line of a picture."""
     kind = reference.get("kind", "published")
-    steps = f" at {plots.si(reference['env_steps'])} steps" if reference["env_steps"] else ""
+    steps = f" at {plots.si(reference['env_steps'])} steps" if kind == "published" else ""
     return f"{kind} {reference['score']:g}{steps}"
 
 
@@ -262,9 +262,10 @@ def line(record: dict[str, Any]) -> str:
 
 
 def cell(reference: dict[str, Any]) -> str:
-    steps = f" at {plots.si(reference['env_steps'])}" if reference["env_steps"] else ""
     kind = reference.get("kind", "published")
-    return f"{number(reference['score'])}{steps}" + ("" if kind == "published" else f" ({kind})")
+    if kind != "published":  # an optimum or a bound holds at any number of steps
+        return f"{number(reference['score'])} ({kind})"
+    return f"{number(reference['score'])} at {plots.si(reference['env_steps'])}"
 
 
 def number(value: float | None) -> str:

@@ -34,12 +34,18 @@ def prepare_jax(options: RunOptions) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     try:
-        jax.local_devices()
-    except RuntimeError as error:
+        there = jax.local_devices()[0].platform
+    except Exception as error:  # a missing plugin is a RuntimeError, an AssertionError, ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"platform={options.platform!r} has no device here ({str(error).splitlines()[0]}); "
-            "leave --platform out to take what there is."
+            f"platform={options.platform!r} has no device here ({reason}); leave --platform out "
+            "to take what there is."
         ) from error
+    if options.platform not in (None, there):
+        raise InputError(
+            f"platform={options.platform!r} cannot be had any more: jax has already started with "
+            f"{there} in this process; leave platform out, or start a new process."
+        )
 
 
 def device_count(options: RunOptions) -> int | None:
@@ -60,7 +66,10 @@ def cache_folder() -> str | None:
 
 @contextmanager
 def stop_signals() -> Iterator[dict[str, int]]:
-    """Remember Ctrl-C and SIGTERM instead of dying, so that a chunk's end can save everything."""
+    """Remember Ctrl-C and SIGTERM instead of dying, so that a chunk's end can save everything.
+
+    A second Ctrl-C is not remembered but raises KeyboardInterrupt.
+    """
     stop: dict[str, int] = {}
     wanted = {signal.SIGINT: 130, signal.SIGTERM: 75}
 

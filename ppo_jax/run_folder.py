@@ -29,31 +29,43 @@ from ppo_jax.config import Config, Hyper, InputError, Schedule
 from ppo_jax.options import RunOptions
 
 FORMAT = 1
+_MAY_BE_OBJECTS = ("env", "network")
 _OBJECT = " (an object)"  # ends the description of what cannot be written to a file
 _PACKAGES = ("ppo-jax", "jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
+
+
+RUNS = Path("runs")  # where a run without a folder of its own gets one
 
 
 def default_path(config: Config, now: datetime | None = None) -> Path:
     """runs/ENV-OBJECTIVE-UTCTIME."""
     now = now or datetime.now(UTC)
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name(config))
-    return Path("runs") / f"{name}-{config.objective}-{now:%Y%m%dT%H%M%S}"
+    return RUNS / f"{name}-{config.objective}-{now:%Y%m%dT%H%M%S}"
 
 
 def env_name(config: Config) -> str:
     """The environment's name, also where it was given as an object."""
-    if isinstance(config.env, str):
-        return config.env
-    name = getattr(config.env, "name", None)
-    return name if isinstance(name, str) else type(config.env).__name__
+    return config.env if isinstance(config.env, str) else _label(config.env)
 
 
-def check(path: Path) -> None:
+def _label(given: Any) -> str:
+    """A short name of an object that only its program can make again."""
+    given = given[0] if type(given) is tuple and given else given  # a gymnax (env, params) pair
+    names = (getattr(given, attribute, None) for attribute in ("name", "__qualname__"))
+    return next((name for name in names if isinstance(name, str)), type(given).__name__)
+
+
+def check(out: str | None) -> None:
     """Refuse a folder that cannot become a new run's, before anything is compiled.
+
+    Args:
+        out: the folder, None for a new one in runs/.
 
     Raises:
         InputError: it exists and is not empty, or it cannot be made or written.
     """
+    path = RUNS / "new" if out is None else Path(out)
     if path.is_file():
         raise InputError(f"out={str(path)!r} is a file: name a new folder.")
     if path.is_dir() and any(path.iterdir()):
@@ -63,23 +75,43 @@ def check(path: Path) -> None:
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(
-            f"out={str(path)!r} cannot be written, because {str(parent)!r} is no writable folder: "
-            "name another place."
+            f"The run's folder {str(path if out else RUNS)!r} cannot be made, because "
+            f"{str(parent.absolute())!r} is no writable folder: name another place with --out."
         )
 
 
-def create(path: Path, config: Config, hyper: Hyper, options: RunOptions, devices: list) -> None:
-    """Make the folder with its config.json and manifest.json.
+def create(config: Config, hyper: Hyper, options: RunOptions, devices: list) -> Path:
+    """Make the run's folder with its config.json and manifest.json.
 
     Raises:
         InputError: the folder cannot be made or written.
     """
+    path = Path(options.out) if options.out else default_path(config)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        if options.out:
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path = _new_folder(path)
         write_json(path / "config.json", describe(config, hyper, options))
         write_json(path / "manifest.json", manifest(devices))
     except OSError as error:
-        raise InputError(f"out={str(path)!r} cannot be written: {error.strerror}.") from error
+        raise InputError(
+            f"The run's folder {str(path)!r} cannot be made ({error.strerror}): name another "
+            "place with --out."
+        ) from error
+    return path
+
+
+def _new_folder(wanted: Path) -> Path:
+    """`wanted`, or with a number behind it where another run has the same second."""
+    path, number = wanted, 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            number += 1
+            path = wanted.with_name(f"{wanted.name}-{number}")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -101,16 +133,18 @@ def to_json(value: Any) -> Any:
         return to_json(value.tolist())
     if isinstance(value, float) and not np.isfinite(value):
         return None if np.isnan(value) else ("inf" if value > 0 else "-inf")
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return f"{type(value).__module__}:{type(value).__qualname__}{_OBJECT}"
+    return value
 
 
 def describe(config: Config, hyper: Hyper, options: RunOptions) -> dict[str, Any]:
-    """The content of config.json."""
+    """The content of config.json; of an environment or network object only its name."""
+    recorded = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    for name in _MAY_BE_OBJECTS:
+        if recorded[name] is not None and not isinstance(recorded[name], str):
+            recorded[name] = _label(recorded[name]) + _OBJECT
     return {
         "format": FORMAT,
-        "config": {f.name: getattr(config, f.name) for f in dataclasses.fields(config)},
+        "config": recorded,
         "hyper": {f.name: getattr(hyper, f.name) for f in dataclasses.fields(hyper)},
         "options": dataclasses.asdict(options),
     }
@@ -149,14 +183,14 @@ def _git_revision() -> str | None:
     return done.stdout.strip()
 
 
-def read(path: Path, env: Any = None) -> settings.Settings:
+def read(path: Path, env: Any = None, network: Any = None) -> settings.Settings:
     """The settings of a finished or interrupted run.
 
     Args:
-        env: the environment, needed where the run was given an object rather than a name.
+        env, network: what the run was given, needed where that was an object rather than a name.
 
     Raises:
-        InputError: no run folder, one of another format, or an environment that must be given.
+        InputError: no run folder, one of another format, or an object that must be given again.
     """
     file = path / "config.json"
     if not file.is_file():
@@ -169,11 +203,13 @@ def read(path: Path, env: Any = None) -> settings.Settings:
         raise InputError(f"{str(file)!r} is damaged: {error}") from error
     if found != FORMAT:
         raise InputError(f"{str(file)!r} has format {found}; this version reads {FORMAT}.")
-    config = given.config if env is None else dataclasses.replace(given.config, env=env)
-    for name in ("env", "network"):
+    again = {name: value for name, value in (("env", env), ("network", network)) if value}
+    config = dataclasses.replace(given.config, **again)
+    for name in _MAY_BE_OBJECTS:
         if str(getattr(config, name)).endswith(_OBJECT):
             raise InputError(
-                f"the run {str(path)!r} was given its {name} as a Python object: pass it again "
-                "from Python."
+                f"The run {str(path)!r} was given its {name} as a Python object, which no file can "
+                f"hold: give it again from Python, for example "
+                f"ppo_jax.evaluate({str(path)!r}, {name}=...)."
             )
     return given._replace(config=config)
