@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-OBJECTIVES = ("clip", "pg", "is", "kl", "dpo", "spo")
+OBJECTIVES = ("clip", "pg", "is", "kl", "dpo", "spo", "drift", "trpo", "npg")
 POLICIES = ("auto", "categorical", "gaussian", "gaussian-state-std", "gsde", "tanh-gaussian")
 TORSOS = ("auto", "mlp", "cnn")
 ACTIVATIONS = ("tanh", "relu", "swish", "gelu", "elu")
+KL_DIRECTIONS = ("old-new", "new-old")
 SHUFFLES = ("samples", "env-rows")
 ADVANTAGE_NORMALIZATIONS = ("minibatch", "batch", "none")
 TIME_LIMITS = ("truncation", "termination")
@@ -62,11 +63,17 @@ class Config:
 
     env: Any = option("CartPole-v1", "environment: a gymnax name, module:attribute, or an object")
     objective: str = option("clip", "surrogate objective", OBJECTIVES)
+    drift: Any = option(None, "own drift D(ratio, advantage) of objective drift, module:function")
+    kl_direction: str = option("old-new", "which exact KL objective kl penalises", KL_DIRECTIONS)
     total_env_steps: int = option(500_000, "training budget in environment steps of one seed")
     num_envs: int = option(8, "B, environments stepped side by side, per seed")
     rollout_length: int = option(128, "T, steps of each environment per iteration")
     num_epochs: int = option(4, "passes over each batch of T x B samples")
     num_minibatches: int = option(4, "minibatches per epoch; must divide T x B")
+    num_cg_iterations: int = option(15, "conjugate-gradient steps of trpo and npg")
+    measure_gradient_cosine: bool = option(
+        False, "log the cosine between the gradients of L^PG and L^IS (costs two more a epoch)"
+    )
     shuffle: str = option("samples", "what an epoch permutes", SHUFFLES)
     policy: str = option("auto", "action distribution (auto: by the action space)", POLICIES)
     torso: str = option("auto", "network body (auto: by the observation's shape)", TORSOS)
@@ -117,13 +124,19 @@ class Hyper:
     gamma: Any = option(0.99, "discount factor")
     gae_lambda: Any = option(0.95, "lambda of GAE: 0 one-step, 1 Monte Carlo")
     clip_epsilon: Any = option(0.2, "half-width of the ratio's clip interval")
+    clip_epsilon_high: Any = option(0.0, "upper half-width, where it differs (0: as clip_epsilon)")
+    dual_clip: Any = option(math.inf, "bound c > 1 on the ratio where the advantage is negative")
     value_clip_epsilon: Any = option(math.inf, "half-width of the value clip (inf: off)")
     value_coef: Any = option(0.5, "weight of the value loss")
     entropy_coef: Any = option(0.0, "weight of the entropy bonus")
     max_grad_norm: Any = option(0.5, "bound of the gradient's global norm (inf: off)")
     adam_epsilon: Any = option(1e-5, "Adam's epsilon")
-    kl_coef: Any = option(1.0, "beta, weight of KL[old||new] in objective kl")
+    kl_coef: Any = option(1.0, "beta, weight of the KL in objective kl")
+    kl_target: Any = option(math.inf, "KL that an adaptive beta aims at (inf: beta is fixed)")
+    kl_lr_target: Any = option(math.inf, "KL that an adaptive learning rate aims at (inf: off)")
     kl_stop: Any = option(math.inf, "KL[old||new] at which the remaining epochs are skipped")
+    trust_region_kl: Any = option(0.01, "delta, bound on KL[old||new] of trpo and npg")
+    fisher_damping: Any = option(0.1, "added to the Fisher matrix's diagonal by trpo and npg")
     log_std_init: Any = option(0.0, "initial log standard deviation of Gaussian policies")
     schedule_env_steps: Any = option(0.0, "length of the schedules (0: the whole budget)")
     env: Mapping[str, Any] = field(
@@ -151,7 +164,10 @@ def parse_number(name: str, text: Any) -> float | Schedule:
     return Schedule(numbers[0], numbers[1], float(shape == "cosine"))
 
 
-_SIZES = ("total_env_steps", "num_envs", "rollout_length", "num_epochs", "num_minibatches")
+_SIZES = (
+    *("total_env_steps", "num_envs", "rollout_length", "num_epochs", "num_minibatches"),
+    "num_cg_iterations",
+)
 
 # name: (lowest, highest, lowest allowed itself)
 _RANGES: dict[str, tuple[float, float, bool]] = {
@@ -159,12 +175,18 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "gamma": (0.0, 1.0, True),
     "gae_lambda": (0.0, 1.0, True),
     "clip_epsilon": (0.0, math.inf, True),
+    "clip_epsilon_high": (0.0, math.inf, True),
+    "dual_clip": (1.0, math.inf, False),
     "value_clip_epsilon": (0.0, math.inf, False),
     "value_coef": (0.0, math.inf, True),
     "max_grad_norm": (0.0, math.inf, False),
     "adam_epsilon": (0.0, math.inf, False),
     "kl_coef": (0.0, math.inf, True),
     "kl_stop": (0.0, math.inf, False),
+    "kl_target": (0.0, math.inf, False),
+    "kl_lr_target": (0.0, math.inf, False),
+    "trust_region_kl": (0.0, math.inf, False),
+    "fisher_damping": (0.0, math.inf, True),
     "schedule_env_steps": (0.0, math.inf, True),
 }
 
@@ -194,6 +216,11 @@ def validate(config: Config, hyper: Hyper) -> None:
             "draw a rollout."
         )
     _check_division(config)
+    if (config.drift is None) == (config.objective == "drift"):
+        raise InputError(
+            f"objective={config.objective!r} with drift={config.drift!r}: objective drift needs a "
+            "drift (module:function), and no other objective takes one."
+        )
     if config.total_env_steps < config.batch_size:
         raise InputError(
             f"total_env_steps={config.total_env_steps} is less than one iteration of num_envs x "

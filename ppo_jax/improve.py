@@ -18,12 +18,16 @@ from jax.flatten_util import ravel_pytree
 from ppo_jax.advantages import mean_and_variance, standardise
 from ppo_jax.config import Config, Hyper
 from ppo_jax.permutations import permutation
+from ppo_jax.surrogates import adapted_factor
 from ppo_jax.types import Batch, Metrics, PyTree
 
 Loss = Callable[[PyTree, Batch], tuple[Array, Metrics]]
+Probe = Callable[[PyTree, Batch], Metrics]
 
 # Diagnostics of a minibatch that are the largest of its rows; all others are means over them.
 MAXIMA = ("ratio_max", "log_ratio_abs_max")
+
+PROBED = ("gradient_cosine",)  # measured once an epoch, at its start
 
 PIECE_ROWS = 2048  # 64-wide activations of so many rows stay in a core's cache
 
@@ -37,6 +41,7 @@ class Learner(NamedTuple):
     params: Array  # [P]
     opt_state: PyTree
     active: Array  # [], bool; False once KL[old||new] has reached `kl_stop`
+    rate: Array  # [], factor on the learning rate
 
 
 def init_optimiser(params: PyTree) -> PyTree:
@@ -46,9 +51,9 @@ def init_optimiser(params: PyTree) -> PyTree:
 
 
 def adam_step(
-    hyper: Hyper, params: Array, opt_state: PyTree, gradient: Array
+    hyper: Hyper, params: Array, opt_state: PyTree, gradient: Array, rate: Array | float = 1.0
 ) -> tuple[Array, PyTree, Array]:
-    """One Adam step on the gradient clipped to `max_grad_norm` in global norm.
+    """One Adam step, `rate` times as long, on the gradient clipped in global norm.
 
     Returns:
         params [P], optimiser state, and the gradient's norm before clipping.
@@ -57,7 +62,7 @@ def adam_step(
     clipped = gradient * jnp.minimum(1.0, hyper.max_grad_norm / (grad_norm + 1e-12))
     adam = optax.scale_by_adam(eps=hyper.adam_epsilon)
     update, opt_state = adam.update(clipped, opt_state)
-    return params - hyper.learning_rate * update, opt_state, grad_norm
+    return params - rate * hyper.learning_rate * update, opt_state, grad_norm
 
 
 def minibatch_rows(config: Config, key: Array, num_rows: int, num_envs: int) -> Array:
@@ -113,14 +118,21 @@ def by_minibatches(
     num_envs: int,
     key: Array,
     axis_name: str | None = None,
-) -> tuple[PyTree, PyTree, Metrics]:
+    rate: Array | float = 1.0,
+    probe: Probe | None = None,
+) -> tuple[PyTree, PyTree, Array, Metrics]:
     """E epochs x M minibatches of Adam on `loss`, each sample exactly once an epoch.
 
     A minibatch whose KL[old||new] has reached `kl_stop` takes no step, nor does any after it.
     With `axis_name`, `batch` holds this device's rows, and gradients are averaged over devices.
 
+    Args:
+        rate: factor on the learning rate that an adaptive one starts from.
+        probe: measured at the start of each epoch on its first minibatch, and learnt nothing from.
+
     Returns:
-        params, optimiser state, and the metrics: means over the minibatches that were learnt from.
+        params, optimiser state, `rate` as it is at the end, and the [E, M] diagnostics of all
+        minibatches with `grad_norm` and `active` (1 where it was learnt from).
     """
     flat, unravel = ravel_pytree(params)
     packed, unpack = pack(batch)
@@ -128,8 +140,11 @@ def by_minibatches(
     piece = piece_size(num_rows // config.num_minibatches)
     names: list[str] = []  # of the diagnostics, which leave the loops as one vector
 
+    def minibatch_of(rows: Array) -> Batch:
+        return unpack(jax.tree.map(lambda leaf: leaf[rows], packed))
+
     def piece_gradient(params: Array, rows: Array, moments: Moments) -> tuple[Array, Metrics]:
-        minibatch = unpack(jax.tree.map(lambda leaf: leaf[rows], packed))
+        minibatch = minibatch_of(rows)
         if config.normalize_advantages == "minibatch":
             minibatch = minibatch._replace(advantage=standardise(minibatch.advantage, *moments))
         return jax.grad(lambda p: loss(unravel(p), minibatch), has_aux=True)(params)
@@ -147,9 +162,11 @@ def by_minibatches(
 
     def learn(learner: Learner, rows: Array) -> tuple[Learner, Array]:
         gradient, diagnostics = gradient_of(learner.params, rows)
-        stepped = adam_step(hyper, learner.params, learner.opt_state, gradient)
+        kl = diagnostics.get("kl_old_new", jnp.zeros(()))
+        rate = 1.0 / adapted_factor(1.0 / learner.rate, kl, hyper.kl_lr_target, 1.5, 2.0)
+        stepped = adam_step(hyper, learner.params, learner.opt_state, gradient, rate)
         # A NaN has reached no bound, nor has anything reached an infinite one: it shall show.
-        reached = (diagnostics["kl_old_new"] >= hyper.kl_stop) & jnp.isfinite(hyper.kl_stop)
+        reached = (kl >= hyper.kl_stop) & jnp.isfinite(hyper.kl_stop)
         active = learner.active & ~reached
         kept_params, kept_state = jax.tree.map(
             lambda new, old: jnp.where(active, new, old),
@@ -158,16 +175,20 @@ def by_minibatches(
         )
         diagnostics = {**diagnostics, "grad_norm": stepped[2], "active": active * 1.0}
         names[:] = diagnostics
-        return Learner(kept_params, kept_state, active), jnp.stack(list(diagnostics.values()))
+        return Learner(kept_params, kept_state, active, rate), jnp.stack(list(diagnostics.values()))
 
-    def epoch(learner: Learner, key: Array) -> tuple[Learner, Array]:
-        return jax.lax.scan(learn, learner, minibatch_rows(config, key, num_rows, num_envs))
+    def epoch(learner: Learner, key: Array) -> tuple[Learner, tuple[Array, Metrics]]:
+        rows = minibatch_rows(config, key, num_rows, num_envs)
+        found = {} if probe is None else probe(unravel(learner.params), minibatch_of(rows[0]))
+        learner, table = jax.lax.scan(learn, learner, rows)
+        return learner, (table, found)
 
-    learner = Learner(flat, opt_state, jnp.ones((), bool))
+    learner = Learner(flat, opt_state, jnp.ones((), bool), jnp.asarray(rate, flat.dtype))
     keys = jax.random.split(key, config.num_epochs)
-    learner, table = jax.lax.scan(epoch, learner, keys)  # [E, M, diagnostics]
+    learner, (table, found) = jax.lax.scan(epoch, learner, keys)  # [E, M, diagnostics], [E]
     diagnostics = dict(zip(names, jnp.moveaxis(table, -1, 0), strict=True))
-    return unravel(learner.params), learner.opt_state, summarise(diagnostics)
+    diagnostics |= {name: value[:, None] for name, value in found.items()}
+    return unravel(learner.params), learner.opt_state, learner.rate, diagnostics
 
 
 def piece_size(minibatch_size: int) -> int:
@@ -208,7 +229,7 @@ def all_mean(gradient: Array, diagnostics: Metrics, axis_name: str | None) -> tu
     if axis_name is None:
         return gradient, diagnostics
     means = {name: value for name, value in diagnostics.items() if name not in MAXIMA}
-    maxima = {name: diagnostics[name] for name in MAXIMA}
+    maxima = {name: value for name, value in diagnostics.items() if name in MAXIMA}
     gradient, means = jax.lax.pmean((gradient, means), axis_name)
     return gradient, {**means, **jax.lax.pmax(maxima, axis_name)}
 
@@ -224,7 +245,7 @@ def summarise(diagnostics: Metrics) -> Metrics:
     means = {
         name: jnp.sum(jnp.where(active > 0.0, value, 0.0) * share)
         for name, value in diagnostics.items()
-        if name not in (*MAXIMA, "active")
+        if name not in (*MAXIMA, *PROBED, "active")
     }
     square = means.pop("ratio_square_mean")
     return {
@@ -234,4 +255,10 @@ def summarise(diagnostics: Metrics) -> Metrics:
         "ratio_max": jnp.max(diagnostics["ratio_max"]),
         "log_ratio_abs_first": diagnostics["log_ratio_abs_max"][0, 0],
         "updates_fraction": jnp.mean(active),
+        **{
+            f"{name}_{word}": diagnostics[name][place, 0]
+            for name in PROBED
+            if name in diagnostics
+            for word, place in (("first_epoch", 0), ("last_epoch", -1))
+        },
     }

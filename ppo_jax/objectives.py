@@ -1,17 +1,21 @@
-"""The table of objectives, and the loss that every minibatch objective shares."""
+"""The table of objectives, and the losses that they are learnt by."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
-from ppo_jax import surrogates
-from ppo_jax.config import Config, Hyper
+from ppo_jax import advantages, surrogates
+from ppo_jax.config import Config, Hyper, InputError
 from ppo_jax.distributions import Family
+from ppo_jax.loading import load_attribute
 from ppo_jax.networks import Network
 from ppo_jax.types import Batch, Metrics, PyTree
 
@@ -23,15 +27,23 @@ class Terms(NamedTuple):
     ratio: Array
     advantage: Array
     kl_old_new: Array
+    kl_new_old: Array
 
 
 Surrogate = Callable[[Terms, Hyper], Array]
 
+# By the name of an objective, or of its variant. `pg` is the vanilla gradient, `is` the same with
+# the ratio in place of the logarithm; all others bound how far the ratio may lead.
 SURROGATES: dict[str, Surrogate] = {
     "pg": lambda t, h: surrogates.policy_gradient(t.log_prob, t.advantage),
     "is": lambda t, h: surrogates.importance_sampled(t.ratio, t.advantage),
-    "clip": lambda t, h: surrogates.clipped(t.ratio, t.advantage, h.clip_epsilon),
+    "clip": lambda t, h: surrogates.clipped(
+        t.ratio, t.advantage, h.clip_epsilon, upper_epsilon(h), h.dual_clip
+    ),
     "kl": lambda t, h: surrogates.kl_penalised(t.ratio, t.advantage, t.kl_old_new, h.kl_coef),
+    "kl new-old": lambda t, h: surrogates.kl_penalised(
+        t.ratio, t.advantage, t.kl_new_old, h.kl_coef
+    ),
     "dpo": lambda t, h: surrogates.drifted(
         t.ratio, t.advantage, surrogates.dpo_drift(t.ratio, t.advantage)
     ),
@@ -39,6 +51,63 @@ SURROGATES: dict[str, Surrogate] = {
         t.ratio, t.advantage, surrogates.spo_drift(t.ratio, t.advantage, h.clip_epsilon)
     ),
 }
+
+# Those that take one constrained step of the natural gradient: on L^IS, with its own improver.
+TRUST_REGION = ("trpo", "npg")
+
+
+def upper_epsilon(hyper: Hyper) -> Array:
+    """The clip's upper half-width: `clip_epsilon_high`, or `clip_epsilon` where that is 0."""
+    high = jnp.asarray(hyper.clip_epsilon_high)
+    return jnp.where(high > 0.0, high, hyper.clip_epsilon)
+
+
+@lru_cache(maxsize=64)
+def find_surrogate(config: Config) -> Surrogate:
+    """The surrogate that `config` names, from the table or the user's own drift.
+
+    Raises:
+        InputError: the user's drift cannot be loaded, or is no drift.
+    """
+    if config.objective == "drift":
+        drift = config.drift if callable(config.drift) else load_attribute(config.drift)
+        check_drift(drift, str(config.drift))
+        return lambda t, h: surrogates.drifted(t.ratio, t.advantage, drift(t.ratio, t.advantage))
+    if config.objective in TRUST_REGION:
+        return SURROGATES["is"]
+    if config.objective == "kl" and config.kl_direction == "new-old":
+        return SURROGATES["kl new-old"]
+    return SURROGATES[config.objective]
+
+
+def check_drift(drift: Callable[[Array, Array], Array], name: str) -> None:
+    """Refuse a function that is no drift of mirror learning (Kuba et al. 2022, definition 1).
+
+    Raises:
+        InputError: it is negative somewhere, or has a value or a slope at ratio 1.
+    """
+    ratio, advantage = jnp.meshgrid(jnp.geomspace(0.05, 20.0, 81), jnp.linspace(-3.0, 3.0, 25))
+    ratio, advantage = ratio.ravel(), advantage.ravel()
+    one = jnp.ones_like(advantage)
+    value = jnp.asarray(drift(ratio, advantage))
+    if value.shape != ratio.shape:
+        raise InputError(
+            f"drift={name!r} returns shape {value.shape} for ratios and advantages of shape "
+            f"{ratio.shape}: it must return one number per sample."
+        )
+    lowest = int(jnp.argmin(value))
+    slope = jax.vmap(jax.grad(lambda r, a: jnp.sum(drift(r[None], a[None]))))(one, advantage)
+    problems = {
+        f"is {value[lowest]:.3g} at ratio {ratio[lowest]:.3g}, advantage {advantage[lowest]:.3g}, "
+        "but a drift is never negative": not bool(value[lowest] >= -1e-5),
+        "is not 0 at ratio 1": not bool(jnp.max(jnp.abs(drift(one, advantage))) <= 1e-5),
+        "has a slope at ratio 1, which would change the first gradient": not bool(
+            jnp.max(jnp.abs(slope)) <= 1e-4
+        ),
+    }
+    for problem, is_there in problems.items():
+        if is_there:
+            raise InputError(f"drift={name!r} {problem}: see docs/extending.md.")
 
 
 def minibatch_loss(
@@ -61,9 +130,11 @@ def minibatch_loss(
     log_prob = family.log_prob(distribution, batch.action)
     log_ratio = surrogates.log_ratio(log_prob, batch.log_prob_old)
     ratio = jnp.exp(log_ratio)
-    kl_old_new = family.kl(batch.distribution_old, family.keep(distribution))
-    terms = Terms(log_prob, ratio, batch.advantage, kl_old_new)
-    policy_loss = SURROGATES[config.objective](terms, hyper)
+    kept = family.keep(distribution)
+    kl_old_new = family.kl(batch.distribution_old, kept)
+    kl_new_old = family.kl(kept, batch.distribution_old)
+    terms = Terms(log_prob, ratio, batch.advantage, kl_old_new, kl_new_old)
+    policy_loss = find_surrogate(config)(terms, hyper)
     value_loss = surrogates.value_loss(
         value, batch.value_old, batch.value_target, hyper.value_clip_epsilon
     )
@@ -74,11 +145,15 @@ def minibatch_loss(
         "value_loss": value_loss,
         "entropy": entropy,
         "kl_old_new": kl_old_new,
-        "clip_fraction": (jnp.abs(ratio - 1.0) > hyper.clip_epsilon) * 1.0,
+        "kl_new_old": kl_new_old,
+        "kl_k1": -log_ratio,  # Schulman's estimators of KL[old||new] from samples of old
+        "kl_k3": ratio - 1.0 - log_ratio,
+        "clip_fraction": ((ratio < 1.0 - hyper.clip_epsilon) | (ratio > 1.0 + upper_epsilon(hyper)))
+        * 1.0,
         "ratio_mean": ratio,
         "ratio_square_mean": jnp.square(ratio),
     }
-    # One mean over a matrix instead of seven over vectors: on a CPU each is a kernel of its own.
+    # One mean over a matrix instead of ten over vectors: on a CPU each is a kernel of its own.
     means = jnp.mean(jax.lax.stop_gradient(jnp.stack(list(per_sample.values()))), axis=1)
     diagnostics = {
         **dict(zip(per_sample, means, strict=True)),
@@ -86,3 +161,45 @@ def minibatch_loss(
         "log_ratio_abs_max": jnp.max(jnp.abs(log_ratio)),
     }
     return jnp.mean(total), diagnostics
+
+
+def gradient_cosine(
+    params: PyTree, batch: Batch, hyper: Hyper, config: Config, network: Network, family: Family
+) -> Metrics:
+    """The cosine between the gradients of L^PG and L^IS on the same samples.
+
+    1 at theta_old; how far it has fallen is how wrong the logarithm has become as an objective.
+    With `normalize_advantages` per minibatch the samples' advantages are standardised here.
+    """
+    if config.normalize_advantages == "minibatch":
+        advantage = advantages.standardise(
+            batch.advantage, *advantages.mean_and_variance(batch.advantage)
+        )
+        batch = batch._replace(advantage=advantage)
+
+    def gradient(name: str) -> Array:
+        policy_only = dataclasses.replace(hyper, value_coef=0.0, entropy_coef=0.0)
+        named = dataclasses.replace(config, objective=name, drift=None)
+
+        def loss(p: PyTree) -> Array:
+            return minibatch_loss(p, batch, policy_only, named, network, family)[0]
+
+        return ravel_pytree(jax.grad(loss)(params))[0]
+
+    pg, weighted = gradient("pg"), gradient("is")
+    norms = jnp.sqrt(jnp.dot(pg, pg) * jnp.dot(weighted, weighted))
+    return {"gradient_cosine": jnp.dot(pg, weighted) / jnp.maximum(norms, 1e-30)}
+
+
+def critic_loss(
+    params: PyTree, batch: Batch, hyper: Hyper, network: Network
+) -> tuple[Array, Metrics]:
+    """c_v L^VF alone, for objectives whose policy takes its step elsewhere."""
+    loss = surrogates.value_loss(
+        network.value(params, batch.observation),
+        batch.value_old,
+        batch.value_target,
+        hyper.value_clip_epsilon,
+    )
+    value_loss = jnp.mean(loss)
+    return hyper.value_coef * value_loss, {"value_loss": jax.lax.stop_gradient(value_loss)}

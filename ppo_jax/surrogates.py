@@ -40,19 +40,44 @@ def importance_sampled(ratio: Array, advantage: Array) -> Array:
     return -ratio * advantage
 
 
-def clipped(ratio: Array, advantage: Array, epsilon: Array | float) -> Array:
+def clipped(
+    ratio: Array,
+    advantage: Array,
+    epsilon: Array | float,
+    epsilon_high: Array | float | None = None,
+    dual_clip: Array | float = jnp.inf,
+) -> Array:
     """L^CLIP = min(r A, clip(r, 1 - eps, 1 + eps) A)  (Schulman et al. 2017, eq. 7).
 
     At the ties r = 1 +- eps the gradient is 3/4 A: min and clip each halve a tie.
+
+    Args:
+        epsilon_high: the upper half-width, where it differs from the lower one (Yu et al. 2025).
+        dual_clip: c > 1; where A < 0 the objective is at least c A (Ye et al. 2020, eq. 5), so
+            that one very large ratio cannot rule a batch. inf switches it off.
     """
-    return -jnp.minimum(
-        ratio * advantage, jnp.clip(ratio, 1.0 - epsilon, 1.0 + epsilon) * advantage
-    )
+    high = epsilon if epsilon_high is None else epsilon_high
+    inner = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - epsilon, 1.0 + high) * advantage)
+    floor = dual_clip * jnp.minimum(advantage, -1e-30)  # below 0, as inf * 0 is NaN
+    return -jnp.where(advantage < 0.0, jnp.maximum(inner, floor), inner)
 
 
-def kl_penalised(ratio: Array, advantage: Array, kl_old_new: Array, beta: Array | float) -> Array:
-    """L^KLPEN = r A - beta KL[pi_old || pi_theta]  (Schulman et al. 2017, eq. 8)."""
-    return -(ratio * advantage - beta * kl_old_new)
+def kl_penalised(ratio: Array, advantage: Array, kl: Array, beta: Array | float) -> Array:
+    """L^KLPEN = r A - beta KL  (Schulman et al. 2017, eq. 8, with KL[pi_old || pi_theta])."""
+    return -(ratio * advantage - beta * kl)
+
+
+def adapted_factor(
+    factor: Array, kl: Array, target: Array | float, step: float, band: float
+) -> Array:
+    """A factor that grows by `step` where kl > band * target and shrinks where kl < target / band.
+
+    With step 2 and band 1.5 the rule for beta of Schulman et al. 2017, section 4. A NaN kl, or an
+    infinite target, leaves the factor as it is. The factor stays within 1e-6 .. 1e6.
+    """
+    up, down = kl > band * target, kl < target / band
+    moved = jnp.where(up, factor * step, jnp.where(down, factor / step, factor))
+    return jnp.where(jnp.isfinite(target), jnp.clip(moved, 1e-6, 1e6), factor)
 
 
 def dpo_drift(ratio: Array, advantage: Array, alpha: float = 2.0, beta: float = 0.6) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -10,13 +11,23 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ppo_jax import advantages, envs, improve, moments, objectives, schedules
+from ppo_jax import (
+    advantages,
+    envs,
+    improve,
+    moments,
+    natural_gradient,
+    objectives,
+    schedules,
+)
 from ppo_jax.config import Config, Hyper, validate
 from ppo_jax.distributions import Family
 from ppo_jax.envs.interface import Environment
 from ppo_jax.networks import Network, make_network
 from ppo_jax.rollout import Policy, reset_all, rollout
+from ppo_jax.surrogates import adapted_factor
 from ppo_jax.types import (
+    Adapted,
     Batch,
     EnvCarry,
     EpisodeStats,
@@ -91,6 +102,7 @@ def init(config: Config, hyper: Hyper, key: Array, num_envs: int | None = None) 
         return_moments=moments.init(()),
         discounted_return=jnp.zeros(num_envs),
         carry=carry,
+        adapted=Adapted(jnp.ones(()), jnp.ones(())),
         alive=jnp.ones((), bool),
     )
 
@@ -161,24 +173,9 @@ def learn(
     Where any number of what would be learnt is not finite, nothing of it is taken over, and the
     state is no longer `alive`: from then on it learns nothing more.
     """
-    parts = assemble(config)
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
-    params, opt_state, metrics = improve.by_minibatches(
-        config,
-        now,
-        partial(
-            objectives.minibatch_loss,
-            hyper=now,
-            config=config,
-            network=parts.network,
-            family=parts.family,
-        ),
-        state.params,
-        state.opt_state,
-        experience.batch,
-        state.discounted_return.shape[0],
-        iteration_keys(state, axis_name)[1],
-        axis_name,
+    params, opt_state, adapted, metrics = improved(
+        config, now, state, experience.batch, iteration_keys(state, axis_name)[1], axis_name
     )
     observation_moments = state.observation_moments
     if config.normalize_observations:  # merged only now: frozen while the ratio depends on them
@@ -188,6 +185,7 @@ def learn(
         opt_state=opt_state,
         observation_moments=observation_moments,
         return_moments=experience.return_moments,
+        adapted=adapted,
     )
     # A gradient whose norm overflows is clipped to nothing: finite for ever, and learning nothing.
     alive = state.alive & all_finite(
@@ -199,7 +197,8 @@ def learn(
     metrics = {
         **metrics,
         **experience.metrics,
-        "learning_rate": jnp.asarray(now.learning_rate, jnp.float32),
+        "learning_rate": adapted.learning_rate * now.learning_rate,
+        "kl_coef": adapted.kl_coef * now.kl_coef,
         "alive": alive * 1.0,
     }
     return state._replace(
@@ -208,6 +207,31 @@ def learn(
         carry=experience.carry,
         alive=alive,
     ), metrics
+
+
+def improved(
+    config: Config, now: Hyper, state: TrainState, batch: Batch, key: Array, axis_name: str | None
+) -> tuple[PyTree, PyTree, Adapted, Metrics]:
+    """Parameters, optimiser state, adaptive factors and metrics by the objective's improver."""
+    parts = assemble(config)
+    num_envs = state.discounted_return.shape[0]
+    learnt = (state.params, state.opt_state, batch, num_envs, key, axis_name)
+    if config.objective in objectives.TRUST_REGION:
+        params, opt_state, metrics = natural_gradient.by_trust_region(
+            config, now, parts.network, parts.family, *learnt
+        )
+        return params, opt_state, state.adapted, metrics
+    now = dataclasses.replace(now, kl_coef=state.adapted.kl_coef * now.kl_coef)
+    bound = {"hyper": now, "config": config, "network": parts.network, "family": parts.family}
+    loss = partial(objectives.minibatch_loss, **bound)
+    probe = partial(objectives.gradient_cosine, **bound) if config.measure_gradient_cosine else None
+    params, opt_state, rate, diagnostics = improve.by_minibatches(
+        config, now, loss, *learnt, rate=state.adapted.learning_rate, probe=probe
+    )
+    # The paper measures the KL after the last step; its last epoch has it on every sample, before.
+    kl = jnp.mean(diagnostics["kl_old_new"][-1])
+    kl_coef = adapted_factor(state.adapted.kl_coef, kl, now.kl_target, 2.0, 1.5)
+    return params, opt_state, Adapted(kl_coef, rate), improve.summarise(diagnostics)
 
 
 def iteration_keys(state: TrainState, axis_name: str | None) -> tuple[Array, Array]:

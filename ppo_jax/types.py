@@ -71,6 +71,13 @@ class Batch(NamedTuple):
     value_target: Array  # [N]
 
 
+class Adapted(NamedTuple):
+    """Factors on two hyperparameters that follow the KL; 1 where they are not adaptive."""
+
+    kl_coef: Array  # []
+    learning_rate: Array  # []
+
+
 class TrainState(NamedTuple):
     """Everything that a run carries: hand it to `iterate` and nothing else is needed."""
 
@@ -82,6 +89,7 @@ class TrainState(NamedTuple):
     return_moments: Moments  # []
     discounted_return: Array  # [B], for the scale of the rewards
     carry: EnvCarry
+    adapted: Adapted
     alive: Array  # [], bool; False once an update would have written a non-finite number
 
 

@@ -1,0 +1,169 @@
+"""The other improver: one step of the natural gradient within a trust region, then the critic.
+
+TRPO (Schulman et al. 2015): maximise L^IS subject to mean KL[old||new] <= delta, by the step
+F^-1 g scaled to the bound and a backtracking line search. `npg` is the same without the search.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.extend.core import Literal
+from jax.flatten_util import ravel_pytree
+
+from ppo_jax import objectives, trust_region
+from ppo_jax.advantages import mean_and_variance, standardise
+from ppo_jax.config import Config, Hyper
+from ppo_jax.distributions import Family
+from ppo_jax.improve import MAXIMA, by_minibatches, piece_size, summarise
+from ppo_jax.networks import Network
+from ppo_jax.types import Batch, Metrics, PyTree
+
+
+def by_trust_region(
+    config: Config,
+    hyper: Hyper,
+    network: Network,
+    family: Family,
+    params: PyTree,
+    opt_state: PyTree,
+    batch: Batch,
+    num_envs: int,
+    key: Array,
+    axis_name: str | None = None,
+) -> tuple[PyTree, PyTree, Metrics]:
+    """One constrained step of the policy on the whole batch, then E x M Adam steps of the critic.
+
+    The critic moves only parameters that the policy does not depend on, so that the bound on the
+    KL still holds after it; with a shared torso that is the value head.
+
+    Returns:
+        params, optimiser state, and the metrics after the policy's step (`updates_fraction` is the
+        share of the full step that the line search accepted, 0 where it accepted none).
+    """
+    flat, unravel = ravel_pytree(params)
+    if config.normalize_advantages == "minibatch":  # the one minibatch is the batch
+        moments = mean_and_variance(batch.advantage, axis_name)
+        batch = batch._replace(advantage=standardise(batch.advantage, *moments))
+
+    def loss(vector: Array, rows: Batch) -> tuple[Array, Metrics]:
+        without_critic = dataclasses.replace(hyper, value_coef=0.0)
+        return objectives.minibatch_loss(
+            unravel(vector), rows, without_critic, config, network, family
+        )
+
+    def divergence(vector: Array, rows: Batch) -> Array:
+        distribution, _ = network.apply(unravel(vector), rows.observation)
+        return jnp.mean(family.kl(rows.distribution_old, family.keep(distribution)))
+
+    over_batch = partial(batch_mean, batch=batch, axis_name=axis_name)
+    gradient, before = over_batch(lambda rows: jax.grad(loss, has_aux=True)(flat, rows))
+    loss_old, _ = over_batch(lambda rows: loss(flat, rows))
+
+    def fisher_product(v: Array) -> Array:
+        product = over_batch(
+            lambda rows: trust_region.hessian_product(lambda x: divergence(x, rows), flat)(v)
+        )
+        return product + hyper.fisher_damping * v
+
+    def measure(vector: Array) -> tuple[Array, Array]:
+        loss_new, after = over_batch(lambda rows: loss(vector, rows))
+        return loss_old - loss_new, after["kl_old_new"]
+
+    step = trust_region.natural_step(
+        fisher_product, -gradient, hyper.trust_region_kl, config.num_cg_iterations
+    )
+    if config.objective == "npg":
+        moved, fraction = flat + step, jnp.ones(())
+    else:
+        found = trust_region.backtrack(measure, flat, step, hyper.trust_region_kl)
+        moved, fraction = found.params, found.fraction
+    _, after = over_batch(lambda rows: loss(moved, rows))
+
+    frozen = policy_leaves(network, params, batch.observation[:1])
+    params, opt_state, _, fitted = by_minibatches(
+        config,
+        hyper,
+        lambda p, rows: objectives.critic_loss(freeze(p, frozen), rows, hyper, network),
+        unravel(moved),
+        opt_state,
+        batch,
+        num_envs,
+        key,
+        axis_name,
+    )
+    table = {name: value[None, None] for name, value in after.items()}
+    table["log_ratio_abs_max"] = before["log_ratio_abs_max"][None, None]
+    table["grad_norm"] = jnp.sqrt(jnp.sum(jnp.square(gradient)))[None, None]
+    table["active"] = jnp.ones((1, 1))
+    metrics = summarise(table)
+    return (
+        params,
+        opt_state,
+        {
+            **metrics,
+            "value_loss": jnp.mean(fitted["value_loss"]),
+            "updates_fraction": fraction,
+        },
+    )
+
+
+def batch_mean(function: Callable[[Batch], PyTree], batch: Batch, axis_name: str | None) -> PyTree:
+    """Mean of what `function` says of each piece of the batch, and of each device's.
+
+    Diagnostics named in MAXIMA are the largest instead.
+    """
+    num_rows = batch.advantage.shape[0]
+    piece = piece_size(num_rows)
+    pieces = jax.tree.map(lambda leaf: leaf.reshape(-1, piece, *leaf.shape[1:]), batch)
+    if num_rows == piece:
+        result = function(batch)
+    else:
+        stacked = jax.lax.map(function, pieces)
+        result = reduce_named(stacked, partial(jnp.mean, axis=0), partial(jnp.max, axis=0))
+    if axis_name is None:
+        return result
+    pmean, pmax = (partial(op, axis_name=axis_name) for op in (jax.lax.pmean, jax.lax.pmax))
+    return reduce_named(result, pmean, pmax)
+
+
+def reduce_named(
+    tree: PyTree, mean: Callable[[Array], Array], largest: Callable[[Array], Array]
+) -> PyTree:
+    """`largest` for leaves under a name of MAXIMA, `mean` for all others."""
+
+    def reduce(path: tuple, leaf: Array) -> Array:
+        is_maximum = any(getattr(entry, "key", None) in MAXIMA for entry in path)
+        return largest(leaf) if is_maximum else mean(leaf)
+
+    return jax.tree_util.tree_map_with_path(reduce, tree)
+
+
+def policy_leaves(network: Network, params: PyTree, observation: Array) -> list[bool]:
+    """Which leaves of `params` the action distribution depends on.
+
+    Read off the traced program, backwards from its outputs: no assumption on the network's names.
+    """
+    closed = jax.make_jaxpr(lambda p: network.apply(p, observation)[0])(params)
+    needed = {v for v in closed.jaxpr.outvars if not isinstance(v, Literal)}
+    for equation in reversed(closed.jaxpr.eqns):
+        if needed.intersection(equation.outvars):
+            needed.update(v for v in equation.invars if not isinstance(v, Literal))
+    return [v in needed for v in closed.jaxpr.invars]
+
+
+def freeze(params: PyTree, frozen: list[bool]) -> PyTree:
+    """`params` with no gradient into the leaves that are frozen."""
+    leaves, treedef = jax.tree.flatten(params)
+    return jax.tree.unflatten(
+        treedef,
+        [
+            jax.lax.stop_gradient(leaf) if is_frozen else leaf
+            for leaf, is_frozen in zip(leaves, frozen, strict=True)
+        ],
+    )
