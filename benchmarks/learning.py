@@ -25,7 +25,6 @@ import jax
 
 import ppo_jax
 from ppo_jax import host, plots, presets, run_folder, stats
-from ppo_jax.config import Config, Hyper
 from ppo_jax.log import read_jsonl
 from ppo_jax.options import RunOptions
 
@@ -88,7 +87,7 @@ def measure(preset: presets.Preset, seeds: int, out: Path) -> dict[str, Any]:
         "published": preset.reference,
         "verdict": verdict(returns[mode], preset.reference),
         "source": preset.source,
-        "setting": changed_settings(config, hyper),
+        "setting": {"config": vars(config), "hyper": vars(hyper)},
         "train_seconds": result.summary["train_seconds"],
         "compile_seconds": result.summary["compile_seconds"],
         "env_steps_per_second": result.summary["env_steps_per_second"],
@@ -121,13 +120,6 @@ def verdict(scores: dict[str, Any], reference: dict[str, Any] | None) -> str:
         return "reached"
     highest = scores["iqm"] if scores["ci95"] is None else scores["ci95"][1]
     return "within interval" if highest >= reference["score"] - tolerance else "below"
-
-
-def changed_settings(config: Config, hyper: Hyper) -> dict[str, Any]:
-    """What the preset sets, and nothing that is a default."""
-    defaults: dict[str, Any] = {**vars(Config()), **vars(Hyper())}
-    values: dict[str, Any] = {**vars(config), **vars(hyper)}
-    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def rounded(scores: dict[str, Any]) -> dict[str, Any]:
@@ -217,8 +209,9 @@ def write_table(out: Path) -> None:
         "`python benchmarks/learning.py`; ENV.json has the scores of every seed, the other way to "
         "act, setting, versions and hardware, ENV.csv the learning curve.",
         "",
-        "| environment | published | measured | seeds x steps | acts | seconds | verdict |",
-        "|---|---|---|---|---|---|---|",
+        "| environment | compared with | measured | acts | acting the other way | seeds x steps | "
+        "seconds | verdict |",
+        "|---|---|---|---|---|---|---|---|",
         *(line(record) for record in records),
         "",
         "Seconds: training of all seeds together, without compilation. Verdict: reached, IQM >= "
@@ -247,18 +240,26 @@ def references(published: dict[str, Any] | None) -> list[dict[str, Any]]:
 def line(record: dict[str, Any]) -> str:
     """One row of the table."""
     scores, published = record["returns"][record["policy_mode"]], record["published"]
-    low, high = scores["ci95"] or (None, None)
-    interval = "" if low is None else f" [{number(low)}, {number(high)}]"
+    other = next(each for each in MODES if each != record["policy_mode"])
     cells = (
         f"[{record['env']}]({record['env']}.svg)",
         "–" if published is None else cell(published),
-        f"{number(scores['iqm'])}{interval}",
-        f"{record['num_seeds']} x {plots.si(record['env_steps'])}",
+        measured(scores),
         record["policy_mode"],
+        measured(record["returns"][other]),
+        f"{record['num_seeds']} x {plots.si(record['env_steps'])}",
         f"{record['train_seconds']:.0f}",
         record["verdict"],
     )
     return f"| {' | '.join(cells)} |"
+
+
+def measured(scores: dict[str, Any]) -> str:
+    """IQM and its interval."""
+    if scores["ci95"] is None:
+        return number(scores["iqm"])
+    low, high = scores["ci95"]
+    return f"**{number(scores['iqm'])}** [{number(low)}, {number(high)}]"
 
 
 def cell(reference: dict[str, Any]) -> str:

@@ -130,16 +130,14 @@ def _train(given: dict[str, Any], env_params: dict[str, str]) -> Answer:
     validate(chosen.config, chosen.hyper)
     validate_options(chosen.options)
     envs.check_name(chosen.config.env)
-    if chosen.options.out:
-        from ppo_jax import run_folder
+    from ppo_jax import run_folder
 
-        run_folder.check(Path(chosen.options.out))
+    run_folder.check(chosen.options.out)
     used = {source for source in chosen.sources.values() if source != "flag"}
-    if not chosen.options.quiet:
-        print(f"settings: {', '.join(sorted(used)) or 'defaults (no preset)'}", file=sys.stderr)
+    source = ", ".join(sorted(used)) or "defaults (no preset)"
     from ppo_jax import runner
 
-    result = runner.run(chosen.config, chosen.hyper, chosen.options)
+    result = runner.run(chosen.config, chosen.hyper, chosen.options, source=source)
     return Answer(result.summary, summary_lines(result.summary), result.exit_code)
 
 
@@ -258,6 +256,42 @@ def _doctor(given: dict[str, Any], _: dict[str, str]) -> Answer:
     return Answer(report, list(report["text"]), 0 if report.get("ok", True) else FAILED)
 
 
+def _explain_parser(words: Sequence[str]) -> flags.Parser:
+    parser = _parser("explain")
+    parser.add_argument("question", nargs="?", metavar="surrogate", help="why the ratio?")
+    group = parser.add_argument_group("experiment")
+    parser.add_value(group, "--environment", "where to train [default: CartPole-v1]", "ENV")
+    parser.add_value(group, "--seeds", "per cell [default: 16]", "N")
+    parser.add_value(group, "--total-env-steps", "per seed and cell [default: 60000]", "N")
+    parser.add_value(group, "--epochs", "steps on each batch [default: 1,2,4,8,16,32]", "N,N,...")
+    parser.add_value(group, "--out", "folder for numbers and pictures [default: explain]", "DIR")
+    _add_output_flags(parser)
+    return parser
+
+
+def _explain(given: dict[str, Any], _: dict[str, str]) -> Answer:
+    if given.get("question") != "surrogate":
+        raise InputError("explain answers one question: ppo-jax explain surrogate.")
+    numbers = {
+        name: settings.whole_number(name, given[name])
+        for name in ("seeds", "total_env_steps")
+        if name in given
+    }
+    if "epochs" in given:
+        numbers["epochs"] = [settings.whole_number("epochs", e) for e in given["epochs"].split(",")]
+    env = given.get("environment", "CartPole-v1")
+    envs.check_name(env)
+    from ppo_jax import explain
+
+    result = explain.surrogate(
+        env,
+        **numbers,
+        out=given.get("out", "explain"),
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    return Answer(result, ["", *result["text"], "", f"figure    {result['figure']}"])
+
+
 def _plain_parser(name: str, argument: str | None = None) -> Callable[..., flags.Parser]:
     def build(words: Sequence[str]) -> flags.Parser:
         parser = _parser(name)
@@ -284,6 +318,9 @@ def _add_output_flags(parser: flags.Parser) -> None:
 COMMANDS: dict[str, Command] = {
     "train": Command("train on an environment, evaluate, save", "ENV", _train_parser, _train),
     "eval": Command("evaluate a trained run", "RUN", _eval_parser, _eval),
+    "explain": Command(
+        "why the ratio? answered by experiment", "surrogate", _explain_parser, _explain
+    ),
     "envs": Command("list the environments", "", _plain_parser("envs"), _envs),
     "presets": Command("list the tuned settings", "", _plain_parser("presets"), _presets),
     "doctor": Command(

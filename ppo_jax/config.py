@@ -256,7 +256,10 @@ def _check_division(config: Config) -> None:
 
 def _check_number(name: str, value: Any) -> None:
     ends = (value.start, value.end) if isinstance(value, Schedule) else (value,)
-    if len({end in (math.inf, -math.inf) for end in ends if isinstance(end, int | float)}) > 1:
+    if (
+        not any(isinstance(end, int | float) and end != end for end in ends)
+        and len({end in (math.inf, -math.inf) for end in ends if isinstance(end, int | float)}) > 1
+    ):
         raise InputError(
             f"{name}={value} has no values between a finite and an infinite end: write a large "
             "number in place of inf."

@@ -15,6 +15,7 @@ from jax import Array
 from ppo_jax import checkpoint, evaluation, host, parallel, run_folder, schedules, stats, trainer
 from ppo_jax import video as video_files
 from ppo_jax.config import Config, Hyper, InputError
+from ppo_jax.envs.interface import Environment
 from ppo_jax.options import RunOptions, validate_options
 from ppo_jax.types import TrainState
 
@@ -71,7 +72,7 @@ def saved_like(config: Config, hyper: Hyper, num_seeds: int) -> TrainState:
 
 
 def load_state(
-    folder: Path | str, env: Any = None
+    folder: Path | str, env: Any = None, network: Any = None
 ) -> tuple[Config, Hyper, RunOptions, TrainState, dict[str, Any]]:
     """Settings, newest undamaged state [S, ...] and its metadata of a run folder.
 
@@ -79,7 +80,7 @@ def load_state(
         InputError: no run folder, or no checkpoint in it that can be read.
     """
     folder = Path(folder)
-    found = run_folder.read(folder, env)
+    found = run_folder.read(folder, env, network)
     newest, warnings = checkpoint.latest(folder)
     if newest is None:
         raise InputError(f"{str(folder)!r} holds no checkpoint that can be read. {warnings}")
@@ -89,20 +90,23 @@ def load_state(
     return found.config, hyper, found.options, state, {**metadata, "warnings": warnings}
 
 
-def start_from(folder: Path, state: TrainState, layout: parallel.Layout) -> TrainState:
+def start_from(
+    folder: Path, config: Config, state: TrainState, layout: parallel.Layout
+) -> TrainState:
     """`state` with the policies (parameters and normalisers) of another run.
 
-    Member i takes the policy of the other run's seed i, counted round where it has fewer.
+    Member i takes the policy of the other run's seed i, counted round where it has fewer. Where
+    `config` holds an environment or a network as an object, the other run had the same one.
     """
-    _, _, _, other, _ = load_state(folder)
+    given = [None if isinstance(x, str) else x for x in (config.env, config.network)]
+    _, _, _, other, _ = load_state(folder, *given)
     count = other.alive.shape[0]
     chosen = np.arange(layout.num_members) % count
     taken = jax.tree.map(
         lambda leaf: leaf[chosen], (other.params, other.observation_moments, other.return_moments)
     )
     wanted = (state.params, state.observation_moments, state.return_moments)
-    shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (taken, wanted)]
-    if shapes[0] != shapes[1]:
+    if jax.tree.map(jnp.shape, taken) != jax.tree.map(jnp.shape, wanted):
         raise InputError(
             f"init_from={str(folder)!r} has another network or another observation: its "
             "parameters do not fit; use the same hidden_sizes, torso, policy and environment."
@@ -122,6 +126,7 @@ def evaluate(
     seed: int | None = None,
     video: Path | str | None = None,
     env: Any = None,
+    network: Any = None,
 ) -> dict[str, Any]:
     """Whole episodes of every seed of a saved run, with the normaliser it was trained with.
 
@@ -129,17 +134,22 @@ def evaluate(
         run: a run folder. episodes: per seed. policy_mode: deterministic or sampled.
         seed: picks the random numbers; None repeats the evaluation at the end of training.
         video: a .gif or .mp4 file for one more episode, of the seed with the best return.
-        env: the environment, where the run was trained on a Python object.
+        env, network: where the run was trained with Python objects, the same ones again.
 
     Returns:
         what `ppo-jax eval --json` prints; see docs/design.md.
+
+    Raises:
+        InputError: no run folder, or a video that cannot be made, before anything is played.
     """
-    options = RunOptions(eval_episodes=episodes, policy_mode=policy_mode)
+    options = RunOptions(eval_episodes=episodes, policy_mode=policy_mode, seed=seed or 0)
     validate_options(options)
     if video is not None:
         video_files.check(Path(video))
     host.prepare_jax(options)
-    config, hyper, trained, state, metadata = load_state(run, env)
+    config, hyper, trained, state, metadata = load_state(run, env, network)
+    if video is not None:
+        renderer(trainer.assemble(config).environment)
     layout = parallel.choose_layout(config, trained.seeds)
     if layout.kind == "envs":  # episodes are few: there is nothing to spread
         layout = parallel.Layout("map", layout.devices[:1], trained.seeds)
@@ -166,20 +176,23 @@ def evaluate(
     }
 
 
+def renderer(environment: Environment) -> Callable[[Any, Any], np.ndarray]:
+    """What draws a state of `environment`; refuses one that cannot be drawn."""
+    if environment.render is None:
+        raise InputError(
+            f"{environment.name} cannot be drawn, as neither it nor ppo_jax has a picture of it: "
+            "leave --video out, or give the environment a render(state, params)."
+        )
+    return environment.render
+
+
 def frames(
     config: Config, hyper: Hyper, member: TrainState, policy_mode: str, stream: int
 ) -> list[np.ndarray]:
-    """One episode of one seed as pictures, uint8 [H, W, 3] each.
-
-    Raises:
-        InputError: the environment cannot be drawn.
-    """
+    """One episode of one seed as pictures, uint8 [H, W, 3] each; refuses what has no picture."""
     parts = trainer.assemble(config)
     environment = parts.environment
-    if environment.render is None:
-        raise InputError(
-            f"{environment.name} cannot be drawn: neither gymnax nor ppo_jax has a picture of it."
-        )
+    render = renderer(environment)
     params = trainer.env_params(environment, schedules.resolve(hyper, jnp.ones(())))
     policy = trainer.acting_policy(config, parts, member.params, member.observation_moments)
     key = jax.random.fold_in(jax.random.fold_in(member.key, parallel.EVALUATION), stream)
@@ -197,28 +210,34 @@ def frames(
         )
         return observation, state, terminated | truncated
 
-    pictures = [environment.render(state, params)]
+    pictures = [render(state, params)]
     for t in range(MAX_FRAMES):
         observation, state, ended = step(observation, state, np.int32(t))
-        pictures.append(environment.render(state, params))
+        pictures.append(render(state, params))
         if ended:
             break
     return pictures
 
 
-def load_policy(run: Path | str, *, seed_index: int = 0, env: Any = None) -> Callable[..., Array]:
+def load_policy(
+    run: Path | str, *, seed_index: int = 0, env: Any = None, network: Any = None
+) -> Callable[..., Array]:
     """A trained policy as a plain function.
 
     Args:
         run: a run folder. seed_index: which of its seeds, counted from 0.
-        env: the environment, where the run was trained on a Python object.
+        env, network: where the run was trained with Python objects, the same ones again.
 
     Returns:
         `policy(observation, key=None) -> action`, for one raw observation [*O] or a batch
-        [n, *O]; deterministic without a key, sampled with one. The action is what the
-        environment takes: normalised, clipped or squashed as in training.
+        [n, *O]; deterministic without a key, sampled with one. The observation is normalised as
+        in training, the action is what the environment takes: clipped or squashed. The function
+        can be jitted and vmapped; it raises InputError for an observation of another shape.
+
+    Raises:
+        InputError: no run folder, or no such seed in it.
     """
-    config, _, options, state, _ = load_state(run, env)
+    config, _, options, state, _ = load_state(run, env, network)
     if not 0 <= seed_index < options.seeds:
         raise InputError(
             f"seed_index={seed_index} is not among the run's {options.seeds} seeds "
@@ -227,14 +246,25 @@ def load_policy(run: Path | str, *, seed_index: int = 0, env: Any = None) -> Cal
     parts = trainer.assemble(config)
     member = jax.tree.map(lambda leaf: leaf[seed_index], (state.params, state.observation_moments))
     acting = trainer.acting_policy(config, parts, *member)
-    rank = len(parts.environment.observation_shape)
+    shape = parts.environment.observation_shape
 
     @jax.jit
+    def act(rows: Array, key: Array | None) -> Array:
+        if key is None:
+            return evaluation.act(acting, rows, (), None, is_deterministic=True)
+        key_noise, key_action = jax.random.split(key)
+        noise = acting.family.draw_noise(key_noise, rows.shape[0])
+        return evaluation.act(acting, rows, noise, key_action, is_deterministic=False)
+
     def policy(observation: Any, key: Array | None = None) -> Array:
         observation = jnp.asarray(observation)
-        rows = observation.reshape((-1, *parts.environment.observation_shape))
-        noise = () if key is None else acting.family.draw_noise(key, rows.shape[0])
-        action = evaluation.act(acting, rows, noise, key, key is None)
-        return action[0] if observation.ndim == rank else action
+        if observation.shape == shape:
+            return act(observation[None], key)[0]
+        if observation.shape[1:] == shape:
+            return act(observation, key)
+        raise InputError(
+            f"An observation of shape {observation.shape} does not fit: this policy takes one of "
+            f"shape {shape}, or a batch [n, ...] of them."
+        )
 
     return policy

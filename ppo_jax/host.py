@@ -36,10 +36,10 @@ def prepare_jax(options: RunOptions) -> None:
     try:
         there = jax.local_devices()[0].platform
     except Exception as error:  # a missing plugin is a RuntimeError, an AssertionError, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = "".join(f" ({line})" for line in str(error).splitlines()[:1])
         raise InputError(
-            f"platform={options.platform!r} has no device here ({reason}); leave --platform out "
-            "to take what there is."
+            f"platform={options.platform!r} has no device here{reason}; leave --platform out to "
+            "take what there is."
         ) from error
     if options.platform not in (None, there):
         raise InputError(
@@ -61,7 +61,7 @@ def device_count(options: RunOptions) -> int | None:
 
 def cache_folder() -> str | None:
     """Where compiled programs are kept between processes."""
-    return jax.config.jax_compilation_cache_dir
+    return jax.config.values["jax_compilation_cache_dir"]
 
 
 @contextmanager

@@ -27,7 +27,8 @@ Probe = Callable[[PyTree, Batch], Metrics]
 # Diagnostics of a minibatch that are the largest of its rows; all others are means over them.
 MAXIMA = ("ratio_max", "log_ratio_abs_max")
 
-PROBED = ("gradient_cosine",)  # measured once an epoch, at its start
+# Measured once an epoch, at its start, where `measure_gradient_cosine` asks for it.
+PROBED = ("gradient_cosine", "kl_old_new_probe", "ess_fraction_probe")
 
 PIECE_ROWS = 2048  # 64-wide activations of so many rows stay in a core's cache
 
@@ -162,7 +163,7 @@ def by_minibatches(
 
     def learn(learner: Learner, rows: Array) -> tuple[Learner, Array]:
         gradient, diagnostics = gradient_of(learner.params, rows)
-        kl = diagnostics.get("kl_old_new", jnp.zeros(()))
+        kl = diagnostics.get("kl_old_new", jnp.full((), jnp.nan))  # NaN: nothing to adapt to
         rate = 1.0 / adapted_factor(1.0 / learner.rate, kl, hyper.kl_lr_target, 1.5, 2.0)
         stepped = adam_step(hyper, learner.params, learner.opt_state, gradient, rate)
         # A NaN has reached no bound, nor has anything reached an infinite one: it shall show.

@@ -13,8 +13,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend.core import Literal
 from jax.flatten_util import ravel_pytree
+from jax.interpreters import partial_eval
 
 from ppo_jax import objectives, trust_region
 from ppo_jax.advantages import mean_and_variance, standardise
@@ -147,14 +147,11 @@ def reduce_named(
 def policy_leaves(network: Network, params: PyTree, observation: Array) -> list[bool]:
     """Which leaves of `params` the action distribution depends on.
 
-    Read off the traced program, backwards from its outputs: no assumption on the network's names.
+    What is left of the traced program without dead code: no assumption on the network's names.
     """
     closed = jax.make_jaxpr(lambda p: network.apply(p, observation)[0])(params)
-    needed = {v for v in closed.jaxpr.outvars if not isinstance(v, Literal)}
-    for equation in reversed(closed.jaxpr.eqns):
-        if needed.intersection(equation.outvars):
-            needed.update(v for v in equation.invars if not isinstance(v, Literal))
-    return [v in needed for v in closed.jaxpr.invars]
+    _, is_used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return is_used
 
 
 def freeze(params: PyTree, frozen: list[bool]) -> PyTree:

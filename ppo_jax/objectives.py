@@ -62,7 +62,6 @@ def upper_epsilon(hyper: Hyper) -> Array:
     return jnp.where(high > 0.0, high, hyper.clip_epsilon)
 
 
-@lru_cache(maxsize=64)
 def find_surrogate(config: Config) -> Surrogate:
     """The surrogate that `config` names, from the table or the user's own drift.
 
@@ -70,14 +69,22 @@ def find_surrogate(config: Config) -> Surrogate:
         InputError: the user's drift cannot be loaded, or is no drift.
     """
     if config.objective == "drift":
-        drift = config.drift if callable(config.drift) else load_attribute(config.drift)
-        check_drift(drift, str(config.drift))
+        drift = _own_drift(config.drift)
         return lambda t, h: surrogates.drifted(t.ratio, t.advantage, drift(t.ratio, t.advantage))
     if config.objective in TRUST_REGION:
         return SURROGATES["is"]
     if config.objective == "kl" and config.kl_direction == "new-old":
         return SURROGATES["kl new-old"]
     return SURROGATES[config.objective]
+
+
+@lru_cache(maxsize=64)
+def _own_drift(drift: Callable[[Array, Array], Array] | str) -> Callable[[Array, Array], Array]:
+    """The user's drift, checked once."""
+    function = drift if callable(drift) else load_attribute(drift)
+    with jax.ensure_compile_time_eval():  # its numbers are looked at, even while a loss is traced
+        check_drift(function, str(drift))
+    return function
 
 
 def check_drift(drift: Callable[[Array, Array], Array], name: str) -> None:
@@ -166,9 +173,10 @@ def minibatch_loss(
 def gradient_cosine(
     params: PyTree, batch: Batch, hyper: Hyper, config: Config, network: Network, family: Family
 ) -> Metrics:
-    """The cosine between the gradients of L^PG and L^IS on the same samples.
+    """The cosine between the gradients of L^PG and L^IS on the same samples, and how far it is.
 
     1 at theta_old; how far it has fallen is how wrong the logarithm has become as an objective.
+    Beside it KL[old||new] and the effective sample size over N at the same point.
     With `normalize_advantages` per minibatch the samples' advantages are standardised here.
     """
     if config.normalize_advantages == "minibatch":
@@ -177,18 +185,24 @@ def gradient_cosine(
         )
         batch = batch._replace(advantage=advantage)
 
-    def gradient(name: str) -> Array:
+    def gradient(name: str) -> tuple[Array, Metrics]:
         policy_only = dataclasses.replace(hyper, value_coef=0.0, entropy_coef=0.0)
         named = dataclasses.replace(config, objective=name, drift=None)
 
-        def loss(p: PyTree) -> Array:
-            return minibatch_loss(p, batch, policy_only, named, network, family)[0]
+        def loss(p: PyTree) -> tuple[Array, Metrics]:
+            return minibatch_loss(p, batch, policy_only, named, network, family)
 
-        return ravel_pytree(jax.grad(loss)(params))[0]
+        found, diagnostics = jax.grad(loss, has_aux=True)(params)
+        return ravel_pytree(found)[0], diagnostics
 
-    pg, weighted = gradient("pg"), gradient("is")
-    norms = jnp.sqrt(jnp.dot(pg, pg) * jnp.dot(weighted, weighted))
-    return {"gradient_cosine": jnp.dot(pg, weighted) / jnp.maximum(norms, 1e-30)}
+    (pg, _), (weighted, at) = gradient("pg"), gradient("is")
+    units = [g / jnp.linalg.norm(g) for g in (pg, weighted)]  # NaN where a gradient has vanished
+    return {
+        "gradient_cosine": jnp.dot(*units),
+        "kl_old_new_probe": at["kl_old_new"],
+        "ess_fraction_probe": jnp.square(at["ratio_mean"])
+        / jnp.maximum(at["ratio_square_mean"], 1e-30),
+    }
 
 
 def critic_loss(

@@ -24,7 +24,7 @@ GRID = "#E6E6E6"
 # are enough, and the file stays small.
 MAX_POINTS, MIN_POINTS, MAX_VERTICES = 250, 60, 16_000
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the picture is the same everywhere
     "font.size": 12,
     "text.color": INK,
@@ -68,7 +68,7 @@ def learning_curve(
     from matplotlib.figure import Figure
 
     steps, returns = curves(rows)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.0, 4.5), dpi=200)
         axes = figure.add_axes((0.085, 0.135, 0.755, 0.635))
         _draw_seeds(axes, steps, returns)
@@ -79,7 +79,7 @@ def learning_curve(
         figure.text(left, 0.97, title, size=16, weight="bold", va="top")
         figure.text(left, 0.895, subtitle, size=12, color=MUTED, va="top")
         figure.text(left, 0.792, "Episode return", size=11, color=MUTED, va="baseline")
-        figure.savefig(path, metadata=_without_date(Path(path)))
+        figure.savefig(path, metadata=without_date(Path(path)))
 
 
 def curves(rows: Iterable[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -217,6 +217,6 @@ def si(number: float, smallest: float = 1e3) -> str:
     return f"{sign}{size:.4g}"
 
 
-def _without_date(path: Path) -> dict[str, Any]:
+def without_date(path: Path) -> dict[str, Any]:
     names: Sequence[str] = ("Date", "Creator") if path.suffix == ".svg" else ("Software",)
     return dict.fromkeys(names)

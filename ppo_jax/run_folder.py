@@ -203,7 +203,9 @@ def read(path: Path, env: Any = None, network: Any = None) -> settings.Settings:
         raise InputError(f"{str(file)!r} is damaged: {error}") from error
     if found != FORMAT:
         raise InputError(f"{str(file)!r} has format {found}; this version reads {FORMAT}.")
-    again = {name: value for name, value in (("env", env), ("network", network)) if value}
+    again = {
+        name: value for name, value in (("env", env), ("network", network)) if value is not None
+    }
     config = dataclasses.replace(given.config, **again)
     for name in _MAY_BE_OBJECTS:
         if str(getattr(config, name)).endswith(_OBJECT):

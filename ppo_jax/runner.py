@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from ppo_jax import (
     schedules,
     stats,
     trainer,
+    wording,
 )
 from ppo_jax.config import Config, Hyper, InputError, nearest, validate
 from ppo_jax.options import RunOptions, validate_options
@@ -40,7 +42,7 @@ class RunResult(NamedTuple):
 
     summary: dict[str, Any]  # the content of summary.json
     folder: Path
-    state: TrainState  # [members, ...], see `parallel.Layout`
+    state: TrainState  # [S, ...], a leading axis of seeds on every leaf
     exit_code: int  # 0 done, 1 every seed failed, 75 or 130 stopped by a signal
 
 
@@ -66,6 +68,7 @@ def run(
     options: RunOptions | None = None,
     *,
     callbacks: Sequence[Callback] = (),
+    source: str | None = None,
     **changes: Any,
 ) -> RunResult:
     """Train all seeds in compiled chunks and leave a run folder behind.
@@ -74,31 +77,38 @@ def run(
         options: how the run is carried out; `changes` are its fields by name (`seeds=32`).
         callbacks: each is called with every logged row of `metrics.jsonl`; one that returns True
             ends the run after that row.
+        source: where the settings come from, to be told at the start.
 
     Raises:
         InputError: settings that cannot run, before anything is compiled or written.
+        KeyboardInterrupt: Ctrl-C while compiling, before anything is written, or Ctrl-C twice.
     """
     options = with_changes(options or RunOptions(), changes)
     validate(config, hyper)
     validate_options(options)
-    folder = Path(options.out) if options.out else run_folder.default_path(config)
-    run_folder.check(folder)
+    run_folder.check(options.out)
+    require_services(options)
     host.prepare_jax(options)
     parts = trainer.assemble(config)
     trainer.env_params(parts.environment, hyper)  # refuses parameters that do not exist
     layout = parallel.choose_layout(config, options.seeds, host.device_count(options))
+    start = time.perf_counter()
+    arrays = schedules.as_arrays(config, hyper)
+    state = parallel.init_population(config, arrays, options.seed, layout)
+    if options.init_from:
+        state = evaluating.start_from(Path(options.init_from), config, state, layout)
     with ExitStack() as stack:
-        stop = stack.enter_context(host.stop_signals())
-        start = time.perf_counter()
-        arrays = schedules.as_arrays(config, hyper)
-        state = parallel.init_population(config, arrays, options.seed, layout)
-        if options.init_from:
-            state = evaluating.start_from(Path(options.init_from), state, layout)
+        progress = stack.enter_context(open_progress(config, options))
+        name, kind = run_folder.env_name(config), layout.devices[0].platform
+        for line in wording.plan_lines(
+            name, config, options.seeds, f"{len(layout.devices)} {kind}", source
+        ):
+            progress.message(line)
         chunk = parallel.make_chunk(config, layout)
         chunk = chunk.lower(arrays, state, np.int32(1)).compile()
         compile_seconds = time.perf_counter() - start
-        run_folder.create(folder, config, hyper, options, list(layout.devices))
-        progress = stack.enter_context(open_progress(config, options))
+        stop = stack.enter_context(host.stop_signals())
+        folder = run_folder.create(config, hyper, options, list(layout.devices))
         session = Session(
             config=config,
             hyper=arrays,
@@ -108,7 +118,7 @@ def run(
             folder=folder,
             chunk=chunk,
             play=evaluating.player(config, arrays, layout, options),
-            logs=stack.enter_context(open_logs(folder, config, options, progress)),
+            logs=stack.enter_context(open_logs(folder, config, hyper, options, progress)),
             progress=progress,
             stop=stop,
         )
@@ -125,18 +135,41 @@ def with_changes(options: RunOptions, changes: dict[str, Any]) -> RunOptions:
     return dataclasses.replace(options, **changes)
 
 
+def require_services(options: RunOptions) -> None:
+    """Refuse a logging service whose package is missing, before anything is written."""
+    for is_wanted, package, extra in (
+        (options.tensorboard, "tensorboardX", "tensorboard"),
+        (options.wandb, "wandb", "wandb"),
+    ):
+        if is_wanted and find_spec(package) is None:
+            raise InputError(
+                f"--{extra} needs the package {package}, which is not installed: install it with "
+                f"pip install 'ppo-jax[{extra}]', or leave --{extra} out."
+            )
+
+
 @contextmanager
 def open_logs(
-    folder: Path, config: Config, options: RunOptions, progress: log.Progress | Silence
+    folder: Path,
+    config: Config,
+    hyper: Hyper,
+    options: RunOptions,
+    progress: log.Progress | Silence,
 ) -> Iterator[log.LogFanout]:
     """The optional services; metrics.jsonl and timing.jsonl are written whatever they do."""
-    backends: dict[str, log.Backend] = {}
+    openers: dict[str, Callable[[], log.Backend]] = {}
     if options.tensorboard:
-        backends["tensorboard"] = log.TensorBoardLog(folder / "tensorboard")
-    if options.wandb:
-        described = run_folder.to_json(vars(config))
+        openers["tensorboard"] = lambda: log.TensorBoardLog(folder / "tensorboard")
+    if project := options.wandb:
+        described = run_folder.to_json(run_folder.describe(config, hyper, options))
         mode = os.environ.get("WANDB_MODE", "online")
-        backends["wandb"] = log.WandbLog(options.wandb, mode, described)
+        openers["wandb"] = lambda: log.WandbLog(project, mode, described)
+    backends: dict[str, log.Backend] = {}
+    for name, opener in openers.items():
+        try:
+            backends[name] = opener()
+        except Exception as error:  # no key, no network: the run is not its concern
+            progress.message(f"logging to {name} did not start, the run goes on: {error}")
     logs = log.LogFanout(backends, progress.message)
     try:
         yield logs
@@ -148,9 +181,16 @@ def train_and_conclude(session: Session, state: TrainState, compile_seconds: flo
     """The loop over chunks, the final evaluation and everything that is left in the folder."""
     config, options, layout = session.config, session.options, session.layout
     state, env_steps, train_seconds = train_loop(session, state)
+    if session.stop:
+        session.progress.message(
+            f"stopped after {env_steps:,} environment steps a seed: saving, then evaluating "
+            "(Ctrl-C once more leaves at once)"
+        )
     save(session, state, env_steps)
     alive = evaluating.alive_seeds(state, layout)
     played = session.play(state, evaluating.FINAL)
+    logged = log.read_jsonl(session.folder / "metrics.jsonl")
+    curve = session.folder / "learning_curve.svg" if logged else None
     summary = {
         "env": run_folder.env_name(config),
         "objective": config.objective,
@@ -162,18 +202,18 @@ def train_and_conclude(session: Session, state: TrainState, compile_seconds: flo
         "env_steps_per_second": round(env_steps * options.seeds / max(train_seconds, 1e-9)),
         "stopped_early": env_steps < config.trained_env_steps,
         "run": str(session.folder),
+        "learning_curve": str(curve) if curve else None,
     }
     run_folder.write_json(session.folder / "summary.json", summary)
-    logged = log.read_jsonl(session.folder / "metrics.jsonl")
-    if logged:
+    if curve:
         plots.learning_curve(
             logged,
-            session.folder / "learning_curve.svg",
+            curve,
             title=f"{summary['env']}, {config.objective}",
             subtitle=f"return while training, {options.seeds} seeds",
         )
     exit_code = session.stop.get("exit_code", 1 if not alive.any() else 0)
-    return RunResult(summary, session.folder, state, exit_code)
+    return RunResult(summary, session.folder, parallel.trimmed(state, layout), exit_code)
 
 
 def train_loop(session: Session, state: TrainState) -> tuple[TrainState, int, float]:
@@ -203,6 +243,9 @@ def train_loop(session: Session, state: TrainState) -> tuple[TrainState, int, fl
             pending, fresh, iteration, cadence.log, config.num_iterations
         )
         speed = length * config.batch_size * options.seeds / seconds
+        shown = rows.aggregate(points[-1][1] if points else pending or fresh)
+        shown_at = {"env_steps": env_steps, "env_steps_per_second": speed}
+        session.progress.update(iteration, {**shown, **shown_at})
         for point, window in points:
             row = {"env_steps": point * config.batch_size, **rows.aggregate(window)}
             if point == iteration and cadence.is_due(cadence.evaluate, iteration):
@@ -210,11 +253,11 @@ def train_loop(session: Session, state: TrainState) -> tuple[TrainState, int, fl
                 alive = evaluating.alive_seeds(state, session.layout)
                 row["eval_return"] = evaluating.mean_returns(played, alive)
                 is_done |= has_reached(row["eval_return"], options.stop_at_return)
+                session.progress.message(wording.evaluation_line(env_steps, row["eval_return"]))
             elif options.stop_at_return is not None and not cadence.evaluate:
                 is_done |= has_reached(row["episode_return"], options.stop_at_return)
             metrics.write(row)
             session.logs.write(row, row["env_steps"])
-            session.progress.update(point, {**row, "env_steps_per_second": speed})
             is_done |= any([callback(row) is True for callback in session.callbacks])
         timing.write(
             {

@@ -63,6 +63,7 @@ def _assemble(env: object, config: Config) -> Parts:
     with jax.ensure_compile_time_eval():
         environment = envs.make(env)
     network, family = make_network(config, environment.observation_shape, environment.action_space)
+    objectives.find_surrogate(config)  # refuses now what is no drift
     return Parts(environment, network, family)
 
 

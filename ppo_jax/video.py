@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,11 @@ def check(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"video={str(path)!r} must end in .gif or .mp4.")
-    if not path.parent.is_dir():
-        raise InputError(f"video={str(path)!r}: there is no folder {str(path.parent)!r}.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"video={str(path)!r} cannot be written, because {str(path.parent)!r} is no writable "
+            "folder: name a file in another one."
+        )
     if path.suffix.lower() == ".mp4":
         try:
             import imageio_ffmpeg  # noqa: F401  # pyright: ignore[reportMissingImports]

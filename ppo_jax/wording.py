@@ -3,8 +3,31 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ppo_jax.config import Config
+from ppo_jax.stats import iqm
+
+
+def plan_lines(
+    env: str, config: Config, num_seeds: int, devices: str, source: str | None
+) -> list[str]:
+    """What a run is about to do: its budget as it will be trained, and whose settings these are."""
+    seeds = f"{num_seeds} seeds" if num_seeds > 1 else "1 seed"
+    lines = [
+        f"{env}: {config.trained_env_steps:,} environment steps a seed ({config.num_iterations:,} "
+        f"iterations of {config.num_envs} environments x {config.rollout_length} steps), {seeds} "
+        f"on {devices}"
+    ]
+    return lines if source is None else [f"settings: {source}", *lines]
+
+
+def evaluation_line(env_steps: int, returns: Sequence[float | None]) -> str:
+    """What an evaluation in the middle of a run says."""
+    known = [value for value in returns if value is not None]
+    told = f"{iqm(known):g}" if known else "none, every seed failed"
+    return f"evaluated after {env_steps:,} environment steps a seed: return {told}"
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -25,11 +48,13 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         trained += f" in {summary['train_seconds']:.1f} s"
     if summary.get("compile_seconds") is not None:
         trained += f", after {summary['compile_seconds']:.1f} s of compiling"
-    lines.append(trained)
+    lines.append(trained + (" (stopped early)" if summary.get("stopped_early") else ""))
     if summary.get("video"):
         lines.append(f"video     {summary['video']}")
     if summary.get("run"):
         lines.append(f"run       {summary['run']}")
+        if summary.get("learning_curve"):
+            lines.append(f"curve     {summary['learning_curve']}")
         if summary.get("train_seconds") is not None:
             lines.append(f"next      ppo-jax eval {quoted(str(summary['run']))}")
     return lines

@@ -79,20 +79,17 @@ def config_of(size: int, num_envs: int = 4, **fields: Any) -> Config:
 def run(
     config: Config, hyper: Any, loss: improve.Loss, params: Any, batch: Batch, key: Any = None
 ) -> tuple[Any, Any, dict]:
-    """`by_minibatches` from a fresh optimiser, compiled."""
+    """`by_minibatches` from a fresh optimiser, compiled, with its diagnostics summarised."""
     key = jax.random.key(1) if key is None else key
-    return jax.jit(
-        lambda hyper, params, batch: improve.by_minibatches(
-            config,
-            hyper,
-            loss,
-            params,
-            improve.init_optimiser(params),
-            batch,
-            config.num_envs,
-            key,
+
+    def update(hyper: Any, params: Any, batch: Batch) -> tuple:
+        opt_state = improve.init_optimiser(params)
+        params, opt_state, _, diagnostics = improve.by_minibatches(
+            config, hyper, loss, params, opt_state, batch, config.num_envs, key
         )
-    )(hyper, params, batch)
+        return params, opt_state, improve.summarise(diagnostics)
+
+    return jax.jit(update)(hyper, params, batch)
 
 
 def numpy_adam(
@@ -328,7 +325,10 @@ def test_after_the_kl_bound_is_reached_nothing_moves_for_each_member_of_a_vmap_a
     def member(kl_stop: jax.Array) -> tuple:
         hyper = Hyper(learning_rate=0.05, kl_stop=kl_stop)
         state = improve.init_optimiser(start())
-        return improve.by_minibatches(config, hyper, loss, start(), state, batch, 4, key)
+        params, state, _, diagnostics = improve.by_minibatches(
+            config, hyper, loss, start(), state, batch, 4, key
+        )
+        return params, state, improve.summarise(diagnostics)
 
     params, state, metrics = jax.jit(jax.vmap(member))(jnp.asarray(stops))
     taken = []
@@ -433,7 +433,7 @@ def test_the_rows_of_two_devices_make_one_minibatch() -> None:
     opt_state = improve.init_optimiser(start())
 
     def device(rows: Batch) -> tuple:
-        return improve.by_minibatches(
+        params, _, _, diagnostics = improve.by_minibatches(
             config,
             hyper,
             mean_of(regression),
@@ -444,8 +444,9 @@ def test_the_rows_of_two_devices_make_one_minibatch() -> None:
             jax.random.key(1),
             "devices",
         )
+        return params, improve.summarise(diagnostics)
 
-    params, _, both = jax.jit(jax.vmap(device, axis_name="devices"))(halves)
+    params, both = jax.jit(jax.vmap(device, axis_name="devices"))(halves)
     for i in range(2):
         jax.tree.map(
             lambda found, expected, i=i: np.testing.assert_allclose(found[i], expected, atol=1e-7),

@@ -19,7 +19,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "2c": ("envs",),
     "3a": ("rollout", "objectives"),
     "3b": ("evaluation",),
-    "4": ("improve",),
+    "4a": ("improve",),
+    "4b": ("natural_gradient",),
     "5": ("trainer",),
     "6a": ("parallel",),
     "6b": ("population",),
@@ -27,7 +28,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         *("checkpoint", "export", "flags", "host", "log", "plots", "presets", "progress", "rows"),
         *("run_folder", "video", "wording"),
     ),
-    "7b": ("evaluating",),
+    "7b": ("evaluating", "story_plot"),
     "7c": ("runner", "sweeping", "reproduce", "explain", "doctor", "bench", "report"),
     "8": ("cli", "__main__"),
 }

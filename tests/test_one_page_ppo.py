@@ -86,9 +86,10 @@ def our_update(params, opt_state, batch, hyper, key):
         network=parts.network,
         family=parts.family,
     )
-    return improve.by_minibatches(
+    params, opt_state, _, diagnostics = improve.by_minibatches(
         CONFIG, hyper, loss, params, opt_state, batch, CONFIG.num_envs, key
     )
+    return params, opt_state, improve.summarise(diagnostics)
 
 
 their_update = jax.jit(page.update)

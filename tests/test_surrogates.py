@@ -45,6 +45,18 @@ def dpo(r: float, a: float, alpha: float = 2.0, beta: float = 0.6) -> float:
     return relu(math.log(r) * a - beta * math.tanh(math.log(r) * a / beta))
 
 
+def clipped_formula(r: float, a: float, low: float, high: float, dual: float) -> float:
+    """Schulman et al. 2017, eq. 7, with two half-widths; Ye et al. 2020, eq. 5, where A < 0."""
+    objective = min(r * a, clip(r, 1 - low, 1 + high) * a)
+    return -(max(objective, dual * a) if a < 0.0 else objective)
+
+
+def adapted(factor: float, kl: float, target: float, step: float, band: float) -> float:
+    if kl > band * target:
+        return factor * step
+    return factor / step if kl < target / band else factor
+
+
 def value_formula(v: float, old: float, target: float, eps: float) -> float:
     return max((v - target) ** 2, (old + clip(v - old, -eps, eps) - target) ** 2) / 2.0
 
@@ -55,8 +67,9 @@ EQUATIONS = {
     "log_ratio": ((30 * X, 0 * Y), lambda new, old: clip(new - old, -20.0, 20.0)),
     "policy_gradient": ((X, A), lambda log_prob, a: -(log_prob * a)),
     "importance_sampled": ((R, A), lambda r, a: -(r * a)),
-    "clipped": ((R, A, 0.2), lambda r, a, e: -min(r * a, clip(r, 1 - e, 1 + e) * a)),
+    "clipped": ((R, A, 0.2, 0.3, 1.8), clipped_formula),
     "kl_penalised": ((R, A, X**2, 0.7), lambda r, a, kl, beta: -(r * a - beta * kl)),
+    "adapted_factor": ((X**2, Y**2, Z**2, 2.0, 1.5), adapted),
     "dpo_drift": ((R, A), dpo),
     "spo_drift": ((R, A, 0.2), lambda r, a, e: abs(a) * (r - 1.0) ** 2 / (2.0 * e)),
     "clip_drift": ((R, A, 0.2), lambda r, a, e: relu((r - clip(r, 1 - e, 1 + e)) * a)),
@@ -141,6 +154,106 @@ def test_an_infinite_clip_is_the_importance_sampled_objective() -> None:
 def test_clip_is_mirror_learning_with_its_drift(eps: float) -> None:
     drifted = surrogates.drifted(R, A, surrogates.clip_drift(R, A, eps))
     np.testing.assert_allclose(drifted, surrogates.clipped(R, A, eps), rtol=1e-13, atol=1e-13)
+
+
+# Asymmetric and dual clip --------------------------------------------------------------------------
+
+
+def test_numbers_of_the_asymmetric_and_of_the_dual_clip_by_hand() -> None:
+    """eps = 0.2 below and 0.3 above; c = 3."""
+    cases = [  # r, A, objective
+        (1.25, 2.0, 2.5),  # inside the wider upper half: r A
+        (1.5, 2.0, 2.6),  # (1 + 0.3) * 2
+        (0.5, -2.0, -1.6),  # (1 - 0.2) * -2
+        (0.5, 2.0, 1.0),  # a loss is not capped
+        (2.5, -2.0, -5.0),  # below c: r A
+        (10.0, -2.0, -6.0),  # c A = 3 * -2 in place of -20
+        (10.0, 2.0, 2.6),  # the dual clip knows negative advantages only
+    ]
+    for r, a, objective in cases:
+        found = -float(surrogates.clipped(jnp.float64(r), jnp.float64(a), 0.2, 0.3, 3.0))
+        assert found == pytest.approx(objective, abs=1e-12), (r, a)
+
+
+def test_the_full_clip_is_its_piecewise_closed_form_with_the_gradient_of_each_piece() -> None:
+    low, high, dual = 0.1, 0.6, 2.0
+    gain = np.minimum(R, 1.0 + high) * A
+    loss = np.minimum(np.maximum(R, 1.0 - low), dual) * A
+    expected = np.where(A >= 0.0, gain, loss)
+    found = surrogates.clipped(R, A, low, high, dual)
+    np.testing.assert_allclose(found, -expected, rtol=1e-14, atol=1e-14)
+    slope = jax.vmap(jax.grad(surrogates.clipped), (0, 0, None, None, None))(R, A, low, high, dual)
+    capped = ((A > 0.0) & (1.0 + high < R)) | ((A < 0.0) & ((1.0 - low > R) | (dual < R)))
+    assert (capped & (A < 0.0) & (R > 1.0)).any()
+    np.testing.assert_array_equal(slope, np.where(capped, 0.0, -A))
+
+
+def test_a_dual_clip_that_is_off_changes_neither_value_nor_gradient_bit_for_bit() -> None:
+    """Float32 too, with advantages down to 0, where inf * 0 would be NaN."""
+    for kind in (np.float64, np.float32):
+        r, a = jnp.asarray(R, kind), jnp.asarray(A, kind)
+
+        def loss(r: jax.Array, a: jax.Array, *dual: float) -> jax.Array:
+            return surrogates.clipped(r, a, 0.2, 0.2, *dual)
+
+        expected = -jnp.minimum(r * a, jnp.clip(r, 0.8, 1.2) * a)
+        np.testing.assert_array_equal(loss(r, a, math.inf), expected)
+        plain = jax.vmap(jax.grad(lambda r, a: surrogates.clipped(r, a, 0.2)))(r, a)
+        np.testing.assert_array_equal(jax.vmap(jax.grad(loss))(r, a, np.full(65, np.inf)), plain)
+
+
+# Factors that follow the KL -----------------------------------------------------------------------
+
+
+def test_beta_follows_a_scripted_list_of_kls_as_in_the_paper() -> None:
+    """Schulman et al. 2017, section 4: d < d_targ / 1.5: beta / 2; d > 1.5 d_targ: beta * 2."""
+    target = 1.0 / 64.0
+    script = [  # d / d_targ, beta after it
+        (1.0, 1.0),
+        (1.4, 1.0),
+        (1.6, 2.0),
+        (100.0, 4.0),
+        (math.inf, 8.0),
+        (0.7, 8.0),
+        (1.5, 8.0),  # at the edge of the band nothing moves
+        (0.6, 4.0),
+        (0.0, 2.0),
+        (math.nan, 2.0),
+        (0.1, 1.0),
+        (0.1, 0.5),
+    ]
+    beta = jnp.ones(())
+    for share, expected in script:
+        beta = surrogates.adapted_factor(beta, jnp.float64(share * target), target, 2.0, 1.5)
+        assert float(beta) == expected, share
+
+
+def test_a_learning_rate_falls_where_the_kl_is_too_large_and_rises_where_it_is_small() -> None:
+    """Used upside down, with 1.5 and a band of 2, as adaptive learning rates are: x1.5 or /1.5."""
+    rate = jnp.ones(())
+    for kl, expected in ((0.021, 1 / 1.5), (0.004, 1.0), (0.011, 1.0), (0.0, 1.5), (9.0, 1.0)):
+        rate = 1.0 / surrogates.adapted_factor(1.0 / rate, jnp.float64(kl), 0.01, 1.5, 2.0)
+        assert float(rate) == pytest.approx(expected, rel=1e-14), kl
+
+
+@pytest.mark.parametrize("kl", [0.0, 1.0, math.inf, math.nan])
+def test_without_a_target_a_factor_stays_bit_for_bit(kl: float) -> None:
+    for factor in (1.0, 0.3, 1e9):
+        found = surrogates.adapted_factor(jnp.float64(factor), jnp.float64(kl), math.inf, 2.0, 1.5)
+        assert float(found) == factor
+
+
+def test_a_factor_stops_at_a_millionth_and_at_a_million_and_comes_back() -> None:
+    for kl, end, back in ((1.0, 1e6, 5e5), (0.0, 1e-6, 2e-6)):
+        factor = jnp.ones(())
+        for _ in range(30):
+            factor = surrogates.adapted_factor(factor, jnp.float64(kl), 0.1, 2.0, 1.5)
+        assert float(factor) == end
+        turned = surrogates.adapted_factor(factor, jnp.float64(1.0 - kl), 0.1, 2.0, 1.5)
+        assert float(turned) == back
+
+
+# Drifts -------------------------------------------------------------------------------------------
 
 
 DRIFTS = {
