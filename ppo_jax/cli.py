@@ -272,7 +272,7 @@ def _explain_parser(words: Sequence[str]) -> flags.Parser:
 def _explain(given: dict[str, Any], _: dict[str, str]) -> Answer:
     if given.get("question") != "surrogate":
         raise InputError("explain answers one question: ppo-jax explain surrogate.")
-    numbers = {
+    numbers: dict[str, Any] = {
         name: settings.whole_number(name, given[name])
         for name in ("seeds", "total_env_steps")
         if name in given

@@ -158,7 +158,8 @@ def conclusions(rows: Sequence[Row]) -> list[str]:
         first = [score(name, 1) for name in ("pg", "is", "clip")]
         lines.append(
             f"One step a batch (E = 1): L^PG {first[0]:.4g}, L^IS {first[1]:.4g}, clip "
-            f"{first[2]:.4g}. At theta_old the ratio is 1 and the three gradients are one."
+            f"{first[2]:.4g}. At theta_old the ratio is 1 and the three gradients are one; what "
+            "differs is rounding, which training amplifies, and the intervals tell it from luck."
         )
     best = {name: max(epochs, key=partial(score, name)) for name in OBJECTIVES}
     lines += [

@@ -144,12 +144,14 @@ class TensorBoardLog:
 class WandbLog:
     """Scalars for Weights & Biases, means over seeds; mode "offline" needs no network."""
 
-    def __init__(self, project: str, mode: str, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, project: str, mode: str, config: Mapping[str, Any], folder: Path | str = "."
+    ) -> None:
         try:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise InputError(_missing("Weights & Biases", "wandb", "wandb")) from None
-        self._run = wandb.init(project=project, mode=mode, config=to_json(config))
+        self._run = wandb.init(project=project, mode=mode, config=to_json(config), dir=str(folder))
 
     def write(self, row: Row, env_steps: int) -> None:
         self._run.log(_means(row), step=env_steps)

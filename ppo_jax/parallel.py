@@ -3,7 +3,7 @@
 A population is a `TrainState` whose leaves have a leading axis of S seeds. Three layouts:
 
 * `map`: seeds over devices, and on each device one seed after the other (large batches on a CPU: a
-  seed's data stay in cache, and members are bit-equal to seeds trained alone);
+  seed's data stay in cache, and members are bit-equal to seeds trained alone on as many devices);
 * `vmap`: seeds over devices, and on each device side by side (GPU, TPU, and small batches on a CPU,
   whose operations are too short to be worth their dispatch one by one);
 * `envs`: each seed's environments over devices, gradients averaged (few seeds, large batches).

@@ -28,7 +28,7 @@ from ppo_jax import (
     trainer,
     wording,
 )
-from ppo_jax.config import Config, Hyper, InputError, nearest, validate
+from ppo_jax.config import Config, Hyper, InputError, Schedule, nearest, validate
 from ppo_jax.options import RunOptions, validate_options
 from ppo_jax.types import TrainState
 
@@ -85,6 +85,7 @@ def run(
     """
     options = with_changes(options or RunOptions(), changes)
     validate(config, hyper)
+    require_one_setting(hyper)
     validate_options(options)
     run_folder.check(options.out)
     require_services(options)
@@ -135,6 +136,18 @@ def with_changes(options: RunOptions, changes: dict[str, Any]) -> RunOptions:
     return dataclasses.replace(options, **changes)
 
 
+def require_one_setting(hyper: Hyper) -> None:
+    """Refuse arrays of settings: a run has one, and its seeds share it."""
+    for spec in dataclasses.fields(hyper):
+        value = getattr(hyper, spec.name)
+        ends = (value.start, value.end) if isinstance(value, Schedule) else (value,)
+        if spec.name != "env" and any(np.ndim(end) for end in ends):
+            raise InputError(
+                f"{spec.name} has shape {np.shape(ends[0])}, but a run takes one number: vmap "
+                "ppo_jax.train over several, or start a run for each."
+            )
+
+
 def require_services(options: RunOptions) -> None:
     """Refuse a logging service whose package is missing, before anything is written."""
     for is_wanted, package, extra in (
@@ -163,7 +176,7 @@ def open_logs(
     if project := options.wandb:
         described = run_folder.to_json(run_folder.describe(config, hyper, options))
         mode = os.environ.get("WANDB_MODE", "online")
-        openers["wandb"] = lambda: log.WandbLog(project, mode, described)
+        openers["wandb"] = lambda: log.WandbLog(project, mode, described, folder)
     backends: dict[str, log.Backend] = {}
     for name, opener in openers.items():
         try:
@@ -253,7 +266,8 @@ def train_loop(session: Session, state: TrainState) -> tuple[TrainState, int, fl
                 alive = evaluating.alive_seeds(state, session.layout)
                 row["eval_return"] = evaluating.mean_returns(played, alive)
                 is_done |= has_reached(row["eval_return"], options.stop_at_return)
-                session.progress.message(wording.evaluation_line(env_steps, row["eval_return"]))
+                score = score_of(row["eval_return"])
+                session.progress.message(wording.evaluation_line(env_steps, score))
             elif options.stop_at_return is not None and not cadence.evaluate:
                 is_done |= has_reached(row["episode_return"], options.stop_at_return)
             metrics.write(row)
@@ -314,10 +328,16 @@ class Cadence(NamedTuple):
         return min(wanted, parallel.ROWS, *(bound - iteration for bound in bounds))
 
 
-def has_reached(returns: list[float | None], goal: float | None) -> bool:
-    """Whether the IQM over the seeds that still learn is at least `goal`."""
+def score_of(returns: list[float | None]) -> float | None:
+    """The IQM over the seeds that have a return."""
     known = [value for value in returns if value is not None]
-    return goal is not None and bool(known) and stats.iqm(known) >= goal
+    return stats.iqm(known) if known else None
+
+
+def has_reached(returns: list[float | None], goal: float | None) -> bool:
+    """Whether the score is at least `goal`."""
+    score = score_of(returns)
+    return goal is not None and score is not None and score >= goal
 
 
 def save(session: Session, state: TrainState, env_steps: int) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ppo_jax.config import Config
-from ppo_jax.stats import iqm
 
 
 def plan_lines(
@@ -23,10 +22,9 @@ def plan_lines(
     return lines if source is None else [f"settings: {source}", *lines]
 
 
-def evaluation_line(env_steps: int, returns: Sequence[float | None]) -> str:
+def evaluation_line(env_steps: int, iqm: float | None) -> str:
     """What an evaluation in the middle of a run says."""
-    known = [value for value in returns if value is not None]
-    told = f"{iqm(known):g}" if known else "none, every seed failed"
+    told = "none, every seed failed" if iqm is None else f"{iqm:g}"
     return f"evaluated after {env_steps:,} environment steps a seed: return {told}"
 
 

@@ -197,7 +197,7 @@ def test_no_preset_starts_from_the_defaults() -> None:
 
 
 def test_environment_or_objective_without_a_preset_runs_on_defaults() -> None:
-    assert chosen("Catch-bsuite --num-envs 8").config == Config(env="Catch-bsuite")
+    assert chosen("probe:reward-lag --num-envs 8").config == Config(env="probe:reward-lag")
     assert chosen("CartPole-v1 --objective spo").config == Config(objective="spo")
 
 

@@ -62,6 +62,15 @@ def test_evaluation_repeats_the_one_at_the_end_of_training(walked: Any) -> None:
     assert found["env_steps_per_second"] is None  # nothing was trained
 
 
+def test_starts_are_those_after_training_unless_a_seed_picks_others(
+    swung: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "MAX_STEPS", 5)
+    trained = swung.summary["final_return"]
+    assert evaluate(swung.folder, episodes=2)["final_return"] == trained
+    assert evaluate(swung.folder, episodes=2, seed=0)["final_return"] != trained
+
+
 def test_sampled_evaluation_follows_its_own_seed(walked: Any) -> None:
     def sampled(seed: int | None) -> list[float]:
         found = evaluate(walked.folder, episodes=4, policy_mode="sampled", seed=seed)

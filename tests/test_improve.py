@@ -363,6 +363,100 @@ def test_one_minibatch_beyond_the_kl_bound_ends_all_epochs() -> None:
     assert float(metrics["updates_fraction"]) == before / 8
 
 
+@pytest.mark.usefixtures("double")
+def test_an_adaptive_learning_rate_follows_the_kl_of_every_minibatch_for_each_member_alone() -> (
+    None
+):
+    """The KL is the squared distance from the start. Above twice the target: / 1.5, below half of
+    it: x 1.5, before the step is taken; the next iteration goes on from where this one ended.
+    """
+    config, batch, key = config_of(32, num_epochs=3), make_batch(32), jax.random.key(1)
+    origin = np.asarray(ravel_pytree(start())[0])
+    steps = numpy_steps(config, batch, key)
+    loss = mean_of(regression, kl=lambda flat: jnp.sum((flat - origin) ** 2))
+    targets, start_rate = np.array([1e-3, 0.02, 10.0, math.inf]), 0.75
+
+    def member(target: jax.Array) -> tuple:
+        hyper = Hyper(learning_rate=0.02, kl_lr_target=target)
+        state = improve.init_optimiser(start())
+        return improve.by_minibatches(
+            config, hyper, loss, start(), state, batch, 4, key, rate=start_rate
+        )
+
+    params, _, rates, _ = jax.jit(jax.vmap(member))(jnp.asarray(targets))
+    ends = []
+    for i, target in enumerate(targets):
+        rate, turns, at = start_rate, set(), origin
+        mu, nu = np.zeros_like(at), np.zeros_like(at)
+        for count, gradient_of in enumerate(steps, start=1):
+            kl = float(np.sum((at - origin) ** 2))
+            turn = 1 / 1.5 if kl > 2.0 * target else 1.5 if kl < target / 2.0 else 1.0
+            if math.isfinite(target):
+                rate, turns = rate * turn, turns | {turn}
+            gradient = gradient_of(at)
+            gradient = gradient * min(1.0, 0.5 / np.linalg.norm(gradient))
+            mu, nu = 0.9 * mu + 0.1 * gradient, 0.999 * nu + 0.001 * gradient**2
+            root = np.sqrt(nu / (1.0 - 0.999**count))
+            at = at - rate * 0.02 * mu / (1.0 - 0.9**count) / (root + 1e-5)
+        found = ravel_pytree(jax.tree.map(lambda leaf, i=i: leaf[i], params))[0]
+        np.testing.assert_allclose(found, at, atol=1e-7)
+        assert float(rates[i]) == pytest.approx(rate, rel=1e-12)
+        ends.append((rate, turns))
+    assert len(ends[1][1]) == 3  # it rose, rested and fell
+    assert ends[0][0] < ends[1][0] < ends[2][0]
+    assert ends[3][0] == start_rate
+
+
+def test_a_loss_without_a_kl_has_nothing_to_pace_or_to_bound_it() -> None:
+    config, batch = config_of(32), make_batch(32)
+
+    def plain(params: Any, rows: Batch) -> tuple[jax.Array, dict]:
+        total = jnp.mean(regression(params, rows))
+        return total, {"value_loss": total}
+
+    @jax.jit
+    def update(bound: jax.Array) -> tuple:
+        hyper = Hyper(learning_rate=0.05, kl_stop=bound, kl_lr_target=bound)
+        state = improve.init_optimiser(start())
+        key = jax.random.key(1)
+        return improve.by_minibatches(config, hyper, plain, start(), state, batch, 4, key)
+
+    reference = update(math.inf)
+    assert float(reference[2]) == 1.0
+    assert float(jnp.min(reference[3]["active"])) == 1.0
+    for bound in (1e-9, 1e9):
+        jax.tree.map(np.testing.assert_array_equal, update(bound), reference)
+
+
+def test_a_probe_sees_the_first_minibatch_of_every_epoch_before_it_is_learnt_from() -> None:
+    """And changes nothing: the parameters are those of a run without it."""
+    config, batch, key = config_of(32), make_batch(32), jax.random.key(1)
+
+    def probe(params: Any, rows: Batch) -> dict:
+        return {"gradient_cosine": params["b"], "seen": jnp.sum(rows.action)}
+
+    def update(probe: Any, num_epochs: int) -> tuple:
+        state = improve.init_optimiser(start())
+        hyper, loss = Hyper(learning_rate=0.05), mean_of(regression)
+        short = config_of(32, num_epochs=num_epochs)
+        keys = {"probe": probe}
+        return improve.by_minibatches(short, hyper, loss, start(), state, batch, 4, key, **keys)
+
+    params, _, _, found = jax.jit(lambda: update(probe, 2))()
+    plain = jax.jit(lambda: update(None, 2))()
+    jax.tree.map(np.testing.assert_array_equal, params, plain[0])
+    assert found["gradient_cosine"].shape == (2, 1)
+    assert float(found["gradient_cosine"][0, 0]) == float(start()["b"])
+    assert float(found["gradient_cosine"][1, 0]) != float(start()["b"])
+    for epoch, epoch_key in enumerate(jax.random.split(key, 2)):
+        first = improve.minibatch_rows(config, epoch_key, 32, 4)[0]
+        assert int(found["seen"][epoch, 0]) == int(jnp.sum(first))
+    metrics = improve.summarise(found | {"seen": jnp.zeros((2, 4))})
+    assert float(metrics["gradient_cosine_first_epoch"]) == float(found["gradient_cosine"][0, 0])
+    assert float(metrics["gradient_cosine_last_epoch"]) == float(found["gradient_cosine"][1, 0])
+    assert "gradient_cosine" not in metrics
+
+
 def test_an_infinite_kl_bound_learns_on_whatever_the_kl() -> None:
     config, batch = config_of(32), make_batch(32)
     reference = run(config, Hyper(), mean_of(regression), start(), batch)[0]

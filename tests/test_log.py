@@ -120,11 +120,12 @@ def test_wandb_gets_the_mean_over_seeds_and_a_config_without_infinity(monkeypatc
     )
     fake = types.SimpleNamespace(init=lambda **options: calls.append(options) or run)
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    log = WandbLog("project", "offline", {"clip": float("inf"), "sizes": (64, 64)})
+    log = WandbLog("project", "offline", {"clip": float("inf"), "sizes": (64, 64)}, tmp_path)
     log.write({"kl_old_new": [0.1, 0.3]}, 7)
     log.close()
     config = {"clip": None, "sizes": [64, 64]}
-    assert calls[0] == {"project": "project", "mode": "offline", "config": config}
+    asked = {"project": "project", "mode": "offline", "config": config, "dir": str(tmp_path)}
+    assert calls[0] == asked
     assert calls[1:] == [({"kl_old_new": 0.2}, 7), "finish"]
 
 

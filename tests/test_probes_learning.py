@@ -232,11 +232,19 @@ def test_a_convolution_reads_the_grid():
 CHOICES = ("action-choice", "action-observation")
 
 
+def own_drift(ratio, advantage):
+    """(log r)^2 |A|: never negative, with value and slope 0 at r = 1."""
+    return jnp.square(jnp.log(ratio)) * jnp.abs(advantage)
+
+
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "clip"])
 def test_every_objective_learns_the_best_actions(objective):
     """The policy gradient holds for one step on a batch, so it gets one; all others reuse it."""
-    reuse = {"num_epochs": 1, "num_minibatches": 1} if objective == "pg" else {}
-    config = config_of(switch(CHOICES), objective=objective, **reuse)
+    settings = {
+        "pg": {"num_epochs": 1, "num_minibatches": 1},
+        "drift": {"drift": own_drift},
+    }
+    config = config_of(switch(CHOICES), objective=objective, **settings.get(objective, {}))
     state, rows = train(config, HYPER, len(CHOICES))
     check(config, state, rows, CHOICES, value_error=0.1)
     assert (rows["episode_return_sum"][..., -1] / rows["num_episodes"][..., -1] > 0.9).all()

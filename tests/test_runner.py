@@ -293,6 +293,7 @@ def test_the_environments_own_parameter_changes_the_environment(tmp_path: Path) 
     [
         ({"seedz": 3}, r"'seedz' is no option of a run\. Nearest: seed"),
         ({"seeds": 0}, r"seeds=0 must be"),
+        ({"hyper": Hyper(gamma=np.array([0.9, 0.99]))}, r"gamma has shape \(2,\).*one number"),
         ({"devices": 5}, r"devices=5 is more than the 2"),
         ({"init_from": "nowhere"}, r"'nowhere' is no run folder"),
         ({"platform": "tpu"}, r"platform='tpu' cannot be had any more: jax has already started"),
