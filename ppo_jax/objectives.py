@@ -104,7 +104,7 @@ def check_drift(drift: Callable[[Array, Array], Array], name: str) -> None:
         )
     lowest = int(jnp.argmin(value))
     slope = jax.vmap(jax.grad(lambda r, a: jnp.sum(drift(r[None], a[None]))))(one, advantage)
-    # Automatic differentiation sees one side of a kink: half the way from 1 is half the value there.
+    # Of a kink autodiff sees one side; at one, half the way from ratio 1 is half the value.
     whole = jnp.stack([drift(one + h, advantage) for h in (1e-3, -1e-3)])
     half = jnp.stack([drift(one + h, advantage) for h in (5e-4, -5e-4)])
     is_kinked = jnp.any((whole > 1e-5) & (half > 0.4 * whole))

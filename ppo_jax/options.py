@@ -24,7 +24,9 @@ class RunOptions:
     policy_mode: str = option("deterministic", "how evaluation acts", POLICY_MODES)
     log_every: int = option(0, "environment steps between log rows (0: about 100 rows a run)")
     checkpoint_every: int = option(0, "environment steps between checkpoints (0: only at the end)")
-    stop_at_return: float | None = option(None, "stop at this IQM: of evaluations with --eval-every, else of training returns")
+    stop_at_return: float | None = option(
+        None, "stop at this IQM (of evaluations with --eval-every, else of training returns)"
+    )
     init_from: str | None = option(None, "start from the policy of another run's folder")
     devices: int | None = option(None, "devices to use (auto, as when left out: all of them)")
     platform: str | None = option(None, "where to compute (else the best that there is)", PLATFORMS)

@@ -113,7 +113,7 @@ def test_tensorboard_gets_the_mean_over_seeds_at_its_environment_step(tmp_path):
     assert found == {"episode_return": (2.5, 2048), "loss": (0.5, 2048)}
 
 
-def test_wandb_gets_the_mean_over_seeds_and_a_config_without_infinity(monkeypatch):
+def test_wandb_gets_the_mean_over_seeds_and_a_config_without_infinity(monkeypatch, tmp_path):
     calls = []
     run = types.SimpleNamespace(
         log=lambda values, step: calls.append((values, step)), finish=lambda: calls.append("finish")

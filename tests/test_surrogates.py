@@ -156,7 +156,7 @@ def test_clip_is_mirror_learning_with_its_drift(eps: float) -> None:
     np.testing.assert_allclose(drifted, surrogates.clipped(R, A, eps), rtol=1e-13, atol=1e-13)
 
 
-# Asymmetric and dual clip --------------------------------------------------------------------------
+# Asymmetric and dual clip -------------------------------------------------------------------------
 
 
 def test_numbers_of_the_asymmetric_and_of_the_dual_clip_by_hand() -> None:

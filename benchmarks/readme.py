@@ -1,0 +1,171 @@
+"""Write the README's results from the stored ones: `python benchmarks/readme.py`.
+
+Each block between `<!-- NAME -->` and `<!-- /NAME -->` is replaced by what the newest result says;
+the pictures go beside the results they are drawn from.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppo_jax.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+GOALS = (
+    *("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
+    *("Catch-bsuite", "FourRooms-misc", "Breakout-MinAtar", "SpaceInvaders-MinAtar"),
+)
+
+
+def main() -> None:
+    """Replace every block whose results are there, in the README and the documents."""
+    blocks = {"learning": learning(), "speed": speed(), "story": story()}
+    for document in (ROOT / "README.md", ROOT / "docs" / "why-the-ratio.md"):
+        text = document.read_text("utf-8")
+        for name, block in blocks.items():
+            if block is None:
+                continue
+            if document.parent.name == "docs":
+                block = block.replace("](benchmarks/", "](../benchmarks/")
+            framed = f"<!-- {name} -->\n{block}\n<!-- /{name} -->"
+            pattern = rf"<!-- {name} -->(.*?<!-- /{name} -->)?"
+            text = re.sub(pattern, lambda _, framed=framed: framed, text, flags=re.DOTALL)
+        document.write_text(text, "utf-8")
+
+
+def newest(pattern: str) -> Path | None:
+    """The last result whose name fits: names end in their date."""
+    return max(RESULTS.glob(pattern), default=None, key=lambda path: path.name)
+
+
+def link(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def learning() -> str | None:
+    """Published next to measured, and one picture of all curves."""
+    folder = newest("learning_*")
+    if folder is None:
+        return None
+    found = [folder / f"{env}.json" for env in GOALS if (folder / f"{env}.json").exists()]
+    records = [json.loads(path.read_text("utf-8")) for path in found]
+    draw_curves(records, folder)
+    first = records[0]
+    lines = [
+        "## What it learns",
+        f"![Learning curves]({link(folder / 'curves.svg')})",
+        "",
+        "| environment | published | ours, IQM and 95% interval | seeds × steps | policy | verdict |",
+        "|---|---|---|---|---|---|",
+        *(row(record) for record in records),
+        "",
+        f"128 whole episodes a seed after training; {first['hardware']['processor']}, "
+        f"{first['hardware']['cores']} cores, {first['date']}. The policy acts as the published one "
+        "did. Published numbers are mostly of a single run: their sources, every seed and further "
+        f"environments are in [{link(folder)}]({link(folder)}/README.md). "
+        "Again: `python benchmarks/learning.py`.",
+    ]
+    return "\n".join(lines)
+
+
+def row(record: dict[str, Any]) -> str:
+    published, mode = record["published"], record["policy_mode"]
+    scores = record["returns"][mode]
+    low, high = scores["ci95"]
+    return (
+        f"| {record['env']} | {published['score']:g} at {si(published['env_steps'])} | "
+        f"**{scores['iqm']:.4g}** [{low:.4g}, {high:.4g}] | "
+        f"{record['num_seeds']} × {si(record['env_steps'])} | {mode} | {record['verdict']} |"
+    )
+
+
+def draw_curves(records: list[dict[str, Any]], folder: Path) -> None:
+    """Training returns of every environment, small multiples."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    columns = 3
+    with matplotlib.rc_context({**STYLE, "font.size": 10}):
+        figure = Figure(figsize=(10.0, 2.45 * -(-len(records) // columns)), dpi=160)
+        grid = figure.subplots(-(-len(records) // columns), columns, squeeze=False).ravel()
+        for axes, record in zip(grid, records, strict=False):
+            with (folder / f"{record['env']}.csv").open(encoding="utf-8") as file:
+                table = list(csv.DictReader(file))
+            names = [name for name in table[0] if name.startswith("seed_")]
+            steps = np.array([float(line["env_steps"]) for line in table])
+            returns = np.array([[float(line[n] or "nan") for n in names] for line in table])
+            middle, low, high = summary_curve(returns)
+            axes.plot(steps, returns, color=ACCENT, alpha=0.25, linewidth=0.7)
+            axes.fill_between(steps, low, high, color=ACCENT, alpha=0.3, linewidth=0)
+            axes.plot(steps, middle, color=ACCENT, linewidth=1.8)
+            axes.axhline(record["published"]["score"], color=MUTED, linewidth=1.1, dashes=(5, 3))
+            axes.set_title(record["env"], loc="left", size=11)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: si(x)))
+        for axes in grid[len(records) :]:
+            axes.remove()
+        figure.suptitle(
+            "Return while training, sampled actions: IQM of 10 seeds, 95% interval, each seed; "
+            "dashed: published",
+            x=0.01,
+            ha="left",
+            size=11,
+            color=MUTED,
+        )
+        figure.tight_layout(rect=(0, 0, 1, 0.985), h_pad=1.2)
+        for suffix in ("svg", "png"):
+            path = folder / f"curves.{suffix}"
+            figure.savefig(path, metadata=without_date(path))
+
+
+def speed() -> str | None:
+    """Medians and ratios of the newest comparison."""
+    path = newest("speed_*.json")
+    if path is None:
+        return None
+    record = json.loads(path.read_text("utf-8"))
+    lines = [
+        "## How fast it is",
+        "Environment steps per second, and seconds to trace and compile, side by side with Rejax "
+        "0.1.3 at its best layout, interleaved in one run:",
+        "",
+        "| case | ours | Rejax | ratio (pairs) | compile, ours / theirs |",
+        "|---|---|---|---|---|",
+        *speed_rows(record),
+        "",
+        f"{speed_machine(record)} CartPole-v1, 64-64 tanh actor and critic, 128 steps, 4 epochs × 4 "
+        "minibatches. Rejax clips its gradients element by element and per network, and steps "
+        f"Adam with another epsilon; all else is equal. All numbers: [{path.name}]({link(path)}). "
+        "Again: `python benchmarks/speed/compare.py`.",
+    ]
+    return "\n".join(lines)
+
+
+def story() -> str | None:
+    """The answer to the founding question, as measured."""
+    folder = newest("explain_*")
+    if folder is None:
+        return None
+    record = json.loads((folder / "explain.json").read_text("utf-8"))
+    lines = [
+        "## Why the ratio?",
+        f"![Why the ratio]({link(folder / 'explain.svg')})",
+        "",
+        *(f"* {line}" for line in record["text"]),
+        "",
+        f"{record['seeds']} seeds, {record['env_steps']:,} environment steps each: "
+        "`ppo-jax explain surrogate`. The derivation: [docs/why-the-ratio.md](docs/why-the-ratio.md).",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
