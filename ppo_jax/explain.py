@@ -159,7 +159,7 @@ def conclusions(rows: Sequence[Row]) -> list[str]:
         lines.append(
             f"One step a batch (E = 1): L^PG {first[0]:.4g}, L^IS {first[1]:.4g}, clip "
             f"{first[2]:.4g}. At theta_old the ratio is 1 and the three gradients are one; what "
-            "differs is rounding, which training amplifies, and the intervals tell it from luck."
+            "differs is rounding, which training amplifies: compare the intervals."
         )
     best = {name: max(epochs, key=partial(score, name)) for name in OBJECTIVES}
     lines += [

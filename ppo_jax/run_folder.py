@@ -161,7 +161,7 @@ def manifest(devices: list) -> dict[str, Any]:
         "devices": [f"{device.platform}:{device.device_kind}" for device in devices],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "git": _git_revision(),
-        "command": sys.argv,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
 

@@ -63,7 +63,8 @@ def score(table: Mapping[str, Any] | None) -> str:
     if not table or "score" not in table:
         return "-"
     steps = f" at {table['env_steps']:,}" if "env_steps" in table else ""
-    return f"{table['score']:g}{steps}"
+    kind = f" ({table['kind']})" if "kind" in table else ""  # an optimum, not a result
+    return f"{table['score']:g}{steps}{kind}"
 
 
 def quoted(word: str) -> str:
