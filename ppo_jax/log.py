@@ -128,7 +128,7 @@ class TensorBoardLog:
 
     def __init__(self, folder: Path | str) -> None:
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise InputError(_missing("TensorBoard", "tensorboardX", "tensorboard")) from None
         self._writer = SummaryWriter(str(folder))
