@@ -33,7 +33,7 @@ def main() -> None:
             if block is None:
                 continue
             if document.parent.name == "docs":
-                block = block.replace("](benchmarks/", "](../benchmarks/")
+                block = block.replace("](benchmarks/", "](../benchmarks/").replace("](docs/", "](")
             framed = f"<!-- {name} -->\n{block}\n<!-- /{name} -->"
             pattern = rf"<!-- {name} -->(.*?<!-- /{name} -->)?"
             text = re.sub(pattern, lambda _, framed=framed: framed, text, flags=re.DOTALL)
