@@ -35,8 +35,8 @@ ROWS = 256  # iterations at most in one call of a chunk; its metrics buffer has 
 # Folded into a member's key for evaluation; iterations fold in 0, 1, 2, ... and stay below it.
 EVALUATION = 2**32 - 1
 
-# Below this many samples a minibatch, averaging gradients between the cores of a CPU costs more
-# than the second core gains (benchmarks/results, layout).
+# From so many samples a minibatch on, one seed's environments are spread over the cores of a CPU.
+# Measured at 65,536 only (1.4 times one device, benchmarks/README.md); the bound is a guess.
 ENVS_LAYOUT_MINIBATCH = 2048
 
 # Up to so many samples a minibatch, several seeds side by side beat one after the other on a CPU.
