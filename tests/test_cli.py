@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppo_jax import cli
+from ppo_jax.commands.train import find_settings
 from ppo_jax.config import Config, Hyper, InputError, Schedule, validate
 from ppo_jax.flags import join_negative_numbers, split_env_params
 from ppo_jax.options import RunOptions, validate_options
@@ -32,7 +33,7 @@ def chosen(command: str) -> Any:
 
 
 def chosen_words(*words: str) -> Any:
-    return cli._settings(*cli.COMMANDS["train"].parser(words).read(words))
+    return find_settings(*cli.COMMANDS["train"].parser(words).read(words))
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -146,7 +147,7 @@ MORE = ["--config", "--preset", "--no-preset", "--env.x", "--env.", "--no-quiet"
 @given(st.lists(st.sampled_from([*FLAGS, *WORDS, *MORE]) | st.text(max_size=4), max_size=6))
 def test_no_words_whatever_end_in_anything_but_settings_or_a_sentence(words: list[str]) -> None:
     with contextlib.suppress(InputError):
-        read = cli._settings(*cli.COMMANDS["train"].parser(words).read(words))
+        read = find_settings(*cli.COMMANDS["train"].parser(words).read(words))
         validate(read.config, read.hyper)
         validate_options(read.options)
 

@@ -1,0 +1,58 @@
+"""`ppo-jax eval RUN`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ppo_jax import flags, settings
+from ppo_jax.commands.interface import Answer, Command
+from ppo_jax.config import InputError, nearest
+from ppo_jax.options import POLICY_MODES, validate_options
+from ppo_jax.settings import Layer
+from ppo_jax.wording import summary_lines
+
+
+def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+    del words
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
+    group = parser.add_argument_group("evaluation")
+    parser.add_value(group, "--episodes", "whole episodes of each seed [default: 128]", "N")
+    modes = f"{' | '.join(POLICY_MODES)} [default: {POLICY_MODES[0]}]"
+    parser.add_value(group, "--policy-mode", modes, "NAME")
+    parser.add_value(group, "--seed", "of the random numbers [default: as after training]", "N")
+    parser.add_value(group, "--video", "draw one episode into FILE.gif or FILE.mp4", "FILE")
+
+
+def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
+    if "run" not in given:
+        raise InputError("eval needs a run's folder, for example: ppo-jax eval runs/my-run.")
+    run_folder = Path(given["run"])
+    if not (run_folder / "config.json").is_file():
+        beside = [path.parent.as_posix() for path in run_folder.parent.glob("*/config.json")]
+        raise InputError(
+            f"{given['run']!r} is no run's folder (there is no config.json in it)."
+            + nearest(run_folder.as_posix(), beside)
+        )
+    texts = {name: given[name] for name in ("policy_mode", "seed") if name in given}
+    if "episodes" in given:
+        texts["eval_episodes"] = given["episodes"]
+    options = settings.resolve([Layer("flag", texts, {})]).options
+    validate_options(options)
+    video = given.get("video")
+    if video is not None and not video.lower().endswith((".gif", ".mp4")):
+        raise InputError(f"video={video!r} must end in .gif or .mp4.")
+    from ppo_jax import evaluating
+
+    summary = evaluating.evaluate(
+        run_folder,
+        episodes=options.eval_episodes,
+        policy_mode=options.policy_mode,
+        seed=options.seed if "seed" in given else None,
+        video=video,
+    )
+    return Answer(summary, summary_lines(summary))
+
+
+COMMAND = Command("eval", "RUN", "evaluate a trained run", _run, _add_flags)
