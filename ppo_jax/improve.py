@@ -6,8 +6,9 @@ E epochs over the batch, each in its own order, cut into M minibatches; one Adam
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +19,16 @@ from jax.flatten_util import ravel_pytree
 from ppo_jax.advantages import mean_and_variance, standardise
 from ppo_jax.config import Config, Hyper
 from ppo_jax.permutations import permutation
-from ppo_jax.surrogates import adapted_factor
+from ppo_jax.surrogates import MAX_LOG_RATIO, adapted_factor, ess_fraction, upper_epsilon
 from ppo_jax.types import Batch, Metrics, PyTree
 
 Loss = Callable[[PyTree, Batch], tuple[Array, Metrics]]
 Probe = Callable[[PyTree, Batch], Metrics]
 
-# Diagnostics of a minibatch that are the largest of its rows; all others are means over them.
-MAXIMA = ("ratio_max", "log_ratio_abs_max")
+# Of a minibatch's diagnostics this one holds a number for each row; all others are means over them.
+# It leaves the loops as it is: made into what is logged inside them, it would cost several small
+# kernels a minibatch.
+PER_ROW = "log_ratio"
 
 # Measured once an epoch, at its start, where `measure_gradient_cosine` asks for it.
 PROBED = ("gradient_cosine", "kl_old_new_probe", "ess_fraction_probe")
@@ -33,7 +36,11 @@ PROBED = ("gradient_cosine", "kl_old_new_probe", "ess_fraction_probe")
 PIECE_ROWS = 2048  # 64-wide activations of so many rows stay in a core's cache
 
 
-Moments = tuple[Array, Array]  # mean and variance of a minibatch's advantages, scalars
+class Rows(NamedTuple):
+    """What an epoch knows of its minibatches [M, N / M] before it learns from the first."""
+
+    index: Array  # into the batch
+    advantage: Array  # as the loss shall see it
 
 
 class Learner(NamedTuple):
@@ -42,7 +49,6 @@ class Learner(NamedTuple):
     params: Array  # [P]
     opt_state: PyTree
     active: Array  # [], bool; False once KL[old||new] has reached `kl_stop`
-    rate: Array  # [], factor on the learning rate
 
 
 def init_optimiser(params: PyTree) -> PyTree:
@@ -128,12 +134,14 @@ def by_minibatches(
     With `axis_name`, `batch` holds this device's rows, and gradients are averaged over devices.
 
     Args:
-        rate: factor on the learning rate that an adaptive one starts from.
+        rate: factor on the learning rate that an adaptive one starts from; it moves after each
+            epoch, by that epoch's mean KL[old||new].
         probe: measured at the start of each epoch on its first minibatch, and learnt nothing from.
 
     Returns:
         params, optimiser state, `rate` as it is at the end, and the [E, M] diagnostics of all
-        minibatches with `grad_norm` and `active` (1 where it was learnt from).
+        minibatches with `grad_norm` and `active` (1 where it was learnt from); those of PER_ROW
+        have a further axis of rows.
     """
     flat, unravel = ravel_pytree(params)
     packed, unpack = pack(batch)
@@ -144,27 +152,30 @@ def by_minibatches(
     def minibatch_of(rows: Array) -> Batch:
         return unpack(jax.tree.map(lambda leaf: leaf[rows], packed))
 
-    def piece_gradient(params: Array, rows: Array, moments: Moments) -> tuple[Array, Metrics]:
-        minibatch = minibatch_of(rows)
-        if config.normalize_advantages == "minibatch":
-            minibatch = minibatch._replace(advantage=standardise(minibatch.advantage, *moments))
+    def piece_gradient(params: Array, piece: Rows) -> tuple[Array, Metrics]:
+        minibatch = minibatch_of(piece.index)._replace(advantage=piece.advantage)
         return jax.grad(lambda p: loss(unravel(p), minibatch), has_aux=True)(params)
 
-    def gradient_of(params: Array, rows: Array) -> tuple[Array, Metrics]:
-        moments = mean_and_variance(batch.advantage[rows], axis_name)
-        pieces = rows.reshape(-1, piece)
-        if pieces.shape[0] == 1:
-            gradient, diagnostics = piece_gradient(params, rows, moments)
+    def gradient_of(params: Array, rows: Rows) -> tuple[Array, Metrics]:
+        pieces = jax.tree.map(lambda leaf: leaf.reshape(-1, piece), rows)
+        if pieces.index.shape[0] == 1:
+            gradient, diagnostics = piece_gradient(params, rows)
         else:
-            gradient, diagnostics = mean_over_pieces(
-                lambda piece_rows: piece_gradient(params, piece_rows, moments), pieces
-            )
+            gradient, diagnostics = mean_over_pieces(partial(piece_gradient, params), pieces)
         return all_mean(gradient, diagnostics, axis_name)
 
-    def learn(learner: Learner, rows: Array) -> tuple[Learner, Array]:
+    def advantages_of(index: Array) -> Array:
+        advantage = batch.advantage[index]
+        if config.normalize_advantages != "minibatch":
+            return advantage
+        return jax.vmap(lambda a: standardise(a, *mean_and_variance(a, axis_name)))(advantage)
+
+    def learn(
+        rate: Array, learner: Learner, rows: Rows
+    ) -> tuple[Learner, tuple[Array, Array | None]]:
         gradient, diagnostics = gradient_of(learner.params, rows)
-        kl = diagnostics.get("kl_old_new", jnp.full((), jnp.nan))  # NaN: nothing to adapt to
-        rate = 1.0 / adapted_factor(1.0 / learner.rate, kl, hyper.kl_lr_target, 1.5, 2.0)
+        per_row = diagnostics.pop(PER_ROW, None)
+        kl = diagnostics.get("kl_old_new", jnp.full((), jnp.nan))  # NaN: no bound to reach
         stepped = adam_step(hyper, learner.params, learner.opt_state, gradient, rate)
         # A NaN has reached no bound, nor has anything reached an infinite one: it shall show.
         reached = (kl >= hyper.kl_stop) & jnp.isfinite(hyper.kl_stop)
@@ -176,20 +187,28 @@ def by_minibatches(
         )
         diagnostics = {**diagnostics, "grad_norm": stepped[2], "active": active * 1.0}
         names[:] = diagnostics
-        return Learner(kept_params, kept_state, active, rate), jnp.stack(list(diagnostics.values()))
+        row = jnp.stack(list(diagnostics.values()))
+        return Learner(kept_params, kept_state, active), (row, per_row)
 
-    def epoch(learner: Learner, key: Array) -> tuple[Learner, tuple[Array, Metrics]]:
-        rows = minibatch_rows(config, key, num_rows, num_envs)
-        found = {} if probe is None else probe(unravel(learner.params), minibatch_of(rows[0]))
-        learner, table = jax.lax.scan(learn, learner, rows)
-        return learner, (table, found)
+    def epoch(carry: tuple[Learner, Array], key: Array) -> tuple[tuple[Learner, Array], tuple]:
+        learner, rate = carry
+        index = minibatch_rows(config, key, num_rows, num_envs)
+        found = {} if probe is None else probe(unravel(learner.params), minibatch_of(index[0]))
+        rows = Rows(index, advantages_of(index))
+        learner, (table, per_row) = jax.lax.scan(partial(learn, rate), learner, rows)
+        if "kl_old_new" in names:
+            kl = jnp.mean(table[:, names.index("kl_old_new")])
+            rate = 1.0 / adapted_factor(1.0 / rate, kl, hyper.kl_lr_target, 1.5, 2.0)
+        return (learner, rate), (table, per_row, found)
 
-    learner = Learner(flat, opt_state, jnp.ones((), bool), jnp.asarray(rate, flat.dtype))
+    start = Learner(flat, opt_state, jnp.ones((), bool)), jnp.asarray(rate, flat.dtype)
     keys = jax.random.split(key, config.num_epochs)
-    learner, (table, found) = jax.lax.scan(epoch, learner, keys)  # [E, M, diagnostics], [E]
+    (learner, rate), (table, per_row, found) = jax.lax.scan(epoch, start, keys)
     diagnostics = dict(zip(names, jnp.moveaxis(table, -1, 0), strict=True))
     diagnostics |= {name: value[:, None] for name, value in found.items()}
-    return unravel(learner.params), learner.opt_state, learner.rate, diagnostics
+    if per_row is not None:
+        diagnostics[PER_ROW] = per_row
+    return unravel(learner.params), learner.opt_state, rate, diagnostics
 
 
 def piece_size(minibatch_size: int) -> int:
@@ -205,56 +224,47 @@ def piece_size(minibatch_size: int) -> int:
 
 
 def mean_over_pieces(
-    gradient_of: Callable[[Array], tuple[Array, Metrics]], pieces: Array
+    gradient_of: Callable[[Rows], tuple[Array, Metrics]], pieces: Rows
 ) -> tuple[Array, Metrics]:
     """Gradient and diagnostics of a minibatch from its equally large pieces [pieces, rows]."""
-    shapes = jax.eval_shape(gradient_of, pieces[0])
+    shapes = jax.eval_shape(gradient_of, jax.tree.map(lambda leaf: leaf[0], pieces))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    zeros[1].pop(PER_ROW, None)
 
-    def add(total: tuple[Array, Metrics], rows: Array) -> tuple[tuple[Array, Metrics], None]:
+    def add(total: tuple[Array, Metrics], rows: Rows) -> tuple[tuple[Array, Metrics], Any]:
         gradient, diagnostics = gradient_of(rows)
-        sums = {
-            name: jnp.maximum(total[1][name], value) if name in MAXIMA else total[1][name] + value
-            for name, value in diagnostics.items()
-        }
-        return (total[0] + gradient, sums), None
+        per_row = diagnostics.pop(PER_ROW, None)
+        return jax.tree.map(jnp.add, total, (gradient, diagnostics)), per_row
 
-    (gradient, sums), _ = jax.lax.scan(add, zeros, pieces)
-    share = 1.0 / pieces.shape[0]
-    means = {name: value if name in MAXIMA else value * share for name, value in sums.items()}
-    return gradient * share, means
+    sums, per_row = jax.lax.scan(add, zeros, pieces)
+    gradient, means = jax.tree.map(lambda leaf: leaf / pieces.index.shape[0], sums)
+    return gradient, means if per_row is None else {**means, PER_ROW: per_row.reshape(-1)}
 
 
 def all_mean(gradient: Array, diagnostics: Metrics, axis_name: str | None) -> tuple[Array, Metrics]:
     """Gradient and diagnostics of the whole minibatch from those of each device's rows."""
     if axis_name is None:
         return gradient, diagnostics
-    means = {name: value for name, value in diagnostics.items() if name not in MAXIMA}
-    maxima = {name: value for name, value in diagnostics.items() if name in MAXIMA}
+    means = {name: value for name, value in diagnostics.items() if name != PER_ROW}
     gradient, means = jax.lax.pmean((gradient, means), axis_name)
-    return gradient, {**means, **jax.lax.pmax(maxima, axis_name)}
+    return gradient, {**diagnostics, **means}
 
 
-def summarise(diagnostics: Metrics) -> Metrics:
+def summarise(hyper: Hyper, diagnostics: Metrics, axis_name: str | None = None) -> Metrics:
     """One number each of the [E, M] diagnostics of an iteration's minibatches.
 
-    Means run over the minibatches that were learnt from; `log_ratio_abs_first` is that of the very
-    first one, which is evaluated at theta_old, where every log-ratio is 0 up to rounding.
+    Means run over the minibatches that were learnt from.
     """
     active = diagnostics["active"]
     share = active / jnp.maximum(jnp.sum(active), 1.0)
     means = {
         name: jnp.sum(jnp.where(active > 0.0, value, 0.0) * share)
         for name, value in diagnostics.items()
-        if name not in (*MAXIMA, *PROBED, "active")
+        if name not in (PER_ROW, *PROBED, "active")
     }
-    square = means.pop("ratio_square_mean")
     return {
         **means,
-        # Kish's effective sample size of the importance weights, over the number of samples.
-        "ess_fraction": jnp.square(means["ratio_mean"]) / jnp.maximum(square, 1e-30),
-        "ratio_max": jnp.max(diagnostics["ratio_max"]),
-        "log_ratio_abs_first": diagnostics["log_ratio_abs_max"][0, 0],
+        **ratio_metrics(hyper, diagnostics[PER_ROW], active, axis_name),
         "updates_fraction": jnp.mean(active),
         **{
             f"{name}_{word}": diagnostics[name][place, 0]
@@ -262,4 +272,53 @@ def summarise(diagnostics: Metrics) -> Metrics:
             if name in diagnostics
             for word, place in (("first_epoch", 0), ("last_epoch", -1))
         },
+    }
+
+
+def ratio_metrics(
+    hyper: Hyper, log_ratio: Array, active: Array, axis_name: str | None = None
+) -> Metrics:
+    """What the ratios of an iteration say, over the minibatches that were learnt from.
+
+    Args:
+        log_ratio: [E, M, rows], before each minibatch's step.
+        active: [E, M], 1 where the minibatch was learnt from.
+
+    Returns:
+        `kl_k1` and `kl_k3`, Schulman's estimates of KL[old||new] from samples of old; the ratios'
+        mean, maximum and effective sample size; the share of them beyond the clip, and that of
+        log-ratios clamped to +-MAX_LOG_RATIO; and the largest |log-ratio| of the very first
+        minibatch, which is met at theta_old: 0 up to rounding.
+    """
+    ratio = jnp.exp(log_ratio)
+    upper = upper_epsilon(hyper.clip_epsilon, hyper.clip_epsilon_high)
+    is_clipped = (ratio < 1.0 - hyper.clip_epsilon) | (ratio > 1.0 + upper)
+    is_clamped = jnp.abs(log_ratio) >= MAX_LOG_RATIO
+    share = active / jnp.maximum(jnp.sum(active) * ratio.shape[-1], 1.0)
+    means = jnp.stack(
+        [
+            jnp.sum(value * share[..., None])
+            for value in (
+                -log_ratio,
+                ratio - 1.0 - log_ratio,
+                is_clipped,
+                is_clamped,
+                ratio,
+                ratio**2,
+            )
+        ]
+    )
+    largest = jnp.stack([jnp.max(ratio), jnp.max(jnp.abs(log_ratio[0, 0]))])
+    if axis_name is not None:
+        means, largest = jax.lax.pmean(means, axis_name), jax.lax.pmax(largest, axis_name)
+    k1, k3, clip_fraction, clamped_fraction, mean, square = means
+    return {
+        "kl_k1": k1,
+        "kl_k3": k3,
+        "clip_fraction": clip_fraction,
+        "clamped_fraction": clamped_fraction,
+        "ratio_mean": mean,
+        "ess_fraction": ess_fraction(mean, square),
+        "ratio_max": largest[0],
+        "log_ratio_abs_first": largest[1],
     }

@@ -20,7 +20,7 @@ from ppo_jax import objectives, trust_region
 from ppo_jax.advantages import mean_and_variance, standardise
 from ppo_jax.config import Config, Hyper
 from ppo_jax.distributions import Family
-from ppo_jax.improve import MAXIMA, by_minibatches, piece_size, summarise
+from ppo_jax.improve import PER_ROW, by_minibatches, piece_size, summarise
 from ppo_jax.networks import Network
 from ppo_jax.types import Batch, Metrics, PyTree
 
@@ -98,15 +98,16 @@ def by_trust_region(
         axis_name,
     )
     table = {name: value[None, None] for name, value in after.items()}
-    table["log_ratio_abs_max"] = before["log_ratio_abs_max"][None, None]
     table["grad_norm"] = jnp.sqrt(jnp.sum(jnp.square(gradient)))[None, None]
     table["active"] = jnp.ones((1, 1))
-    metrics = summarise(table)
+    metrics = summarise(hyper, table, axis_name)
+    first = jnp.max(jnp.abs(before[PER_ROW]))
     return (
         params,
         opt_state,
         {
             **metrics,
+            "log_ratio_abs_first": first if axis_name is None else jax.lax.pmax(first, axis_name),
             "value_loss": jnp.mean(fitted["value_loss"]),
             "updates_fraction": fraction,
         },
@@ -116,7 +117,7 @@ def by_trust_region(
 def batch_mean(function: Callable[[Batch], PyTree], batch: Batch, axis_name: str | None) -> PyTree:
     """Mean of what `function` says of each piece of the batch, and of each device's.
 
-    Diagnostics named in MAXIMA are the largest instead.
+    What it says under the name PER_ROW is kept for every row of this device.
     """
     num_rows = batch.advantage.shape[0]
     piece = piece_size(num_rows)
@@ -125,21 +126,20 @@ def batch_mean(function: Callable[[Batch], PyTree], batch: Batch, axis_name: str
         result = function(batch)
     else:
         stacked = jax.lax.map(function, pieces)
-        result = reduce_named(stacked, partial(jnp.mean, axis=0), partial(jnp.max, axis=0))
+        result = reduce_means(stacked, partial(jnp.mean, axis=0), jnp.ravel)
     if axis_name is None:
         return result
-    pmean, pmax = (partial(op, axis_name=axis_name) for op in (jax.lax.pmean, jax.lax.pmax))
-    return reduce_named(result, pmean, pmax)
+    return reduce_means(result, partial(jax.lax.pmean, axis_name=axis_name), lambda leaf: leaf)
 
 
-def reduce_named(
-    tree: PyTree, mean: Callable[[Array], Array], largest: Callable[[Array], Array]
+def reduce_means(
+    tree: PyTree, mean: Callable[[Array], Array], keep: Callable[[Array], Array]
 ) -> PyTree:
-    """`largest` for leaves under a name of MAXIMA, `mean` for all others."""
+    """`keep` for leaves under the name PER_ROW, `mean` for all others."""
 
     def reduce(path: tuple, leaf: Array) -> Array:
-        is_maximum = any(getattr(entry, "key", None) in MAXIMA for entry in path)
-        return largest(leaf) if is_maximum else mean(leaf)
+        is_per_row = any(getattr(entry, "key", None) == PER_ROW for entry in path)
+        return keep(leaf) if is_per_row else mean(leaf)
 
     return jax.tree_util.tree_map_with_path(reduce, tree)
 

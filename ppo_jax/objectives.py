@@ -38,7 +38,11 @@ SURROGATES: dict[str, Surrogate] = {
     "pg": lambda t, h: surrogates.policy_gradient(t.log_prob, t.advantage),
     "is": lambda t, h: surrogates.importance_sampled(t.ratio, t.advantage),
     "clip": lambda t, h: surrogates.clipped(
-        t.ratio, t.advantage, h.clip_epsilon, upper_epsilon(h), h.dual_clip
+        t.ratio,
+        t.advantage,
+        h.clip_epsilon,
+        surrogates.upper_epsilon(h.clip_epsilon, h.clip_epsilon_high),
+        h.dual_clip,
     ),
     "kl": lambda t, h: surrogates.kl_penalised(t.ratio, t.advantage, t.kl_old_new, h.kl_coef),
     "kl new-old": lambda t, h: surrogates.kl_penalised(
@@ -54,12 +58,6 @@ SURROGATES: dict[str, Surrogate] = {
 
 # Those that take one constrained step of the natural gradient: on L^IS, with its own improver.
 TRUST_REGION = ("trpo", "npg")
-
-
-def upper_epsilon(hyper: Hyper) -> Array:
-    """The clip's upper half-width: `clip_epsilon_high`, or `clip_epsilon` where that is 0."""
-    high = jnp.asarray(hyper.clip_epsilon_high)
-    return jnp.where(high > 0.0, high, hyper.clip_epsilon)
 
 
 def find_surrogate(config: Config) -> Surrogate:
@@ -135,7 +133,8 @@ def minibatch_loss(
         batch: [M] samples, their advantages standardised already where that is asked for.
 
     Returns:
-        The scalar loss and its diagnostics, each a scalar.
+        The scalar loss and its diagnostics: scalars, and the log-ratios of all samples [M], from
+        which `improve.ratio_metrics` makes the rest once an iteration.
     """
     distribution, value = network.apply(params, batch.observation)
     log_prob = family.log_prob(distribution, batch.action)
@@ -157,21 +156,13 @@ def minibatch_loss(
         "entropy": entropy,
         "kl_old_new": kl_old_new,
         "kl_new_old": kl_new_old,
-        "kl_k1": -log_ratio,  # Schulman's estimators of KL[old||new] from samples of old
-        "kl_k3": ratio - 1.0 - log_ratio,
-        "clip_fraction": ((ratio < 1.0 - hyper.clip_epsilon) | (ratio > 1.0 + upper_epsilon(hyper)))
-        * 1.0,
-        "ratio_mean": ratio,
-        "ratio_square_mean": jnp.square(ratio),
     }
-    # One mean over a matrix instead of ten over vectors: on a CPU each is a kernel of its own.
-    means = jnp.mean(jax.lax.stop_gradient(jnp.stack(list(per_sample.values()))), axis=1)
-    diagnostics = {
-        **dict(zip(per_sample, means, strict=True)),
-        "ratio_max": jnp.max(ratio),
-        "log_ratio_abs_max": jnp.max(jnp.abs(log_ratio)),
-    }
-    return jnp.mean(total), diagnostics
+    # One sum over a matrix instead of five over vectors: on a CPU each is a kernel of its own. The
+    # mean is a product, as XLA fuses no division into what follows.
+    share = 1.0 / total.shape[0]
+    means = jnp.sum(jnp.stack(list(per_sample.values())), axis=1) * share
+    diagnostics = {**dict(zip(per_sample, means, strict=True)), "log_ratio": log_ratio}
+    return jnp.sum(total) * share, jax.lax.stop_gradient(diagnostics)
 
 
 def gradient_cosine(
@@ -200,12 +191,12 @@ def gradient_cosine(
         return ravel_pytree(found)[0], diagnostics
 
     (pg, _), (weighted, at) = gradient("pg"), gradient("is")
+    ratio = jnp.exp(at["log_ratio"])
     units = [g / jnp.linalg.norm(g) for g in (pg, weighted)]  # NaN where a gradient has vanished
     return {
         "gradient_cosine": jnp.dot(*units),
         "kl_old_new_probe": at["kl_old_new"],
-        "ess_fraction_probe": jnp.square(at["ratio_mean"])
-        / jnp.maximum(at["ratio_square_mean"], 1e-30),
+        "ess_fraction_probe": surrogates.ess_fraction(jnp.mean(ratio), jnp.mean(ratio**2)),
     }
 
 

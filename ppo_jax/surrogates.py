@@ -17,9 +17,18 @@ from jax import Array
 MAX_LOG_RATIO = 20.0
 
 
+def clamp(x: Array, low: Array | float, high: Array | float) -> Array:
+    """`x` within [low, high]. At the bounds, as beyond them, the gradient by x is 0.
+
+    `jnp.clip` shares the gradient out at ties, which costs several small kernels a minibatch.
+    """
+    low, high = (jnp.asarray(bound, x.dtype) for bound in (low, high))
+    return jax.lax.clamp(low, x, high)
+
+
 def log_ratio(log_prob: Array, log_prob_old: Array) -> Array:
     """log r = log pi_theta(a|s) - log pi_old(a|s), clamped to +-MAX_LOG_RATIO."""
-    return jnp.clip(log_prob - log_prob_old, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    return clamp(log_prob - log_prob_old, -MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
 def policy_gradient(log_prob: Array, advantage: Array) -> Array:
@@ -49,7 +58,7 @@ def clipped(
 ) -> Array:
     """L^CLIP = min(r A, clip(r, 1 - eps, 1 + eps) A)  (Schulman et al. 2017, eq. 7).
 
-    At the ties r = 1 +- eps the gradient is 3/4 A: min and clip each halve a tie.
+    At the ties r = 1 +- eps the gradient is that of r A.
 
     Args:
         epsilon_high: the upper half-width, where it differs from the lower one (Yu et al. 2025).
@@ -57,9 +66,11 @@ def clipped(
             that one very large ratio cannot rule a batch. inf switches it off.
     """
     high = epsilon if epsilon_high is None else epsilon_high
-    inner = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - epsilon, 1.0 + high) * advantage)
+    whole = ratio * advantage
+    bounded = clamp(ratio, 1.0 - epsilon, 1.0 + high) * advantage
+    inner = jnp.where(whole <= bounded, whole, bounded)
     floor = dual_clip * jnp.minimum(advantage, -1e-30)  # below 0, as inf * 0 is NaN
-    return -jnp.where(advantage < 0.0, jnp.maximum(inner, floor), inner)
+    return -jnp.where((advantage < 0.0) & (inner < floor), floor, inner)
 
 
 def kl_penalised(ratio: Array, advantage: Array, kl: Array, beta: Array | float) -> Array:
@@ -78,6 +89,17 @@ def adapted_factor(
     up, down = kl > band * target, kl < target / band
     moved = jnp.where(up, factor * step, jnp.where(down, factor / step, factor))
     return jnp.where(jnp.isfinite(target), jnp.clip(moved, 1e-6, 1e6), factor)
+
+
+def ess_fraction(ratio_mean: Array, ratio_square_mean: Array) -> Array:
+    """Kish's effective sample size of importance weights, over their number."""
+    return jnp.square(ratio_mean) / jnp.maximum(ratio_square_mean, 1e-30)
+
+
+def upper_epsilon(epsilon: Array | float, epsilon_high: Array | float) -> Array:
+    """The clip's upper half-width: `epsilon_high`, or `epsilon` where that is 0."""
+    high = jnp.asarray(epsilon_high)
+    return jnp.where(high > 0.0, high, epsilon)
 
 
 def dpo_drift(ratio: Array, advantage: Array, alpha: float = 2.0, beta: float = 0.6) -> Array:
@@ -119,7 +141,6 @@ def value_loss(
     Schulman et al. 2017, eq. 9, has neither the half nor the clip; both are of OpenAI's baselines.
     eps = inf switches the clip off.
     """
-    value_clipped = value_old + jnp.clip(value - value_old, -epsilon, epsilon)
-    return 0.5 * jnp.maximum(
-        jnp.square(value - value_target), jnp.square(value_clipped - value_target)
-    )
+    value_clipped = value_old + clamp(value - value_old, -epsilon, epsilon)
+    whole, bounded = jnp.square(value - value_target), jnp.square(value_clipped - value_target)
+    return 0.5 * jnp.where(whole >= bounded, whole, bounded)

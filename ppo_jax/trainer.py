@@ -38,6 +38,10 @@ from ppo_jax.types import (
     TrainState,
 )
 
+# Refused updates in a row after which a state is frozen. Chance may spoil one batch; a state that
+# three batches in a row cannot move will not recover.
+MAX_FAILURES = 3
+
 
 class Parts(NamedTuple):
     """The static pieces that a `Config` names."""
@@ -105,6 +109,7 @@ def init(config: Config, hyper: Hyper, key: Array, num_envs: int | None = None) 
         carry=carry,
         adapted=Adapted(jnp.ones(()), jnp.ones(())),
         alive=jnp.ones((), bool),
+        failures=jnp.zeros((), jnp.int32),
     )
 
 
@@ -171,9 +176,35 @@ def learn(
 ) -> tuple[TrainState, Metrics]:
     """The second half of an iteration: better parameters from the batch.
 
-    Where any number of what would be learnt is not finite, nothing of it is taken over, and the
-    state is no longer `alive`: from then on it learns nothing more.
+    Where any number of what would be learnt is not finite, nothing of the iteration is taken over,
+    and the next one draws anew. After MAX_FAILURES such iterations in a row the state is no longer
+    `alive` and stays for ever as it went into the last of them, which can so be made again.
     """
+    learnt, metrics = proposed(config, hyper, state, experience, axis_name)
+    is_sound = all_finite(must_be_finite(learnt, metrics))
+    if axis_name is not None:  # observations are each device's own
+        is_sound = jax.lax.pmin(is_sound * 1, axis_name) == 1
+    is_sound &= state.alive
+    failures = jnp.where(is_sound, 0, state.failures + state.alive)
+    alive = state.alive & (failures < MAX_FAILURES)
+    kept = jax.tree.map(
+        lambda new, old: new if new is old else jnp.where(is_sound, new, old), learnt, state
+    )
+    episodes = ("num_episodes", "episode_return_sum", "episode_length_sum")
+    metrics |= {name: jnp.where(is_sound, metrics[name], 0.0) for name in episodes}
+    metrics |= {"alive": alive * 1.0, "refused_fraction": 1.0 - is_sound}
+    iteration = state.iteration + alive
+    return kept._replace(iteration=iteration, alive=alive, failures=failures), metrics
+
+
+def proposed(
+    config: Config,
+    hyper: Hyper,
+    state: TrainState,
+    experience: Experience,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """The state that would be learnt from a batch, and its metrics."""
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
     params, opt_state, adapted, metrics = improved(
         config, now, state, experience.batch, iteration_keys(state, axis_name)[1], axis_name
@@ -187,27 +218,33 @@ def learn(
         observation_moments=observation_moments,
         return_moments=experience.return_moments,
         adapted=adapted,
+        discounted_return=experience.discounted_return,
+        carry=experience.carry,
     )
-    # A gradient whose norm overflows is clipped to nothing: finite for ever, and learning nothing.
-    alive = state.alive & all_finite(
-        (params, opt_state, observation_moments, experience.return_moments, metrics["grad_norm"])
-    )
-    state = jax.tree.map(
-        lambda new, old: new if new is old else jnp.where(alive, new, old), learnt, state
-    )
-    metrics = {
+    return learnt, {
         **metrics,
         **experience.metrics,
         "learning_rate": adapted.learning_rate * now.learning_rate,
         "kl_coef": adapted.kl_coef * now.kl_coef,
-        "alive": alive * 1.0,
     }
-    return state._replace(
-        iteration=state.iteration + 1,
-        discounted_return=experience.discounted_return,
-        carry=experience.carry,
-        alive=alive,
-    ), metrics
+
+
+def must_be_finite(learnt: TrainState, metrics: Metrics) -> PyTree:
+    """All numbers that an update may only write where they are finite.
+
+    A gradient whose norm overflows is clipped to nothing: finite for ever, and learning nothing. An
+    environment may show infinity on purpose, but an observation of NaN will never be anything else.
+    """
+    seen = learnt.carry.observation
+    is_real = jnp.issubdtype(seen.dtype, jnp.floating)
+    return (
+        learnt.params,
+        learnt.opt_state,
+        learnt.observation_moments,
+        learnt.return_moments,
+        metrics["grad_norm"],
+        jnp.where(jnp.isinf(seen), 0.0, seen) if is_real else (),
+    )
 
 
 def improved(
@@ -232,7 +269,7 @@ def improved(
     # The paper measures the KL after the last step; its last epoch has it on every sample, before.
     kl = jnp.mean(diagnostics["kl_old_new"][-1])
     kl_coef = adapted_factor(state.adapted.kl_coef, kl, now.kl_target, 2.0, 1.5)
-    return params, opt_state, Adapted(kl_coef, rate), improve.summarise(diagnostics)
+    return params, opt_state, Adapted(kl_coef, rate), improve.summarise(now, diagnostics, axis_name)
 
 
 def iteration_keys(state: TrainState, axis_name: str | None) -> tuple[Array, Array]:

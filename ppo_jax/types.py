@@ -90,7 +90,8 @@ class TrainState(NamedTuple):
     discounted_return: Array  # [B], for the scale of the rewards
     carry: EnvCarry
     adapted: Adapted
-    alive: Array  # [], bool; False once an update would have written a non-finite number
+    alive: Array  # [], bool; False once MAX_FAILURES updates in a row were refused
+    failures: Array  # [], int32; updates refused in a row, as they would have written non-finite
 
 
 # One row per iteration: name -> scalar. See docs/design.md for what each name means.

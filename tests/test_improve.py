@@ -52,10 +52,7 @@ def mean_of(row_loss: Any, kl: Any = None) -> improve.Loss:
         return jnp.mean(losses), {
             "policy_loss": jnp.mean(losses),
             "kl_old_new": zero if kl is None else kl(flat),
-            "ratio_mean": zero + 1.0,
-            "ratio_square_mean": zero + 1.0,
-            "ratio_max": jnp.max(batch.advantage),
-            "log_ratio_abs_max": jnp.max(jnp.abs(batch.value_old)),
+            "log_ratio": batch.value_old,
         }
 
     return loss
@@ -87,7 +84,7 @@ def run(
         params, opt_state, _, diagnostics = improve.by_minibatches(
             config, hyper, loss, params, opt_state, batch, config.num_envs, key
         )
-        return params, opt_state, improve.summarise(diagnostics)
+        return params, opt_state, improve.summarise(hyper, diagnostics)
 
     return jax.jit(update)(hyper, params, batch)
 
@@ -328,7 +325,7 @@ def test_after_the_kl_bound_is_reached_nothing_moves_for_each_member_of_a_vmap_a
         params, state, _, diagnostics = improve.by_minibatches(
             config, hyper, loss, start(), state, batch, 4, key
         )
-        return params, state, improve.summarise(diagnostics)
+        return params, state, improve.summarise(hyper, diagnostics)
 
     params, state, metrics = jax.jit(jax.vmap(member))(jnp.asarray(stops))
     taken = []
@@ -364,13 +361,11 @@ def test_one_minibatch_beyond_the_kl_bound_ends_all_epochs() -> None:
 
 
 @pytest.mark.usefixtures("double")
-def test_an_adaptive_learning_rate_follows_the_kl_of_every_minibatch_for_each_member_alone() -> (
-    None
-):
-    """The KL is the squared distance from the start. Above twice the target: / 1.5, below half of
-    it: x 1.5, before the step is taken; the next iteration goes on from where this one ended.
+def test_an_adaptive_learning_rate_follows_the_kl_of_every_epoch_for_each_member_alone() -> None:
+    """The KL is the squared distance from the start, its mean over an epoch above twice the
+    target: / 1.5, below half of it: x 1.5; the next iteration goes on from where this one ended.
     """
-    config, batch, key = config_of(32, num_epochs=3), make_batch(32), jax.random.key(1)
+    config, batch, key = config_of(32, num_epochs=6), make_batch(32), jax.random.key(1)
     origin = np.asarray(ravel_pytree(start())[0])
     steps = numpy_steps(config, batch, key)
     loss = mean_of(regression, kl=lambda flat: jnp.sum((flat - origin) ** 2))
@@ -386,18 +381,20 @@ def test_an_adaptive_learning_rate_follows_the_kl_of_every_minibatch_for_each_me
     params, _, rates, _ = jax.jit(jax.vmap(member))(jnp.asarray(targets))
     ends = []
     for i, target in enumerate(targets):
-        rate, turns, at = start_rate, set(), origin
+        rate, turns, at, kls = start_rate, set(), origin, []
         mu, nu = np.zeros_like(at), np.zeros_like(at)
         for count, gradient_of in enumerate(steps, start=1):
-            kl = float(np.sum((at - origin) ** 2))
-            turn = 1 / 1.5 if kl > 2.0 * target else 1.5 if kl < target / 2.0 else 1.0
-            if math.isfinite(target):
-                rate, turns = rate * turn, turns | {turn}
+            kls.append(float(np.sum((at - origin) ** 2)))
             gradient = gradient_of(at)
             gradient = gradient * min(1.0, 0.5 / np.linalg.norm(gradient))
             mu, nu = 0.9 * mu + 0.1 * gradient, 0.999 * nu + 0.001 * gradient**2
             root = np.sqrt(nu / (1.0 - 0.999**count))
             at = at - rate * 0.02 * mu / (1.0 - 0.9**count) / (root + 1e-5)
+            if count % 4 == 0:  # the epoch's last minibatch
+                kl = np.mean(kls[-4:])
+                turn = 1 / 1.5 if kl > 2.0 * target else 1.5 if kl < target / 2.0 else 1.0
+                if math.isfinite(target):
+                    rate, turns = rate * turn, turns | {turn}
         found = ravel_pytree(jax.tree.map(lambda leaf, i=i: leaf[i], params))[0]
         np.testing.assert_allclose(found, at, atol=1e-7)
         assert float(rates[i]) == pytest.approx(rate, rel=1e-12)
@@ -451,7 +448,7 @@ def test_a_probe_sees_the_first_minibatch_of_every_epoch_before_it_is_learnt_fro
     for epoch, epoch_key in enumerate(jax.random.split(key, 2)):
         first = improve.minibatch_rows(config, epoch_key, 32, 4)[0]
         assert int(found["seen"][epoch, 0]) == int(jnp.sum(first))
-    metrics = improve.summarise(found | {"seen": jnp.zeros((2, 4))})
+    metrics = improve.summarise(Hyper(), found | {"seen": jnp.zeros((2, 4))})
     assert float(metrics["gradient_cosine_first_epoch"]) == float(found["gradient_cosine"][0, 0])
     assert float(metrics["gradient_cosine_last_epoch"]) == float(found["gradient_cosine"][1, 0])
     assert "gradient_cosine" not in metrics
@@ -495,16 +492,19 @@ def test_the_gradient_by_pieces_is_that_of_the_whole_minibatch(
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_means_over_pieces_by_hand_with_the_largest_of_the_largest() -> None:
-    pieces = jnp.array([[1.0, 2.0], [3.0, 10.0], [0.0, 2.0]])
+def test_means_over_pieces_by_hand_with_every_row_kept_in_its_place() -> None:
+    pieces = improve.Rows(jnp.zeros((3, 2)), jnp.array([[1.0, 2.0], [3.0, 10.0], [0.0, 2.0]]))
 
-    def gradient_of(rows: jax.Array) -> tuple[jax.Array, dict]:
-        return 2.0 * rows, {"policy_loss": rows.sum(), "ratio_max": rows.max()}
+    def gradient_of(rows: improve.Rows) -> tuple[jax.Array, dict]:
+        return 2.0 * rows.advantage, {
+            "policy_loss": rows.advantage.sum(),
+            "log_ratio": -rows.advantage,
+        }
 
     gradient, diagnostics = improve.mean_over_pieces(gradient_of, pieces)
     np.testing.assert_allclose(gradient, [8 / 3, 28 / 3], rtol=1e-6)
     assert float(diagnostics["policy_loss"]) == pytest.approx(6.0)  # (3 + 13 + 2) / 3
-    assert float(diagnostics["ratio_max"]) == 10.0
+    np.testing.assert_array_equal(diagnostics["log_ratio"], [-1.0, -2.0, -3.0, -10.0, 0.0, -2.0])
 
 
 def test_pieces_divide_a_minibatch_and_small_ones_stay_whole(
@@ -538,7 +538,7 @@ def test_the_rows_of_two_devices_make_one_minibatch() -> None:
             jax.random.key(1),
             "devices",
         )
-        return params, improve.summarise(diagnostics)
+        return params, improve.summarise(hyper, diagnostics, "devices")
 
     params, both = jax.jit(jax.vmap(device, axis_name="devices"))(halves)
     for i in range(2):
@@ -552,27 +552,46 @@ def test_the_rows_of_two_devices_make_one_minibatch() -> None:
 
 
 def test_metrics_by_hand() -> None:
-    """E = 1, M = 4, of which the first two were learnt from."""
+    """E = 1, M = 4 of 2 rows each, of which the first two were learnt from; eps = 0.4 and 0.6."""
+    ratio = np.array([[[0.5, 1.0], [1.5, 2.0], [0.1, 1.0], [1.0, 5.0]]])
+    active = jnp.array([[1.0, 1.0, 0.0, 0.0]])
     found = improve.summarise(
+        Hyper(clip_epsilon=0.4, clip_epsilon_high=0.6),
         {
-            "active": jnp.array([[1.0, 1.0, 0.0, 0.0]]),
+            "active": active,
             "policy_loss": jnp.array([[1.0, 3.0, jnp.nan, 100.0]]),
-            "ratio_mean": jnp.array([[1.0, 2.0, 50.0, 50.0]]),
-            "ratio_square_mean": jnp.array([[2.0, 4.0, 50.0, 50.0]]),
-            "ratio_max": jnp.array([[1.0, 7.0, 9.0, 5.0]]),
-            "log_ratio_abs_max": jnp.array([[0.25, 7.0, 9.0, 5.0]]),
-        }
+            "log_ratio": jnp.log(ratio),
+        },
     )
+    logs = math.log(0.5) + math.log(1.5) + math.log(2.0)
     assert {name: float(x) for name, x in found.items()} == pytest.approx(
         {
             "policy_loss": 2.0,
-            "ratio_mean": 1.5,
-            "ess_fraction": 0.75,  # 1.5^2 / 3
-            "ratio_max": 9.0,
-            "log_ratio_abs_first": 0.25,
+            "kl_k1": -logs / 4.0,
+            "kl_k3": 0.25 - logs / 4.0,  # mean of r - 1 is 1 / 4
+            "clip_fraction": 0.5,  # 0.5 and 2.0
+            "clamped_fraction": 0.0,
+            "ratio_mean": 1.25,
+            "ess_fraction": 1.25**2 / 1.875,  # squares 0.25, 1, 2.25, 4
+            "ratio_max": 5.0,
+            "log_ratio_abs_first": math.log(2.0),
             "updates_fraction": 0.5,
-        }
+        },
+        abs=1e-6,
     )
+
+
+def test_the_estimates_of_the_kl_are_unbiased_and_k3_is_never_negative() -> None:
+    """KL[old||new] of N(0, 1) and N(0.3, 0.9^2), by 40,000 samples of old: 4 standard errors."""
+    x = np.random.default_rng(0).normal(size=(1, 4, 10_000))
+    log_ratio = 0.5 * x**2 - 0.5 * ((x - 0.3) / 0.9) ** 2 - math.log(0.9)
+    found = improve.ratio_metrics(Hyper(), jnp.asarray(log_ratio), jnp.ones((1, 4)))
+    kl = math.log(0.9) + (1.0 + 0.09) / (2.0 * 0.9**2) - 0.5
+    k1, k3 = -log_ratio, np.expm1(log_ratio) - log_ratio
+    assert k3.min() >= 0.0
+    for name, samples in (("kl_k1", k1), ("kl_k3", k3)):
+        assert abs(float(found[name]) - kl) < 4.0 * samples.std() / 200.0, name
+    assert k3.std() < k1.std()
 
 
 def test_the_reported_gradient_norm_is_the_one_before_clipping() -> None:

@@ -293,14 +293,15 @@ def test_a_non_finite_member_is_frozen_for_good_and_its_neighbours_are_untouched
     for amount in (np.nan, np.inf):
         healthy, state, alive = run(amount)
         assert state.alive.tolist() == [True, False, True]
-        assert alive.tolist() == [[1.0] * 12, [0.0] * 12, [1.0] * 12]
+        three = [1.0, 1.0] + [0.0] * 10  # frozen by the third refused update in a row
+        assert alive.tolist() == [[1.0] * 12, three, [1.0] * 12]
         for k in (0, 2):
             assert_same_bits(member(state, k), member(expected, k))
         kept = ("params", "opt_state", "observation_moments", "return_moments")
         for name in kept:  # the last finite ones
             assert_same_bits(member(getattr(state, name), 1), member(getattr(healthy, name), 1))
-        # The poisoned episode ended long ago, and the member stays frozen.
-        assert np.isfinite(state.carry.state[1].amount).all()
+        # A refused iteration is none: the poisoned episode stands where it stood.
+        np.testing.assert_array_equal(state.carry.state[1].amount[1], [amount, 0.0, 0.0, 0.0])
 
 
 # Evaluation ---------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from ppo_jax.objectives import (
     find_surrogate,
     gradient_cosine,
     minibatch_loss,
-    upper_epsilon,
 )
 from ppo_jax.surrogates import clip_drift
 from ppo_jax.types import Batch
@@ -194,8 +193,8 @@ def surrogate_of(
     return ratio * a - max(0.0, x - scale * math.tanh(x / scale))
 
 
-def loop(name: str, new: dict, old: dict, batch: Batch) -> dict[str, float]:
-    words = ("policy", "value", "entropy", "kl", "kl_new_old", "ratio", "clipped", "log_ratio")
+def loop(name: str, new: dict, old: dict, batch: Batch) -> dict[str, Any]:
+    words = ("policy", "value", "entropy", "kl", "kl_new_old", "log_ratio")
     rows: dict[str, list[float]] = {key: [] for key in words}
     for i in range(len(batch.advantage)):
         s, action = np.asarray(batch.observation[i]), int(batch.action[i])
@@ -212,8 +211,6 @@ def loop(name: str, new: dict, old: dict, batch: Batch) -> dict[str, float]:
         rows["entropy"].append(-sum(math.exp(n) * n for n in log_new))
         rows["kl"].append(kl)
         rows["kl_new_old"].append(kl_new_old)
-        rows["ratio"].append(ratio)
-        rows["clipped"].append(float(ratio < 1 - 0.2 or ratio > 1 + 0.3))
         rows["log_ratio"].append(log_ratio)
     mean = {key: float(np.mean(x)) for key, x in rows.items()}
     return {
@@ -223,13 +220,7 @@ def loop(name: str, new: dict, old: dict, batch: Batch) -> dict[str, float]:
         "entropy": mean["entropy"],
         "kl_old_new": mean["kl"],
         "kl_new_old": mean["kl_new_old"],
-        "kl_k1": -mean["log_ratio"],
-        "kl_k3": mean["ratio"] - 1 - mean["log_ratio"],
-        "clip_fraction": mean["clipped"],
-        "ratio_mean": mean["ratio"],
-        "ratio_square_mean": float(np.mean(np.square(rows["ratio"]))),
-        "ratio_max": max(rows["ratio"]),
-        "log_ratio_abs_max": max(map(abs, rows["log_ratio"])),
+        "log_ratio": rows["log_ratio"],
     }
 
 
@@ -243,12 +234,12 @@ def test_loss_and_diagnostics_are_those_of_a_loop_over_samples(name: str) -> Non
         lambda params, batch: minibatch_loss(params, batch, HYPER, config, network, family)
     )(params, batch)
     expected = loop(name, new, old, batch)
-    assert 0.1 < expected["clip_fraction"] < 0.9
-    found = {"total": float(total), **{key: float(x) for key, x in diagnostics.items()}}
+    ratio = np.exp(expected["log_ratio"])
+    assert 0.1 < np.mean((ratio < 0.8) | (ratio > 1.3)) < 0.9  # both sides of the clip are met
+    found = {"total": total, **diagnostics}
     assert found.keys() == expected.keys()
-    assert expected["kl_k1"] != expected["kl_k3"]
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, abs=1e-10), key
+        np.testing.assert_allclose(found[key], value, atol=1e-10, err_msg=key)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -313,30 +304,6 @@ def test_in_single_precision_on_a_real_environment_the_identity_holds_too() -> N
         assert gradients[0].dtype == jnp.float32
         for gradient in gradients[1:]:
             np.testing.assert_allclose(gradient, gradients[0], atol=1e-5)
-
-
-def test_the_upper_half_width_is_the_lower_one_unless_it_is_given() -> None:
-    assert float(upper_epsilon(Hyper(clip_epsilon=0.1))) == 0.1
-    assert float(upper_epsilon(Hyper(clip_epsilon=0.1, clip_epsilon_high=0.28))) == 0.28
-
-
-def test_the_estimates_of_the_kl_are_unbiased_and_k3_is_never_negative() -> None:
-    """Both estimate KL[old || new] from samples of old: on 40,000 within 4 standard errors."""
-    new, old, batch = loop_batch(40_000)
-    network, family = linear_network()
-    params = jax.tree.map(jnp.asarray, new)
-    loss = jit(lambda p, b: minibatch_loss(p, b, HYPER, Config(), network, family))
-    _, found = loss(params, batch)
-    logits = [np.asarray(batch.observation) @ p["policy"] for p in (new, old)]
-    log_new, log_old = (x - np.log(np.exp(x).sum(1, keepdims=True)) for x in logits)
-    rows = np.arange(40_000), np.asarray(batch.action)
-    log_ratio = log_new[rows] - log_old[rows]
-    k1, k3 = -log_ratio, np.expm1(log_ratio) - log_ratio
-    assert k3.min() >= 0.0
-    for name, samples in (("kl_k1", k1), ("kl_k3", k3)):
-        error = samples.std() / 200.0
-        assert abs(float(found[name]) - float(found["kl_old_new"])) < 4.0 * error, name
-    assert k3.std() < k1.std()
 
 
 # The cosine between L^PG and L^IS -----------------------------------------------------------------
@@ -492,15 +459,15 @@ def test_an_adaptive_beta_follows_the_rule_in_a_run_for_each_member_alone() -> N
 
 
 def test_an_adaptive_learning_rate_moves_in_a_run_for_each_member_alone() -> None:
-    """With a target out of reach every minibatch raises it, and the next iteration goes on so."""
+    """With a target out of reach every epoch raises it, and the next iteration goes on so."""
     targets = np.array([np.inf, 1e-9, 1e3], np.float32)
     config = Config(**{**SMALL, "total_env_steps": 64 * 2})
-    state, rows = train(config, Hyper(learning_rate=1e-4, kl_lr_target=targets))
-    assert np.all(rows["learning_rate"][0] == np.float32(1e-4))
-    assert np.all(rows["learning_rate"][1] < 0.5e-4)
-    raised = 1e-4 * 1.5 ** np.array([8.0, 16.0])  # 8 minibatches an iteration, none beyond
+    state, rows = train(config, Hyper(learning_rate=1e-3, kl_lr_target=targets))
+    assert np.all(rows["learning_rate"][0] == np.float32(1e-3))
+    assert np.all(rows["learning_rate"][1] < 0.5e-3)
+    raised = 1e-3 * 1.5 ** np.array([4.0, 8.0])  # 4 epochs an iteration, none beyond
     np.testing.assert_allclose(rows["learning_rate"][2], raised, rtol=1e-4)
-    rates = rows["learning_rate"][:, -1] / 1e-4
+    rates = rows["learning_rate"][:, -1] / 1e-3
     np.testing.assert_allclose(state.adapted.learning_rate, rates, rtol=1e-5)
     distance = [
         np.abs(ravel_pytree(jax.tree.map(lambda leaf, i=i: leaf[i], state.params))[0]).sum()

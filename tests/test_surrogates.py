@@ -64,12 +64,15 @@ def value_formula(v: float, old: float, target: float, eps: float) -> float:
 # Every docstring equation as a loop body over Python floats: name -> (arguments, formula).
 X, Y, Z = np.random.default_rng(0).normal(size=(3, 65))
 EQUATIONS = {
+    "clamp": ((R, 0.7, 1.2), clip),
     "log_ratio": ((30 * X, 0 * Y), lambda new, old: clip(new - old, -20.0, 20.0)),
     "policy_gradient": ((X, A), lambda log_prob, a: -(log_prob * a)),
     "importance_sampled": ((R, A), lambda r, a: -(r * a)),
     "clipped": ((R, A, 0.2, 0.3, 1.8), clipped_formula),
     "kl_penalised": ((R, A, X**2, 0.7), lambda r, a, kl, beta: -(r * a - beta * kl)),
     "adapted_factor": ((X**2, Y**2, Z**2, 2.0, 1.5), adapted),
+    "ess_fraction": ((R, R**2 + Y**2), lambda mean, square: mean**2 / square),
+    "upper_epsilon": ((R, A), lambda low, high: high if high > 0.0 else low),
     "dpo_drift": ((R, A), dpo),
     "spo_drift": ((R, A, 0.2), lambda r, a, e: abs(a) * (r - 1.0) ** 2 / (2.0 * e)),
     "clip_drift": ((R, A, 0.2), lambda r, a, e: relu((r - clip(r, 1 - e, 1 + e)) * a)),
@@ -99,11 +102,11 @@ def test_the_equation_of_the_docstring_is_what_is_computed(name: str) -> None:
 
 def test_numbers_computed_by_hand() -> None:
     # r = 1.5, A = 2, eps = 0.2: min(3, 1.2 * 2 = 2.4) = 2.4; A = -2: min(-3, -2.4) = -3.
-    assert float(surrogates.clipped(1.5, 2.0, 0.2)) == pytest.approx(-2.4, abs=1e-12)
-    assert float(surrogates.clipped(1.5, -2.0, 0.2)) == pytest.approx(3.0, abs=1e-12)
+    assert float(surrogates.clipped(jnp.float64(1.5), 2.0, 0.2)) == pytest.approx(-2.4, abs=1e-12)
+    assert float(surrogates.clipped(jnp.float64(1.5), -2.0, 0.2)) == pytest.approx(3.0, abs=1e-12)
     # r = 0.5, A = 2: min(1, 0.8 * 2 = 1.6) = 1; A = -2: min(-1, -1.6) = -1.6.
-    assert float(surrogates.clipped(0.5, 2.0, 0.2)) == pytest.approx(-1.0, abs=1e-12)
-    assert float(surrogates.clipped(0.5, -2.0, 0.2)) == pytest.approx(1.6, abs=1e-12)
+    assert float(surrogates.clipped(jnp.float64(0.5), 2.0, 0.2)) == pytest.approx(-1.0, abs=1e-12)
+    assert float(surrogates.clipped(jnp.float64(0.5), -2.0, 0.2)) == pytest.approx(1.6, abs=1e-12)
     # log pi = -1.5, A = 2: L^PG = -3, to be minimised: 3.
     assert float(surrogates.policy_gradient(jnp.float64(-1.5), 2.0)) == 3.0
     # r = 1.5, A = 2, beta = 4, KL = 0.25: 3 - 1 = 2.
@@ -133,9 +136,10 @@ def test_the_clips_gradient_is_zero_exactly_where_the_cap_binds(eps: float) -> N
 
 @pytest.mark.parametrize("ratio", [0.75, 1.25])
 @pytest.mark.parametrize("advantage", [-2.0, 2.0])
-def test_at_a_tie_three_quarters_of_the_gradient_pass(ratio: float, advantage: float) -> None:
-    """eps = 1/4 makes 1 +- eps exact. Half the gradient each way at min, half again at clip."""
-    assert float(jax.grad(surrogates.clipped)(ratio, advantage, 0.25)) == -0.75 * advantage
+def test_at_a_tie_the_whole_gradient_passes(ratio: float, advantage: float) -> None:
+    """eps = 1/4 makes 1 +- eps exact."""
+    gradient = jax.grad(surrogates.clipped)(jnp.asarray(ratio), advantage, 0.25)
+    assert float(gradient) == -advantage
 
 
 @pytest.mark.parametrize("eps", EPSILONS)

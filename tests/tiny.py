@@ -89,10 +89,27 @@ BATCH, STEPS = 32, 224
 @contextmanager
 def programs_are_kept() -> Iterator[None]:
     """Runs with equal settings share their compiled programs, which saves the tests minutes."""
+    make_chunk = parallel.make_chunk
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("make_chunk", "make_evaluation"):
+        for name in ("make_init", "make_evaluation"):
             patch.setattr(parallel, name, lru_cache(getattr(parallel, name)))
+        patch.setattr(parallel, "make_chunk", lru_cache(lambda *given: Kept(make_chunk(*given))))
         yield
+
+
+class Kept:
+    """A program that is traced and compiled for its first arguments only."""
+
+    def __init__(self, jitted: Any) -> None:
+        self._jitted, self._lowered, self._compiled = jitted, None, None
+
+    def lower(self, *given: Any) -> Kept:
+        self._lowered = self._lowered or self._jitted.lower(*given)
+        return self
+
+    def compile(self) -> Any:
+        self._compiled = self._compiled or self._lowered.compile()
+        return self._compiled
 
 
 def tiny_run(folder: Path, config: Config = CONFIG, hyper: Hyper = HYPER, **options: Any) -> Any:
