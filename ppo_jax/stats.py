@@ -57,9 +57,7 @@ def bootstrap_interval(
         statistic(x[generator.integers(0, x.size, (min(rows, resamples - done), x.size))], axis=-1)
         for done in range(0, resamples, rows)
     ]
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(np.concatenate(resampled), [tail, 1.0 - tail])
-    return float(low), float(high)
+    return _percentiles(np.concatenate(resampled), confidence)
 
 
 def probability_of_improvement(x: Any, y: Any) -> float:
@@ -76,6 +74,87 @@ def probability_of_improvement(x: Any, y: Any) -> float:
     below = np.searchsorted(ordered, x, side="left")
     not_above = np.searchsorted(ordered, x, side="right")
     return float(np.mean(below + not_above) / (2 * ordered.size))
+
+
+def optimality_gap(x: Any, target: float = 1.0, axis: int = -1) -> Any:
+    """How far the scores stay below `target` on average, where more than `target` counts as it.
+
+    gap = mean(max(target - x, 0))  (Agarwal et al. 2021, section 4.3), 0 where all have reached it.
+    """
+    return np.mean(np.maximum(target - np.asarray(x, np.float64), 0.0), axis=axis)
+
+
+def performance_profile(scores: Any, thresholds: Any) -> np.ndarray:
+    """Share of the scores above each threshold, [K] (Agarwal et al. 2021, section 4.2).
+
+    Args:
+        scores: finite scores of all runs on all tasks, of any shape. thresholds: [K].
+    """
+    ordered = np.sort(np.asarray(scores, np.float64).ravel())
+    if ordered.size == 0:
+        raise ValueError("a performance profile needs at least one score.")
+    return 1.0 - np.searchsorted(ordered, np.asarray(thresholds), side="right") / ordered.size
+
+
+def stratified_resamples(
+    groups: Sequence[Any], resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Scores drawn anew with replacement, [R, N]: seeds change places within their task only.
+
+    Args:
+        groups: one array of scores for each task, [S_t] each; N is the sum of the S_t.
+    """
+    drawn = []
+    for group in groups:
+        x = np.asarray(group, np.float64)
+        if x.size == 0:
+            raise ValueError("a task without any score cannot be resampled.")
+        drawn.append(x[generator.integers(0, x.size, (resamples, x.size))])
+    return np.concatenate(drawn, axis=1)
+
+
+def stratified_interval(
+    groups: Sequence[Any],
+    statistic: Callable[..., Any] = iqm,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    *,
+    generator: np.random.Generator,
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of a statistic over all tasks, the task being the stratum.
+
+    None where some task has fewer than two seeds. Arguments as in `stratified_resamples` and
+    `bootstrap_interval`; with one task it is the latter.
+    """
+    if not groups or min(np.size(group) for group in groups) < 2:
+        return None
+    drawn = statistic(stratified_resamples(groups, resamples, generator), axis=-1)
+    return _percentiles(drawn, confidence)
+
+
+def difference_interval(
+    groups: Sequence[Any],
+    others: Sequence[Any],
+    statistic: Callable[..., Any] = iqm,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    *,
+    generator: np.random.Generator,
+) -> tuple[float, float] | None:
+    """Interval of statistic(groups) - statistic(others), both resampled task by task."""
+    sides = (groups, others)
+    if any(not side or min(np.size(group) for group in side) < 2 for side in sides):
+        return None
+    first, second = (
+        statistic(stratified_resamples(side, resamples, generator), axis=-1) for side in sides
+    )
+    return _percentiles(first - second, confidence)
+
+
+def _percentiles(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(drawn, [tail, 1.0 - tail])
+    return float(low), float(high)
 
 
 def summarise(

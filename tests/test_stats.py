@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ppo_jax.stats import bootstrap_interval, iqm, probability_of_improvement, summarise
+from ppo_jax.stats import (
+    bootstrap_interval,
+    difference_interval,
+    iqm,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+    stratified_interval,
+    stratified_resamples,
+    summarise,
+)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -132,3 +142,75 @@ def test_summary_of_one_seed_has_no_interval_and_of_none_no_score():
         "ci95": None,
         "num_failed": 2,
     }
+
+
+def test_optimality_gap_by_hand():
+    # 1 - 0.4, nothing for what is above 1, 1 + 0.5 for a score below the random policy's.
+    assert optimality_gap([0.4, 1.7, -0.5]) == pytest.approx((0.6 + 0.0 + 1.5) / 3)
+    assert optimality_gap([2.0, 4.0], target=3.0) == 0.5
+
+
+def test_performance_profile_by_hand():
+    found = performance_profile([[0.0, 0.5], [0.5, 1.0]], [-1.0, 0.0, 0.5, 0.7, 1.0])
+    np.testing.assert_allclose(found, [1.0, 0.75, 0.25, 0.25, 0.0])
+
+
+def test_performance_profile_is_one_minus_scipys_empirical_distribution():
+    x, thresholds = rng(1).normal(size=(10, 4)), np.linspace(-2, 2, 9)
+    expected = 1.0 - scipy.stats.ecdf(x.ravel()).cdf.evaluate(thresholds)
+    np.testing.assert_allclose(performance_profile(x, thresholds), expected, atol=1e-12)
+
+
+def test_aggregates_equal_those_of_rliable():
+    metrics = pytest.importorskip("rliable.metrics")
+    x, y = rng(1).normal(0.6, 0.5, (10, 5)), rng(2).normal(0.4, 0.5, (12, 5))  # seeds x tasks
+    np.testing.assert_allclose(iqm(x.ravel()), metrics.aggregate_iqm(x))
+    np.testing.assert_allclose(optimality_gap(x.ravel()), metrics.aggregate_optimality_gap(x))
+    ours = np.mean([probability_of_improvement(x[:, t], y[:, t]) for t in range(5)])
+    np.testing.assert_allclose(ours, metrics.probability_of_improvement(x, y))
+
+
+def test_stratified_resamples_keep_every_task_and_its_number_of_seeds():
+    drawn = stratified_resamples([[1.0, 2.0, 3.0], [10.0, 20.0]], 500, rng())
+    assert drawn.shape == (500, 5)
+    assert set(np.unique(drawn[:, :3])) == {1.0, 2.0, 3.0}
+    assert set(np.unique(drawn[:, 3:])) == {10.0, 20.0}
+    assert len(np.unique(drawn, axis=0)) > 50
+
+
+def test_stratified_interval_matches_the_enumeration_of_all_resamples():
+    groups = [[0.0, 1.0], [10.0, 14.0]]
+    means = [
+        np.mean([*first, *second])
+        for first in itertools.product(groups[0], repeat=2)
+        for second in itertools.product(groups[1], repeat=2)
+    ]
+    found = stratified_interval(groups, np.mean, 0.8, 20_000, generator=rng()) or (np.nan, np.nan)
+    np.testing.assert_allclose(found, np.quantile(means, [0.1, 0.9], method="inverted_cdf"))
+
+
+def test_stratified_interval_is_narrower_than_one_that_mixes_tasks():
+    groups = [rng(1).normal(0.0, 0.1, 10), rng(2).normal(5.0, 0.1, 10)]
+    apart = stratified_interval(groups, np.mean, generator=rng()) or (0.0, 0.0)
+    mixed = bootstrap_interval(np.concatenate(groups), np.mean, generator=rng()) or (0.0, 0.0)
+    # Two tasks five apart: mixing them makes their distance look like noise of the seeds.
+    assert apart[1] - apart[0] < 0.1 * (mixed[1] - mixed[0])
+
+
+def test_stratified_interval_of_one_task_is_the_bootstrap_interval():
+    x = rng(1).normal(size=12)
+    assert stratified_interval([x], generator=rng(2)) == bootstrap_interval(x, generator=rng(2))
+
+
+def test_one_seed_on_some_task_leaves_no_interval():
+    assert stratified_interval([[1.0, 2.0], [3.0]], generator=rng()) is None
+    assert difference_interval([[1.0, 2.0]], [[3.0]], generator=rng()) is None
+
+
+def test_interval_of_a_difference_has_the_width_of_the_normal_theory():
+    x, y = rng(1).normal(2.0, 1.0, 400), rng(2).normal(0.0, 1.0, 400)
+    low, high = difference_interval([x], [y], np.mean, generator=rng()) or (np.nan, np.nan)
+    error = np.sqrt(x.var() / 400 + y.var() / 400)
+    np.testing.assert_allclose(
+        [low, high], x.mean() - y.mean() + np.array([-1.96, 1.96]) * error, atol=0.02
+    )

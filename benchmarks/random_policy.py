@@ -1,0 +1,73 @@
+"""Return of the random policy: the zero of a normalised score in ppo_jax/data/specs/*.toml.
+
+    python benchmarks/random_policy.py ENV ... [--episodes 4096]
+
+Actions are drawn uniformly from the action space. Prints the mean return of whole episodes and its
+standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ppo_jax import envs, host
+from ppo_jax.envs.interface import Box, Discrete, Environment
+from ppo_jax.options import RunOptions
+
+MAX_STEPS = 10_000
+SUMMARY = "Mean return of uniformly random actions."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=SUMMARY)
+    parser.add_argument("env", nargs="+")
+    parser.add_argument("--episodes", type=int, default=4096)
+    given = parser.parse_args()
+    host.prepare_jax(RunOptions())
+    for name in given.env:
+        returns = np.asarray(random_returns(envs.make(name), given.episodes), np.float64)
+        error = returns.std(ddof=1) / np.sqrt(returns.size)
+        print(f"{name}: {returns.mean():.6g} +- {error:.2g}", flush=True)
+
+
+def random_returns(environment: Environment, episodes: int) -> Array:
+    """Return of one whole episode of each of so many environments, [episodes]."""
+    params = environment.default_params
+    bound = environment.max_episode_steps or MAX_STEPS
+    space = environment.action_space
+
+    def draw(key: Array) -> Array:
+        if isinstance(space, Box):
+            return jax.random.uniform(key, space.shape, minval=space.low, maxval=space.high)
+        if isinstance(space, Discrete):
+            return jax.random.randint(key, (), 0, space.n)
+        return jax.random.randint(key, (len(space.ns),), 0, jnp.asarray(space.ns))
+
+    def episode(key: Array) -> Array:
+        key_reset, key_steps = jax.random.split(key)
+        _, state = environment.reset(key_reset, params)
+
+        def step(carry: tuple[Any, Array, Array], key: Array) -> tuple[Any, None]:
+            state, total, is_over = carry
+            key_action, key_env = jax.random.split(key)
+            _, state, reward, terminated, truncated, _ = environment.transition(
+                key_env, state, draw(key_action), params
+            )
+            total = total + jnp.where(is_over, 0.0, reward)
+            return (state, total, is_over | terminated | truncated), None
+
+        start = (state, jnp.zeros(()), jnp.zeros((), bool))
+        (_, total, _), _ = jax.lax.scan(step, start, jax.random.split(key_steps, bound))
+        return total
+
+    return jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), episodes))
+
+
+if __name__ == "__main__":
+    main()
