@@ -219,33 +219,41 @@ def frames(
     return pictures
 
 
-def load_policy(
-    run: Path | str, *, seed_index: int = 0, env: Any = None, network: Any = None
-) -> Callable[..., Array]:
-    """A trained policy as a plain function.
+def load_member(
+    folder: Path | str,
+    member: int,
+    env: Any = None,
+    network: Any = None,
+    name: str = "member",
+) -> tuple[Config, Hyper, TrainState]:
+    """Settings and newest undamaged state of one seed, without a leading axis.
 
     Args:
-        run: a run folder. seed_index: which of its seeds, counted from 0.
-        env, network: where the run was trained with Python objects, the same ones again.
-
-    Returns:
-        `policy(observation, key=None) -> action`, for one raw observation [*O] or a batch
-        [n, *O]; deterministic without a key, sampled with one. The observation is normalised as
-        in training, the action is what the environment takes: clipped or squashed. The function
-        can be jitted and vmapped; it raises InputError for an observation of another shape.
+        name: what the user calls `member`.
 
     Raises:
-        InputError: no run folder, or no such seed in it.
+        InputError: no run folder, no checkpoint that can be read, or no such seed in it.
     """
-    config, _, options, state, _ = load_state(run, env, network)
-    if not 0 <= seed_index < options.seeds:
+    config, hyper, options, state, _ = load_state(folder, env, network)
+    check_member(member, options.seeds, name)
+    return config, hyper, jax.tree.map(lambda leaf: leaf[member], state)
+
+
+def check_member(member: int, num_seeds: int, name: str = "member") -> None:
+    """Refuse a seed that the run has not."""
+    if not 0 <= member < num_seeds:
         raise InputError(
-            f"seed_index={seed_index} is not among the run's {options.seeds} seeds "
-            f"(0 to {options.seeds - 1})."
+            f"{name}={member} is not among the run's {num_seeds} seeds (0 to {num_seeds - 1})."
         )
+
+
+def run_policy(
+    run: Path | str, *, seed_index: int = 0, env: Any = None, network: Any = None
+) -> Callable[..., Array]:
+    """The policy of a run folder as a plain function; `policies.load_policy` says what it takes."""
+    config, _, member = load_member(run, seed_index, env, network, "seed_index")
     parts = trainer.assemble(config)
-    member = jax.tree.map(lambda leaf: leaf[seed_index], (state.params, state.observation_moments))
-    acting = trainer.acting_policy(config, parts, *member)
+    acting = trainer.acting_policy(config, parts, member.params, member.observation_moments)
     shape = parts.environment.observation_shape
 
     @jax.jit

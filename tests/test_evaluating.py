@@ -16,8 +16,9 @@ from tiny import CONFIG, programs_are_kept, tiny_run
 
 from ppo_jax import checkpoint, evaluating, evaluation, parallel, runner
 from ppo_jax.config import Config, Hyper, InputError
-from ppo_jax.evaluating import evaluate, load_policy
+from ppo_jax.evaluating import evaluate
 from ppo_jax.options import RunOptions
+from ppo_jax.policies import load_policy
 
 
 @pytest.fixture(scope="module", autouse=True)
