@@ -7,12 +7,15 @@ A population is a `TrainState` whose leaves have a leading axis of S seeds. Thre
 * `vmap`: seeds over devices, and on each device side by side (GPU, TPU, and small batches on a CPU,
   whose operations are too short to be worth their dispatch one by one);
 * `envs`: each seed's environments over devices, gradients averaged (few seeds, large batches).
+
+All members may share one `Hyper`, or each has its own: then every leaf of `hyper` has the same
+leading axis as the state, and nothing else changes (`has_own_hyper`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -61,6 +65,10 @@ class Layout(NamedTuple):
     def mesh(self) -> Mesh:
         return Mesh(np.array(self.devices), ("devices",))
 
+    def member_spec(self, has_axis: bool) -> P:
+        """Where numbers live that members share, or of which each has its own."""
+        return P("devices") if has_axis and self.kind != "envs" else P()
+
     def state_specs(self, state: TrainState) -> TrainState:
         """Where each leaf of a population's state lives."""
         if self.kind != "envs":
@@ -94,11 +102,42 @@ def program(config: Config) -> Config:
     return dataclasses.replace(config, total_env_steps=config.batch_size)
 
 
-def init_population(config: Config, hyper: Hyper, seed: int, layout: Layout) -> TrainState:
-    """Member i starts from `jax.random.key(seed + i)`, whatever the layout and its neighbours."""
-    keys = jnp.stack([jax.random.key(seed + i) for i in range(layout.num_members)])
-    state = jax.jit(lambda h, k: jax.lax.map(partial(init, program(config), h), k))(hyper, keys)
-    return place(state, layout)
+def compiler_options(level: int) -> dict[str, int] | None:
+    """How much LLVM shall do for a CPU program: 1 runs as fast as its default, 0 runs but once.
+
+    Compiling is what a newcomer waits for (benchmarks/README.md has the measurements).
+    """
+    return {"xla_backend_optimization_level": level} if jax.default_backend() == "cpu" else None
+
+
+def has_own_hyper(hyper: Hyper) -> bool:
+    """Whether every number of `hyper` has an axis of members; else all members share them."""
+    return getattr(hyper.schedule_env_steps, "ndim", 0) > 0
+
+
+def init_population(
+    config: Config, hyper: Hyper, seed: int | Sequence[int], layout: Layout
+) -> TrainState:
+    """Member i starts from `jax.random.key(seed + i)`, whatever the layout and its neighbours.
+
+    Args:
+        seed: of the first member, from which the others count up; or one seed for each member.
+    """
+    seeds = range(seed, seed + layout.num_members) if isinstance(seed, int) else seed
+    keys = jnp.stack([jax.random.key(each) for each in seeds])
+    return place(make_init(config)(hyper, keys), layout)
+
+
+def make_init(config: Config) -> Callable[[Hyper, Array], TrainState]:
+    """The compiled start: keys [members] to states, one member after the other."""
+    plain = program(config)
+
+    def start(hyper: Hyper, keys: Array) -> TrainState:
+        if has_own_hyper(hyper):
+            return jax.lax.map(lambda own: init(plain, *own), (hyper, keys))
+        return jax.lax.map(partial(init, plain, hyper), keys)
+
+    return jax.jit(start, compiler_options=compiler_options(0))
 
 
 def padded(state: TrainState, layout: Layout) -> TrainState:
@@ -117,56 +156,126 @@ def trimmed(state: TrainState, layout: Layout) -> TrainState:
 
 def place(state: TrainState, layout: Layout) -> TrainState:
     """The population's state on its devices."""
-    shardings = jax.tree.map(
+    return jax.device_put(state, placement(state, layout))
+
+
+def placement(state: TrainState, layout: Layout) -> TrainState:
+    """The sharding of each leaf of a population's state."""
+    return jax.tree.map(
         lambda spec: NamedSharding(layout.mesh, spec),
         layout.state_specs(state),
         is_leaf=lambda leaf: isinstance(leaf, P),
     )
-    return jax.device_put(state, shardings)
 
 
-def spread(layout: Layout, one: Callable[..., PyTree], *args: PyTree) -> PyTree:
-    """`one` for every member on this device, by the layout's way."""
+def place_hyper(hyper: Hyper, layout: Layout) -> Hyper:
+    """Every member's own numbers beside its state, and shared ones on every device."""
+    return jax.device_put(
+        hyper, NamedSharding(layout.mesh, layout.member_spec(has_own_hyper(hyper)))
+    )
+
+
+def abstract_population(config: Config, hyper: Hyper, layout: Layout) -> TrainState:
+    """Shapes, dtypes and places of a population's state, without making one."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), layout.num_members))
+    state = jax.eval_shape(make_init(config), hyper, keys)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        state,
+        placement(state, layout),
+    )
+
+
+def make_gather(layout: Layout) -> Callable[[TrainState, Array], TrainState]:
+    """The compiled copy `gather(state, sources)`: member i goes on from member sources[i].
+
+    Members keep their random keys, so that two copies do not stay alike. `state` is donated.
+    """
+
+    def gather(state: TrainState, sources: Array) -> TrainState:
+        chosen = jax.tree.map(lambda leaf: leaf[sources], state)._replace(key=state.key)
+        return jax.lax.with_sharding_constraint(chosen, placement(state, layout))
+
+    return jax.jit(gather, donate_argnums=0)
+
+
+def make_refill(layout: Layout) -> Callable[[TrainState, TrainState, Array], TrainState]:
+    """The compiled choice `refill(state, fresh, is_new)`, [members] bool; `state` is donated."""
+
+    def refill(state: TrainState, fresh: TrainState, is_new: Array) -> TrainState:
+        def choose(new: Array, old: Array) -> Array:
+            return jnp.where(is_new.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+        return jax.lax.with_sharding_constraint(
+            jax.tree.map(choose, fresh, state), placement(state, layout)
+        )
+
+    return jax.jit(refill, donate_argnums=0)
+
+
+def spread(
+    layout: Layout, one: Callable[..., PyTree], hyper: Hyper, number: Array, state: TrainState
+) -> PyTree:
+    """`one(hyper, number, state)` for every member on this device, by the layout's way.
+
+    `hyper` and `number` are shared, or have the state's axis of members.
+    """
+    given = (hyper, number, state)
+    is_own = (has_own_hyper(hyper), number.ndim > 0, True)
     if layout.kind == "vmap":
-        return jax.vmap(one)(*args)
-    return jax.lax.map(lambda packed: one(*packed), args)
+        return jax.vmap(one, in_axes=tuple(0 if own else None for own in is_own))(*given)
+    own = tuple(x for x, each in zip(given, is_own, strict=True) if each)
+
+    def unpacked(packed: tuple[Any, ...]) -> PyTree:
+        stream = iter(packed)
+        return one(*(next(stream) if each else x for x, each in zip(given, is_own, strict=True)))
+
+    return jax.lax.map(unpacked, own)
 
 
 def make_chunk(config: Config, layout: Layout) -> Callable[..., tuple[TrainState, Metrics]]:
     """The compiled loop: `chunk(hyper, state, n) -> (state, rows)` runs n <= ROWS iterations.
 
-    n is data, so chunks of every length are one program. `state` is donated. Rows are
-    {name: [members, ROWS]}, of which the first n are meant.
+    n is data, so chunks of every length are one program; as an array it has a length for each
+    member, and where members run one after the other a length of 0 costs nothing. `hyper` is
+    shared or has an axis of members. `state` is donated. Rows are {name: [members, ROWS]}, of
+    which the first n are meant.
     """
     plain = program(config)
     axis_name = "devices" if layout.kind == "envs" else None
 
+    # As a program within the program it is traced once, for the shapes of a row and for the loop.
+    step = jax.jit(partial(iterate, plain, axis_name=axis_name))
+
     def member(hyper: Hyper, n: Array, state: TrainState) -> Result:
-        shapes = jax.eval_shape(partial(iterate, plain, hyper, axis_name=axis_name), state)[1]
-        rows = jax.tree.map(lambda leaf: jnp.zeros((ROWS, *leaf.shape), leaf.dtype), shapes)
+        shapes = jax.eval_shape(step, hyper, state)[1]
+        blank, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros((), leaf.dtype), shapes))
+        table = jnp.zeros((ROWS, blank.size), blank.dtype)
 
-        def body(i: Array, loop: Result) -> Result:
-            state, rows = loop
-            state, row = iterate(plain, hyper, state, axis_name)
-            return state, jax.tree.map(lambda old, new: old.at[i].set(new), rows, row)
+        def body(i: Array, loop: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+            state, table = loop
+            state, row = step(hyper, state)
+            return state, table.at[i].set(ravel_pytree(row)[0])
 
-        return jax.lax.fori_loop(0, n, body, (state, rows))
+        state, table = jax.lax.fori_loop(0, n, body, (state, table))
+        return state, jax.vmap(unravel)(table)
 
     def on_device(hyper: Hyper, n: Array, state: TrainState) -> Result:
-        return spread(layout, partial(member, hyper, n), state)
+        return spread(layout, member, hyper, n, state)
 
     def chunk(hyper: Hyper, state: TrainState, n: Array) -> tuple[TrainState, Metrics]:
         specs = layout.state_specs(state)
-        rows_spec = P() if layout.kind == "envs" else P("devices")
+        rows_spec = layout.member_spec(True)
+        own = layout.member_spec(has_own_hyper(hyper)), layout.member_spec(jnp.ndim(n) > 0)
         return jax.shard_map(
             on_device,
             mesh=layout.mesh,
-            in_specs=(P(), P(), specs),
+            in_specs=(*own, specs),
             out_specs=(specs, rows_spec),
             check_vma=False,
         )(hyper, n, state)
 
-    return jax.jit(chunk, donate_argnums=1)
+    return jax.jit(chunk, donate_argnums=1, compiler_options=compiler_options(1))
 
 
 def make_evaluation(
@@ -192,13 +301,13 @@ def make_evaluation(
 
     def play(hyper: Hyper, state: TrainState, stream: Array) -> evaluation.Episodes:
         if layout.kind == "envs":
-            return spread(layout, partial(member, hyper, stream), state)
+            return spread(layout, member, hyper, stream, state)
         return jax.shard_map(
-            lambda h, s, members: spread(layout, partial(member, h, s), members),
+            partial(spread, layout, member),
             mesh=layout.mesh,
-            in_specs=(P(), P(), layout.state_specs(state)),
+            in_specs=(layout.member_spec(has_own_hyper(hyper)), P(), layout.state_specs(state)),
             out_specs=P("devices"),
             check_vma=False,
         )(hyper, stream, state)
 
-    return jax.jit(play)
+    return jax.jit(play, compiler_options=compiler_options(1))
