@@ -10,13 +10,18 @@ if TYPE_CHECKING:
     from ppo_jax.config import Hyper as Hyper
     from ppo_jax.config import InputError as InputError
     from ppo_jax.config import Schedule as Schedule
+    from ppo_jax.debugging import debug as debug
     from ppo_jax.envs import make as make
     from ppo_jax.envs.interface import Environment as Environment
     from ppo_jax.evaluating import evaluate as evaluate
-    from ppo_jax.evaluating import load_policy as load_policy
+    from ppo_jax.exporting import export as export
     from ppo_jax.options import RunOptions as RunOptions
+    from ppo_jax.policies import load_policy as load_policy
     from ppo_jax.presets import preset as preset
+    from ppo_jax.replaying import replay as replay
+    from ppo_jax.runner import resume as resume
     from ppo_jax.runner import run as run
+    from ppo_jax.sweeping.driver import sweep as sweep
     from ppo_jax.trainer import init as init
     from ppo_jax.trainer import iterate as iterate
     from ppo_jax.trainer import train as train
@@ -31,13 +36,18 @@ _HOMES = {
     "Schedule": "config",
     "Environment": "envs.interface",
     "RunOptions": "options",
+    "debug": "debugging",
     "evaluate": "evaluating",
+    "export": "exporting",
     "init": "trainer",
     "iterate": "trainer",
-    "load_policy": "evaluating",
+    "load_policy": "policies",
     "make": "envs",
     "preset": "presets",
+    "replay": "replaying",
+    "resume": "runner",
     "run": "runner",
+    "sweep": "sweeping.driver",
     "train": "trainer",
 }
 

@@ -9,46 +9,27 @@ cast. Nothing is pickled, so loading runs no code.
 from __future__ import annotations
 
 import errno
-import hashlib
-import itertools
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
+from ppo_jax import checkpoint_files as files
+from ppo_jax.checkpoint_files import ARRAYS as ARRAYS
+from ppo_jax.checkpoint_files import MANIFEST as MANIFEST
+from ppo_jax.checkpoint_files import CheckpointError as CheckpointError
+from ppo_jax.checkpoint_files import Leaf, Manifest
 from ppo_jax.config import InputError, nearest
 from ppo_jax.types import PyTree
 
-ARRAYS = "arrays.safetensors"
-MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
-
 _STEP = re.compile(r"step_(\d{12,})")
-_DTYPE_NAMES = (
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 bfloat16 float32 float64"
-)
-_DTYPES = {name: jnp.dtype(name) for name in _DTYPE_NAMES.split()}
-
-
-class CheckpointError(InputError):
-    """A checkpoint that cannot be read or does not fit: path, wanted, found and remedy."""
-
-
-class _Leaf(NamedTuple):
-    """What the manifest says of one array."""
-
-    path: str
-    shape: tuple[int, ...]  # of the stored array: of its key data, where it is a key
-    dtype: str
-    key_impl: str | None  # "threefry2x32", ..., for a typed random key
 
 
 def checkpoint_folder(run_folder: Path | str, env_steps: int) -> Path:
@@ -68,18 +49,17 @@ def save(folder: Path | str, tree: PyTree, metadata: dict[str, Any]) -> None:
     """
     folder = Path(folder)
     arrays, leaves = _to_arrays(tree)
-    data = safetensors.numpy.save(arrays)
-    manifest = _encode_manifest(data, leaves, metadata)
+    data, manifest = files.encode(arrays, leaves, metadata)
     temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(exist_ok=True)  # the run's own folder must be there
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        _write_synced(temporary / ARRAYS, data)
-        _write_synced(temporary / MANIFEST, manifest)
-        _sync_folder(temporary)
-        _rename_into_place(temporary, folder)
-        _sync_folder(folder.parent)
+        files.write_synced(temporary / ARRAYS, data)
+        files.write_synced(temporary / MANIFEST, manifest)
+        files.sync_folder(temporary)
+        files.rename_into_place(temporary, folder)
+        files.sync_folder(folder.parent)
     except OSError as error:
         sentence = (
             f"{os.strerror(error.errno or errno.EIO)}: this checkpoint was not saved, earlier ones "
@@ -100,16 +80,18 @@ def load(folder: Path | str, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     Raises:
         CheckpointError: missing, damaged, of another version, or not what `like` wants.
     """
-    arrays, leaves, metadata = _read(Path(folder))
-    stored = {leaf.path: leaf for leaf in leaves}
+    folder = Path(folder)
+    manifest = _checked(folder, files.read_manifest(folder))
+    stored = {leaf.path: leaf for leaf in manifest.leaves}
     wanted, structure = jax.tree_util.tree_flatten_with_path(like)
     paths = [_name(path) for path, _ in wanted]
-    _check_paths(Path(folder), paths, list(stored))
+    _check_paths(folder, paths, list(stored))  # before any array takes memory
+    arrays = files.read_arrays(folder, manifest)
     restored = [
-        _restore(Path(folder), stored[path], arrays[path], leaf)
+        _restore(folder, stored[path], arrays[path], leaf)
         for path, (_, leaf) in zip(paths, wanted, strict=True)
     ]
-    return jax.tree_util.tree_unflatten(structure, restored), metadata
+    return jax.tree_util.tree_unflatten(structure, restored), manifest.metadata
 
 
 def load_raw(folder: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -118,37 +100,76 @@ def load_raw(folder: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     Raises:
         CheckpointError: missing, damaged or of another version.
     """
-    arrays, _, metadata = _read(Path(folder))
-    return arrays, metadata
+    folder = Path(folder)
+    manifest = _checked(folder, files.read_manifest(folder))
+    return files.read_arrays(folder, manifest), manifest.metadata
+
+
+def metadata_of(folder: Path | str) -> dict[str, Any]:
+    """What was saved beside the arrays, without reading them.
+
+    Raises:
+        CheckpointError: missing, damaged or of another version.
+    """
+    return _checked(Path(folder), files.read_manifest(Path(folder))).metadata
 
 
 def latest(run_folder: Path | str) -> tuple[Path | None, list[str]]:
     """The newest undamaged checkpoint of a run, and a sentence for each newer one that is not."""
     warnings = []
-    for folder in _newest_first(Path(run_folder)):
-        damage = _damage(folder)
-        if damage is None:
+    for folder, metadata in _surveyed(Path(run_folder)):
+        if not isinstance(metadata, str):
             return folder, warnings
-        warnings.append(f"{damage} Falling back to the checkpoint before it.")
+        warnings.append(f"{metadata} Falling back to the checkpoint before it.")
     return None, warnings
 
 
+def best(run_folder: Path | str) -> Path | None:
+    """The undamaged checkpoint with the highest metadata["score"], the newest of equals."""
+    return _best(list(_surveyed(Path(run_folder))))
+
+
 def prune(run_folder: Path | str, keep: int) -> None:
-    """Delete all but the newest `keep` undamaged checkpoints, and what killed saves left behind.
+    """Delete all but the best and the newest `keep` undamaged checkpoints, and dead saves' rests.
 
     Only what can be read counts as kept, and damaged ones newer than those stay for inspection.
     """
     if keep < 1:
         raise InputError(f"keep={keep} leaves no checkpoint to resume from: keep at least 1.")
-    run_folder = Path(run_folder)
-    num_kept = 0
-    for folder in _newest_first(run_folder):
+    found = list(_surveyed(Path(run_folder)))
+    kept_best, num_kept = _best(found), 0
+    for folder, metadata in found:
         if num_kept < keep:
-            num_kept += _damage(folder) is None
-        else:
-            _delete(folder)
-    for leftover in (run_folder / "checkpoints").glob(".step_*"):
+            num_kept += not isinstance(metadata, str)
+        elif folder != kept_best:
+            files.delete(folder)
+    for leftover in (Path(run_folder) / "checkpoints").glob(".step_*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _surveyed(run_folder: Path) -> Iterator[tuple[Path, dict[str, Any] | str]]:
+    """Each checkpoint, newest first, with its metadata or a sentence on why it cannot be used."""
+    run_id = _run_id(run_folder)
+    for folder in _newest_first(run_folder):
+        try:
+            metadata = _checked(folder, files.verify(folder)).metadata
+        except CheckpointError as error:
+            yield folder, str(error)
+            continue
+        found = metadata.get("run_id", run_id)
+        if run_id is not None and found != run_id:
+            yield folder, f"{folder} is of another run ({found}; this one is {run_id})."
+        else:
+            yield folder, metadata
+
+
+def _best(found: list[tuple[Path, dict[str, Any] | str]]) -> Path | None:
+    scored = [
+        (metadata["score"], -age, folder)
+        for age, (folder, metadata) in enumerate(found)
+        if not isinstance(metadata, str) and isinstance(metadata.get("score"), int | float)
+    ]
+    return max(scored)[2] if scored else None
 
 
 def _newest_first(run_folder: Path) -> list[Path]:
@@ -160,19 +181,30 @@ def _newest_first(run_folder: Path) -> list[Path]:
     return [path for _, path in sorted(numbered, reverse=True)]
 
 
-def _damage(folder: Path) -> str | None:
+def _checked(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest of a checkpoint, which must stand under its own name."""
+    named, found = _STEP.fullmatch(folder.name), manifest.metadata.get("env_steps")
+    if named and isinstance(found, int) and int(named[1]) != found:
+        raise CheckpointError(
+            f"{folder} holds the state after {found} environment steps: it was renamed or "
+            "exchanged for another; give it its own name, or use an earlier checkpoint."
+        )
+    return manifest
+
+
+def _run_id(run_folder: Path) -> str | None:
     try:
-        _read(folder)
-    except CheckpointError as error:
-        return str(error)
-    return None
+        content = json.loads((run_folder / "config.json").read_text("utf-8"))
+        return content.get("run_id")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/") or "value"
 
 
-def _to_arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], list[_Leaf]]:
+def _to_arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], list[Leaf]]:
     arrays, leaves = {}, []
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         name = _name(path)
@@ -186,18 +218,18 @@ def _to_arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], list[_Leaf]]:
             key_impl = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf, order="C")
-        if str(array.dtype) not in _DTYPES or name in arrays:
+        if str(array.dtype) not in files.DTYPES or name in arrays:
             raise CheckpointError(
                 f"{name} ({array.dtype}) cannot be stored: a checkpoint holds one array a path, "
-                f"of one of these dtypes: {_DTYPE_NAMES}."
+                f"of one of these dtypes: {files.DTYPE_NAMES}."
             )
-        leaves.append(_Leaf(name, array.shape, str(array.dtype), key_impl))
+        leaves.append(Leaf(name, array.shape, str(array.dtype), key_impl))
         # numpy has no bfloat16 of its own, so its bits travel as whole numbers.
-        arrays[name] = array.view(np.uint16) if array.dtype == _DTYPES["bfloat16"] else array
+        arrays[name] = array.view(np.uint16) if array.dtype == files.DTYPES["bfloat16"] else array
     return arrays, leaves
 
 
-def _restore(folder: Path, leaf: _Leaf, array: np.ndarray, like: Any) -> jax.Array:
+def _restore(folder: Path, leaf: Leaf, array: np.ndarray, like: Any) -> jax.Array:
     # A copy that jax owns: it may be donated, and the file's bytes may not.
     restored = jnp.array(array, copy=True)
     if restored.dtype != array.dtype:
@@ -234,124 +266,3 @@ def _check_paths(folder: Path, wanted: list[str], found: list[str]) -> None:
             f"{folder}: {', '.join(told[:4])}{more}: use the config that the run was saved with "
             f"(its config.json).{hint}"
         )
-
-
-def _encode_manifest(data: bytes, leaves: list[_Leaf], metadata: dict[str, Any]) -> bytes:
-    content = {
-        "format_version": FORMAT_VERSION,
-        "arrays_sha256": hashlib.sha256(data).hexdigest(),
-        "leaves": [leaf._asdict() for leaf in leaves],
-        "metadata": metadata,
-    }
-    try:
-        return _seal(content)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint metadata must be JSON without NaN or infinity ({error}): write such "
-            "values as strings or null."
-        ) from None
-
-
-def _seal(content: dict[str, Any]) -> bytes:
-    """The manifest's one and only spelling, with the hash of itself."""
-    canonical = json.dumps(content, sort_keys=True, allow_nan=False).encode()
-    sealed = content | {"manifest_sha256": hashlib.sha256(canonical).hexdigest()}
-    return (json.dumps(sealed, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _read(folder: Path) -> tuple[dict[str, np.ndarray], list[_Leaf], dict[str, Any]]:
-    """Arrays by path, their descriptions and the metadata, with every hash checked."""
-    manifest = _decode_manifest(folder, _read_file(folder / MANIFEST))
-    data = _read_file(folder / ARRAYS)
-    found = hashlib.sha256(data).hexdigest()
-    wanted = manifest["arrays_sha256"]
-    if found != wanted:
-        raise CheckpointError(
-            f"{folder / ARRAYS} is damaged: SHA-256 wanted {wanted}, found {found} in {len(data)} "
-            "bytes; use an earlier checkpoint."
-        )
-    try:
-        leaves = [_Leaf(**{**leaf, "shape": tuple(leaf["shape"])}) for leaf in manifest["leaves"]]
-        stored = safetensors.numpy.load(data)
-        arrays = {leaf.path: stored.pop(leaf.path).view(_DTYPES[leaf.dtype]) for leaf in leaves}
-        agree = not stored and all(arrays[leaf.path].shape == leaf.shape for leaf in leaves)
-    except (TypeError, KeyError, ValueError, safetensors.SafetensorError):
-        agree = False
-    if not agree or not isinstance(manifest["metadata"], dict):
-        raise CheckpointError(
-            f"{folder}: the manifest and the arrays contradict each other, so this checkpoint was "
-            "not written by this program; use another."
-        )
-    return arrays, leaves, manifest["metadata"]
-
-
-def _decode_manifest(folder: Path, text: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-        version = content["format_version"]
-        if version == FORMAT_VERSION:
-            seal = content.pop("manifest_sha256")
-            intact = _seal(content) == text and isinstance(seal, str)
-            if intact and {"arrays_sha256", "leaves", "metadata"} <= content.keys():
-                return content
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        version = FORMAT_VERSION
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder} has checkpoint format {version!r} and this program reads {FORMAT_VERSION}: "
-            "use the version of the program that wrote it, or an earlier checkpoint."
-        )
-    raise CheckpointError(
-        f"{folder / MANIFEST} is damaged: its text is not what its own SHA-256 says; use an "
-        "earlier checkpoint."
-    )
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} is wanted and cannot be read ({error.strerror}): use an earlier checkpoint."
-        ) from None
-
-
-def _rename_into_place(temporary: Path, folder: Path) -> None:
-    if not folder.exists():
-        os.rename(temporary, folder)
-        return
-    reason = "replaced" if _damage(folder) is None else "damaged"
-    names = (folder.with_name(f"{folder.name}.{reason}-{n}") for n in itertools.count(1))
-    aside = next(name for name in names if not name.exists())
-    os.rename(folder, aside)
-    try:
-        os.rename(temporary, folder)
-    except OSError:
-        os.rename(aside, folder)
-        raise
-    if reason == "replaced":
-        _delete(aside)
-
-
-def _delete(folder: Path) -> None:
-    """Rename first, so that a kill in the middle leaves no half checkpoint under a valid name."""
-    doomed = folder.with_name(f".{folder.name}.deleted-{os.getpid()}")
-    os.rename(folder, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder, and orders renames by itself
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

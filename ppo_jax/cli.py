@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ppo_jax.commands import COMMANDS
 from ppo_jax.commands.interface import BAD_INPUT, FAILED, INTERRUPTED, Answer
 from ppo_jax.config import InputError, nearest
+from ppo_jax.options import RunError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse("interrupted", words, INTERRUPTED)
     except InputError as error:
         return _refuse(str(error), words, BAD_INPUT)
+    except RunError as error:
+        return _refuse(str(error), words, FAILED)
     except BrokenPipeError:  # `ppo-jax envs | head`: nobody listens any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

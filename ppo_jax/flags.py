@@ -39,6 +39,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
         )
         self.names: list[str] = []  # of the flags, as the user may have meant them
+        self.rest: str | None = None  # the name under which all further words are given, if any
 
     def error(self, message: str) -> NoReturn:
         found = re.match(r"argument ([^:]*): (.*)", message)
@@ -76,17 +77,24 @@ class Parser(argparse.ArgumentParser):
                     + _as_flags(hint(bare, known))
                     + f" All of them: {self.prog} --help."
                 )
+        if self.rest is not None:
+            return {**vars(given), self.rest: left}, env_params
         if left:
             raise InputError(f"{left[0]!r} is one word too many: see `{self.prog} --help`.")
         return vars(given), env_params
 
 
-def add_field_flags(parser: Parser, shown: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+def add_field_flags(
+    parser: Parser,
+    shown: Mapping[str, Any],
+    sources: Mapping[str, str],
+    owners: tuple[type, ...] = (Config, Hyper, RunOptions),
+) -> None:
     """One flag for each field; `shown` holds the values that the help names as defaults."""
-    groups = {owner: parser.add_argument_group(title) for owner, title in GROUPS.items()}
+    groups = {owner: parser.add_argument_group(GROUPS[owner]) for owner in owners}
     for name, (owner, spec) in FIELDS.items():
-        if (owner, name) == (Config, "env"):
-            continue  # the command's own argument
+        if (owner, name) == (Config, "env") or owner not in owners:
+            continue  # the command's own argument, or none of its flags
         flag = f"--{name.replace('_', '-')}"
         text = _escape(_help(spec, shown[name], "preset" if name in sources else "default"))
         if spec.type == "bool":

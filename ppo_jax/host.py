@@ -1,13 +1,10 @@
-"""This process and this machine: devices, the compilation cache, and signals."""
+"""This process and this machine: devices and the compilation cache."""
 
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -62,29 +59,3 @@ def device_count(options: RunOptions) -> int | None:
 def cache_folder() -> str | None:
     """Where compiled programs are kept between processes."""
     return jax.config.values["jax_compilation_cache_dir"]
-
-
-@contextmanager
-def stop_signals() -> Iterator[dict[str, int]]:
-    """Remember Ctrl-C and SIGTERM instead of dying, so that a chunk's end can save everything.
-
-    A second Ctrl-C is not remembered but raises KeyboardInterrupt.
-    """
-    stop: dict[str, int] = {}
-    wanted = {signal.SIGINT: 130, signal.SIGTERM: 75}
-
-    def remember(number: int, frame: Any) -> None:
-        if stop and number == signal.SIGINT:
-            raise KeyboardInterrupt  # the second Ctrl-C means it
-        stop["exit_code"] = wanted[signal.Signals(number)]
-
-    try:
-        before = {number: signal.signal(number, remember) for number in wanted}
-    except ValueError:  # only the main thread may set handlers; elsewhere signals are not ours
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,26 +1,18 @@
-"""What a run tells while it runs: rows in files, optional logging services, the live display.
-
-`JsonlLog` holds the results and may fail a run; everything behind `LogFanout` is a courtesy and
-may not: a service that raises, hangs or fills up is reported once and left behind.
-"""
+"""The rows of a run as files: one JSON object a line, nothing of it lost, nothing of it twice."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
 import math
 import os
-import queue
-import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TextIO
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from ppo_jax.config import InputError
-from ppo_jax.stats import bootstrap_interval
 
 Row = Mapping[str, Any]
 
@@ -38,16 +30,49 @@ def to_json(value: Any) -> Any:
     return value
 
 
+class Position(NamedTuple):
+    """How far a file of rows was written: what a checkpoint says of it."""
+
+    num_bytes: int
+    sha256: str  # of these bytes
+
+
 class JsonlLog:
-    """One JSON object a line, flushed at once; opening an old file drops its torn last line."""
+    """One JSON object a line, on its way to the disk when `write` returns.
+
+    Opening an old file drops its torn last line. A row goes out in one piece and without a buffer,
+    so that what a full disk refuses is known at once and is not written later by surprise.
+    """
 
     def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
         rewind_jsonl(path)
-        self._file = Path(path).open("a", encoding="utf-8", newline="\n")  # noqa: SIM115
+        self._file = self._path.open("ab", buffering=0)
+        self._hash = hashlib.sha256(self._path.read_bytes())
+        self._num_bytes = self._path.stat().st_size
 
     def write(self, row: Row) -> None:
-        self._file.write(json.dumps(to_json(row), allow_nan=False) + "\n")
-        self._file.flush()
+        """Append a row.
+
+        Raises:
+            OSError: the disk is full or read-only, or the file was removed or replaced.
+        """
+        data = (json.dumps(to_json(row), allow_nan=False) + "\n").encode()
+        self.check()
+        if self._file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        self._hash.update(data)
+        self._num_bytes += len(data)
+
+    def check(self) -> None:
+        """Raise FileNotFoundError where rows would go into a file that nobody finds any more."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+                return
+        raise FileNotFoundError(errno.ENOENT, "it was removed or replaced", str(self._path))
+
+    def position(self) -> Position:
+        return Position(self._num_bytes, self._hash.hexdigest())
 
     def sync(self) -> None:
         """Wait until all rows are on the disk: before a checkpoint that comes after them."""
@@ -90,6 +115,25 @@ def rewind_jsonl(path: Path | str, env_steps: int | None = None) -> None:
     os.replace(temporary, path)
 
 
+def rewind_to(path: Path | str, position: Position) -> str | None:
+    """Cut a file of rows back to where a checkpoint left it.
+
+    Returns:
+        None, or a sentence where the rows before that place are not those that were written.
+    """
+    path = Path(path)
+    data = path.read_bytes() if path.exists() else b""
+    kept = data[: position.num_bytes]
+    if len(kept) < len(data):
+        os.truncate(path, position.num_bytes)
+    if hashlib.sha256(kept).hexdigest() == position.sha256:
+        return None
+    return (
+        f"{path} is not what the run wrote up to its checkpoint ({position.num_bytes} bytes, found "
+        f"{len(kept)}, or others): its earlier rows are left as they are, new ones follow."
+    )
+
+
 def _whole_lines(path: Path) -> list[bytes]:
     return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
@@ -102,245 +146,3 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
         f"{path}: line {number} is not a JSON object, so the file is damaged: restore it or "
         "delete the line."
     )
-
-
-def _means(row: Row) -> dict[str, float]:
-    """One number a name, for services that draw scalars: per-seed lists by their mean."""
-    means = {}
-    for name, value in to_json(row).items():
-        values = value if isinstance(value, list) else [value]
-        known = [x for x in values if isinstance(x, (int, float))]
-        if known:
-            means[name] = float(np.mean(known))
-    return means
-
-
-class Backend(Protocol):
-    """A logging service."""
-
-    def write(self, row: Row, env_steps: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class TensorBoardLog:
-    """Scalars for TensorBoard, means over seeds, against environment steps per seed."""
-
-    def __init__(self, folder: Path | str) -> None:
-        try:
-            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise InputError(_missing("TensorBoard", "tensorboardX", "tensorboard")) from None
-        self._writer = SummaryWriter(str(folder))
-
-    def write(self, row: Row, env_steps: int) -> None:
-        for name, value in _means(row).items():
-            self._writer.add_scalar(name, value, env_steps)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class WandbLog:
-    """Scalars for Weights & Biases, means over seeds; mode "offline" needs no network."""
-
-    def __init__(
-        self, project: str, mode: str, config: Mapping[str, Any], folder: Path | str = "."
-    ) -> None:
-        try:
-            import wandb  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise InputError(_missing("Weights & Biases", "wandb", "wandb")) from None
-        self._run = wandb.init(project=project, mode=mode, config=to_json(config), dir=str(folder))
-
-    def write(self, row: Row, env_steps: int) -> None:
-        self._run.log(_means(row), step=env_steps)
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-def _missing(service: str, package: str, extra: str) -> str:
-    return (
-        f"logging to {service} needs the package {package}, which is not installed: install it "
-        f"with pip install 'ppo-jax[{extra}]', or leave this log out."
-    )
-
-
-class LogFanout:
-    """Hands rows to several services, each on a thread of its own, and never waits for one.
-
-    Args:
-        backends: name -> service.
-        report: called once, on the caller's thread, with a sentence for each service left behind.
-        capacity: rows that may wait for a service before it counts as hanging.
-    """
-
-    def __init__(
-        self, backends: Mapping[str, Backend], report: Callable[[str], None], capacity: int = 1000
-    ) -> None:
-        self._workers = {
-            name: _Worker(name, backend, capacity) for name, backend in backends.items()
-        }
-        self._report = report
-
-    def write(self, row: Row, env_steps: int) -> None:
-        for worker in self._workers.values():
-            worker.put((to_json(row), env_steps))
-        self._leave_failed_behind()
-
-    def close(self, timeout_seconds: float = 10.0) -> None:
-        """Let every service finish, for at most `timeout_seconds` each."""
-        for worker in self._workers.values():
-            worker.put(None)
-        for worker in self._workers.values():
-            worker.join(timeout_seconds)
-        self._leave_failed_behind()
-        self._workers = {}
-
-    def _leave_failed_behind(self) -> None:
-        for name, worker in list(self._workers.items()):
-            if worker.failure is not None:
-                del self._workers[name]
-                self._report(f"logging to {name} stopped, the run goes on: {worker.failure}")
-
-
-class _Worker:
-    """One service on one daemon thread, which a hanging service may keep without harm."""
-
-    def __init__(self, name: str, backend: Backend, capacity: int) -> None:
-        self.failure: str | None = None
-        self._backend = backend
-        self._waiting: queue.Queue[tuple[Row, int] | None] = queue.Queue(capacity)
-        self._thread = threading.Thread(target=self._work, name=f"log-{name}", daemon=True)
-        self._thread.start()
-
-    def put(self, item: tuple[Row, int] | None) -> None:
-        try:
-            self._waiting.put_nowait(item)
-        except queue.Full:
-            self.failure = f"{self._waiting.maxsize} rows are waiting for it."
-
-    def join(self, timeout_seconds: float) -> None:
-        self._thread.join(timeout_seconds)
-        if self._thread.is_alive() and self.failure is None:
-            self.failure = f"it did not finish within {timeout_seconds:g} seconds."
-
-    def _work(self) -> None:
-        try:
-            while (item := self._waiting.get()) is not None:
-                self._backend.write(*item)
-            self._backend.close()
-        except Exception as error:  # whatever a service throws, the run is not its concern
-            self.failure = f"{type(error).__name__}: {error}"
-
-
-class Progress:
-    """The live display of a run on stderr; where that is no terminal, some twenty plain lines.
-
-    Args:
-        total_iterations: of the run.
-        total_env_steps: of one seed over the whole run.
-        num_seeds: S.
-    """
-
-    def __init__(
-        self,
-        total_iterations: int,
-        total_env_steps: int,
-        num_seeds: int,
-        stream: TextIO | None = None,
-    ) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bar
-
-        self._total_iterations = total_iterations
-        self._total_env_steps = total_env_steps
-        self._num_seeds = num_seeds
-        self._stream = sys.stderr if stream is None else stream
-        self._lines_told = 0
-        console = Console(file=self._stream)
-        self._bar = None
-        if console.is_terminal:
-            self._bar = Bar(
-                BarColumn(bar_width=24), TextColumn("{task.description}"), console=console
-            )
-            self._task = self._bar.add_task("compiling", total=total_iterations)
-            self._bar.start()
-
-    def update(self, iteration: int, row: Row) -> None:
-        """Show the state after `iteration` iterations.
-
-        Args:
-            row: env_steps (per seed), episode_return and kl_old_new ([S], None where unknown),
-                env_steps_per_second (summed over seeds).
-        """
-        text = self.describe(iteration, row)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=iteration, description=text)
-            return
-        twentieth = 20 * iteration // max(self._total_iterations, 1)
-        if twentieth >= self._lines_told or iteration >= self._total_iterations:
-            self._lines_told = twentieth + 1
-            self.message(text)
-
-    def describe(self, iteration: int, row: Row) -> str:
-        """One line: iterations, percent, time left, speed, mean return and its interval, KL."""
-        parts = [
-            f"{iteration}/{self._total_iterations}",
-            f"{100 * iteration / max(self._total_iterations, 1):.0f}%",
-        ]
-        rate = row.get("env_steps_per_second")
-        if rate:
-            steps_left = (self._total_env_steps - row["env_steps"]) * self._num_seeds
-            parts += [f"{format_seconds(max(steps_left, 0) / rate)} left"]
-            parts += [f"{format_steps(rate)} env steps/s"]
-        known = _known(row.get("episode_return"))
-        if known:
-            told = f"return {np.mean(known):.4g}"
-            interval = bootstrap_interval(
-                known, np.mean, resamples=500, generator=np.random.default_rng(0)
-            )
-            parts += [
-                told if interval is None else f"{told} ({interval[0]:.4g} to {interval[1]:.4g})"
-            ]
-        divergence = _known(row.get("kl_old_new"))
-        if divergence:
-            parts += [f"KL {np.mean(divergence):.2g}"]
-        return "  ".join(parts)
-
-    def message(self, text: str) -> None:
-        """A line of its own, above the live display."""
-        with contextlib.suppress(OSError, ValueError):  # a closed stderr must not end a run
-            if self._bar is not None:
-                self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            else:
-                self._stream.write(f"{text}\n")
-                self._stream.flush()
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def _known(values: Sequence[float | None] | None) -> list[float]:
-    return [x for x in values or () if x is not None and math.isfinite(x)]
-
-
-def format_steps(number: float) -> str:
-    """Three significant digits with an SI unit: 950, 12.3k, 1.5M, 2.04G."""
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * factor:
-            return f"{number / factor:.3g}{unit}"
-    return f"{number:.3g}"
-
-
-def format_seconds(seconds: float) -> str:
-    """45s, 3m05s or 2h07m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

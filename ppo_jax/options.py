@@ -10,6 +10,18 @@ from ppo_jax.config import InputError, nearest, option
 
 POLICY_MODES = ("deterministic", "sampled")
 PLATFORMS = ("cpu", "gpu", "tpu")
+RESUME = ("never", "auto")
+
+# What may be another when a run is resumed: nothing of it changes a weight or a logged row, except
+# that it may end elsewhere.
+CHANGEABLE = (
+    *("checkpoint_every", "checkpoint_minutes", "keep", "max_seconds", "stop_at_return"),
+    *("devices", "platform", "quiet", "tensorboard", "wandb"),
+)
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on: one sentence on what happened and what to do (exit code 1)."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,11 @@ class RunOptions:
     eval_episodes: int = option(128, "whole episodes of each seed in an evaluation")
     policy_mode: str = option("deterministic", "how evaluation acts", POLICY_MODES)
     log_every: int = option(0, "environment steps between log rows (0: about 100 rows a run)")
-    checkpoint_every: int = option(0, "environment steps between checkpoints (0: only at the end)")
+    checkpoint_every: int = option(0, "environment steps between checkpoints (0: by minutes only)")
+    checkpoint_minutes: float = option(5.0, "minutes between checkpoints (0: by steps only)")
+    keep: int = option(2, "newest checkpoints to keep, beside the best evaluated one")
+    resume: str = option("never", "auto: go on with the run in --out, if there is one", RESUME)
+    max_seconds: float | None = option(None, "save and stop after so many seconds (exit code 75)")
     stop_at_return: float | None = option(
         None, "stop at this IQM (of evaluations with --eval-every, else of training returns)"
     )
@@ -43,6 +59,7 @@ _LOWEST = {
     "eval_episodes": 1,
     "log_every": 0,
     "checkpoint_every": 0,
+    "keep": 1,
 }
 
 
@@ -71,6 +88,13 @@ def validate_options(options: RunOptions) -> None:
             )
     if options.stop_at_return is not None and not math.isfinite(options.stop_at_return):
         raise InputError(f"stop_at_return={options.stop_at_return} must be a finite number.")
+    minutes, limit = options.checkpoint_minutes, options.max_seconds
+    if not (math.isfinite(minutes) and minutes >= 0):
+        raise InputError(f"checkpoint_minutes={minutes} must be a number of at least 0.")
+    if limit is not None and not (math.isfinite(limit) and limit > 0):
+        raise InputError(f"max_seconds={limit} must be a number of more than 0.")
+    if options.resume == "auto" and options.out is None:
+        raise InputError("resume='auto' needs the run's folder: name it with --out.")
     for name in ("out", "init_from", "wandb"):
         if getattr(options, name) == "":
             raise InputError(f"{name} is empty: give it a name or leave it out.")

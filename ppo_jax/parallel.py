@@ -93,7 +93,7 @@ def choose_layout(config: Config, num_seeds: int, num_devices: int | None = None
     ):
         return Layout("envs", devices, num_seeds)
     devices = devices[: min(count, num_seeds)]
-    is_small = config.minibatch_size <= VMAP_LAYOUT_MINIBATCH
+    is_small = num_seeds > 1 and config.minibatch_size <= VMAP_LAYOUT_MINIBATCH
     return Layout("map" if is_cpu and not is_small else "vmap", devices, num_seeds)
 
 
@@ -222,6 +222,12 @@ def spread(
     """
     given = (hyper, number, state)
     is_own = (has_own_hyper(hyper), number.ndim > 0, True)
+    if layout.kind != "vmap" and state.alive.shape[0] == 1:  # a loop over one member costs kernels
+        alone = [
+            jax.tree.map(lambda leaf: leaf[0], tree) if own else tree
+            for tree, own in zip(given, is_own, strict=True)
+        ]
+        return jax.tree.map(lambda leaf: leaf[None], one(*alone))
     if layout.kind == "vmap":
         return jax.vmap(one, in_axes=tuple(0 if own else None for own in is_own))(*given)
     own = tuple(x for x, each in zip(given, is_own, strict=True) if each)

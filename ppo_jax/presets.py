@@ -1,5 +1,7 @@
 """Tuned settings as data: one TOML file per environment, one table per objective.
 
+A file of another name is taken for any environment, and says which one it was measured on.
+
 env = "CartPole-v1"
 [clip]
 source = "where the setting comes from"
@@ -26,7 +28,7 @@ _KEYS = ("source", "config", "hyper", "result", "reference")
 class Preset(NamedTuple):
     """A setting for one environment and objective."""
 
-    name: str  # what --preset takes; the environment's name, or the file's
+    name: str  # what --preset takes: the environment's name, or the file's
     env: str
     objective: str
     config: dict[str, Any]
@@ -38,10 +40,11 @@ class Preset(NamedTuple):
 
 def load(env: str, objective: str = "clip") -> Preset | None:
     """The preset of an environment and an objective, or None."""
-    path = FOLDER / f"{env.replace('/', '__')}.toml"
-    if path not in FOLDER.glob("*.toml") or objective not in _objectives(_parse(path)):
-        return None  # the name is only compared, so that any text may be asked for
-    return read(path, objective)
+    path = _stored(env)
+    if path is None or objective not in _objectives(_parse(path)):
+        return None
+    found = read(path, objective)
+    return found if found.env == env else None
 
 
 def all_presets() -> list[Preset]:
@@ -52,31 +55,39 @@ def all_presets() -> list[Preset]:
     return found
 
 
-def find(name: str, objective: str = "clip") -> Preset:
+def find(name: str, objective: str | None = None) -> Preset:
     """The preset called `name`, or of the TOML file at `name`.
+
+    Args:
+        objective: which of its tables; None is the only one, or `clip` where there are several.
 
     Raises:
         InputError: there is none, or the file is no preset.
     """
     if name.endswith(".toml"):
         return read(Path(name), objective)
-    found = load(name, objective)
-    if found is None:
-        names = sorted({each.name for each in all_presets() if each.objective == objective})
+    path = _stored(name)
+    if path is None or objective not in (None, *_objectives(_parse(path))):
+        names = {each.name for each in all_presets() if objective in (None, each.objective)}
+        words = "" if objective is None else f" for objective {objective}"
         raise InputError(
-            f"There is no preset {name!r} for objective {objective}: `ppo-jax presets` lists them, "
-            f"and a FILE.toml is taken too.{nearest(name, names)}"
+            f"There is no preset {name!r}{words}: `ppo-jax presets` lists them, "
+            f"and a FILE.toml is taken too.{nearest(name, sorted(names))}"
         )
-    return found
+    return read(path, objective)
 
 
-def preset(env: str, objective: str = "clip") -> tuple[Config, Hyper]:
-    """The tuned setting of an environment, to train with or to change with `dataclasses.replace`.
+def preset(name: str, objective: str | None = None) -> tuple[Config, Hyper]:
+    """A tuned setting, to train with or to change with `dataclasses.replace`.
+
+    Args:
+        name: an environment, or what else `ppo-jax presets` lists.
+        objective: as in `find`: `clip`, unless the preset has another one only.
 
     Raises:
         InputError: there is none; the sentence names the nearest.
     """
-    return apply(find(env, objective))
+    return apply(find(name, objective))
 
 
 def apply(preset: Preset) -> tuple[Config, Hyper]:
@@ -91,17 +102,22 @@ def layer(preset: Preset) -> Layer:
     return file_layer(f"preset {preset.name}", {"config": config, "hyper": preset.hyper})
 
 
-def read(path: Path, objective: str) -> Preset:
-    """The preset of one objective in a TOML file.
+def read(path: Path, objective: str | None = None) -> Preset:
+    """The preset of one objective in a TOML file, chosen as in `find`.
 
     Raises:
         InputError: the file cannot be read, is no TOML, or holds no such objective.
     """
     content = _parse(path)
+    held = _objectives(content)
+    if objective is None:
+        objective = held[0] if len(held) == 1 else "clip"
     table = content.get(objective)
     if not isinstance(table, Mapping):
-        held = ", ".join(_objectives(content)) or "none"
-        raise InputError(f"{path} has no table [{objective}]: the objectives in it are {held}.")
+        raise InputError(
+            f"{path} has no table [{objective}]: the objectives in it are "
+            f"{', '.join(held) or 'none'}."
+        )
     unknown = [key for key in table if key not in _KEYS]
     if unknown:
         raise InputError(
@@ -109,7 +125,7 @@ def read(path: Path, objective: str) -> Preset:
         )
     env = content.get("env", path.stem)
     return Preset(
-        name=env if path.parent == FOLDER else path.name,
+        name=path.stem.replace("__", "/") if path.parent == FOLDER else path.name,
         env=env,
         objective=objective,
         config=dict(table.get("config", {})),
@@ -118,6 +134,13 @@ def read(path: Path, objective: str) -> Preset:
         reference=dict(table["reference"]) if "reference" in table else None,
         source=str(table.get("source", path.name)),
     )
+
+
+def _stored(name: str) -> Path | None:
+    """The file of a preset that comes with the package."""
+    path = FOLDER / f"{name.replace('/', '__')}.toml"
+    # The name is only compared with those that are there, so that any text may be asked for.
+    return path if path in FOLDER.glob("*.toml") else None
 
 
 def _objectives(content: Mapping[str, Any]) -> list[str]:

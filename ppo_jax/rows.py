@@ -1,9 +1,13 @@
-"""From the device's rows, one an iteration, to those of `metrics.jsonl`, one a logged point."""
+"""From the device's rows, one an iteration, to those of `metrics.jsonl`, one a logged point.
+
+The iterations of a logged point are reduced as they come, one after the other, so that a row is the
+same to the bit however the run was cut into chunks, and a window that is still open costs as little
+memory as one iteration and fits into a checkpoint.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,59 +19,98 @@ LAST = ("learning_rate", "alive")
 SUMS = ("num_episodes", "episode_return_sum", "episode_length_sum")
 
 
-def joined(pending: Rows | None, fresh: Rows) -> Rows:
-    """`fresh` behind `pending`, along the iterations."""
-    if pending is None:
-        return fresh
-    return {name: np.concatenate([pending[name], fresh[name]], axis=1) for name in fresh}
+class Window(NamedTuple):
+    """Consecutive iterations, reduced."""
+
+    count: int  # iterations
+    values: dict[str, np.ndarray]  # name -> [S] float64: the sum, or the largest, or the last
+
+
+def extended(window: Window | None, fresh: Rows) -> Window:
+    """`window` with the iterations of `fresh` behind it, added in their order."""
+    count = next(iter(fresh.values())).shape[1]
+    if window is None:
+        window = Window(0, {name: _start(name, len(value)) for name, value in fresh.items()})
+    values = {name: _reduced(name, window.values[name], value) for name, value in fresh.items()}
+    return Window(window.count + count, values)
 
 
 def windows(
-    pending: Rows | None, fresh: Rows, iteration: int, every: int, last: int
-) -> tuple[list[tuple[int, Rows]], Rows | None]:
+    pending: Window | None, fresh: Rows, iteration: int, every: int, last: int
+) -> tuple[list[tuple[int, Window]], Window | None]:
     """Cut the rows of a chunk at the logged points, whatever the chunk's length.
 
     Args:
-        pending: rows since the last logged point. fresh: the chunk's rows.
+        pending: what came since the last logged point. fresh: the chunk's rows.
         iteration: iterations done after the chunk. every: iterations between logged points.
         last: the run's last iteration, a logged point as well.
 
     Returns:
-        (iteration, its window) for each logged point, and the rows left over.
+        (iteration, its window) for each logged point, and the window that is still open.
     """
-    rows = joined(pending, fresh)
-    width = next(iter(rows.values())).shape[1]
-    first = iteration - width  # iterations done before the oldest row
+    width = next(iter(fresh.values())).shape[1]
+    first = iteration - width
     points = [p for p in range(first + 1, iteration + 1) if p % every == 0 or p == last]
     cut, done = [], 0
     for point in points:
-        end = point - first
-        cut.append((point, {name: value[:, done:end] for name, value in rows.items()}))
-        done = end
-    rest = {name: value[:, done:] for name, value in rows.items()} if done < width else None
-    return cut, rest
+        part = {name: value[:, done : point - first] for name, value in fresh.items()}
+        cut.append((point, extended(pending, part)))
+        pending, done = None, point - first
+    if done < width:
+        pending = extended(pending, {name: value[:, done:] for name, value in fresh.items()})
+    return cut, pending
 
 
-def aggregate(window: Rows) -> dict[str, list[float | None]]:
+def aggregate(window: Window) -> dict[str, list[float | None]]:
     """One number per seed of each metric; None where no episode ended in the window."""
     row: dict[str, list[float | None]] = {}
-    num_episodes = window["num_episodes"].sum(axis=1)
+    values = window.values
     for name in ("return", "length"):
-        total = window[f"episode_{name}_sum"].sum(axis=1, dtype=np.float64)
         row[f"episode_{name}"] = [
-            float(value / count) if count else None
-            for value, count in zip(total, num_episodes, strict=True)
+            float(total / count) if count else None
+            for total, count in zip(
+                values[f"episode_{name}_sum"], values["num_episodes"], strict=True
+            )
         ]
-    row["num_episodes"] = [int(count) for count in num_episodes]
-    for name, value in sorted(window.items()):
-        if name not in SUMS:
-            row[name] = [float(x) for x in _reduced(name, value)]
+    row["num_episodes"] = [int(count) for count in values["num_episodes"]]
+    for name in sorted(values.keys() - set(SUMS)):
+        is_mean = name not in LARGEST + LAST
+        row[name] = [float(x) / (window.count if is_mean else 1) for x in values[name]]
     return row
 
 
-def _reduced(name: str, value: np.ndarray) -> Iterator[Any]:
-    if name in LARGEST:
-        return iter(value.max(axis=1))
+def to_json(window: Window | None) -> dict[str, Any] | None:
+    """A window for a checkpoint: every number as C99's exact hexadecimal text, NaN included."""
+    if window is None:
+        return None
+    values = {name: [float(x).hex() for x in value] for name, value in window.values.items()}
+    return {"iterations": window.count, "values": values}
+
+
+def from_json(content: dict[str, Any] | None) -> Window | None:
+    """The window that `to_json` wrote, bit for bit.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is none.
+    """
+    if content is None:
+        return None
+    values = {
+        name: np.array([float.fromhex(x) for x in texts], np.float64)
+        for name, texts in content["values"].items()
+    }
+    return Window(int(content["iterations"]), values)
+
+
+def _start(name: str, num_seeds: int) -> np.ndarray:
+    return np.full(num_seeds, -np.inf if name in LARGEST else 0.0)
+
+
+def _reduced(name: str, old: np.ndarray, value: np.ndarray) -> np.ndarray:
+    value = value.astype(np.float64)
     if name in LAST:
-        return iter(value[:, -1])
-    return iter(value.mean(axis=1, dtype=np.float64))
+        return value[:, -1]
+    both = np.concatenate([old[:, None], value], axis=1)
+    if name in LARGEST:
+        return both.max(axis=1)
+    return np.cumsum(both, axis=1)[:, -1]  # in order: numpy's own sum goes by pairs

@@ -2,6 +2,7 @@
 
 config.json      all that is needed to run it again
 manifest.json    versions, device, flags, git revision, times
+run.lock         while a process writes here: which one, see `lock`
 metrics.jsonl    one object per logged point, nothing that depends on the clock
 timing.jsonl     env_steps, wall_seconds, env_steps_per_second
 summary.json     what `train --json` prints
@@ -17,6 +18,9 @@ import os
 import platform
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_jax import settings
+from ppo_jax import lock, settings
 from ppo_jax.config import Config, Hyper, InputError, Schedule
 from ppo_jax.options import RunOptions
 
@@ -68,8 +72,9 @@ def check(out: str | None) -> None:
     path = RUNS / "new" if out is None else Path(out)
     if path.is_file():
         raise InputError(f"out={str(path)!r} is a file: name a new folder.")
-    if path.is_dir() and any(path.iterdir()):
-        raise InputError(f"out={str(path)!r} exists and is not empty: name a new folder.")
+    if path.is_dir():
+        lock.refuse_if_held(path)
+        _refuse_used(path)
     parent = path if path.exists() else path.parent
     while not parent.exists():
         parent = parent.parent
@@ -80,26 +85,70 @@ def check(out: str | None) -> None:
         )
 
 
-def create(config: Config, hyper: Hyper, options: RunOptions, devices: list) -> Path:
-    """Make the run's folder with its config.json and manifest.json.
+@contextmanager
+def claimed(config: Config, hyper: Hyper, options: RunOptions, devices: list) -> Iterator[Path]:
+    """A new run's folder with its config.json and manifest.json, locked against other writers.
+
+    Where what follows fails before it has saved anything, the folder is left as it was found.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be made or written, is another run's, or is locked.
     """
     path = Path(options.out) if options.out else default_path(config)
+    was_there = bool(options.out) and path.is_dir()
+    with ExitStack() as stack:
+        try:
+            if options.out:
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path = _new_folder(path)
+            stack.enter_context(lock.held(path))
+            _refuse_used(path)  # by one that was quicker
+            described = describe(config, hyper, options)
+            write_json(path / "config.json", described | {"run_id": uuid.uuid4().hex})
+            write_json(path / "manifest.json", manifest(devices))
+        except OSError as error:
+            raise InputError(
+                f"The run's folder {str(path)!r} cannot be made ({error.strerror}): name another "
+                "place with --out."
+            ) from error
+        try:
+            yield path
+        except Exception:
+            if not (path / "checkpoints").exists():
+                _undo(path)
+                stack.close()  # the lock is a file of the folder, too
+                if not was_there:
+                    with suppress(OSError):
+                        path.rmdir()
+            raise
+
+
+def _undo(path: Path) -> None:
+    """Remove what `claimed` and a run's first moments write."""
+    for name in ("config.json", "manifest.json", "metrics.jsonl", "timing.jsonl"):
+        with suppress(OSError):
+            (path / name).unlink()
+
+
+def is_run(path: Path | str) -> bool:
+    """Whether a run was begun in this folder."""
+    return (Path(path) / "config.json").is_file()
+
+
+def run_id(path: Path) -> str | None:
+    """Which run a folder holds, wherever it lies; None for one from before runs had names."""
     try:
-        if options.out:
-            path.mkdir(parents=True, exist_ok=True)
-        else:
-            path = _new_folder(path)
-        write_json(path / "config.json", describe(config, hyper, options))
-        write_json(path / "manifest.json", manifest(devices))
-    except OSError as error:
-        raise InputError(
-            f"The run's folder {str(path)!r} cannot be made ({error.strerror}): name another "
-            "place with --out."
-        ) from error
-    return path
+        return json.loads((path / "config.json").read_text("utf-8")).get("run_id")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _refuse_used(path: Path) -> None:
+    """Refuse a folder with anything in it but what a start that was killed may have left."""
+    if any(found.name not in (lock.LOCK, "config.json.tmp") for found in path.iterdir()):
+        again = " (or go on with its run: ppo-jax resume)" if is_run(path) else ""
+        raise InputError(f"out={str(path)!r} exists and is not empty: name a new folder{again}.")
 
 
 def _new_folder(wanted: Path) -> Path:
@@ -117,8 +166,17 @@ def _new_folder(wanted: Path) -> Path:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that the file is either the old one or the new one."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(to_json(content), indent=2, allow_nan=False) + "\n", "utf-8")
-    os.replace(temporary, path)
+    text = json.dumps(to_json(content), indent=2, allow_nan=False) + "\n"
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def to_json(value: Any) -> Any:
@@ -127,8 +185,9 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
-    if isinstance(value, Schedule):
-        return str(value)
+    if isinstance(value, Schedule):  # every digit: a run must be able to go on with the same bits
+        ends = ":".join(repr(float(end)) for end in (value.start, value.end))
+        return ends + (":cosine" if value.cosine else "")
     if hasattr(value, "tolist"):
         return to_json(value.tolist())
     if isinstance(value, float) and not np.isfinite(value):

@@ -187,9 +187,7 @@ def learn(
     is_sound &= state.alive
     failures = jnp.where(is_sound, 0, state.failures + state.alive)
     alive = state.alive & (failures < MAX_FAILURES)
-    kept = jax.tree.map(
-        lambda new, old: new if new is old else jnp.where(is_sound, new, old), learnt, state
-    )
+    kept = jax.lax.cond(is_sound, lambda new, old: new, lambda new, old: old, learnt, state)
     episodes = ("num_episodes", "episode_return_sum", "episode_length_sum")
     metrics |= {name: jnp.where(is_sound, metrics[name], 0.0) for name in episodes}
     metrics |= {"alive": alive * 1.0, "refused_fraction": 1.0 - is_sound}

@@ -37,6 +37,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     value = "none: every seed failed" if final["iqm"] is None else f"{final['iqm']:g}"
     episodes = f"{summary['episodes_per_seed']} {summary['policy_mode']} episodes a seed"
     lines = [f"return    {value}  {measure}{spread} ({episodes})"]
+    if summary.get("stopped_by"):
+        lines = [f"stopped   by {summary['stopped_by']}, everything is saved; not evaluated"]
     if summary.get("num_failed"):
         lines.append(f"failed    {summary['num_failed']} of {seeds} seeds turned non-finite")
     trained = f"trained   {summary['env_steps']:,} environment steps a seed"
@@ -54,7 +56,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         if summary.get("learning_curve"):
             lines.append(f"curve     {summary['learning_curve']}")
         if summary.get("train_seconds") is not None:
-            lines.append(f"next      ppo-jax eval {quoted(str(summary['run']))}")
+            command = "resume" if summary.get("stopped_by") else "eval"
+            lines.append(f"next      ppo-jax {command} {quoted(str(summary['run']))}")
     return lines
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ppo_jax import checkpoint
+from ppo_jax import checkpoint, checkpoint_files
 from ppo_jax.checkpoint import (
     CheckpointError,
     checkpoint_folder,
@@ -191,7 +191,7 @@ def test_arrays_of_another_checkpoint_are_detected(tmp_path):
 
 def test_a_checkpoint_of_another_format_version_is_refused(folder, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT_VERSION", 99)
+        patch.setattr(checkpoint_files, "FORMAT_VERSION", 99)
         save(folder, example(), {})
     with pytest.raises(CheckpointError, match="format 99 and this program reads 1"):
         load(folder, example())
@@ -263,6 +263,9 @@ def test_metadata_that_is_not_json_is_refused_and_nothing_is_written(folder, met
         {"leaves": []},
         {"metadata": 3},
         {"arrays_sha256": None},
+        {"arrays_bytes": "many"},
+        {"arrays_bytes": 2**40},
+        {"leaves": [{"path": "x", "shape": [2**40], "dtype": "int32", "key_impl": None}]},
     ],
 )
 def test_a_hostile_manifest_with_a_valid_hash_is_refused_in_a_sentence(folder, content):
@@ -270,7 +273,7 @@ def test_a_hostile_manifest_with_a_valid_hash_is_refused_in_a_sentence(folder, c
     path = folder / checkpoint.MANIFEST
     manifest = json.loads(path.read_bytes()) | content
     del manifest["manifest_sha256"]
-    path.write_bytes(checkpoint._seal(manifest))
+    path.write_bytes(checkpoint_files.seal(manifest))
     with pytest.raises(CheckpointError):
         load(folder, {"x": jnp.arange(3)})
 
@@ -399,7 +402,70 @@ def test_prune_keeps_the_newest_that_can_be_read(tmp_path):
 
 
 def test_no_file_of_a_checkpoint_is_a_pickle(folder):
-    source = Path(checkpoint.__file__).read_text()
-    assert "import pickle" not in source
+    for module in (checkpoint, checkpoint_files):
+        assert "import pickle" not in Path(module.__file__).read_text()
     save(folder, example(), {})
     assert {path.name for path in folder.iterdir()} == {checkpoint.ARRAYS, checkpoint.MANIFEST}
+
+
+def test_a_file_that_never_ends_is_refused_without_reading_it(folder):
+    save(folder, {"x": jnp.arange(3)}, {})
+    (folder / checkpoint.ARRAYS).unlink()
+    (folder / checkpoint.ARRAYS).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="no regular file"):
+        load(folder, {"x": jnp.arange(3)})
+
+
+def test_a_huge_file_is_refused_without_reading_it(folder):
+    save(folder, {"x": jnp.arange(3)}, {})
+    for name in (checkpoint.ARRAYS, checkpoint.MANIFEST):
+        intact = (folder / name).read_bytes()
+        os.truncate(folder / name, 2**40)  # sparse: a tebibyte that takes no space
+        with pytest.raises(CheckpointError, match="is damaged: it has 1099511627776 bytes"):
+            load(folder, {"x": jnp.arange(3)})
+        assert latest(folder.parents[1])[0] is None
+        (folder / name).unlink()
+        (folder / name).write_bytes(intact)
+
+
+def test_a_checkpoint_under_another_name_is_seen(tmp_path):
+    first, second = checkpoint_folder(tmp_path, 1), checkpoint_folder(tmp_path, 2)
+    save(first, {"x": jnp.zeros(1)}, {"env_steps": 1})
+    shutil.copytree(first, second)
+    found, warnings = latest(tmp_path)
+    assert found == first
+    assert "holds the state after 1 environment steps" in warnings[0]
+    with pytest.raises(CheckpointError, match="renamed or exchanged"):
+        load(second, {"x": jnp.zeros(1)})
+
+
+def test_a_checkpoint_of_another_run_is_seen(tmp_path):
+    (tmp_path / "config.json").write_text('{"run_id": "mine"}')
+    for steps, run_id in ((1, "mine"), (2, "yours")):
+        metadata = {"env_steps": steps, "run_id": run_id}
+        save(checkpoint_folder(tmp_path, steps), {"x": jnp.zeros(1)}, metadata)
+    found, warnings = latest(tmp_path)
+    assert found == checkpoint_folder(tmp_path, 1)
+    assert "is of another run (yours; this one is mine)" in warnings[0]
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path):
+    for steps, score in ((1, None), (2, 5.0), (3, 7.0), (4, 7.0), (5, 6.0), (6, None), (7, None)):
+        metadata = {"env_steps": steps, "score": score}
+        save(checkpoint_folder(tmp_path, steps), {"x": jnp.zeros(1)}, metadata)
+    assert checkpoint.best(tmp_path) == checkpoint_folder(tmp_path, 4)
+    prune(tmp_path, keep=2)
+    left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert left == [checkpoint_folder(tmp_path, steps).name for steps in (4, 6, 7)]
+
+
+def test_metadata_is_read_without_the_arrays(folder):
+    save(folder, {"x": jnp.zeros(1)}, {"note": 1})
+    (folder / checkpoint.ARRAYS).unlink()
+    assert checkpoint.metadata_of(folder) == {"note": 1}
+
+
+def test_a_run_folder_that_was_removed_is_not_made_again(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        save(checkpoint_folder(tmp_path / "gone", 1), {"x": jnp.zeros(1)}, {})
+    assert list(tmp_path.iterdir()) == []

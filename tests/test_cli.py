@@ -53,6 +53,7 @@ BAD = [
     ("train CartPole-v1 --policy-mode det", "deterministic, sampled"),
     ("train CartPole-v1 --platform cup", "Nearest: cpu"),
     ("train CartPole-v1 --preset CartPole", "Nearest: CartPole-v1"),
+    ("train CartPole-v1 --preset a2c --objective clip", "no preset 'a2c' for objective clip"),
     # wrong type, missing or superfluous value
     ("train CartPole-v1 --num-envs many", "num_envs='many' must be a whole number"),
     ("train CartPole-v1 --num-envs 1.5", "num_envs='1.5' must be a whole number"),
@@ -90,6 +91,15 @@ BAD = [
     ("eval run --episodes 0", "eval_episodes=0 must be"),
     ("eval run --policy-mode best", "policy_mode='best' is not one of"),
     ("eval run --video film.avi", "must end in .gif or .mp4"),
+    ("train CartPole-v1 --resume auto", "name it with --out"),
+    ("train CartPole-v1 --resume always", "never, auto"),
+    ("train CartPole-v1 --max-seconds 0", "max_seconds=0.0 must be"),
+    ("resume", "resume needs a run's folder"),
+    ("resume nowhere", "no run's folder"),
+    ("resume run --keep 0", "keep=0 must be"),
+    ("resume run --gamma 0.9", "--gamma is no option"),
+    ("resume run --total-env-steps many", "total_env_steps='many' must be"),
+    ("resume run", "is damaged"),
     ("envs --all", "--all is no option"),
     ("presets CartPole-v1", "one word too many"),
     ("doctor --env.length 3", "--env.length is no option"),
@@ -229,6 +239,13 @@ def test_objective_of_the_file_picks_the_preset() -> None:
     Path("s.toml").write_text('objective = "pg"\n', "utf-8")
     run = chosen("CartPole-v1 --config s.toml")
     assert run.config == Config(objective="pg")
+
+
+def test_preset_a2c_brings_its_objective_to_any_environment() -> None:
+    run = chosen("Acrobot-v1 --preset a2c")
+    assert (run.config.env, run.config.objective) == ("Acrobot-v1", "pg")
+    assert (run.config.num_epochs, run.config.num_minibatches) == (1, 1)
+    assert run.sources["num_epochs"] == "preset a2c"
 
 
 def test_preset_of_another_environment_keeps_the_one_that_was_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,15 @@ def test_stored_preset_is_valid_and_names_its_source(each: Preset) -> None:
     assert config.env == each.env
     assert config.objective == each.objective
     assert each.source
-    assert presets.load(each.env, each.objective) == each
+    assert presets.find(each.name, each.objective) == each
+
+
+@pytest.mark.parametrize("each", ALL, ids=title)
+def test_preset_of_an_environment_is_loaded_by_it_and_no_other_is(each: Preset) -> None:
+    if each.name == each.env:
+        assert presets.load(each.env, each.objective) == each
+    else:
+        assert presets.load(each.name, each.objective) is None
 
 
 @pytest.mark.parametrize("each", ALL, ids=title)
@@ -52,6 +61,29 @@ def test_published_settings_keep_their_minibatches_of_64(name: str) -> None:
     assert presets.preset(name)[0].minibatch_size == 64
 
 
+@pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0"])
+def test_trpo_presets_have_the_published_budget_and_critic(name: str) -> None:
+    # sb3-contrib: the critic in minibatches of 128, learning rate 1e-3, no bound on the gradient
+    config, hyper = presets.preset(name, "trpo")
+    assert config.total_env_steps == 100_000
+    assert config.minibatch_size == 128
+    assert (hyper.learning_rate, hyper.max_grad_norm) == (1e-3, math.inf)
+    # the loss MSE is 2 x ((1/2) MSE)
+    assert hyper.value_coef == 2.0
+
+
+def test_preset_a2c_takes_one_step_on_each_batch() -> None:
+    config, _ = presets.preset("a2c")
+    assert config.objective == "pg"
+    assert (config.num_epochs, config.num_minibatches) == (1, 1)
+
+
+def test_objective_of_a_preset_is_its_only_one_or_clip() -> None:
+    assert presets.find("a2c").objective == "pg"
+    assert presets.find("CartPole-v1").objective == "clip"
+    assert presets.find("CartPole-v1", "trpo").objective == "trpo"
+
+
 def test_preset_leaves_the_rest_at_the_defaults() -> None:
     config, hyper = presets.preset("CartPole-v1")
     assert config.hidden_sizes == Config().hidden_sizes
@@ -63,6 +95,8 @@ def test_unknown_preset_is_refused_with_the_nearest() -> None:
         presets.preset("CartPole")
     with pytest.raises(InputError, match="objective spo"):
         presets.preset("CartPole-v1", "spo")
+    with pytest.raises(InputError, match="objective clip"):
+        presets.preset("a2c", "clip")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +110,7 @@ def test_own_file_is_a_preset(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('env = "Foo"\n[spo.hyper]\ngamma = 0.5\n[spo.config]\nnum_envs = 3\n', "utf-8")
     found = presets.find(str(file), "spo")
+    assert presets.find(str(file)) == found
     config, hyper = presets.apply(found)
     assert (config.env, config.objective, config.num_envs) == ("Foo", "spo", 3)
     assert hyper.gamma == 0.5

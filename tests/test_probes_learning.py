@@ -19,8 +19,19 @@ from ppo_jax.config import OBJECTIVES, Config, Hyper, Schedule
 from ppo_jax.envs.interface import Environment
 from ppo_jax.envs.probes import PROBES, ProbeState
 
-# Half the compile time, and no less exact.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+def quick_options() -> dict[str, Any]:
+    """A quarter of the compile time, and no less exact; what this jax does not know is left out."""
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    more = {**options, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=more)(0)
+    except jax.errors.JaxRuntimeError:
+        return options
+    return more
+
+
+jit = partial(jax.jit, compiler_options=quick_options())
 
 GAMMA = 0.9
 NUM_SEEDS = 4
@@ -215,36 +226,56 @@ def test_every_continuous_policy_finds_the_best_action(policy):
     check(config, state, rows, names, value_error=0.1, action_error=0.1)
 
 
-def test_both_parts_of_a_multi_discrete_action_are_learnt():
-    name = "action-choice-multi-discrete"
-    config = config_of(f"probe:{name}", total_env_steps=256 * 60)
-    state, rows = train(config, HYPER, 1)
-    check(config, state, rows, (name,), value_error=0.15)
-
-
-def test_a_convolution_reads_the_grid():
-    name = "action-observation-grid"
-    config = config_of(f"probe:{name}", torso="cnn", total_env_steps=256 * 60)
-    state, rows = train(config, HYPER, 1, num_seeds=2)
-    check(config, state, rows, (name,), value_error=0.25)
-
-
-CHOICES = ("action-choice", "action-observation")
-
-
 def own_drift(ratio, advantage):
     """(log r)^2 |A|: never negative, with value and slope 0 at r = 1."""
     return jnp.square(jnp.log(ratio)) * jnp.abs(advantage)
 
 
-@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "clip"])
-def test_every_objective_learns_the_best_actions(objective):
+def settings_of(objective: str) -> dict[str, Any]:
     """The policy gradient holds for one step on a batch, so it gets one; all others reuse it."""
-    settings = {
+    needed: dict[str, dict[str, Any]] = {
         "pg": {"num_epochs": 1, "num_minibatches": 1},
         "drift": {"drift": own_drift},
     }
-    config = config_of(switch(CHOICES), objective=objective, **settings.get(objective, {}))
-    state, rows = train(config, HYPER, len(CHOICES))
-    check(config, state, rows, CHOICES, value_error=0.1)
-    assert (rows["episode_return_sum"][..., -1] / rows["num_episodes"][..., -1] > 0.9).all()
+    return {"objective": objective, **needed.get(objective, {})}
+
+
+@pytest.mark.parametrize("objective", ["clip", "pg", "trpo"])
+def test_both_parts_of_a_multi_discrete_action_are_learnt(objective):
+    name = "action-choice-multi-discrete"
+    config = config_of(f"probe:{name}", total_env_steps=256 * 60, **settings_of(objective))
+    state, rows = train(config, HYPER, 1)
+    check(config, state, rows, (name,), value_error=0.15)
+
+
+@pytest.mark.parametrize("objective", ["clip", "trpo"])
+def test_a_convolution_reads_the_grid(objective):
+    name = "action-observation-grid"
+    config = config_of(
+        f"probe:{name}", torso="cnn", total_env_steps=256 * 60, **settings_of(objective)
+    )
+    state, rows = train(config, HYPER, 1, num_seeds=2)
+    check(config, state, rows, (name,), value_error=0.25)
+
+
+OTHERS = [name for name in OBJECTIVES if name != "clip"]
+
+
+@pytest.mark.parametrize("objective", OTHERS)
+def test_every_objective_learns_the_discrete_probes(objective):
+    """One step a batch moves a critic less far than eight do: the policy gradient gets more."""
+    rate, num_iterations = (4e-2, 300) if objective == "pg" else (2e-2, 150)
+    config = config_of(
+        switch(DISCRETE), total_env_steps=256 * num_iterations, **settings_of(objective)
+    )
+    hyper = Hyper(**{**vars(HYPER), "learning_rate": Schedule(rate, 0.0)})
+    state, rows = train(config, hyper, len(DISCRETE), num_seeds=2)
+    check(config, state, rows, DISCRETE, value_error=0.15)
+
+
+@pytest.mark.parametrize("objective", OTHERS)
+def test_every_objective_learns_the_continuous_probes(objective):
+    config = config_of(switch(CONTINUOUS), policy="gaussian", **settings_of(objective))
+    hyper = Hyper(**{**vars(HYPER), "log_std_init": -0.5})
+    state, rows = train(config, hyper, len(CONTINUOUS), num_seeds=2)
+    check(config, state, rows, CONTINUOUS, value_error=0.1, action_error=0.1)

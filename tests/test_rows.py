@@ -1,12 +1,15 @@
-"""Cutting the device's rows at the logged points, and one number a window."""
+"""Reducing the device's rows between logged points, and one number a window."""
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppo_jax.rows import Rows, aggregate, windows
+from ppo_jax.rows import Rows, Window, aggregate, extended, from_json, to_json, windows
 
 
 def counted(first: int, last: int, num_seeds: int = 2) -> Rows:
@@ -15,57 +18,100 @@ def counted(first: int, last: int, num_seeds: int = 2) -> Rows:
     return {"x": numbers + 100.0 * np.arange(num_seeds, dtype=np.float32)[:, None]}
 
 
-def numbers(window: Rows) -> list[float]:
-    return window["x"][0].tolist()
+def window_of(*numbers: int) -> Window:
+    """The iterations of `counted` with these numbers, by plain sums."""
+    total = float(sum(numbers))
+    return Window(len(numbers), {"x": np.array([total, total + 100.0 * len(numbers)])})
+
+
+def same(one: Window | None, other: Window | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.count == other.count and all(
+        one.values[name].tobytes() == other.values[name].tobytes()
+        for name in {**one.values, **other.values}
+    )
 
 
 def test_rows_are_cut_at_every_third_iteration_and_at_the_last() -> None:
     cut, rest = windows(None, counted(0, 8), 8, every=3, last=8)
-    assert [(point, numbers(window)) for point, window in cut] == [
-        (3, [1, 2, 3]),
-        (6, [4, 5, 6]),
-        (8, [7, 8]),
-    ]
+    assert [point for point, _ in cut] == [3, 6, 8]
+    wanted = [window_of(1, 2, 3), window_of(4, 5, 6), window_of(7, 8)]
+    assert all(same(window, hand) for (_, window), hand in zip(cut, wanted))
     assert rest is None
 
 
 def test_rows_behind_the_last_logged_point_wait_for_the_next_chunk() -> None:
     cut, rest = windows(None, counted(0, 4), 4, every=3, last=8)
     assert [point for point, _ in cut] == [3]
-    assert rest is not None
-    assert numbers(rest) == [4]
+    assert same(rest, window_of(4))
     cut, rest = windows(rest, counted(4, 6), 6, every=3, last=8)
-    assert [(point, numbers(window)) for point, window in cut] == [(6, [4, 5, 6])]
+    assert [point for point, _ in cut] == [6]
+    assert same(cut[0][1], window_of(4, 5, 6))
     assert rest is None
 
 
 def test_a_chunk_without_a_logged_point_is_kept_whole() -> None:
-    cut, rest = windows(counted(3, 4), counted(4, 5), 5, every=10, last=20)
+    cut, rest = windows(window_of(4), counted(4, 5), 5, every=10, last=20)
     assert cut == []
-    assert rest is not None
-    assert numbers(rest) == [4, 5]
+    assert same(rest, window_of(4, 5))
+
+
+def noise(count: int) -> Rows:
+    """Metrics of every kind whose sums round differently in every order."""
+    rng = np.random.default_rng(count)
+    shape = (3, count)
+    scale = 10.0 ** rng.integers(-20, 20, shape)
+    return {
+        "entropy": (rng.normal(size=shape) * scale).astype(np.float32),
+        "ratio_max": rng.normal(size=shape).astype(np.float32),
+        "learning_rate": rng.normal(size=shape).astype(np.float32),
+        "num_episodes": rng.integers(0, 5, shape).astype(np.int32),
+    }
 
 
 @given(
     lengths=st.lists(st.integers(1, 7), min_size=1, max_size=12),
     every=st.integers(1, 9),
+    resumes=st.sets(st.integers(0, 11)),
 )
-def test_windows_do_not_depend_on_the_lengths_of_the_chunks(lengths: list[int], every: int) -> None:
+def test_windows_are_the_same_to_the_bit_however_chunks_are_cut_and_resumed(
+    lengths: list[int], every: int, resumes: set[int]
+) -> None:
     last = sum(lengths)
+    rows = noise(last)
     found, pending, done = [], None, 0
-    for length in lengths:
-        cut, pending = windows(pending, counted(done, done + length), done + length, every, last)
-        found += [(point, numbers(window)) for point, window in cut]
+    for number, length in enumerate(lengths):
+        if number in resumes:
+            pending = from_json(json.loads(json.dumps(to_json(pending), allow_nan=False)))
+        fresh = {name: value[:, done : done + length] for name, value in rows.items()}
         done += length
-    at_once, rest = windows(None, counted(0, last), last, every, last)
+        cut, pending = windows(pending, fresh, done, every, last)
+        found += cut
+    at_once, rest = windows(None, rows, last, every, last)
     assert pending is None
     assert rest is None
-    assert found == [(point, numbers(window)) for point, window in at_once]
-    assert [x for _, window in found for x in window] == list(range(1, last + 1))
+    assert [point for point, _ in found] == [point for point, _ in at_once]
+    assert all(same(one, other) for (_, one), (_, other) in zip(found, at_once))
+
+
+def test_a_window_comes_back_from_json_with_every_bit_nan_and_infinity_included() -> None:
+    values = np.array([np.nan, np.inf, -np.inf, -0.0, 0.1, 5e-324, 1.7976931348623157e308])
+    window = Window(3, {"entropy": values})
+    text = json.dumps(to_json(window), allow_nan=False)
+    assert same(from_json(json.loads(text)), window)
+    assert to_json(None) is None
+    assert from_json(None) is None
+
+
+@pytest.mark.parametrize("content", [{}, {"iterations": 1}, {"iterations": 1, "values": {"x": 3}}])
+def test_what_is_no_window_is_refused(content: dict) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        from_json(content)
 
 
 def test_a_window_becomes_one_number_a_seed_by_hand() -> None:
-    window = {
+    fresh = {
         "num_episodes": np.array([[1, 0, 3], [0, 0, 0]]),
         "episode_return_sum": np.array([[10.0, 0.0, 6.0], [0.0, 0.0, 0.0]]),
         "episode_length_sum": np.array([[20.0, 0.0, 60.0], [0.0, 0.0, 0.0]]),
@@ -75,7 +121,7 @@ def test_a_window_becomes_one_number_a_seed_by_hand() -> None:
         "alive": np.array([[True, True, True], [True, True, False]]),
         "entropy": np.array([[1.0, 2.0, 6.0], [0.0, 0.5, 1.0]]),
     }
-    assert aggregate(window) == {
+    assert aggregate(extended(None, fresh)) == {
         "episode_return": [16.0 / 4, None],  # a mean over episodes, not over iterations
         "episode_length": [80.0 / 4, None],
         "num_episodes": [4, 0],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +25,8 @@ NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
 def made(folder: Path, config: Config, hyper: Hyper | None = None, **options: object) -> Path:
     settled = RunOptions(out=str(folder), **options)  # pyright: ignore[reportArgumentType]
-    return run_folder.create(config, hyper or Hyper(), settled, jax.local_devices())
+    with run_folder.claimed(config, hyper or Hyper(), settled, jax.local_devices()) as path:
+        return path
 
 
 def test_the_default_folder_names_environment_objective_and_utc_time() -> None:
@@ -52,7 +54,10 @@ def test_runs_that_start_in_the_same_second_get_folders_of_their_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_folder, "default_path", lambda config: Path("runs/a"))
-    paths = [run_folder.create(Config(), Hyper(), RunOptions(), []) for _ in range(3)]
+    paths = []
+    for _ in range(3):
+        with run_folder.claimed(Config(), Hyper(), RunOptions(), []) as path:
+            paths.append(path)
     assert [path.name for path in paths] == ["a", "a-2", "a-3"]
     assert all((path / "config.json").is_file() for path in paths)
 
@@ -154,4 +159,89 @@ def test_the_manifest_names_versions_devices_and_machine(tmp_path: Path) -> None
 
 def test_json_has_no_nan_and_spells_infinity() -> None:
     value = {"a": math.nan, "b": [math.inf, -math.inf], "c": np.arange(2), "d": Schedule(1, 0)}
-    assert run_folder.to_json(value) == {"a": None, "b": ["inf", "-inf"], "c": [0, 1], "d": "1:0"}
+    wanted = {"a": None, "b": ["inf", "-inf"], "c": [0, 1], "d": "1.0:0.0"}
+    assert run_folder.to_json(value) == wanted
+
+
+def test_a_schedule_comes_back_with_every_digit(tmp_path: Path) -> None:
+    hyper = Hyper(learning_rate=Schedule(0.1234567890123, 1e-9 / 3, 1.0))
+    assert run_folder.read(made(tmp_path / "a", Config(), hyper)).hyper == hyper
+
+
+def test_a_run_has_a_name_of_its_own(tmp_path: Path) -> None:
+    names = {run_folder.run_id(made(tmp_path / name, Config())) for name in "abc"}
+    assert len(names) == 3
+    assert None not in names
+    assert run_folder.run_id(tmp_path) is None
+    assert run_folder.is_run(tmp_path / "a")
+    assert not run_folder.is_run(tmp_path)
+
+
+def test_a_claimed_folder_is_locked_until_it_is_left(tmp_path: Path) -> None:
+    held = rf"is being written by process {os.getpid()} on"
+    options = RunOptions(out=str(tmp_path / "a"))
+    with run_folder.claimed(Config(), Hyper(), options, []) as path:
+        with pytest.raises(InputError, match=held):
+            run_folder.check(str(path))
+        with pytest.raises(InputError, match=held):
+            made(path, Config())
+    assert sorted(entry.name for entry in path.iterdir()) == ["config.json", "manifest.json"]
+    with pytest.raises(InputError, match=r"not empty: name a new folder \(or go on with its run"):
+        made(path, Config())
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_start_that_fails_before_it_saved_leaves_the_folder_as_it_was(
+    tmp_path: Path, was_there: bool
+) -> None:
+    path = tmp_path / "a"
+    if was_there:
+        path.mkdir()
+    options = RunOptions(out=str(path))
+
+    def fail() -> None:
+        with run_folder.claimed(Config(), Hyper(), options, []):
+            (path / "metrics.jsonl").touch()
+            raise ValueError("no such network")
+
+    with pytest.raises(ValueError, match="no such network"):
+        fail()
+    assert path.exists() == was_there
+    assert not was_there or list(path.iterdir()) == []
+
+
+def test_a_start_that_fails_after_it_saved_leaves_everything(tmp_path: Path) -> None:
+    options = RunOptions(out=str(tmp_path / "a"))
+
+    def fail() -> None:
+        with run_folder.claimed(Config(), Hyper(), options, []) as path:
+            (path / "checkpoints").mkdir()
+            raise ValueError("the disk is full")
+
+    with pytest.raises(ValueError, match="disk"):
+        fail()
+    left = sorted(entry.name for entry in (tmp_path / "a").iterdir())
+    assert left == ["checkpoints", "config.json", "manifest.json"]
+
+
+def test_what_a_killed_start_left_may_be_taken(tmp_path: Path) -> None:
+    for name in ("run.lock", "config.json.tmp"):
+        (tmp_path / name).write_text("")
+    run_folder.check(str(tmp_path))
+    assert made(tmp_path, Config()) == tmp_path
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.json"
+    run_folder.write_json(path, {"old": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        run_folder.write_json(path, {"new": 2})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+    assert json.loads(path.read_text()) == {"old": 1}

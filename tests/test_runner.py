@@ -17,12 +17,22 @@ import numpy as np
 import pytest
 from tiny import BATCH, CONFIG, HYPER, START, STEPS, Walk, programs_are_kept, tiny_run
 
-from ppo_jax import checkpoint, envs, log, parallel, runner, stats
+from ppo_jax import (
+    checkpoint,
+    checkpoint_files,
+    envs,
+    evaluating,
+    loop,
+    parallel,
+    runner,
+    services,
+    stats,
+)
 from ppo_jax.config import Hyper, InputError
-from ppo_jax.evaluating import load_policy
 from ppo_jax.log import read_jsonl
-from ppo_jax.options import RunOptions
-from ppo_jax.runner import Cadence
+from ppo_jax.loop import Cadence
+from ppo_jax.options import RunError, RunOptions
+from ppo_jax.policies import load_policy
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,9 +94,10 @@ def test_metrics_say_nothing_of_the_clock_and_timing_does(ran: Any) -> None:
     assert rows[-1]["wall_seconds"] == pytest.approx(told, abs=1e-3)
 
 
-def test_the_newest_checkpoints_hold_exactly_the_seeds_asked_for(ran: Any) -> None:
+def test_the_checkpoints_hold_exactly_the_seeds_asked_for(ran: Any) -> None:
     folders = sorted((ran[0].folder / "checkpoints").iterdir())
-    assert [path.name for path in folders] == ["step_000000000192", "step_000000000224"]
+    # Beside the newest two the one of the evaluation, which is the best as it is the only one.
+    assert [path.name for path in folders] == [f"step_{steps:012d}" for steps in (128, 192, 224)]
     arrays, metadata = checkpoint.load_raw(folders[-1])
     assert {array.shape[0] for array in arrays.values()} == {3}
     assert metadata["env_steps"] == STEPS
@@ -131,7 +142,7 @@ def test_the_score_is_the_interquartile_mean_of_the_seeds(ran: Any) -> None:
 def test_logging_evaluation_checkpoints_and_the_clock_change_no_bit(
     ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    monkeypatch.setattr(runner, "CHUNK_SECONDS", seconds)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", seconds)
     bare = tiny_run(tmp_path / "bare", log_every=10**6)
     assert weights(bare.folder) == weights(ran[0].folder)
 
@@ -139,7 +150,7 @@ def test_logging_evaluation_checkpoints_and_the_clock_change_no_bit(
 def test_metrics_are_the_same_bytes_whatever_the_clock_said(
     ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "CHUNK_SECONDS", 1e-9)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-9)
     every = {"eval_every": 4 * BATCH, "checkpoint_every": 3 * BATCH}
     again = tiny_run(tmp_path / "again", **every)
     name = "metrics.jsonl"
@@ -167,7 +178,7 @@ def test_a_run_ends_at_the_logged_point_whose_return_reaches_the_goal(
     goal = returns[1]
     reached = next(i for i, value in enumerate(returns) if value >= goal)
     for seconds in (1e-9, 1e9):
-        monkeypatch.setattr(runner, "CHUNK_SECONDS", seconds)
+        monkeypatch.setattr(loop, "CHUNK_SECONDS", seconds)
         stopped = tiny_run(tmp_path / f"{seconds}", stop_at_return=goal)
         rows = read_jsonl(stopped.folder / "metrics.jsonl")
         assert [row["env_steps"] for row in rows] == [64 * (i + 1) for i in range(reached + 1)]
@@ -199,7 +210,7 @@ def test_a_callback_that_returns_true_ends_the_run_after_its_row(tmp_path: Path)
     assert (stopped.summary["stopped_early"], stopped.exit_code) == (True, 0)
 
 
-@pytest.mark.parametrize("name, exit_code", [("SIGINT", 130), ("SIGTERM", 75)])
+@pytest.mark.parametrize("name, exit_code", [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75)])
 def test_a_signal_ends_the_run_with_everything_saved(
     tmp_path: Path, name: str, exit_code: int
 ) -> None:
@@ -211,9 +222,21 @@ def test_a_signal_ends_the_run_with_everything_saved(
     stopped = tiny_run(tmp_path / "a", callbacks=[interrupt])
     assert stopped.exit_code == exit_code
     assert stopped.summary["env_steps"] == 64  # the chunk that was under way
+    assert stopped.summary["stopped_by"] == ("Ctrl-C" if name == "SIGINT" else name)
+    assert stopped.summary["final_return"]["per_seed"] == [None] * 3  # what is left is a resume's
     assert json.loads((stopped.folder / "summary.json").read_text()) == stopped.summary
     assert checkpoint.load_raw(checkpoint.checkpoint_folder(stopped.folder, 64))
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_time_limit_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
+    stopped = tiny_run(tmp_path / "a", max_seconds=1e-6)
+    assert (stopped.exit_code, stopped.summary["env_steps"]) == (75, 0)
+    assert stopped.summary["stopped_by"] == "the time limit of 1e-06 seconds"
+    assert checkpoint.latest(stopped.folder) == (
+        checkpoint.checkpoint_folder(stopped.folder, 0),
+        [],
+    )
 
 
 def test_ctrl_c_twice_leaves_at_once_and_hands_the_signals_back(tmp_path: Path) -> None:
@@ -230,16 +253,39 @@ def test_ctrl_c_twice_leaves_at_once_and_hands_the_signals_back(tmp_path: Path) 
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_ctrl_c_while_compiling_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("phase", ["make_chunk", "init_population"])
+def test_a_signal_before_training_is_answered_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
-    def interrupted(*_: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+    inner = getattr(parallel, phase)
 
-    monkeypatch.setattr(parallel, "make_chunk", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        tiny_run(tmp_path / "a")
-    assert not (tmp_path / "a").exists()
+    def interrupted(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return inner(*given)
+
+    monkeypatch.setattr(parallel, phase, interrupted)
+    stopped = tiny_run(tmp_path / "a")
+    assert (stopped.exit_code, stopped.summary["env_steps"]) == (130, 0)
+    assert checkpoint.latest(stopped.folder) == (
+        checkpoint.checkpoint_folder(stopped.folder, 0),
+        [],
+    )
+
+
+def test_a_signal_during_the_final_evaluation_is_answered_by_its_code_after_it(
+    ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conclude = evaluating.summary
+
+    def interrupted(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return conclude(*given)
+
+    monkeypatch.setattr(evaluating, "summary", interrupted)
+    ended = tiny_run(tmp_path / "a")
+    assert ended.exit_code == 75
+    assert ended.summary["final_return"] == ran[0].summary["final_return"]
+    assert ended.summary["stopped_by"] is None  # nothing is left to do
 
 
 def test_a_run_whose_seeds_all_fail_says_so_and_ends_with_code_1(tmp_path: Path) -> None:
@@ -315,24 +361,24 @@ def test_bad_input_is_refused_before_anything_is_compiled_or_written(
 def test_a_logging_service_without_its_package_is_refused_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "find_spec", lambda package: None)
-    for changes in ({"tensorboard": True}, {"wandb": "project"}):
-        with pytest.raises(InputError, match=r"is not installed: install it with pip install"):
-            tiny_run(tmp_path / "a", **changes)
+    monkeypatch.setattr(services, "find_spec", lambda package: None)
+    with pytest.raises(InputError, match=r"is not installed: install it with pip install"):
+        tiny_run(tmp_path / "a", tensorboard=True)
     assert not (tmp_path / "a").exists()
 
 
 def test_a_logging_service_that_does_not_start_does_not_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def broken(folder: Path) -> None:
+    def broken(*_: Any) -> None:
         raise RuntimeError("no quota")
 
-    monkeypatch.setattr(log, "TensorBoardLog", broken)
-    monkeypatch.setattr(runner, "find_spec", lambda package: package)
+    monkeypatch.setattr(services, "TensorBoardLog", broken)
+    monkeypatch.setattr(services, "find_spec", lambda package: package)
     result = tiny_run(tmp_path / "a", tensorboard=True, quiet=False, source="flag")
     told = capsys.readouterr().err
-    assert "logging to tensorboard did not start, the run goes on: no quota" in told
+    sentence = "logging to tensorboard stopped, the run goes on: RuntimeError: no quota"
+    assert told.count(sentence) == 1
     assert result.exit_code == 0
     # What is about to happen is told first, the budget as it will be trained.
     assert told.splitlines()[:2] == [
@@ -340,6 +386,67 @@ def test_a_logging_service_that_does_not_start_does_not_stop_the_run(
         "tiny:Walk: 224 environment steps a seed (7 iterations of 4 environments x 8 steps), "
         "3 seeds on 2 cpu",
     ]
+
+
+# --- a folder that cannot be written any more ----------------------------------------------------
+
+
+def full(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def fill(row: dict[str, Any]) -> None:
+            if row["env_steps"] == 128:
+                patch.setattr(checkpoint_files, "write_synced", full)
+
+        with pytest.raises(RunError, match=r"Stopped after 192 .*No space left.*is untouched"):
+            tiny_run(tmp_path / "a", callbacks=[fill], checkpoint_every=3 * BATCH)
+    found = checkpoint.checkpoint_folder(tmp_path / "a", 3 * BATCH)
+    assert checkpoint.latest(tmp_path / "a") == (found, [])
+    resumed = runner.resume(tmp_path / "a", quiet=True)
+    assert resumed.summary["env_steps"] == STEPS
+
+
+def test_a_folder_that_is_removed_during_the_run_is_told_at_once_and_not_made_again(
+    tmp_path: Path,
+) -> None:
+    def remove(row: dict[str, Any]) -> None:
+        if (tmp_path / "a").exists():
+            (tmp_path / "a").rename(tmp_path / "b")
+
+    with pytest.raises(RunError, match=r"Stopped after 64 .*'.*a' cannot be written .*removed"):
+        tiny_run(tmp_path / "a", callbacks=[remove])
+    assert not (tmp_path / "a").exists()
+    moved = runner.resume(tmp_path / "b", quiet=True)  # a run goes on wherever its folder is
+    assert moved.summary["env_steps"] == STEPS
+    assert moved.summary["run"] == str(tmp_path / "b")
+
+
+def test_checkpoints_come_by_the_clock_and_at_the_best_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-9)
+    often = tiny_run(tmp_path / "a", checkpoint_minutes=1e-9, keep=100)
+    names = sorted(path.name for path in (often.folder / "checkpoints").iterdir())
+    assert names == [f"step_{BATCH * i:012d}" for i in range(8)]
+    evaluated = tiny_run(tmp_path / "b", eval_every=2 * BATCH, checkpoint_minutes=0.0, keep=1)
+    rows = read_jsonl(evaluated.folder / "metrics.jsonl")
+    scores = {
+        row["env_steps"]: stats.iqm(row["eval_return"]) for row in rows if "eval_return" in row
+    }
+    # The last evaluation with the highest score: that of an equal one takes its place.
+    wanted = max(scores, key=lambda step: (scores[step], step))
+    kept = sorted((evaluated.folder / "checkpoints").iterdir())
+    assert checkpoint.best(evaluated.folder) == checkpoint.checkpoint_folder(
+        evaluated.folder, wanted
+    )
+    assert len(kept) == 2
+    assert kept[-1].name == f"step_{STEPS:012d}"
 
 
 # --- when what is due ----------------------------------------------------------------------------
@@ -371,10 +478,10 @@ def test_chunks_end_where_the_host_must_look() -> None:
 
 
 def test_the_goal_is_compared_with_the_seeds_that_still_learn() -> None:
-    assert runner.has_reached([None, 2.0, 2.0], 2.0)
-    assert not runner.has_reached([None, 2.0, 1.0], 2.0)
-    assert not runner.has_reached([None, None], -1e9)
-    assert not runner.has_reached([5.0], None)
+    assert loop.has_reached([None, 2.0, 2.0], 2.0)
+    assert not loop.has_reached([None, 2.0, 1.0], 2.0)
+    assert not loop.has_reached([None, None], -1e9)
+    assert not loop.has_reached([5.0], None)
 
 
 def test_the_walks_observation_is_what_the_contract_says() -> None:

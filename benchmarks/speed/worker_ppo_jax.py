@@ -63,14 +63,13 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
     import jax
     import jax.numpy as jnp
 
-    from ppo_jax import parallel, trainer
+    from ppo_jax import parallel
 
     config, hyper = settings(case)
     spread = parallel.choose_layout(config, case.seeds)
     if layout != "default":
         spread = parallel.Layout(layout, tuple(jax.local_devices()), case.seeds)
-    plain = parallel.program(config)
-    init = jax.jit(lambda h, keys: jax.lax.map(partial(trainer.init, plain, h), keys))
+    init = parallel.make_init(config)
     chunk = parallel.make_chunk(config, spread)
 
     def keys(seed: int) -> Any:

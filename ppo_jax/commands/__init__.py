@@ -6,10 +6,36 @@ imported.
 
 from __future__ import annotations
 
-from ppo_jax.commands import doctor, envs, evaluate, explain, presets, train
+from ppo_jax.commands import (
+    debug,
+    doctor,
+    envs,
+    evaluate,
+    explain,
+    export,
+    presets,
+    replay,
+    reproduce,
+    resume,
+    sweep,
+    train,
+)
 from ppo_jax.commands.interface import Command
 
 COMMANDS: dict[str, Command] = {
     module.COMMAND.name: module.COMMAND
-    for module in (train, evaluate, explain, envs, presets, doctor)
+    for module in (
+        train,
+        sweep,
+        resume,
+        evaluate,
+        replay,
+        debug,
+        export,
+        explain,
+        reproduce,
+        envs,
+        presets,
+        doctor,
+    )
 }

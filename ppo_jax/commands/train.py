@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppo_jax import envs, flags, presets, settings
+from ppo_jax import envs, flags, presets, settings, signals
 from ppo_jax.commands.interface import Answer, Command
 from ppo_jax.config import InputError, validate
 from ppo_jax.options import validate_options
@@ -33,14 +33,18 @@ def _run(given: dict[str, Any], env_params: dict[str, str]) -> Answer:
     validate(chosen.config, chosen.hyper)
     validate_options(chosen.options)
     envs.check_name(chosen.config.env)
+    out = chosen.options.out
     from ppo_jax import run_folder
 
-    run_folder.check(chosen.options.out)
+    goes_on = chosen.options.resume == "auto" and out is not None and run_folder.is_run(out)
+    if not goes_on:
+        run_folder.check(out)
     used = {source for source in chosen.sources.values() if source != "flag"}
     source = ", ".join(sorted(used)) or "defaults (no preset)"
-    from ppo_jax import runner
+    with signals.listening():  # from here on: importing jax takes a while
+        from ppo_jax import runner
 
-    result = runner.run(chosen.config, chosen.hyper, chosen.options, source=source)
+        result = runner.run(chosen.config, chosen.hyper, chosen.options, source=source)
     return Answer(result.summary, summary_lines(result.summary), result.exit_code)
 
 
@@ -57,7 +61,8 @@ def find_settings(given: Mapping[str, Any], env_params: Mapping[str, str]) -> Se
         raise InputError("train needs an environment, for example: ppo-jax train CartPole-v1.")
     env, objective = named.config.env, named.config.objective
     if "preset" in given:
-        layers.insert(0, presets.layer(presets.find(given["preset"], objective)))
+        wanted = objective if "objective" in named.sources else None
+        layers.insert(0, presets.layer(presets.find(given["preset"], wanted)))
     elif "no_preset" not in given:
         preset = presets.load(env, objective)
         layers = ([presets.layer(preset)] if preset else []) + layers

@@ -1,0 +1,132 @@
+"""`python benchmarks/faults/run.py [--only kills] [--out FILE.json]`: what a run survives.
+
+Kills, faults, damages, signals, races and full disks, with what they should and did lead to. Run it
+on a checkout that nobody edits: a source that changes between a run's lives changes its bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import damages
+import disks
+import kills
+import saves
+import stops
+from cases import CASES, words_of
+from processes import finish
+
+from ppo_jax.fingerprint import core_count, processor, source_digest
+
+PARTS = ("saves", "damages", "disks", "races", "signals", "kills")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between")
+    parser.add_argument("--minutes", type=float, default=10.0, help="for signals and kills")
+    parser.add_argument("--kills", type=int, default=8, help="of each kind of run")
+    parser.add_argument("--signals", type=int, default=50)
+    parser.add_argument("--damages", type=int, default=2200)
+    parser.add_argument("--races", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("faults.json"))
+    asked = parser.parse_args()
+    result = {
+        "what": "what a run survives: counts of faults, and of what they led to",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "hardware": f"{processor()}, {core_count()} cores",
+            "system": platform.system(),
+        },
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("ppo-jax", "jax", "jaxlib", "gymnax")},
+        "source": source_digest(),
+        "seed": asked.seed,
+        "parts": {},
+    }
+    if asked.out.exists():  # parts that are not repeated stay
+        result["parts"] = json.loads(asked.out.read_text("utf-8"))["parts"]
+    with tempfile.TemporaryDirectory() as name:
+        for part in PARTS:
+            if part in asked.only.split(","):
+                begin, load = time.monotonic(), os.getloadavg()
+                for found in COUNTED[part](asked, Path(name)):
+                    result["parts"][part] = {
+                        "command": f"python benchmarks/faults/run.py {shown(asked)}",
+                        "seconds": round(time.monotonic() - begin),
+                        "load_average_before": load,
+                        **found,
+                    }
+                    asked.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+                print(f"{part}: {json.dumps(result['parts'][part])[:400]}", flush=True)
+
+
+def shown(asked: argparse.Namespace) -> str:
+    """The options, but not where the result lies."""
+    return " ".join(f"--{name} {value}" for name, value in vars(asked).items() if name != "out")
+
+
+Found = Iterator[dict[str, Any]]  # the last of them is the result, earlier ones are its beginnings
+
+
+def count_saves(asked: argparse.Namespace, folder: Path) -> Found:
+    yield saves.results(folder)
+
+
+def count_damages(asked: argparse.Namespace, folder: Path) -> Found:
+    for run, seed in (("one", "0"), ("other", "1")):
+        finish(words_of(CASES[0], folder / run, "--seed", seed))
+    yield damages.results(folder / "one", folder / "other", asked.damages, folder, asked.seed)
+
+
+def count_disks(asked: argparse.Namespace, folder: Path) -> Found:
+    case = CASES[0]
+    finish(words_of(case, folder / "readable"))
+    yield {
+        "folder_removed": disks.removed(case, folder),
+        "read_only": disks.read_only(case, folder, folder / "readable"),
+        "full": disks.full(case, folder, list(range(4, 84, 4))),
+    }
+
+
+def count_races(asked: argparse.Namespace, folder: Path) -> Found:
+    yield stops.races(CASES[0], folder, asked.races)
+
+
+def count_signals(asked: argparse.Namespace, folder: Path) -> Found:
+    until = time.monotonic() + 60 * asked.minutes / 3
+    yield stops.signals(CASES[0], folder, asked.signals, until, asked.seed)
+
+
+def count_kills(asked: argparse.Namespace, folder: Path) -> Found:
+    cases = []
+    until = time.monotonic() + 60 * asked.minutes * 2 / 3
+    for found in kills.results(folder, asked.kills, until, asked.seed):
+        cases.append(found)
+        names = ("kills", "differing_bits_in_arrays", "differing_bits_in_metrics")
+        yield {**{name: sum(case[name] for case in cases) for name in names}, "cases": cases}
+
+
+COUNTED = {
+    "saves": count_saves,
+    "damages": count_damages,
+    "disks": count_disks,
+    "races": count_races,
+    "signals": count_signals,
+    "kills": count_kills,
+}
+
+
+if __name__ == "__main__":
+    main()

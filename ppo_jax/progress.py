@@ -1,0 +1,151 @@
+"""The live display of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+
+from ppo_jax.stats import bootstrap_interval
+
+Row = Mapping[str, Any]
+
+
+class Progress:
+    """The live display of a run on stderr; where that is no terminal, some twenty plain lines.
+
+    Args:
+        total_iterations: of the run.
+        total_env_steps: of one seed over the whole run.
+        num_seeds: S.
+    """
+
+    def __init__(
+        self,
+        total_iterations: int,
+        total_env_steps: int,
+        num_seeds: int,
+        stream: TextIO | None = None,
+    ) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self._total_iterations = total_iterations
+        self._total_env_steps = total_env_steps
+        self._num_seeds = num_seeds
+        self._stream = sys.stderr if stream is None else stream
+        self._lines_told = 0
+        console = Console(file=self._stream)
+        self._bar = None
+        if console.is_terminal:
+            self._bar = Bar(
+                BarColumn(bar_width=24), TextColumn("{task.description}"), console=console
+            )
+            self._task = self._bar.add_task("compiling", total=total_iterations)
+            self._bar.start()
+
+    def update(self, iteration: int, row: Row) -> None:
+        """Show the state after `iteration` iterations.
+
+        Args:
+            row: env_steps (per seed), episode_return and kl_old_new ([S], None where unknown),
+                env_steps_per_second (summed over seeds).
+        """
+        text = self.describe(iteration, row)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=iteration, description=text)
+            return
+        twentieth = 20 * iteration // max(self._total_iterations, 1)
+        if twentieth >= self._lines_told or iteration >= self._total_iterations:
+            self._lines_told = twentieth + 1
+            self.message(text)
+
+    def describe(self, iteration: int, row: Row) -> str:
+        """One line: iterations, percent, time left, speed, mean return and its interval, KL."""
+        parts = [
+            f"{iteration}/{self._total_iterations}",
+            f"{100 * iteration / max(self._total_iterations, 1):.0f}%",
+        ]
+        rate = row.get("env_steps_per_second")
+        if rate:
+            steps_left = (self._total_env_steps - row["env_steps"]) * self._num_seeds
+            parts += [f"{format_seconds(max(steps_left, 0) / rate)} left"]
+            parts += [f"{format_steps(rate)} env steps/s"]
+        known = _known(row.get("episode_return"))
+        if known:
+            told = f"return {np.mean(known):.4g}"
+            interval = bootstrap_interval(
+                known, np.mean, resamples=500, generator=np.random.default_rng(0)
+            )
+            parts += [
+                told if interval is None else f"{told} ({interval[0]:.4g} to {interval[1]:.4g})"
+            ]
+        divergence = _known(row.get("kl_old_new"))
+        if divergence:
+            parts += [f"KL {np.mean(divergence):.2g}"]
+        return "  ".join(parts)
+
+    def message(self, text: str) -> None:
+        """A line of its own, above the live display."""
+        with contextlib.suppress(OSError, ValueError):  # a closed stderr must not end a run
+            if self._bar is not None:
+                self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                self._stream.write(f"{text}\n")
+                self._stream.flush()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _known(values: Sequence[float | None] | None) -> list[float]:
+    return [x for x in values or () if x is not None and math.isfinite(x)]
+
+
+def format_steps(number: float) -> str:
+    """Three significant digits with an SI unit: 950, 12.3k, 1.5M, 2.04G."""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * factor:
+            return f"{number / factor:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def format_seconds(seconds: float) -> str:
+    """45s, 3m05s or 2h07m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class Silence(NamedTuple):
+    """A display that shows nothing."""
+
+    def update(self, iteration: int, row: Row) -> None:
+        del iteration, row
+
+    def message(self, text: str) -> None:
+        del text
+
+
+@contextlib.contextmanager
+def display(
+    total_iterations: int, total_env_steps: int, num_seeds: int, is_quiet: bool
+) -> Iterator[Progress | Silence]:
+    """The live display, or nothing where it is not wanted."""
+    if is_quiet:
+        yield Silence()
+        return
+    shown = Progress(total_iterations, total_env_steps, num_seeds)
+    try:
+        yield shown
+    finally:
+        shown.close()

@@ -1,0 +1,1 @@
+"""Sweeps: settings x seeds on the population axis of one compiled program."""

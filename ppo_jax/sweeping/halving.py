@@ -1,0 +1,186 @@
+"""Successive halving in place: at each rung the best 1 / eta go on, new settings take the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppo_jax import run_folder
+from ppo_jax.config import Hyper
+from ppo_jax.sweeping import population, pruning, slots
+from ppo_jax.sweeping.conclude import Outcome
+from ppo_jax.sweeping.engine import Engine
+from ppo_jax.sweeping.planning import Prepared
+from ppo_jax.sweeping.slots import IDLE, Bench, Standing
+from ppo_jax.types import TrainState
+
+LINEAGE = "lineage.jsonl"
+
+
+def run(prepared: Prepared, engine: Engine, folder: Path, control: population.Control) -> Outcome:
+    """Train every setting as far as it deserves."""
+    sweep, options = prepared.sweep, prepared.sweep.options
+    config = sweep.config
+    seeds = tuple(options.seed + i for i in range(options.seeds))
+    pack = folder / "packs" / "000-000"
+    bench = Bench(engine, config, sweep.hyper, options, pack, seeds, control, "halving")
+    first = -(-options.min_env_steps // config.batch_size)
+    levels = pruning.rungs(config.num_iterations, options.eta, first)
+    work = population.Work(pack, config, sweep.hyper, prepared.settings, [], bench.label)
+    population.write_pack(work)
+    logs = ("metrics.jsonl", LINEAGE)
+
+    def start() -> Standing:
+        chosen = list(range(min(bench.num_slots, len(prepared.settings))))
+        return slots.begin(bench, chosen, [prepared.settings[i] for i in chosen])
+
+    if (pack / "standing.json").is_file():
+        standing = slots.read(json.loads((pack / "standing.json").read_text("utf-8")))
+    else:
+        hyper, state, standing = slots.restore(bench, logs, start)
+        standing = _loop(bench, prepared, levels, hyper, state, standing)
+        if all(setting == IDLE for setting in standing.settings):
+            run_folder.write_json(pack / "standing.json", standing._asdict())
+    share = standing.trained / (len(prepared.settings) * len(seeds) * config.num_iterations)
+    begun = {i: prepared.settings[i] for i in range(standing.following)}
+    return Outcome(
+        settings=begun,
+        returns={int(setting): returns for setting, returns in standing.returns.items()},
+        env_steps=standing.trained * config.batch_size,
+        train_seconds=standing.train_seconds,
+        compile_seconds=engine.compile_seconds,
+        compilations=[engine.compilations],
+        more={
+            "share_of_grid": share,
+            "rungs_env_steps": [level * config.batch_size for level in levels],
+            "slots": bench.num_slots,
+            "lineage": str(pack / LINEAGE),
+        },
+        built=[engine],
+    )
+
+
+def _loop(
+    bench: Bench,
+    prepared: Prepared,
+    levels: Sequence[int],
+    hyper: Hyper,
+    state: TrainState,
+    standing: Standing,
+) -> Standing:
+    expected = pruning.expected_share(len(prepared.settings), levels, bench.options.eta)
+    expected *= len(prepared.settings) * len(bench.seeds) * levels[-1]
+    last_saved, last_told = standing.train_seconds, time.monotonic()
+    while any(setting != IDLE for setting in standing.settings):
+        until = min(
+            _event(levels, done) - done
+            for setting, done in zip(standing.settings, standing.done, strict=True)
+            if setting != IDLE
+        )
+        length = slots.next_length(bench, until)
+        state, standing = slots.train(bench, hyper, state, standing, length)
+        live = [slot for slot, setting in enumerate(standing.settings) if setting != IDLE]
+        halfway = [slot for slot in live if standing.done[slot] in _middles(levels)]
+        standing = slots.cleared(bench, standing, halfway)
+        arrived = [slot for slot in live if standing.done[slot] in levels]
+        if arrived:
+            hyper, state, standing = decide(
+                bench, prepared, levels, hyper, state, standing, arrived
+            )
+        is_late = standing.train_seconds - last_saved > bench.options.save_seconds
+        is_stopped = bool(bench.control.stop)  # asked once
+        if is_stopped or is_late:
+            slots.save(bench, state, standing)
+            last_saved = standing.train_seconds
+        if is_stopped:
+            break
+        if time.monotonic() - last_told > population.TELL_SECONDS:
+            last_told = time.monotonic()
+            share = min(standing.trained / expected, 0.99)
+            bench.control.tell(slots.told(bench, standing, share))
+    return standing
+
+
+def _middles(levels: Sequence[int]) -> set[int]:
+    """Half the way to each rung, where scores begin anew: what came before it learnt is old."""
+    return {(low + high) // 2 for low, high in zip((0, *levels), levels, strict=False)} - {0}
+
+
+def _event(levels: Sequence[int], done: int) -> int:
+    """Where a setting after `done` iterations must be looked at next."""
+    return min(level for level in (*levels, *_middles(levels)) if level > done)
+
+
+def decide(
+    bench: Bench,
+    prepared: Prepared,
+    levels: Sequence[int],
+    hyper: Hyper,
+    state: TrainState,
+    standing: Standing,
+    arrived: Sequence[int],
+) -> tuple[Hyper, TrainState, Standing]:
+    """At a rung: finished settings are evaluated, the best go on, the rest leave their slots."""
+    found = slots.scores(bench, state, standing)
+    finished = [slot for slot in arrived if standing.done[slot] == levels[-1]]
+    leaving = list(finished)
+    returns = dict(standing.returns)
+    if finished:
+        played = slots.final_returns(bench, hyper, state, finished)
+        for slot, values in zip(finished, played, strict=True):
+            returns[str(standing.settings[slot])] = values
+    records = list(standing.records)
+    for level in sorted({standing.done[slot] for slot in arrived} - {levels[-1]}):
+        here = [slot for slot in arrived if standing.done[slot] == level]
+        pairs = [(standing.settings[slot], found[slot]) for slot in here]
+        known = [
+            (setting, math.nan if score is None else score)
+            for rung, setting, score in records
+            if rung == level
+        ]
+        kept = pruning.survivors(pairs, known, bench.options.eta)
+        leaving += [slot for slot in here if standing.settings[slot] not in kept]
+        records += [[level, *pair] for pair in pairs]
+    line = {
+        "env_steps": standing.clock * bench.config.batch_size,
+        "arrived": [
+            {
+                "setting": standing.settings[slot],
+                "rung_env_steps": standing.done[slot] * bench.config.batch_size,
+                "score": found[slot],
+                "goes_on": slot not in leaving,
+            }
+            for slot in arrived
+        ],
+    }
+    slots.write_line(bench.folder / LINEAGE, line)
+    standing = standing._replace(records=records, returns=returns)
+    standing = slots.cleared(bench, standing, arrived)
+    return refill(bench, prepared, hyper, state, standing, leaving)
+
+
+def refill(
+    bench: Bench,
+    prepared: Prepared,
+    hyper: Hyper,
+    state: TrainState,
+    standing: Standing,
+    leaving: Sequence[int],
+) -> tuple[Hyper, TrainState, Standing]:
+    """The next settings in the slots that others left; idle where there are none."""
+    settings, values, done = list(standing.settings), list(standing.values), list(standing.done)
+    following, begun = standing.following, []
+    for slot in leaving:
+        settings[slot], done[slot] = IDLE, 0
+        if following < len(prepared.settings):
+            settings[slot], values[slot] = following, dict(prepared.settings[following])
+            following += 1
+            begun.append(slot)
+    standing = standing._replace(settings=settings, values=values, done=done, following=following)
+    if begun:
+        hyper = slots.arrays(bench, values)
+        state = slots.refilled(bench, hyper, state, begun)
+    return hyper, state, standing
