@@ -1,11 +1,12 @@
 """How well the presets learn: trains each at its stored budget and keeps the result as data.
 
-    python benchmarks/learning.py [ENV ...] [--seeds 10] [--out FOLDER] [--keep-presets]
+    python benchmarks/learning.py [PRESET ...] [--objective NAME] [--seeds 10] [--out FOLDER]
+        [--keep-presets]
 
-Per environment: ENV.json (scores, setting, versions, hardware), ENV.csv (learning curve) and
-ENV.svg; over all of the folder: README.md with the table. The score also goes into the preset's
-[clip.result]. The score is acted as its source acted, deterministically or by samples; the other
-is stored beside it.
+Per preset: ENV.json (scores, setting, versions, hardware), ENV.csv (learning curve) and ENV.svg,
+ENV-trpo.json and so on for objectives other than clip; over all of the folder: README.md with the
+table. The score also goes into the preset's [OBJECTIVE.result]. The score is acted as its source
+acted, deterministically or by samples; the other is stored beside it.
 """
 
 from __future__ import annotations
@@ -22,17 +23,27 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from learning_table import (
+    MODES,
+    algorithm,
+    describe,
+    label,
+    line,
+    share_reached,
+    stem,
+    stem_of,
+    tolerance,
+    write_table,
+)
 
 import ppo_jax
 from ppo_jax import host, plots, presets, run_folder, stats
 from ppo_jax.log import read_jsonl
 from ppo_jax.options import RunOptions
 
-MODES = ("deterministic", "sampled")
 CURVE_POINTS = 60
 RESULTS = Path(__file__).parent / "results"
 SUMMARY = "Train presets, compare with published numbers, store the results."
-OBJECTIVE = "clip"
 EPISODES = 128
 # Where luck moves an episode's return more than learning does.
 EPISODES_OF = {"FrozenLake-misc": 8192, "UmbrellaChain-bsuite": 8192}
@@ -42,7 +53,8 @@ def main() -> None:
     host.prepare_jax(RunOptions())
     folder = RESULTS / f"learning_{jax.default_backend()}_{today()}"
     parser = argparse.ArgumentParser(description=SUMMARY)
-    parser.add_argument("env", nargs="*", help="presets to run (default: all)")
+    parser.add_argument("preset", nargs="*", help="presets to run (default: all)")
+    parser.add_argument("--objective", help="only presets of this objective (default: all)")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=folder)
     parser.add_argument(
@@ -50,11 +62,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    names = given.env or [
-        each.name for each in presets.all_presets() if each.objective == OBJECTIVE
-    ]
-    for name in names:
-        preset = presets.find(name, OBJECTIVE)
+    for preset in chosen(given.preset, given.objective):
         record = measure(preset, given.seeds, given.out)
         if not given.keep_presets:
             store(preset, record)
@@ -62,8 +70,19 @@ def main() -> None:
         print(line(record), flush=True)
 
 
+def chosen(names: list[str], objective: str | None) -> list[presets.Preset]:
+    """The presets of these names (all, if there is none) and of this objective (all, if None)."""
+    for name in names:
+        presets.find(name, objective)  # refuses what is not there
+    return [
+        each
+        for each in presets.all_presets()
+        if (not names or each.name in names) and objective in (None, each.objective)
+    ]
+
+
 def measure(preset: presets.Preset, seeds: int, out: Path) -> dict[str, Any]:
-    """Train, evaluate in both ways and leave the environment's three files in `out`."""
+    """Train, evaluate in both ways and leave the preset's three files in `out`."""
     config, hyper = presets.apply(preset)
     mode = mode_of(preset)
     episodes = EPISODES_OF.get(preset.env, EPISODES)
@@ -88,6 +107,7 @@ def measure(preset: presets.Preset, seeds: int, out: Path) -> dict[str, Any]:
         manifest = json.loads((result.folder / "manifest.json").read_text("utf-8"))
     record = {
         "env": preset.env,
+        "preset": preset.name,
         "objective": preset.objective,
         "num_seeds": seeds,
         "first_seed": 0,
@@ -99,6 +119,7 @@ def measure(preset: presets.Preset, seeds: int, out: Path) -> dict[str, Any]:
         "returns": {each: rounded(returns[each]) for each in MODES},
         "published": preset.reference,
         "verdict": verdict(returns[mode], preset.reference),
+        "share_reached": share_reached(returns[mode]["per_seed"], preset.reference),
         "source": preset.source,
         "setting": {"config": vars(config), "hyper": vars(hyper)},
         "train_seconds": result.summary["train_seconds"],
@@ -108,10 +129,12 @@ def measure(preset: presets.Preset, seeds: int, out: Path) -> dict[str, Any]:
         "versions": {"python": manifest["python"], **manifest["versions"]},
         "git": manifest["git"],
         "date": today(),
-        "command": f"python benchmarks/learning.py {preset.name} --seeds {seeds}",
+        "command": f"python benchmarks/learning.py {preset.name} --objective {preset.objective} "
+        f"--seeds {seeds}",
     }
-    run_folder.write_json(out / f"{preset.name}.json", record)
-    write_curve(out / f"{preset.name}.csv", rows)
+    name = stem(preset.env, preset.name, preset.objective)
+    run_folder.write_json(out / f"{name}.json", record)
+    write_curve(out / f"{name}.csv", rows)
     draw(out, record, rows)
     return record
 
@@ -128,11 +151,11 @@ def verdict(scores: dict[str, Any], reference: dict[str, Any] | None) -> str:
         return "nothing published"
     if scores["iqm"] is None:
         return "below"
-    tolerance = 1e-4 * max(1.0, abs(reference["score"]))  # what float32 loses in a sum of rewards
-    if scores["iqm"] >= reference["score"] - tolerance:
+    enough = reference["score"] - tolerance(reference)
+    if scores["iqm"] >= enough:
         return "reached"
     highest = scores["iqm"] if scores["ci95"] is None else scores["ci95"][1]
-    return "within interval" if highest >= reference["score"] - tolerance else "below"
+    return "within interval" if highest >= enough else "below"
 
 
 def rounded(scores: dict[str, Any]) -> dict[str, Any]:
@@ -173,26 +196,19 @@ def draw(out: Path, record: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     published = record["published"]
     plots.learning_curve(
         rows,
-        out / f"{record['env']}.svg",
-        title=f"{record['env']}, PPO",
+        out / f"{stem_of(record)}.svg",
+        title=f"{record['env']}, {algorithm(record)}",
         subtitle=f"return while training, {record['num_seeds']} seeds",
         reference=None if published is None else (published["score"], label(published)),
     )
 
 
-def label(reference: dict[str, Any]) -> str:
-    """The words at the line of a picture."""
-    kind = reference.get("kind", "published")
-    steps = f" at {plots.si(reference['env_steps'])} steps" if kind == "published" else ""
-    return f"{kind} {reference['score']:g}{steps}"
-
-
 def store(preset: presets.Preset, record: dict[str, Any]) -> None:
     """Put the score into the preset's file, in place of an earlier one."""
     path = presets.FOLDER / f"{preset.name}.toml"
-    scores = record["returns"][record["policy_mode"]]
+    scores, objective = record["returns"][record["policy_mode"]], preset.objective
     block = [
-        f"[{OBJECTIVE}.result]",
+        f"[{objective}.result]",
         f"score = {scores['iqm']}",
         f"interval = {json.dumps(scores['ci95'])}",
         f"seeds = {record['num_seeds']}",
@@ -203,88 +219,12 @@ def store(preset: presets.Preset, record: dict[str, Any]) -> None:
         f"train_seconds = {record['train_seconds']}",
     ]
     text = path.read_text("utf-8")
-    text = re.sub(rf"\[{OBJECTIVE}\.result\]\n(?:[^\[\n][^\n]*\n|\n)*", "", text).rstrip()
-    head, mark, tail = text.partition(f"[{OBJECTIVE}.reference]")
+    text = re.sub(rf"\[{objective}\.result\]\n(?:[^\[\n][^\n]*\n|\n)*", "", text).rstrip()
+    head, mark, tail = text.partition(f"[{objective}.reference]")
     parts = [head.rstrip(), "\n".join(block), *([mark + tail] if mark else [])]
     temporary = path.with_suffix(".toml.tmp")
     temporary.write_text("\n\n".join(parts) + "\n", "utf-8")
     os.replace(temporary, path)
-
-
-def write_table(out: Path) -> None:
-    """README.md of the results: published, measured, verdict."""
-    records = [json.loads(path.read_text("utf-8")) for path in sorted(out.glob("*.json"))]
-    lines = [
-        "# How well the presets learn",
-        "",
-        "IQM over seeds with its 95% bootstrap interval (the seed is the unit), 128 whole episodes "
-        "a seed after training (8192 where luck moves a return more than learning does), acted as "
-        "the source of the published number acted. Written by `python benchmarks/learning.py`; "
-        "ENV.json has the scores of every seed, setting, versions and hardware, ENV.csv the "
-        "learning curve.",
-        "",
-        "| environment | compared with | measured | acts | acting the other way | seeds x steps | "
-        "seconds | verdict |",
-        "|---|---|---|---|---|---|---|---|",
-        *(line(record) for record in records),
-        "",
-        "Seconds: training of all seeds together, without compilation. Verdict: reached, IQM >= "
-        "published; within interval, the interval's upper end is; below, it is not.",
-        "",
-        "## Where the numbers to compare with come from",
-        "",
-        *(
-            f"- {record['env']}: {cell(each)}, {each['policy_mode']}: {each['source']}"
-            for record in records
-            for each in references(record["published"])
-        ),
-        "",
-        "## Hardware",
-        "",
-        *sorted({f"- {describe(record['hardware'])}, {record['date']}" for record in records}),
-    ]
-    (out / "README.md").write_text("\n".join(lines) + "\n", "utf-8")
-
-
-def references(published: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The number compared with, and the others that are known."""
-    return [] if published is None else [published, *published.get("others", [])]
-
-
-def line(record: dict[str, Any]) -> str:
-    """One row of the table."""
-    scores, published = record["returns"][record["policy_mode"]], record["published"]
-    other = next(each for each in MODES if each != record["policy_mode"])
-    cells = (
-        f"[{record['env']}]({record['env']}.svg)",
-        "–" if published is None else cell(published),
-        measured(scores),
-        record["policy_mode"],
-        measured(record["returns"][other]),
-        f"{record['num_seeds']} x {plots.si(record['env_steps'])}",
-        f"{record['train_seconds']:.0f}",
-        record["verdict"],
-    )
-    return f"| {' | '.join(cells)} |"
-
-
-def measured(scores: dict[str, Any]) -> str:
-    """IQM and its interval."""
-    if scores["ci95"] is None:
-        return number(scores["iqm"])
-    low, high = scores["ci95"]
-    return f"**{number(scores['iqm'])}** [{number(low)}, {number(high)}]"
-
-
-def cell(reference: dict[str, Any]) -> str:
-    kind = reference.get("kind", "published")
-    if kind != "published":  # an optimum or a bound holds at any number of steps
-        return f"{number(reference['score'])} ({kind})"
-    return f"{number(reference['score'])} at {plots.si(reference['env_steps'])}"
-
-
-def number(value: float | None) -> str:
-    return "failed" if value is None else f"{value:.5g}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def hardware() -> dict[str, Any]:
@@ -305,12 +245,6 @@ def processor() -> str:
         return platform.processor() or platform.machine()
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return found.group(1).strip() if found else platform.machine()
-
-
-def describe(machine: dict[str, Any]) -> str:
-    """One line of hardware."""
-    others = [device for device in machine["devices"] if not device.startswith("cpu")]
-    return ", ".join([f"{machine['processor']}, {machine['cores']} cores", *others])
 
 
 def today() -> str:

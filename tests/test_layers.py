@@ -11,7 +11,10 @@ ROOT = Path(__file__).resolve().parent.parent / "ppo_jax"
 
 # Row -> files. Rows "2a" and "2b" are one row in which later letters may import earlier ones.
 ROWS: dict[str, tuple[str, ...]] = {
-    "0": ("types", "config", "options", "settings", "loading", "envs.interface", "sweeping", "sweeping.options", "sweeping.axes"),
+    "0": (
+        *("types", "config", "options", "settings", "loading", "envs.interface"),
+        *("sweeping", "sweeping.options", "sweeping.axes"),
+    ),
     "1a": ("surrogates", "advantages", "densities", "trust_region", "moments", "stats"),
     "1c": ("sweeping.samplers", "sweeping.plan"),
     "1d": ("sweeping.pruning",),

@@ -1,0 +1,131 @@
+"""What halving and pbt find, next to training everything: `python .../sweep/selection.py WHAT`.
+
+`halving`: the full grid against successive halving over the same points, two environments. Held
+against each other are the winners on the same fresh seeds, and the environment steps of both.
+`pbt`: population-based training against the best fixed setting of its own initial population.
+Each repetition has its own seeds and its own order or draw of settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+GRID = {
+    "learning_rate": "1e-4..1e-2:5:log",
+    "clip_epsilon": [0.1, 0.2, 0.3],
+    "entropy_coef": [0.0, 0.01],
+}
+RANGES = {
+    "learning_rate": "1e-5..1e-1:log",
+    "clip_epsilon": "0.05..0.4",
+    "entropy_coef": "1e-5..1e-1:log",
+}
+HALVING = {"CartPole-v1": 150_000, "Acrobot-v1": 300_000}
+PBT = {"Acrobot-v1": 300_000, "Pendulum-v1": 500_000}
+NORMALIZED = ("Pendulum-v1",)  # trained with standardised observations and rewards
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("halving", "pbt"))
+    parser.add_argument("--envs", nargs="+")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=4, help="of each setting")
+    parser.add_argument("--fresh-seeds", type=int, default=16)
+    parser.add_argument("--population", type=int, default=16, help="pbt: settings")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on every budget")
+    parser.add_argument("--out")
+    arguments = parser.parse_args()
+    budgets = {"halving": HALVING, "pbt": PBT}[arguments.what]
+    out = Path(arguments.out or ROOT / f"benchmarks/results/sweep_{arguments.what}.json")
+    record: dict[str, Any] = {
+        "what": __doc__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "benchmarks/sweep/selection.py", *sys.argv[1:]]),
+        "cores": len(os.sched_getaffinity(0)),
+        "envs": {},
+    }
+    for env in arguments.envs or list(budgets):
+        steps = int(budgets[env] * arguments.scale)
+        rows = [compare(env, steps, i, arguments) for i in range(arguments.repetitions)]
+        record["envs"][env] = {"env_steps": steps, "repetitions": rows, **verdict(rows)}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(record, indent=1) + "\n")  # after each: nothing is lost
+        print(env, json.dumps({k: v for k, v in record["envs"][env].items() if k != "repetitions"}))
+
+
+def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One repetition: everything to the end, and the sampler in question."""
+    from ppo_jax.config import Config
+    from ppo_jax.sweeping.driver import sweep
+
+    is_normalized = env in NORMALIZED
+    config = Config(
+        env=env, total_env_steps=steps, num_envs=8, rollout_length=128,
+        normalize_observations=is_normalized, normalize_rewards=is_normalized,
+    )  # fmt: skip
+    common = {
+        "seeds": arguments.seeds,
+        "seed": 1000 * repetition,
+        "fresh_seeds": arguments.fresh_seeds,
+    }
+    axes, ours = GRID, {"sampler": "halving"}
+    everything: dict[str, Any] = {"sampler": "grid"}
+    if arguments.what == "pbt":
+        axes, ours = RANGES, {"sampler": "pbt", "settings": arguments.population}
+        everything = {"sampler": "random", "settings": arguments.population}
+    with tempfile.TemporaryDirectory() as folder:
+        found = {
+            name: sweep(config, axes, out=f"{folder}/{name}", **common, **how).summary
+            for name, how in (("everything", everything), (arguments.what, ours))
+        }
+    row: dict[str, Any] = {"repetition": repetition}
+    for name, summary in found.items():
+        best = summary["best"]
+        row[name] = {
+            "values": best["values"],
+            "selected": best["selected"]["iqm"],
+            "fresh": best["fresh"],
+            "env_steps": summary["env_steps_in_all"],
+            "train_seconds": summary["train_seconds"],
+        }
+    whole, other = row["everything"], row[arguments.what]
+    row["share_of_steps"] = other["env_steps"] / whole["env_steps"]
+    row["difference"] = other["fresh"]["iqm"] - whole["fresh"]["iqm"]
+    low = (whole["fresh"]["ci95"] or [whole["fresh"]["iqm"]])[0]
+    row["not_below_interval"] = other["fresh"]["iqm"] >= low
+    print(env, repetition, {k: v for k, v in row.items() if not isinstance(v, dict)}, flush=True)
+    return row
+
+
+def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Over the repetitions: how often, by how much, at which share of the steps."""
+    import numpy as np
+
+    from ppo_jax.stats import bootstrap_interval
+
+    differences = [row["difference"] for row in rows]
+    return {
+        "not_below_interval": sum(row["not_below_interval"] for row in rows),
+        "better": sum(difference > 0 for difference in differences),
+        "repetitions_in_all": len(rows),
+        "difference_mean": float(np.mean(differences)),
+        "difference_ci95": bootstrap_interval(
+            differences, np.mean, generator=np.random.default_rng(0)
+        ),
+        "share_of_steps_max": max(row["share_of_steps"] for row in rows),
+    }
+
+
+if __name__ == "__main__":
+    main()
