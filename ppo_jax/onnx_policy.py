@@ -18,8 +18,8 @@ IR_VERSION = 9  # of that opset; later runtimes read it
 def require() -> tuple[Any, Any]:
     """The packages `onnx` and `onnxruntime`; refuses where one is missing."""
     try:
-        import onnx
-        import onnxruntime
+        import onnx  # pyright: ignore[reportMissingImports]
+        import onnxruntime  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             f"format 'onnx' needs the package {error.name}, which is not installed: install it "

@@ -17,7 +17,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")  # one program for all of them
 def require() -> None:
     """Refuse where flatbuffers is missing, in which jax writes such programs."""
     try:
-        import flatbuffers  # noqa: F401
+        import flatbuffers  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             "format 'stablehlo' needs the package flatbuffers, which is not installed: install it "
