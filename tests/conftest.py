@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
-# Two devices, so that sharding is tested on a machine with one.
-_flag = "--xla_force_host_platform_device_count"
-if _flag not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}=2".strip()
+# Two devices, so that sharding is tested on a machine with one; and programs that compile fast, as
+# most of them run but once. jaxlib refuses flags that it does not know.
+_flags = ["--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=0"]
+if version("jaxlib").startswith("0.10."):
+    _flags.append("--xla_cpu_use_fusion_emitters=false")
+_given = os.environ.get("XLA_FLAGS", "")
+_missing = [flag for flag in _flags if flag.split("=")[0] not in _given]
+os.environ["XLA_FLAGS"] = " ".join(filter(None, [_given, *_missing]))
 
 _root = Path(__file__).resolve().parent.parent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -57,8 +58,8 @@ def mixing(params: dict, observation: jax.Array) -> tuple:
 
 def state_of(config: Config) -> tuple:
     hyper = schedules.as_arrays(config, Hyper())
-    state = trainer.init(config, hyper, jax.random.key(0))
-    _, row = trainer.iterate(config, hyper, state)
+    state = jax.jit(partial(trainer.init, config, hyper))(jax.random.key(0))
+    _, row = jax.jit(partial(trainer.iterate, config, hyper))(state)
     return state, float(row["log_ratio_abs_first"])
 
 

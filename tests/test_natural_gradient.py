@@ -15,13 +15,11 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 from test_objectives import POLICIES, draw_batch
 
-from ppo_jax import improve, natural_gradient, networks, trainer
+from ppo_jax import improve, natural_gradient, networks
 from ppo_jax.config import Config, Hyper
 from ppo_jax.distributions import Family
 from ppo_jax.envs.interface import Box, Discrete
-from ppo_jax.envs.probes import PROBES
 from ppo_jax.networks import Network, make_network
-from ppo_jax.surrogates import clip_drift
 from ppo_jax.types import Batch
 
 # Half the compile time, and no less exact.
@@ -563,47 +561,3 @@ def test_what_bounds_or_paces_minibatches_by_the_kl_leaves_the_critics_fit_alone
         hyper = Hyper(learning_rate=0.01, kl_stop=bound, kl_lr_target=bound)
         bounded, _ = stepper("gaussian")(hyper, batch)
         jax.tree.map(np.testing.assert_array_equal, bounded, plain)
-
-
-# Learning -----------------------------------------------------------------------------------------
-
-
-def own_drift(ratio: jax.Array, advantage: jax.Array) -> jax.Array:
-    return clip_drift(ratio, advantage, 0.2)
-
-
-@pytest.mark.parametrize("name", ["action-choice", "action-choice-continuous"])
-@pytest.mark.parametrize("objective", ["trpo", "npg", "drift"])
-def test_the_best_action_of_a_probe_is_learnt(objective: str, name: str) -> None:
-    """Four seeds at once, each with its own search; the continuous ones with normalisation."""
-    config = Config(
-        env=f"probe:{name}",
-        objective=objective,
-        drift=own_drift if objective == "drift" else None,
-        num_envs=32,
-        rollout_length=8,
-        num_epochs=4,
-        num_minibatches=2,
-        hidden_sizes=(16,),
-        orthogonal_init=False,
-        normalize_observations="continuous" in name,
-        total_env_steps=256 * 60,
-    )
-    hyper = Hyper(learning_rate=0.01, gamma=0.9, trust_region_kl=0.02, log_std_init=-0.5)
-    keys = jax.random.split(jax.random.key(0), 4)
-    state, rows = jit(jax.vmap(lambda key: trainer.train(config, hyper, key)))(keys)
-    assert state.alive.all()
-    assert rows["log_ratio_abs_first"].max() <= 1e-5
-    if objective == "trpo":
-        assert rows["kl_old_new"].max() <= 0.02 * (1.0 + 1e-3)
-    probe, parts = PROBES[name], trainer.assemble(config)
-    shown = np.zeros(1, np.float32)
-    for seed in range(4):
-        params, stats = jax.tree.map(
-            lambda leaf, seed=seed: leaf[seed], (state.params, state.observation_moments)
-        )
-        policy = trainer.acting_policy(config, parts, params, stats)
-        distribution, value = parts.network.apply(params, policy.see(jnp.asarray(shown[None])))
-        action = np.ravel(parts.family.to_env(parts.family.mode(distribution)))
-        np.testing.assert_allclose(action, np.ravel(probe.best_action(shown)), atol=0.1)
-        assert value[0] == pytest.approx(probe.value(shown, 0.9), abs=0.15)

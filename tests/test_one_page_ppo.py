@@ -89,7 +89,7 @@ def our_update(params, opt_state, batch, hyper, key):
     params, opt_state, _, diagnostics = improve.by_minibatches(
         CONFIG, hyper, loss, params, opt_state, batch, CONFIG.num_envs, key
     )
-    return params, opt_state, improve.summarise(diagnostics)
+    return params, opt_state, improve.summarise(hyper, diagnostics)
 
 
 their_update = jax.jit(page.update)
