@@ -29,7 +29,13 @@ OTHER_GOALS = (*(f"{env}-trpo" for env in PPO_GOALS[:5]), "CartPole-v1-a2c")
 
 def main() -> None:
     """Replace every block whose results are there, in the README and the documents."""
-    blocks = {"learning": learning(), "speed": speed(), "story": story()}
+    blocks = {
+        "learning": learning(),
+        "speed": speed(),
+        "story": story(),
+        "table-1": table_1(),
+        "costs": costs(),
+    }
     for document in (ROOT / "README.md", ROOT / "docs" / "why-the-ratio.md"):
         text = document.read_text("utf-8")
         for name, block in blocks.items():
@@ -202,6 +208,71 @@ def story() -> str | None:
         "",
         f"{record['seeds']} seeds, {record['env_steps']:,} environment steps each: `ppo-jax "
         "explain surrogate`. The derivation: [docs/why-the-ratio.md](docs/why-the-ratio.md).",
+    ]
+    return "\n".join(lines)
+
+
+def table_1() -> str | None:
+    """The PPO paper's Table 1 on this project's tasks: normalised scores over all of them."""
+    folder = newest("ppo-table-1_*")
+    if folder is None:
+        return None
+    record = json.loads((folder / "summary.json").read_text("utf-8"))
+    rows = sorted(record["variants"], key=lambda row: -row["mean"])
+    lines = [
+        "### The PPO paper's Table 1, on gymnax's continuous control",
+        "",
+        f"![Normalised scores]({link(folder / 'normalised_scores.svg')})",
+        "",
+        "| surrogate | normalised score, mean over tasks and seeds [95%] | "
+        + tasks_of(rows)
+        + " |",
+        "|---|---|" + "---|" * len(rows[0]["per_task"]),
+    ]
+    for row in rows:
+        low, high = row["mean_ci95"]
+        tasks = " | ".join(f"{score:.2f}" for score in row["per_task"].values())
+        lines.append(f"| {row['name']} | **{row['mean']:.2f}** [{low:.2f}, {high:.2f}] | {tasks} |")
+    held = sum(each["verdict"] == "reached" for each in record["claims"])
+    lines += [
+        "",
+        "0 is a random policy, 1 the best known result; returns of the last 100 training "
+        f"episodes, {rows[0]['num_seeds'] // len(rows[0]['per_task'])} seeds a task. Of the "
+        "paper's orders "
+        f"(each surrogate above `none`; clip 0.2 above the others) {held} of "
+        f"{len(record['claims'])} show here as well. Setting, every cell and what differs from "
+        f"the paper: [{folder.name}]({link(folder / 'README.md')}). Again: `ppo-jax reproduce "
+        "ppo-table-1`.",
+    ]
+    return "\n".join(lines)
+
+
+def tasks_of(rows: list[dict[str, Any]]) -> str:
+    """The names of the tasks, as a table's head."""
+    return " | ".join(rows[0]["per_task"])
+
+
+def costs() -> str | None:
+    """What an iteration costs by each objective."""
+    path = newest("objectives_*.json")
+    if path is None:
+        return None
+    record = json.loads(path.read_text("utf-8"))
+    cases = list(record["cases"].items())
+    lines = [
+        "An iteration's cost by objective, relative to `clip`:",
+        "",
+        "| objective | " + " | ".join(case for case, _ in cases) + " |",
+        "|---|" + "---|" * len(cases),
+    ]
+    for name in cases[0][1]:
+        ratios = " | ".join(f"{rows[name]['ratio']:.2f}" for _, rows in cases)
+        lines.append(f"| {name} | {ratios} |")
+    lines += [
+        "",
+        f"{record['setting']}; {record['machine']['hardware']}, medians of {record['rounds']} "
+        "interleaved rounds. `trpo` and `npg` take one step on the whole batch, and 15 "
+        "Fisher-vector products for it. Again: `python benchmarks/speed/objectives.py`.",
     ]
     return "\n".join(lines)
 
