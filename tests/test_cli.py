@@ -331,6 +331,10 @@ def test_help_for_an_environment_shows_its_preset(
     out = capsys.readouterr().out
     assert "[preset: 100,000]" in out
     assert "[default: 64,64]" in out
+    assert "trpo and npg [default: 0.01]" in out
+    for words in (["--objective", "trpo"], ["--objective=trpo"]):
+        cli.main(["train", "CartPole-v1", *words, "--help"])
+        assert "trpo and npg [preset: 0.01:0.0005]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
     parser.add_value(sources, "--preset", "a preset's name or FILE.toml [ENV's own]", "NAME")
     parser.add_switch(sources, "--no-preset", "start from the defaults alone")
     parser.add_value(sources, "--config", "settings from a JSON or TOML file", "FILE")
-    preset = presets.load(env) if env else None
+    given = [word.partition("=")[2] for word in words if word.startswith("--objective=")]
+    given += [after for word, after in pairwise(words) if word == "--objective"]
+    preset = presets.load(env, *given[:1]) if env else None
     shown = settings.resolve([presets.layer(preset)] if preset else [])
     values = {**vars(shown.config), **vars(shown.hyper), **vars(shown.options)}
     flags.add_field_flags(parser, values, shown.sources)
