@@ -174,8 +174,8 @@ def speed() -> str | None:
         f"{machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}; medians of "
         f"{record['repeats']} runs. CartPole-v1, 64-64 tanh actor and critic, 4 epochs × 4 "
         "minibatches. Rejax clips gradients element by element and per network, starts from other "
-        "weights and has another epsilon in Adam; all else is equal. Where the ratio is below 1 we "
-        "are slower, and we compile for longer; what is known of the reasons stands in "
+        "weights and has another epsilon in Adam; all else is equal. Where a ratio is below 1, or "
+        "our compile time the longer one, what is known of the reasons stands in "
         f"[benchmarks/README.md](benchmarks/README.md). All numbers: [{path.name}]"
         f"({link(path)}). Again: `python benchmarks/speed/compare.py`.",
     ]
