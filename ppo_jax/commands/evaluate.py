@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ppo_jax import flags, settings
 from ppo_jax.commands.interface import Answer, Command
-from ppo_jax.config import InputError, nearest
+from ppo_jax.commands.run_argument import find_run
+from ppo_jax.config import InputError
 from ppo_jax.options import POLICY_MODES, validate_options
 from ppo_jax.settings import Layer
 from ppo_jax.wording import summary_lines
@@ -26,15 +26,7 @@ def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
 
 
 def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
-    if "run" not in given:
-        raise InputError("eval needs a run's folder, for example: ppo-jax eval runs/my-run.")
-    run_folder = Path(given["run"])
-    if not (run_folder / "config.json").is_file():
-        beside = [path.parent.as_posix() for path in run_folder.parent.glob("*/config.json")]
-        raise InputError(
-            f"{given['run']!r} is no run's folder (there is no config.json in it)."
-            + nearest(run_folder.as_posix(), beside)
-        )
+    run_folder = find_run("eval", given)
     texts = {name: given[name] for name in ("policy_mode", "seed") if name in given}
     if "episodes" in given:
         texts["eval_episodes"] = given["episodes"]
