@@ -60,7 +60,7 @@ def successor_values(
 
     Args:
         value: [T, B], V(observation at step t).
-        value_last: [B], V(observation after step T - 1, a reset one where the episode ended).
+        value_last: [B], V(observation after step T - 1); unused where the episode ended.
         value_final: [T, B], V(final observation) where truncated; unused elsewhere.
         terminated, truncated: [T, B] bool; termination wins where both are set.
     """

@@ -27,6 +27,7 @@ from ppo_jax.densities import (
 from ppo_jax.distributions import Family, make_family
 from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete
 from ppo_jax.own_network import wrap_network
+from ppo_jax.products import dot_general
 from ppo_jax.types import PyTree
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -138,7 +139,7 @@ class _Torso(nn.Module):
             x = activate(nn.Conv(_CONV_FEATURES, _CONV_SIZE, padding="VALID", **self.layer)(x))
             x = _flatten(x, 3)
         for size in self.hidden_sizes:
-            x = activate(nn.Dense(size, **self.layer)(x))
+            x = activate(nn.Dense(size, dot_general=dot_general, **self.layer)(x))
         return x
 
 
@@ -165,7 +166,7 @@ class _ActorCritic(nn.Module):
             self.critic_torso = torso()
         # The small gain makes the first policy nearly uniform (Andrychowicz et al. 2021, 3.2).
         # Heads and what they give are never bfloat16: a ratio needs its digits.
-        self.policy_head = nn.Dense(self.head_size, **layer(0.01))
+        self.policy_head = nn.Dense(self.head_size, dot_general=dot_general, **layer(0.01))
         self.value_head = nn.Dense(1, **layer(1.0))
 
     def __call__(self, observation: Array) -> tuple[Array, Array, Array]:

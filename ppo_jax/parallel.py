@@ -23,16 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax import evaluation, schedules
 from ppo_jax.config import Config, Hyper
 from ppo_jax.trainer import acting_policy, assemble, env_params, init, iterate
-from ppo_jax.types import Metrics, PyTree, TrainState
+from ppo_jax.types import MetricTable, PyTree, TrainState
 
-Result = tuple[TrainState, Metrics]
+Result = tuple[TrainState, MetricTable]
 
 ROWS = 256  # iterations at most in one call of a chunk; its metrics buffer has so many rows
 
@@ -239,13 +238,13 @@ def spread(
     return jax.lax.map(unpacked, own)
 
 
-def make_chunk(config: Config, layout: Layout) -> Callable[..., tuple[TrainState, Metrics]]:
+def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
     """The compiled loop: `chunk(hyper, state, n) -> (state, rows)` runs n <= ROWS iterations.
 
     n is data, so chunks of every length are one program; as an array it has a length for each
     member, and where members run one after the other a length of 0 costs nothing. `hyper` is
-    shared or has an axis of members. `state` is donated. Rows are {name: [members, ROWS]}, of
-    which the first n are meant.
+    shared or has an axis of members. `state` is donated. Rows are name -> [members, ROWS], of which
+    the first n are meant.
     """
     plain = program(config)
     axis_name = "devices" if layout.kind == "envs" else None
@@ -254,22 +253,21 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., tuple[TrainState
     step = jax.jit(partial(iterate, plain, axis_name=axis_name))
 
     def member(hyper: Hyper, n: Array, state: TrainState) -> Result:
-        shapes = jax.eval_shape(step, hyper, state)[1]
-        blank, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros((), leaf.dtype), shapes))
-        table = jnp.zeros((ROWS, blank.size), blank.dtype)
+        names = tuple(sorted(jax.eval_shape(step, hyper, state)[1]))
+        table = jnp.zeros((ROWS, len(names)))
 
         def body(i: Array, loop: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             state, table = loop
             state, row = step(hyper, state)
-            return state, table.at[i].set(ravel_pytree(row)[0])
+            return state, table.at[i].set(jnp.stack([row[name] for name in names]))
 
         state, table = jax.lax.fori_loop(0, n, body, (state, table))
-        return state, jax.vmap(unravel)(table)
+        return state, MetricTable(table, names)
 
     def on_device(hyper: Hyper, n: Array, state: TrainState) -> Result:
         return spread(layout, member, hyper, n, state)
 
-    def chunk(hyper: Hyper, state: TrainState, n: Array) -> tuple[TrainState, Metrics]:
+    def chunk(hyper: Hyper, state: TrainState, n: Array) -> Result:
         specs = layout.state_specs(state)
         rows_spec = layout.member_spec(True)
         own = layout.member_spec(has_own_hyper(hyper)), layout.member_spec(jnp.ndim(n) > 0)

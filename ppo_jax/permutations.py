@@ -14,16 +14,21 @@ SMALLEST = 128  # below it a sort is cheap, and a Feistel network has too few bi
 _ROUNDS = 8
 
 
-def permutation(key: Array, n: int) -> Array:
-    """A permutation of 0 .. n-1, [n] int32: every number exactly once.
+def permutations(key: Array, count: int, n: int) -> Array:
+    """Permutations of 0 .. n-1, [count, n] int32: every number exactly once in each.
 
     Below SMALLEST drawn uniformly by sorting. From there on pseudo-random: a Feistel network of 8
     rounds (Luby and Rackoff 1988: 4 suffice with random round functions) on the smallest power of
     two that holds n, walked along its cycles until it lands below n (Black and Rogaway 2002).
     """
     if n < SMALLEST:
-        return jax.random.permutation(key, n)
-    round_keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+        return jax.vmap(lambda each: jax.random.permutation(each, n))(jax.random.split(key, count))
+    round_keys = jax.random.bits(key, (count, _ROUNDS), jnp.uint32)
+    return jax.vmap(lambda each: _walked(each, n))(round_keys)
+
+
+def _walked(round_keys: Array, n: int) -> Array:
+    """The permutation [n] of the Feistel network with these round keys [_ROUNDS]."""
     num_bits = (n - 1).bit_length()
     start = feistel(jnp.arange(n, dtype=jnp.uint32), round_keys, num_bits)
     if n == 1 << num_bits:

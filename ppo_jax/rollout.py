@@ -44,7 +44,6 @@ class Chance(NamedTuple):
     t: Array  # []
     action: PyTree  # [B, ...], what `Family.sample` needs
     key_env: Array  # [B], keys of the environments' transitions
-    key_reset: Array  # []
     key_noise: Array  # []
 
 
@@ -90,6 +89,7 @@ def reset_ended(
     environment: Environment,
     env_params: PyTree,
     key: Array,
+    t: Array | int,
     ended: Array,
     observation: Array,
     state: PyTree,
@@ -101,6 +101,7 @@ def reset_ended(
     start distribution, at the cost of the resets that are needed rather than of B.
 
     Args:
+        key: of all resets of a rollout; the i-th of step t draws from fold_in(key, t B + i).
         ended: [B] bool. observation: [B, *O] and state: [B, ...] of the step just taken.
     """
     num_envs = ended.shape[0]
@@ -110,7 +111,8 @@ def reset_ended(
 
     def draw_pool(carry: tuple[Array, Array, PyTree]) -> tuple[Array, Array, PyTree]:
         first, observation, state = carry
-        keys = jax.random.split(jax.random.fold_in(key, first), pool_size)
+        draws = t * num_envs + first + jnp.arange(pool_size)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, draws)
         pool = jax.vmap(environment.reset, in_axes=(0, None))(keys, env_params)
         slot = rank - first
         served = ended & (slot >= 0) & (slot < pool_size)
@@ -131,11 +133,12 @@ def step(
     environment: Environment,
     env_params: PyTree,
     policy: Policy,
+    key_reset: Array,
     carry: EnvCarry,
-    stats: EpisodeStats,
+    stats: Array,
     chance: Chance,
-) -> tuple[EnvCarry, EpisodeStats, Step]:
-    """One step of B environments. `stats` holds a running sum per environment, [B] each."""
+) -> tuple[EnvCarry, Array, Step]:
+    """One step of B environments. `stats` holds `EpisodeStats` per environment, [3, B]."""
     num_envs = carry.episode_length.shape[0]
     noise = carry.noise
     if jax.tree.leaves(noise):
@@ -160,13 +163,10 @@ def step(
     ended = terminated | truncated
     episode_return = carry.episode_return + reward
     episode_length = carry.episode_length + 1
-    stats = EpisodeStats(
-        num_episodes=stats.num_episodes + ended,
-        return_sum=stats.return_sum + jnp.where(ended, episode_return, 0.0),
-        length_sum=stats.length_sum + jnp.where(ended, episode_length, 0),
-    )
+    finished = EpisodeStats(jnp.ones(num_envs), episode_return, episode_length * 1.0)
+    stats = stats + jnp.where(ended, jnp.stack(finished), 0.0)
     observation, state = reset_ended(
-        environment, env_params, chance.key_reset, ended, observation_final, state
+        environment, env_params, key_reset, chance.t, ended, observation_final, state
     )
     record = Step(
         observation=carry.observation,
@@ -187,16 +187,16 @@ def step(
     return carry, stats, record
 
 
-def draw_chance(family: Family, num_steps: int, num_envs: int, key: Array) -> Chance:
-    """The random numbers of `num_steps` steps of `num_envs` environments."""
+def draw_chance(family: Family, num_steps: int, num_envs: int, key: Array) -> tuple[Chance, Array]:
+    """The random numbers of `num_steps` steps of `num_envs` environments, and their resets' key."""
     key_action, key_env, key_reset, key_noise = jax.random.split(key, 4)
-    return Chance(
+    chance = Chance(
         t=jnp.arange(num_steps),
         action=family.draw(key_action, (num_steps, num_envs)),
         key_env=jax.random.split(key_env, (num_steps, num_envs)),
-        key_reset=jax.random.split(key_reset, num_steps),
         key_noise=jax.random.split(key_noise, num_steps),
     )
+    return chance, key_reset
 
 
 def rollout(
@@ -214,25 +214,25 @@ def rollout(
         normaliser), and the sums over the episodes that ended in it.
     """
     num_envs = carry.episode_length.shape[0]
-    zeros = jnp.zeros(num_envs)
-    stats = EpisodeStats(zeros, zeros, zeros)
+    stats = jnp.zeros((len(EpisodeStats._fields), num_envs))
+    chance, key_reset = draw_chance(policy.family, config.rollout_length, num_envs, key)
 
-    def body(
-        loop: tuple[EnvCarry, EpisodeStats], chance: Chance
-    ) -> tuple[tuple[EnvCarry, EpisodeStats], Step]:
-        carry, stats, record = step(config, environment, env_params, policy, *loop, chance)
+    def body(loop: tuple[EnvCarry, Array], chance: Chance) -> tuple[tuple[EnvCarry, Array], Step]:
+        carry, stats, record = step(
+            config, environment, env_params, policy, key_reset, *loop, chance
+        )
         return (carry, stats), record
 
-    chance = draw_chance(policy.family, config.rollout_length, num_envs, key)
     (carry, stats), steps = jax.lax.scan(body, (carry, stats), chance)
 
     observation = policy.see(steps.observation)
     value = policy.network.value(policy.params, observation)
-    value_last = policy.network.value(policy.params, policy.see(carry.observation))
     terminated, truncated = steps.terminated, steps.truncated
     if config.time_limits == "termination":
         terminated, truncated = terminated | truncated, jnp.zeros_like(truncated)
-    value_final = values_where(policy, steps.observation_final, truncated)
+    # Where an episode goes on after the last step, what follows is as much a final observation.
+    is_last = jnp.arange(config.rollout_length)[:, None] == config.rollout_length - 1
+    value_final = values_where(policy, steps.observation_final, truncated | (is_last & ~terminated))
     return (
         carry,
         Rollout(
@@ -242,14 +242,14 @@ def rollout(
             distribution=steps.distribution,
             value=value,
             value_next=advantages.successor_values(
-                value, value_last, value_final, terminated, truncated
+                value, value_final[-1], value_final, terminated, truncated
             ),
             reward=steps.reward,
             terminated=terminated,
             truncated=truncated,
         ),
         steps.observation,
-        EpisodeStats(*(jnp.sum(leaf) for leaf in stats)),
+        EpisodeStats(*jnp.sum(stats, axis=1)),
     )
 
 

@@ -150,7 +150,7 @@ def collect(
         env_params(parts.environment, now),
         acting_policy(config, parts, state.params, state.observation_moments),
         state.carry,
-        iteration_keys(state, axis_name)[0],
+        iteration_key(state, 0, axis_name),
     )
     reward, discounted_return, return_moments = scaled_rewards(config, now, state, steps, axis_name)
     batch, explained_variance = make_batch(config, now, steps, reward, axis_name)
@@ -205,7 +205,7 @@ def proposed(
     """The state that would be learnt from a batch, and its metrics."""
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
     params, opt_state, adapted, metrics = improved(
-        config, now, state, experience.batch, iteration_keys(state, axis_name)[1], axis_name
+        config, now, state, experience.batch, iteration_key(state, 1, axis_name), axis_name
     )
     observation_moments = state.observation_moments
     if config.normalize_observations:  # merged only now: frozen while the ratio depends on them
@@ -270,13 +270,15 @@ def improved(
     return params, opt_state, Adapted(kl_coef, rate), improve.summarise(now, diagnostics, axis_name)
 
 
-def iteration_keys(state: TrainState, axis_name: str | None) -> tuple[Array, Array]:
-    """Keys of the iteration's rollout and of its improvement, a device's own with `axis_name`."""
-    key = jax.random.fold_in(state.key, state.iteration)
+def iteration_key(state: TrainState, half: int, axis_name: str | None) -> Array:
+    """Key of the iteration's rollout (half 0) or improvement (1), a device's own with `axis_name`.
+
+    Each is one call of the generator: on a CPU every call is a loop of a dozen kernels.
+    """
+    key = jax.random.fold_in(state.key, 2 * state.iteration + half)
     if axis_name is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    key_rollout, key_improve = jax.random.split(key)
-    return key_rollout, key_improve
+    return key
 
 
 def train(config: Config, hyper: Hyper, key: Array) -> tuple[TrainState, Metrics]:
@@ -334,8 +336,9 @@ def make_batch(
     if config.normalize_advantages == "batch":
         centre, variance = advantages.mean_and_variance(advantage, axis_name)
         advantage = advantages.standardise(advantage, centre, variance)
-    _, unexplained = advantages.mean_and_variance(value_target - steps.value, axis_name)
-    _, variance = advantages.mean_and_variance(value_target, axis_name)
+    _, (unexplained, variance) = jax.vmap(
+        lambda values: advantages.mean_and_variance(values, axis_name)
+    )(jnp.stack([value_target - steps.value, value_target]))
     explained = 1.0 - unexplained / jnp.maximum(variance, 1e-12)
 
     def flatten(x: Array) -> Array:

@@ -6,6 +6,7 @@ T time steps, B environments, N = T x B samples, M minibatch, A action dimension
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -81,7 +82,7 @@ class Adapted(NamedTuple):
 class TrainState(NamedTuple):
     """Everything that a run carries: hand it to `iterate` and nothing else is needed."""
 
-    key: Array  # [], the run's key; iteration i draws from fold_in(key, i)
+    key: Array  # [], the run's key; iteration i draws from fold_in(key, 2 i) and (key, 2 i + 1)
     iteration: Array  # [], int32
     params: PyTree
     opt_state: PyTree  # over the flat parameter vector
@@ -96,3 +97,34 @@ class TrainState(NamedTuple):
 
 # One row per iteration: name -> scalar. See docs/design.md for what each name means.
 Metrics = dict[str, Array]
+
+
+@jax.tree_util.register_pytree_node_class
+class MetricTable(Mapping[str, Any]):
+    """Rows of metrics: name -> [..., rows], held as one array.
+
+    A column is taken out by whoever asks for it: to hand out each as an array of its own would cost
+    a compiled program one more kernel a name.
+    """
+
+    def __init__(self, values: Any, names: tuple[str, ...]) -> None:
+        self.values_by_row = values  # [..., rows, names]
+        self.names = names
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.names:
+            raise KeyError(name)
+        return self.values_by_row[..., self.names.index(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def tree_flatten(self) -> tuple[tuple[Any], tuple[str, ...]]:
+        return (self.values_by_row,), self.names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: tuple[Any]) -> MetricTable:
+        return cls(values[0], names)

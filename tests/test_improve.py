@@ -187,9 +187,11 @@ def test_a_zero_gradient_moves_nothing() -> None:
 def test_minibatches_cover_each_sample_once(shuffle: str, num_minibatches: int) -> None:
     config = config_of(96, 8, shuffle=shuffle, num_minibatches=num_minibatches)
     rows = np.asarray(improve.minibatch_rows(config, jax.random.key(0), 96, 8))
-    assert rows.shape == (num_minibatches, 96 // num_minibatches)
-    np.testing.assert_array_equal(np.sort(rows.ravel()), np.arange(96))
-    assert np.any(rows.ravel() != np.arange(96))
+    assert rows.shape == (config.num_epochs, num_minibatches, 96 // num_minibatches)
+    for epoch in rows:
+        np.testing.assert_array_equal(np.sort(epoch.ravel()), np.arange(96))
+        assert np.any(epoch.ravel() != np.arange(96))
+    assert np.any(rows[0] != rows[1])
     other = improve.minibatch_rows(config, jax.random.key(1), 96, 8)
     assert np.any(rows != np.asarray(other))
 
@@ -198,7 +200,7 @@ def test_env_rows_keeps_the_steps_of_an_environment_together_and_in_order() -> N
     """Row t B + b of the batch is step t of environment b: T = 12, B = 8."""
     config = config_of(96, 8, shuffle="env-rows", num_minibatches=4)
     rows = np.asarray(improve.minibatch_rows(config, jax.random.key(0), 96, 8))
-    for minibatch in rows:
+    for minibatch in rows.reshape(-1, 24):
         step, environment = (x.reshape(2, 12) for x in divmod(minibatch, 8))
         assert np.all(environment == environment[:, :1])
         np.testing.assert_array_equal(step, np.broadcast_to(np.arange(12), (2, 12)))
@@ -207,7 +209,7 @@ def test_env_rows_keeps_the_steps_of_an_environment_together_and_in_order() -> N
 def test_samples_mixes_environments() -> None:
     config = config_of(96, 8, num_minibatches=4)
     rows = np.asarray(improve.minibatch_rows(config, jax.random.key(0), 96, 8))
-    assert min(len(set(minibatch % 8)) for minibatch in rows) > 4
+    assert min(len(set(minibatch % 8)) for minibatch in rows.reshape(-1, 24)) > 4
 
 
 @pytest.mark.usefixtures("double")
@@ -275,10 +277,8 @@ def numpy_steps(config: Config, batch: Batch, key: Any) -> list[Any]:
         np.asarray(leaf) for leaf in (batch.observation, batch.value_target, batch.advantage)
     )
     steps = []
-    for epoch_key in jax.random.split(key, config.num_epochs):
-        for rows in np.asarray(
-            improve.minibatch_rows(config, epoch_key, len(target), config.num_envs)
-        ):
+    for epoch in np.asarray(improve.minibatch_rows(config, key, len(target), config.num_envs)):
+        for rows in epoch:
 
             def gradient(flat: np.ndarray, rows: np.ndarray = rows) -> np.ndarray:
                 a = advantage[rows]
@@ -354,7 +354,7 @@ def test_one_minibatch_beyond_the_kl_bound_ends_all_epochs() -> None:
         return total, {**diagnostics, "kl_old_new": jnp.any(rows.action == 5) * 1.0}
 
     _, state, metrics = run(config, Hyper(kl_stop=0.5), spiked, start(), batch, key)
-    first = improve.minibatch_rows(config, jax.random.split(key, 2)[0], 32, 4)
+    first = improve.minibatch_rows(config, key, 32, 4)[0]
     before = int(np.flatnonzero(np.any(np.asarray(first) == 5, axis=1))[0])
     assert int(state.count) == before
     assert float(metrics["updates_fraction"]) == before / 8
@@ -445,9 +445,8 @@ def test_a_probe_sees_the_first_minibatch_of_every_epoch_before_it_is_learnt_fro
     assert found["gradient_cosine"].shape == (2, 1)
     assert float(found["gradient_cosine"][0, 0]) == float(start()["b"])
     assert float(found["gradient_cosine"][1, 0]) != float(start()["b"])
-    for epoch, epoch_key in enumerate(jax.random.split(key, 2)):
-        first = improve.minibatch_rows(config, epoch_key, 32, 4)[0]
-        assert int(found["seen"][epoch, 0]) == int(jnp.sum(first))
+    for epoch, rows in enumerate(improve.minibatch_rows(config, key, 32, 4)):
+        assert int(found["seen"][epoch, 0]) == int(jnp.sum(rows[0]))
     metrics = improve.summarise(Hyper(), found | {"seen": jnp.zeros((2, 4))})
     assert float(metrics["gradient_cosine_first_epoch"]) == float(found["gradient_cosine"][0, 0])
     assert float(metrics["gradient_cosine_last_epoch"]) == float(found["gradient_cosine"][1, 0])

@@ -168,12 +168,7 @@ def test_the_same_parameters_rollout_and_permutation_give_the_same_updates(colle
     )
     for i in range(3):
         key = jax.random.key(10 + i)
-        orders = jnp.stack(
-            [
-                improve.minibatch_rows(CONFIG, k, CONFIG.batch_size, CONFIG.num_envs)
-                for k in jax.random.split(key, CONFIG.num_epochs)
-            ]
-        )
+        orders = improve.minibatch_rows(CONFIG, key, CONFIG.batch_size, CONFIG.num_envs)
         params, opt_state, metrics = our_update(params, opt_state, batch, hyper, key)
         theirs, adam, (moved, clipped) = their_update(
             theirs, adam, same, orders, settings_of(hyper)
@@ -208,7 +203,7 @@ def test_a_wrong_number_is_seen(collected):
         rows = improve.minibatch_rows(
             dataclasses.replace(CONFIG, num_epochs=1), jax.random.key(seed), 256, 8
         )
-        result = their_update(start, adam, same, rows[None], settings_of(hyper))[0]
+        result = their_update(start, adam, same, rows, settings_of(hyper))[0]
         return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(result)])
 
     reference = after(hyper, 0)

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ppo_jax.permutations import SMALLEST, feistel, mixed, permutation
+from ppo_jax.permutations import SMALLEST, feistel, mixed, permutations
 
 N = 256
 KEYS = jax.random.split(jax.random.key(2024), 2000)
@@ -19,13 +19,13 @@ KEYS = jax.random.split(jax.random.key(2024), 2000)
 @pytest.fixture(scope="module")
 def many() -> np.ndarray:
     """2000 permutations of 256 numbers, [2000, 256]."""
-    return np.asarray(jax.jit(jax.vmap(lambda key: permutation(key, N)))(KEYS))
+    return np.asarray(jax.jit(jax.vmap(lambda key: permutations(key, 1, N)[0]))(KEYS))
 
 
 @pytest.fixture(scope="module")
 def many_walked() -> np.ndarray:
     """2000 permutations of 160 numbers, whose cycles have to be walked, [2000, 160]."""
-    return np.asarray(jax.jit(jax.vmap(lambda key: permutation(key, 160)))(KEYS))
+    return np.asarray(jax.jit(jax.vmap(lambda key: permutations(key, 1, 160)[0]))(KEYS))
 
 
 @settings(max_examples=6, deadline=None, derandomize=True)
@@ -38,7 +38,7 @@ def many_walked() -> np.ndarray:
 @example(n=1025, seed=5)
 @example(n=2**17 + 3, seed=6)
 def test_every_number_comes_exactly_once(n: int, seed: int) -> None:
-    found = np.asarray(permutation(jax.random.key(seed), n))
+    found = np.asarray(permutations(jax.random.key(seed), 1, n)[0])
     assert found.dtype == np.int32
     np.testing.assert_array_equal(np.sort(found), np.arange(n))
 
@@ -102,7 +102,7 @@ def test_the_number_of_fixed_points_is_poisson(name: str, request) -> None:
 
 @pytest.mark.parametrize("n", [5, 200, 1000])
 def test_equal_keys_give_equal_orders_and_different_keys_different_ones(n: int) -> None:
-    f = jax.jit(lambda key: permutation(key, n))
+    f = jax.jit(lambda key: permutations(key, 1, n)[0])
     one, again, other = f(jax.random.key(0)), f(jax.random.key(0)), f(jax.random.key(3))
     np.testing.assert_array_equal(one, again)
     assert np.any(np.asarray(one) != np.asarray(other))
@@ -114,6 +114,6 @@ def test_no_two_of_two_thousand_keys_give_the_same_order(many: np.ndarray) -> No
 
 def test_vmapped_keys_give_what_single_keys_give(many_walked: np.ndarray) -> None:
     """Under vmap the walk goes on until the slowest member has landed."""
-    single = jax.jit(lambda key: permutation(key, 160))
+    single = jax.jit(lambda key: permutations(key, 1, 160)[0])
     for i in range(5):
         np.testing.assert_array_equal(single(KEYS[i]), many_walked[i])
