@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -45,7 +46,9 @@ _PRECISIONS = {
 }
 _CONV_FEATURES = 16  # Young and Tian 2019, MinAtar: one 3x3 convolution of 16 features, no padding
 _CONV_SIZE = (3, 3)
-_LECUN = nn.initializers.lecun_normal()  # flax's default
+# Gains of the orthogonal start. The small one makes the first policy nearly uniform (Andrychowicz
+# et al. 2021, 3.2); layers that are not named here have the square root of 2.
+_GAINS = {"policy_head": 0.01, "value_head": 1.0}
 
 
 class Network(NamedTuple):
@@ -151,23 +154,19 @@ class _ActorCritic(nn.Module):
     def setup(self) -> None:
         dtype, precision = _PRECISIONS[self.config.precision]
 
-        def layer(gain: float, dtype: Any = None) -> dict[str, Any]:
-            orthogonal = self.config.orthogonal_init
-            kernel_init = nn.initializers.orthogonal(gain) if orthogonal else _LECUN
-            kinds = {"dtype": dtype or _float(), "param_dtype": _float()}
-            return {**kinds, "precision": precision, "kernel_init": kernel_init}
+        def layer(dtype: Any) -> dict[str, Any]:
+            return {"dtype": dtype, "param_dtype": _float(), "precision": precision}
 
         def torso() -> _Torso:
-            hidden = layer(math.sqrt(2.0), dtype)
+            hidden = layer(dtype or _float())
             return _Torso(self.grid, self.config.hidden_sizes, self.config.activation, hidden)
 
         self.actor_torso = torso()
         if not self.config.shared_torso:
             self.critic_torso = torso()
-        # The small gain makes the first policy nearly uniform (Andrychowicz et al. 2021, 3.2).
         # Heads and what they give are never bfloat16: a ratio needs its digits.
-        self.policy_head = nn.Dense(self.head_size, dot_general=dot_general, **layer(0.01))
-        self.value_head = nn.Dense(1, **layer(1.0))
+        self.policy_head = nn.Dense(self.head_size, dot_general=dot_general, **layer(_float()))
+        self.value_head = nn.Dense(1, **layer(_float()))
 
     def __call__(self, observation: Array) -> tuple[Array, Array, Array]:
         features = self.actor_torso(observation).astype(_float())
@@ -207,7 +206,8 @@ def _built_in(config: Config, shape: tuple[int, ...], family: Family) -> _Body:
         return observation if grid else _flatten(observation, len(shape))
 
     def init(key: Array, log_std_init: Any) -> PyTree:
-        params: Any = module.init(key, see(jnp.zeros(shape, _float())))["params"]
+        start = module.init if not config.orthogonal_init else partial(_orthogonal, module.init)
+        params: Any = start(key, see(jnp.zeros(shape, _float())))["params"]
         if two_heads:  # the head's second half is the log std
             params["policy_head"]["bias"] += jnp.zeros(2 * size).at[size:].set(log_std_init)
         return params
@@ -229,6 +229,33 @@ def _built_in(config: Config, shape: tuple[int, ...], family: Family) -> _Body:
     elif family.name == "gsde":
         log_std_shape = (config.hidden_sizes[-1], size)
     return _Body(init, apply, value, log_std_shape)
+
+
+def _orthogonal(start: Callable[..., PyTree], key: Array, observation: Array) -> PyTree:
+    """The parameters of `start(key, observation)` with orthogonal kernels and biases of zero.
+
+    The first columns of a random orthogonal matrix are as random as a matrix made of so many. So
+    kernels with an equal longer side come from one batch of matrices: a decomposition for each
+    would be the larger part of what there is to compile before training.
+    """
+    shapes = jax.eval_shape(start, key, observation)
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
+    params = [jnp.zeros(leaf.shape, leaf.dtype) for _, leaf in leaves]
+    sides = [(math.prod(leaf.shape[:-1]), leaf.shape[-1]) for _, leaf in leaves]
+    kernels = [i for i, (path, _) in enumerate(leaves) if path[-1].key == "kernel"]
+    for longer in sorted({max(sides[i]) for i in kernels}):
+        chosen = [i for i in kernels if max(sides[i]) == longer]
+        drawn = (len(chosen), longer, max(min(sides[i]) for i in chosen))
+        q, r = jnp.linalg.qr(jax.random.normal(jax.random.fold_in(key, longer), drawn, _float()))
+        q *= jnp.sign(jnp.diagonal(r, axis1=1, axis2=2))[:, None]  # Mezzadri 2007: uniform
+        for i, matrix in zip(chosen, q, strict=True):
+            path, leaf = leaves[i]
+            names = {part.key for part in path} & set(_GAINS)
+            gain = _GAINS[names.pop()] if names else math.sqrt(2.0)
+            few = matrix[:, : min(sides[i])]
+            kernel = few if sides[i][0] == longer else few.T
+            params[i] = (gain * kernel).reshape(leaf.shape).astype(leaf.dtype)
+    return jax.tree.unflatten(treedef, params)
 
 
 def _user_body(config: Config, shape: tuple[int, ...], family: Family) -> _Body:
