@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ppo_jax.policies import load_policy as load_policy
     from ppo_jax.presets import preset as preset
     from ppo_jax.replaying import replay as replay
+    from ppo_jax.reporting.writing import report as report
     from ppo_jax.runner import resume as resume
     from ppo_jax.runner import run as run
     from ppo_jax.sweeping.driver import sweep as sweep
@@ -45,6 +46,7 @@ _HOMES = {
     "make": "envs",
     "preset": "presets",
     "replay": "replaying",
+    "report": "reporting.writing",
     "resume": "runner",
     "run": "runner",
     "sweep": "sweeping.driver",

@@ -7,6 +7,7 @@ imported.
 from __future__ import annotations
 
 from ppo_jax.commands import (
+    bench,
     debug,
     doctor,
     envs,
@@ -15,6 +16,7 @@ from ppo_jax.commands import (
     export,
     presets,
     replay,
+    report,
     reproduce,
     resume,
     sweep,
@@ -34,8 +36,10 @@ COMMANDS: dict[str, Command] = {
         export,
         explain,
         reproduce,
+        report,
         envs,
         presets,
         doctor,
+        bench,
     )
 }
