@@ -73,6 +73,14 @@ def test_unknown_points_and_empty_lines_are_left_out() -> None:
     np.testing.assert_allclose(curve_of(svg, "--s1"), curve_of(charts.lines("d", [LINE], Look())))
 
 
+def test_a_line_runs_on_over_points_without_a_value() -> None:
+    """As where all environments end their long episodes at once: every known point is met."""
+    gaps = Line("a", [1000.0, 1500.0, 2000.0, 2500.0, 3000.0], [1.0, None, 2.0, None, 3.0])
+    found = curve_of(charts.lines("c", [gaps], Look()))
+    expected = curve_of(charts.lines("c", [LINE._replace(low=None, high=None)], Look()))
+    np.testing.assert_allclose(found, expected, atol=0.1)
+
+
 def test_a_published_value_stands_at_its_budget_or_at_the_edge() -> None:
     def left_edges(steps: float | None) -> list[float]:
         line = LINE._replace(published=(steps, 2.0))

@@ -94,15 +94,23 @@ def _draw(axes: Any, index: int, line: Line, count: int) -> None:
     x, middle = _array(line.x), _array(line.middle)
     for seed in line.seeds:
         alpha = max(0.15, min(0.4, 5 / len(line.seeds)))
-        axes.plot(x, _array(seed), color=colour, alpha=alpha, linewidth=0.6, zorder=2)
+        axes.plot(*_known(x, _array(seed)), color=colour, alpha=alpha, linewidth=0.6, zorder=2)
     if line.low is not None and line.high is not None:
-        low, high = _array(line.low), _array(line.high)
-        if np.isfinite(low).any():
+        ends, low, high = _known(x, _array(line.low), _array(line.high))
+        if low.size:
             alpha = 0.25 if count == 1 else 0.16
-            axes.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0, zorder=3)
-    lone = {"marker": "o", "markersize": 4} if np.isfinite(middle).sum() == 1 else {}
+            axes.fill_between(ends, low, high, color=colour, alpha=alpha, linewidth=0, zorder=3)
+    # Where few points have a value (all episodes end at once, seldom), the eye is shown which.
+    is_sparse = np.isfinite(middle).sum() <= len(middle) / 2
+    marks = {"marker": "o", "markersize": 3} if is_sparse or len(middle) == 1 else {}
     dash = DASHES[index % len(DASHES)] if count > 1 else "-"
-    axes.plot(x, middle, color=colour, linewidth=1.7, linestyle=dash, zorder=4, **lone)
+    axes.plot(*_known(x, middle), color=colour, linewidth=1.7, linestyle=dash, zorder=4, **marks)
+
+
+def _known(x: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The points at which every value is finite: a line runs on over those where nothing ended."""
+    is_known = np.all([np.isfinite(each) for each in values], axis=0)
+    return (x[is_known], *(each[is_known] for each in values))
 
 
 def _draw_published(axes: Any, index: int, published: tuple[float | None, float]) -> None:
