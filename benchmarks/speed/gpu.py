@@ -1,0 +1,438 @@
+"""The speed on a GPU, in eight minutes: `python benchmarks/speed/gpu.py`.
+
+Against Rejax on the same GPU in the same run, each trainer in a process of its own, timed calls in
+turns: 2,048, 8,192 and 65,536 environments of one agent, and 2,048 agents of 4 environments. Then
+2,048 agents of 500,000 steps; with CUDA graphs as XLA makes them by itself, for loops too, and not
+at all; and the share of what the GPU can do, by ceilings measured in the same run. The result is
+written after each case; what does not end in time says so and the rest goes on.
+
+Rejax is installed as `compare.py` does it (and jax's CUDA plugin with it). Where there is no
+network, `--wheels FOLDER` takes wheels of Rejax and what it needs beside jax; else it is left out.
+`--small` tries all of it at small size on a CPU. See docs/speed.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import runpy
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cases
+from cases import Case
+from launches import GRAPHS_WITH_LOOPS
+from machine import ROOT, begin, default_out, store
+
+HERE = Path(__file__).resolve().parent
+OURS, PEER = "ppo_jax", "rejax"
+COMPILE_SECONDS = 150.0  # a program that compiles for longer is given up
+ROUNDS = 5
+CASE_SECONDS = 25.0  # of timed calls in a case, all trainers together
+
+# XLA's flags for CUDA graphs. The default is all but loops.
+LOOPS = "graphs for loops"
+GRAPHS = {
+    "": "",
+    LOOPS: f"--xla_gpu_enable_command_buffer={GRAPHS_WITH_LOOPS} --xla_gpu_graph_min_graph_size=1",
+    "no graphs": "--xla_gpu_enable_command_buffer=",
+}
+
+
+def gpu_cases(is_small: bool) -> dict[str, Case]:
+    """The cases by name; budgets are whole iterations of about a second on an H100."""
+    small = {
+        "g2048": Case("g2048", "16 envs x 128, 1 seed", 4 * 2048, 16),
+        "agents": Case("agents", "8 agents x 4 envs x 128", 2 * 512, 4, 8),
+        "curve": Case("curve", "8 agents x 4 envs, 2,048 steps each", 4 * 512, 4, 8),
+    }
+    full = {
+        "g2048": Case("g2048", "2,048 envs x 128, 1 seed", 100 * 262_144, 2048),
+        "agents": Case("agents", "2,048 agents x 4 envs x 128", 40 * 512, 4, 2048),
+        "curve": Case("curve", "2,048 agents x 4 envs, 5e5 steps each", 977 * 512, 4, 2048),
+        "g8192": Case("g8192", "8,192 envs x 128, 1 seed", 40 * 1_048_576, 8192),
+        "g65536": Case("g65536", "65,536 envs x 128, 1 seed", 8 * 8_388_608, 65_536),
+    }
+    return small if is_small else full
+
+
+# Trainer and use of graphs, by case; the first of a trainer is what its user gets by default.
+DEFAULTS = ((OURS, ""), (PEER, ""))
+VARIANTS = {
+    "g2048": (*DEFAULTS, (OURS, LOOPS), (OURS, "no graphs"), (PEER, LOOPS)),
+    "agents": (*DEFAULTS, (OURS, LOOPS)),
+    "curve": ((OURS, ""),),
+    "g8192": DEFAULTS,
+    "g65536": DEFAULTS,
+}
+
+
+class Late(RuntimeError):
+    """A process did not answer in time, or ended."""
+
+
+class Process:
+    """A trainer that answers commands in lines of JSON, within a time (worker.py)."""
+
+    def __init__(self, trainer: str, graphs: str, case: str, setup: Setup) -> None:
+        command = [setup.pythons[trainer], str(HERE / "gpu.py"), "--worker", trainer]
+        environment = dict(os.environ)
+        environment |= {
+            "PYTHONPATH": setup.paths[trainer],
+            "JAX_ENABLE_COMPILATION_CACHE": "false",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {GRAPHS[graphs]}".strip(),
+        }
+        self.name = f"{trainer}, {graphs}" if graphs else trainer
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed with the process
+        self._process = subprocess.Popen(
+            [*command, "--case", case, *(["--small"] if setup.is_small else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+        )
+        self._buffer = b""
+
+    def tell(self, command: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # `hear` says why
+            self._process.stdin.write(command.encode() + b"\n")
+            self._process.stdin.flush()
+
+    def hear(self, seconds: float) -> dict[str, Any]:
+        """The next answer.
+
+        Raises:
+            Late: none came within `seconds`, or the process has ended.
+        """
+        assert self._process.stdout is not None
+        if seconds <= 0:
+            raise Late("the time was up")
+        until = time.monotonic() + seconds
+        while b"\n" not in self._buffer:
+            left = until - time.monotonic()
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, left))
+            if not ready:
+                raise Late(f"no answer within {seconds:.0f} s")
+            piece = os.read(self._process.stdout.fileno(), 65536)
+            if not piece:
+                raise Late(f"ended: {self._last_words()}")
+            self._buffer += piece
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Late(str(answer["error"]))
+        return answer
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+    def _last_words(self) -> str:
+        self._process.wait()
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().splitlines() if line.strip()]
+        return lines[-1][:300] if lines else f"exit code {self._process.returncode}"
+
+
+class Setup:
+    """Interpreters and import paths of the trainers, and why one is missing."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.is_small: bool = arguments.small
+        own_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        self.pythons: dict[str, str] = {OURS: sys.executable}
+        self.paths: dict[str, str] = {OURS: own_path}
+        self.missing: dict[str, str] = {}
+        try:
+            self.pythons[PEER], self.paths[PEER] = peer_python(arguments)
+        except (OSError, subprocess.SubprocessError, ImportError) as error:
+            self.missing[PEER] = (
+                f"Rejax could not be installed ({error}): give --wheels FOLDER, or --peer-python."
+            )
+
+
+def peer_python(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Rejax's interpreter and PYTHONPATH."""
+    if arguments.peer_python:
+        return arguments.peer_python, ""
+    folder = Path(arguments.venvs).expanduser()
+    if arguments.wheels:  # beside this Python's own jax
+        site = folder / "rejax-wheels"
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+        wheels = sorted(str(path) for path in Path(arguments.wheels).glob("*.whl"))
+        command = [*install, "--upgrade", "--target", str(site), *wheels]
+        subprocess.run(command, check=True, timeout=120)
+        return sys.executable, str(site)
+    import jax
+    from peers import PEERS, ensure_venv
+
+    python = ensure_venv(PEERS[PEER], folder / "gpu", sys.executable)
+    if not arguments.small:
+        wanted = f"jax[cuda{cuda_version()}]=={jax.__version__}"
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "--quiet", wanted], check=True, timeout=180
+        )
+    return str(python), ""
+
+
+def cuda_version() -> int:
+    """The CUDA that this Python's jax was installed with."""
+    from importlib.util import find_spec
+
+    return 12 if find_spec("jax_cuda12_plugin") else 13
+
+
+def run_case(name: str, case: Case, setup: Setup, until: float) -> dict[str, Any]:
+    """Start all variants, compile one after the other, then time them in turns.
+
+    Not at once: XLA times kernels on the GPU to choose among them while it compiles.
+    """
+    found: dict[str, Any] = {"settings": vars(case), "trainers": {}}
+    processes: dict[str, Process] = {}
+    for trainer, graphs in DEFAULTS if setup.is_small and name != "curve" else VARIANTS[name]:
+        if trainer in setup.missing:
+            found["trainers"][trainer] = {"error": setup.missing[trainer]}
+            continue
+        process = Process(trainer, graphs, name, setup)
+        processes[process.name] = process
+    try:
+        for label, process in list(processes.items()):
+            _try(found, processes, label, lambda process=process: _compiled(process, until))
+        limit = min(until, time.monotonic() + CASE_SECONDS)
+        for _ in range(ROUNDS if name != "curve" else 1):
+            for label, process in list(processes.items()):
+                left = (until if name == "curve" else limit) - time.monotonic()
+                if left > 0:
+                    _try(found, processes, label, lambda process=process: _timed(process, until))
+    finally:
+        for process in processes.values():
+            process.close()
+    for trainer in found["trainers"].values():
+        if trainer.get("runs"):
+            speeds = [run["env_steps"] / run["wall_seconds"] for run in trainer["runs"]]
+            trainer["env_steps_per_second"] = statistics.median(speeds)
+            trainer["env_steps_per_second_range"] = [min(speeds), max(speeds)]
+    return found
+
+
+def _compiled(process: Process, until: float) -> dict[str, Any]:
+    limit = min(until, time.monotonic() + COMPILE_SECONDS)
+    process.tell("compile")
+    about = process.hear(limit - time.monotonic())
+    return {**about, "compile": process.hear(limit - time.monotonic()), "runs": []}
+
+
+def _timed(process: Process, until: float) -> dict[str, Any]:
+    process.tell("run")
+    return {"runs": [process.hear(until - time.monotonic())]}
+
+
+def _try(found: dict[str, Any], processes: dict[str, Process], label: str, ask: Any) -> None:
+    """Add what a process answers; one that fails is closed and its reason kept."""
+    trainer = found["trainers"].setdefault(label, {})
+    try:
+        answer = ask()
+        runs = trainer.get("runs", []) + answer.pop("runs")
+        trainer |= {**answer, "runs": runs}
+    except Late as error:
+        trainer["error"] = str(error)
+        processes.pop(label).close()
+
+
+def against(found: dict[str, Any]) -> dict[str, float]:
+    """Our speed over Rejax's: as both are by default, and each at its best."""
+
+    def speeds(trainer: str) -> list[float]:
+        return [
+            each["env_steps_per_second"]
+            for label, each in found["trainers"].items()
+            if label.split(",")[0] == trainer and "env_steps_per_second" in each
+        ]
+
+    ours, theirs = speeds(OURS), speeds(PEER)
+    if not ours or not theirs:
+        return {}
+    return {"default": ours[0] / theirs[0], "best": max(ours) / max(theirs)}
+
+
+def bytes_per_env_step(case: Case) -> int:
+    """Bytes of memory traffic that a step costs if each layer's result passes through memory.
+
+    A model: in each epoch every hidden activation of both networks is written and read forward,
+    read backward, and its gradient written and read, 4 bytes each; a record (observation, action,
+    two logits, log-probability, value, advantage, target) is written once and read once an epoch.
+    """
+    activations = 2 * sum(case.hidden_sizes) * 4
+    record = (cases.ENV_SIZES[case.env][0] + 7) * 4
+    return case.num_epochs * 5 * activations + (1 + case.num_epochs) * record
+
+
+def roofline(case: Case, speed: float, ceilings: dict[str, float]) -> dict[str, float]:
+    """The share of what this device could do by arithmetic and by memory traffic."""
+    flops, traffic = case.flops_per_env_step, bytes_per_env_step(case)
+    by_flops = ceilings["matmul_flops_per_second"] / flops
+    by_bytes = ceilings["copy_bytes_per_second"] / traffic
+    return {
+        "flops_per_env_step": flops,
+        "bytes_per_env_step_if_layers_pass_through_memory": traffic,
+        "ceiling_by_flops": by_flops,
+        "ceiling_by_bytes": by_bytes,
+        "fraction_of_flops": speed / by_flops,
+        "fraction_of_bytes": speed / by_bytes,
+    }
+
+
+def measure_ceilings(is_small: bool) -> dict[str, Any]:
+    """Operations a second of a large float32 product at jax's default precision and at the
+    highest, and bytes a second of a copy, counting what is read and what is written."""
+    import jax
+    import jax.numpy as jnp
+
+    size, count = (512, 2**22) if is_small else (8192, 2**28)
+
+    def best(function: Any, *given: Any) -> float:
+        jax.block_until_ready(function(*given))
+        taken = []
+        for _ in range(5):
+            started = time.perf_counter()
+            jax.block_until_ready([function(*given) for _ in range(4)])
+            taken.append((time.perf_counter() - started) / 4)
+        return min(taken)
+
+    a = jax.random.normal(jax.random.key(0), (size, size))
+    products = {
+        name: jax.jit(lambda a, b, precision=precision: jnp.dot(a, b, precision=precision))
+        for name, precision in (("", None), ("highest_", jax.lax.Precision.HIGHEST))
+    }
+    found: dict[str, Any] = {
+        f"matmul_{name}flops_per_second": 2 * size**3 / best(product, a, a)
+        for name, product in products.items()
+    }
+    x = jnp.zeros(count)
+    found["copy_bytes_per_second"] = 8 * count / best(jax.jit(lambda x: x + 1.0), x)
+    device = jax.local_devices()[0]
+    found |= {"device": device.device_kind, "platform": device.platform, "jax": jax.__version__}
+    return found
+
+
+def ask_ceilings(setup: Setup, until: float) -> dict[str, Any]:
+    process = Process(OURS, "", "ceilings", setup)
+    try:
+        return process.hear(min(90.0, until - time.monotonic()))
+    finally:
+        process.close()
+
+
+def driver() -> str | None:
+    """Name, driver and memory of the GPUs as nvidia-smi tells them."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.worker:
+        return serve(arguments)
+    started = time.monotonic()
+    until = started + arguments.seconds
+    setup = Setup(arguments)
+    command = " ".join(["python", "benchmarks/speed/gpu.py", *sys.argv[1:]])
+    record = begin("speed on one GPU, trainers in turns", command, None)
+    record |= {"gpu": driver(), "left_out": dict(setup.missing), "cases": {}}
+    out = Path(arguments.out) if arguments.out else None
+
+    def keep() -> None:
+        record["seconds"] = round(time.monotonic() - started, 1)
+        if out is not None:
+            store(record, out)
+
+    try:
+        record["ceilings"] = ask_ceilings(setup, until)
+    except Late as error:
+        raise SystemExit(f"ppo_jax does not run here: {error}") from None
+    if record["ceilings"]["platform"] == "cpu" and not arguments.small:
+        raise SystemExit("jax finds no GPU here: --small tries this script on a CPU.")
+    if out is None and not arguments.small:
+        out = default_out(record["ceilings"]["device"], "gpu")
+    keep()
+    for name, case in gpu_cases(arguments.small).items():
+        if until - time.monotonic() < 20:
+            record["cases"][name] = {"error": "not started: the time was up"}
+            continue
+        found = record["cases"][name] = run_case(name, case, setup, until)
+        found["against_rejax"] = against(found)
+        found["roofline"] = {
+            label: roofline(case, trainer["env_steps_per_second"], record["ceilings"])
+            for label, trainer in found["trainers"].items()
+            if "env_steps_per_second" in trainer
+        }
+        keep()
+        print("\n".join(told(case, found)), flush=True)
+    keep()
+    print(json.dumps(record, indent=1) if out is None else out)
+
+
+def told(case: Case, found: dict[str, Any]) -> list[str]:
+    """A case as lines."""
+    rows = [case.title]
+    for label, trainer in found["trainers"].items():
+        if "env_steps_per_second" not in trainer:
+            rows.append(f"  {label:<28} {trainer.get('error', 'no timed call: the time was up')}")
+            continue
+        share = found["roofline"][label]
+        times = trainer["compile"]
+        rows.append(
+            f"  {label:<28} {trainer['env_steps_per_second']:>14,.0f} steps/s"
+            f"   {100 * share['fraction_of_flops']:.1f}% of products,"
+            f" {100 * share['fraction_of_bytes']:.1f}% of memory"
+            f"   run {trainer['runs'][-1]['wall_seconds']:.2f} s,"
+            f" compile {times['trace_seconds'] + times['compile_seconds']:.1f} s"
+        )
+    if found["against_rejax"]:
+        ratios = found["against_rejax"]
+        rows.append(
+            f"  {ratios['default']:.2f} times Rejax; {ratios['best']:.2f}, each at its best"
+        )
+    return rows
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """What a trainer's process does: worker.py's protocol on the cases of this file."""
+    if arguments.case == "ceilings":
+        print(json.dumps(measure_ceilings(arguments.small)), flush=True)
+        return
+    cases.CASES.update(gpu_cases(arguments.small))
+    script = HERE / f"worker_{arguments.worker}.py"
+    sys.argv = [str(script), "--case", arguments.case]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="small sizes, on whatever there is")
+    parser.add_argument("--seconds", type=float, default=470.0, help="of the whole script")
+    parser.add_argument("--wheels", help="folder with wheels of Rejax and what it needs beside jax")
+    parser.add_argument("--peer-python", help="an interpreter that has Rejax")
+    parser.add_argument("--venvs", default="~/.cache/ppo_jax_bench", help="where Rejax is put")
+    parser.add_argument("--out", help="result file (default: benchmarks/results/gpu_...json)")
+    parser.add_argument("--worker", choices=(OURS, PEER), help=argparse.SUPPRESS)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
