@@ -160,37 +160,65 @@ def speed() -> str | None:
     if path is None:
         return None
     record = json.loads(path.read_text("utf-8"))
-    machine = record["machine"]
+    machine, cases = record["machine"], record["cases"]
+    peers = list(dict.fromkeys(name for case in cases.values() for name in case["against"]))
+    versions = {
+        name: told
+        for case in cases.values()
+        for trainer in case["trainers"].values()
+        for name, told in trainer["versions"].items()
+    }
     lines = [
         "## How fast it is",
         "",
-        "Environment steps per second and seconds to trace and compile, side by side with Rejax "
-        "0.1.3, each at its best layout, interleaved in one run:",
+        "Environment steps per second, and seconds to trace and compile in brackets, side by side "
+        "with others, each at its best layout, interleaved in one run; below the speed of each: "
+        "how many times as fast we are (pairs of runs):",
         "",
-        "| case | ours | Rejax | ratio (pairs) | compile, ours and theirs |",
-        "|---|---|---|---|---|",
-        *(speed_row(case) for case in record["cases"].values()),
+        "| case | ours | " + " | ".join(f"{PEERS[n]} {versions[PEERS[n]]}" for n in peers) + " |",
+        "|---|---|" + "---|" * len(peers),
+        *(speed_row(case, peers) for case in cases.values()),
         "",
+        *ceiling(cases),
         f"{machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}; medians of "
-        f"{record['repeats']} runs. CartPole-v1, 64-64 tanh actor and critic, 4 epochs × 4 "
-        "minibatches. Rejax clips gradients element by element and per network, starts from other "
-        "weights and has another epsilon in Adam; all else is equal. Where a ratio is below 1, or "
-        "our compile time the longer one, what is known of the reasons stands in "
+        f"{record['repeats']} runs, jax {versions['jax']}. 64-64 actor and critic, 4 epochs × 4 "
+        "minibatches of the same sizes; what each peer does otherwise by design stands at the "
+        "head of its `benchmarks/speed/worker_*.py`. Where a ratio is below 1, or our compile "
+        "time the longer one, what is known of the reasons stands in "
         f"[benchmarks/README.md](benchmarks/README.md). All numbers: [{path.name}]"
         f"({link(path)}). Again: `python benchmarks/speed/compare.py`.",
     ]
     return "\n".join(lines)
 
 
-def speed_row(case: dict[str, Any]) -> str:
-    ours, theirs, against = *case["trainers"].values(), case["against"]["rejax"]
-    pairs = against["speed_ratio_pairs"]
-    return (
-        f"| {case['settings']['title'].replace(' x ', ' × ')} | "
-        f"{ours['env_steps_per_second']:,.0f} | {theirs['env_steps_per_second']:,.0f} | "
-        f"**{against['speed_ratio']:.2f}** ({min(pairs):.2f} to {max(pairs):.2f}) | "
-        f"{ours['compile_seconds']:.1f} s, {theirs['compile_seconds']:.1f} s |"
-    )
+# Name in the results -> package.
+PEERS = {"rejax": "rejax", "ajax": "ajax-rl", "sb3": "stable-baselines3"}
+
+
+def speed_row(case: dict[str, Any], peers: list[str]) -> str:
+    ours = case["trainers"]["ppo_jax"]
+    cells = [f"{ours['env_steps_per_second']:,.0f} ({ours['compile_seconds']:.1f} s)"]
+    for name in peers:
+        if name not in case["against"]:
+            cells.append("")
+            continue
+        theirs, pairs = case["trainers"][name], case["against"][name]["speed_ratio_pairs"]
+        cells.append(
+            f"{theirs['env_steps_per_second']:,.0f} ({theirs['compile_seconds']:.1f} s)<br>"
+            f"**{case['against'][name]['speed_ratio']:.2f}** ({min(pairs):.2f} to {max(pairs):.2f})"
+        )
+    return f"| {case['settings']['title'].replace(' x ', ' × ')} | {' | '.join(cells)} |"
+
+
+def ceiling(cases: dict[str, Any]) -> list[str]:
+    """The share of this machine's matrix products that whole iterations reach."""
+    return [
+        f"Case {name}: {found['share']['ppo_jax']:.0%} of what matrix products reach on this "
+        f"machine ({found['flops_per_second'] / 1e9:,.0f} GFLOP/s in float32, measured in the "
+        "same turns), counting only the products of the networks.\n"
+        for name, case in cases.items()
+        if (found := case.get("ceiling"))
+    ]
 
 
 def story() -> str | None:

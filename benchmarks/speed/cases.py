@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Case:
     num_minibatches: int = 4
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
+    normalize_observations: bool = False
     learning_rate: float = 2.5e-4
     gamma: float = 0.99
     gae_lambda: float = 0.95
@@ -33,6 +35,28 @@ class Case:
     def batch_size(self) -> int:
         return self.num_envs * self.rollout_length
 
+    @property
+    def flops_per_env_step(self) -> int:
+        """Floating-point operations of the matrix products that one environment step costs.
+
+        Forward passes of actor and critic at every step, then forward and backward (twice the
+        forward's cost) in every epoch, 2 operations a multiplication and addition; the first
+        layer's backward pass makes no gradient of its input. Environment, activations, advantages,
+        shuffling and Adam are not counted, so a share of a ceiling computed from this is a lower
+        bound of the work done.
+        """
+        observation, outputs = ENV_SIZES[self.env]
+        forward = backward = 0
+        for out in (outputs, 1):  # actor, critic
+            sizes = (observation, *self.hidden_sizes, out)
+            layers = [2 * a * b for a, b in pairwise(sizes)]
+            forward += sum(layers)
+            backward += 2 * sum(layers) - layers[0]
+        return forward + self.num_epochs * (forward + backward)
+
+
+# Numbers in an observation, and outputs of the actor.
+ENV_SIZES = {"CartPole-v1": (4, 2), "Breakout-MinAtar": (400, 3), "Pendulum-v1": (3, 1)}
 
 # Budgets are whole iterations that last one to three seconds on two CPU cores.
 CASES = {
@@ -41,6 +65,20 @@ CASES = {
         Case("a", "4 envs x 128, 1 seed", env_steps=512 * 512, num_envs=4),
         Case("b", "4 envs x 128, 16 seeds", env_steps=40 * 512, num_envs=4, seeds=16),
         Case("c", "2,048 envs x 128, 1 seed", env_steps=2 * 262_144, num_envs=2048),
+        Case(
+            *("d", "Breakout-MinAtar, 64 envs x 128"),
+            env_steps=24 * 8192,
+            num_envs=64,
+            env="Breakout-MinAtar",
+            activation="relu",
+        ),
+        Case(
+            *("e", "Pendulum, normalised observations, 64 envs x 128"),
+            env_steps=40 * 8192,
+            num_envs=64,
+            env="Pendulum-v1",
+            normalize_observations=True,
+        ),
     )
 }
 

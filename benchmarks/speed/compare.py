@@ -1,25 +1,28 @@
 """Times ppo_jax and its peers side by side: `python benchmarks/speed/compare.py`.
 
-Each trainer runs in its own process and virtual environment and keeps its compiled program; the
-timed runs alternate (A B A B ...), so that whatever else the machine does hits both. Compilation
-is timed apart and alternates too. Where a trainer can be laid out over the machine in several
-ways, each is tried and its fastest is compared.
+Each trainer runs in its own process and virtual environment, all of one Python and one jax, and
+keeps its compiled program; the timed runs alternate (A B A B ...), so that whatever else the
+machine does hits all. Compilation is timed apart and alternates too. Where a trainer can be laid
+out over the machine in several ways, each is tried and its fastest is compared. Case (c) also
+measures in the same turns what matrix products reach on this machine.
+
+All trainers need Python 3.12 or newer (ajax-rl does); where none is found, the running Python is
+taken and the result says who was left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
-import platform
-import re
 import statistics
 import sys
 from pathlib import Path
 
 from cases import CASES, scaled
-from peers import OURS, PEERS, ROOT, Process, ensure_venv, layouts
+from machine import begin, default_out, describe_machine, store
+from peers import CEILING, OURS, PEERS, Process, ensure_venv, find_python, layouts, version_of
+
+__all__ = ["default_out", "describe_machine"]  # objectives.py takes them from here
 
 TRIAL_RUNS = 3
 
@@ -27,38 +30,45 @@ TRIAL_RUNS = 3
 def main() -> None:
     arguments = parse()
     os.environ.setdefault("JAX_PLATFORMS", arguments.platform)
-    names = [OURS, *arguments.peers]
-    pythons = {
-        name: Path(arguments.own_python)
-        if name == OURS
-        else ensure_venv(PEERS[name], Path(arguments.venvs).expanduser(), arguments.peer_python)
-        for name in names
-    }
-    machine = describe_machine(arguments.hardware)
-    record = {
-        "what": "environment steps per second and compile time, interleaved in one run",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "benchmarks/speed/compare.py", *sys.argv[1:]]),
-        "machine": machine,
-        "load_average_before": os.getloadavg(),
+    python = arguments.python or find_python()
+    version = version_of(python)
+    if version is None:
+        raise SystemExit(f"{python} is no interpreter that can make virtual environments")
+    wanted = [OURS, *arguments.peers, CEILING]
+    names = [name for name in wanted if PEERS[name].python <= version]
+    folder = Path(arguments.venvs).expanduser() / ".".join(map(str, version))
+    used = [name for name in names if set(PEERS[name].cases) & set(arguments.cases)]
+    pythons = {name: ensure_venv(PEERS[name], folder, python) for name in used}
+    if arguments.own_python:
+        pythons[OURS] = Path(arguments.own_python)
+    record = begin(
+        "environment steps per second and compile time, interleaved in one run",
+        " ".join(["python", "benchmarks/speed/compare.py", *sys.argv[1:]]),
+        arguments.hardware,
+    )
+    record |= {
+        "python": ".".join(map(str, version)),
+        "left_out": {
+            name: f"needs Python {'.'.join(map(str, PEERS[name].python))}; none was found"
+            for name in wanted
+            if name not in names
+        },
         "repeats": arguments.repeats,
         "cases": {},
     }
-    out = Path(arguments.out) if arguments.out else default_out(machine["hardware"])
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = Path(arguments.out) if arguments.out else default_out(record["machine"]["hardware"])
     for case in arguments.cases:
-        record["cases"][case] = compare(case, names, pythons, arguments)
-        record["load_average_after"] = os.getloadavg()
-        out.write_text(json.dumps(record, indent=1) + "\n")  # after each case: nothing is lost
+        present = [name for name in used if case in PEERS[name].cases]
+        record["cases"][case] = compare(case, present, pythons, arguments)
+        store(record, out)
         print(table_row(case, record["cases"][case]), flush=True)
     print(out)
 
 
 def parse() -> argparse.Namespace:
-    own = ROOT / ".venv" / "bin" / "python"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=sorted(CASES))
-    peers = sorted(set(PEERS) - {OURS})
+    peers = [name for name in PEERS if name not in (OURS, CEILING)]
     parser.add_argument("--peers", nargs="+", choices=peers, default=peers)
     parser.add_argument("--repeats", type=int, default=7, help="timed runs of each trainer")
     parser.add_argument("--compiles", type=int, default=3, help="timed compilations of each")
@@ -66,9 +76,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--platform", default="cpu", help="JAX_PLATFORMS, where it is not set")
     parser.add_argument("--hardware", help="name of this machine in the result")
     parser.add_argument("--out", help="result file (default: benchmarks/results/speed_...json)")
-    parser.add_argument("--venvs", default="~/.cache/ppo_jax_bench", help="peers' environments")
-    parser.add_argument("--peer-python", default=sys.executable, help="makes the peers' venvs")
-    parser.add_argument("--own-python", default=str(own) if own.exists() else sys.executable)
+    parser.add_argument("--venvs", default="~/.cache/ppo_jax_bench", help="all the environments")
+    parser.add_argument("--python", help="makes the environments (default: a 3.12 or 3.13)")
+    parser.add_argument("--own-python", help="runs ppo_jax (default: an environment as the peers')")
     parser.add_argument(
         "--own-layouts", nargs="+", help="layouts of ppo_jax to choose from (default: its default)"
     )
@@ -88,13 +98,15 @@ def compare(
             processes.append(process)
             result["trainers"][name] = {
                 **process.info,
-                "layouts_tried_seconds": tried,
+                "layouts_tried": tried,
                 "compiles": [],
                 "runs": [],
             }
         for _ in range(arguments.compiles):
             for process in processes:
-                result["trainers"][process.peer.name]["compiles"].append(process.ask("compile"))
+                if process.peer.name != CEILING:
+                    compiled = process.ask("compile")
+                    result["trainers"][process.peer.name]["compiles"].append(compiled)
         for _ in range(arguments.repeats):
             for process in processes:
                 result["trainers"][process.peer.name]["runs"].append(process.ask("run"))
@@ -103,19 +115,26 @@ def compare(
     finally:
         for process in processes:
             process.close()
-    for trainer in result["trainers"].values():
+    ceiling = result["trainers"].pop(CEILING, None)
+    trainers = result["trainers"]
+    for trainer in trainers.values():
         trainer |= summarise(trainer)
-    ours = result["trainers"][OURS]
-    result["against"] = {
-        name: against(ours, result["trainers"][name]) for name in names if name != OURS
-    }
+    peers = [name for name in trainers if name != OURS]
+    result["against"] = {name: against(trainers[OURS], trainers[name]) for name in peers}
+    compiled_peers = [name for name in peers if PEERS[name].is_compiled]
+    if compiled_peers:
+        fastest = max(compiled_peers, key=lambda name: trainers[name]["env_steps_per_second"])
+        result["fastest_peer"] = fastest
+        result["speed_ratio"] = result["against"][fastest]["speed_ratio"]
+    if ceiling is not None:
+        result["ceiling"] = shares(CASES[case].flops_per_env_step, ceiling, trainers)
     return result
 
 
 def fastest_layout(
     name: str, case: str, python: Path, scale: float, wanted: list[str] | None
 ) -> tuple[Process, dict[str, list[float]]]:
-    """The trainer in the layout with the shortest run, and what each layout took."""
+    """The trainer in its fastest layout, and the environment steps per second of each."""
     peer = PEERS[name]
     names = wanted or layouts(peer, python, case, scale)
     processes = [Process(peer, python, case, layout, scale) for layout in names]
@@ -125,14 +144,15 @@ def fastest_layout(
         tried: dict[str, list[float]] = {process.layout: [] for process in processes}
         for _ in range(TRIAL_RUNS if len(processes) > 1 else 0):
             for process in processes:
-                tried[process.layout].append(process.ask("run")["wall_seconds"])
+                ran = process.ask("run")
+                tried[process.layout].append(ran["env_steps"] / ran["wall_seconds"])
     except BaseException:
         for process in processes:
             process.close()
         raise
     best = processes[0]
     if len(processes) > 1:
-        best = min(processes, key=lambda process: min(tried[process.layout]))
+        best = max(processes, key=lambda process: max(tried[process.layout]))
     for process in processes:
         if process is not best:
             process.close()
@@ -172,25 +192,22 @@ def against(ours: dict, theirs: dict) -> dict:
     }
 
 
-def describe_machine(hardware: str | None) -> dict:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
-        model = found.group(1) if found else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def shares(flops_per_env_step: int, ceiling: dict, trainers: dict[str, dict]) -> dict:
+    """How much of this machine's matrix products each trainer's whole iteration reaches."""
+    rates = [run["env_steps"] / run["wall_seconds"] for run in ceiling["runs"]]  # FLOP/s
+    best = statistics.median(rates)
     return {
-        "hardware": hardware or f"{model}, {cores} cores",
-        "cpu": model,
-        "cores": cores,
-        "system": platform.system(),
+        "flops_per_second": best,
+        "flops_per_second_each": rates,
+        "by": ceiling["layout"],
+        "layouts_tried": ceiling["layouts_tried"],
+        "versions": ceiling["versions"],
+        "flops_per_env_step": flops_per_env_step,
+        "share": {
+            name: trainer["env_steps_per_second"] * flops_per_env_step / best
+            for name, trainer in trainers.items()
+        },
     }
-
-
-def default_out(hardware: str) -> Path:
-    words = re.findall(r"[a-z0-9]+", re.sub(r"\([^)]*\)", "", hardware.lower()))
-    today = datetime.datetime.now(datetime.UTC).date()
-    return ROOT / "benchmarks" / "results" / f"speed_{'-'.join(words)}_{today}.json"
 
 
 def table_row(case: str, result: dict) -> str:
@@ -211,6 +228,14 @@ def table_row(case: str, result: dict) -> str:
                 f" compile in 1/{ratio['compile_ratio']:.2f} of the time"
             )
         lines.append(line)
+    if "speed_ratio" in result:
+        lines.append(f"  {result['speed_ratio']:.2f}x the faster peer, {result['fastest_peer']}")
+    if "ceiling" in result:
+        ceiling = result["ceiling"]
+        lines.append(
+            f"  sgemm {ceiling['flops_per_second'] / 1e9:,.0f} GFLOP/s ({ceiling['by']}); share: "
+            + ", ".join(f"{name} {share:.1%}" for name, share in ceiling["share"].items())
+        )
     return "\n".join(lines)
 
 

@@ -4,47 +4,87 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from cases import CASES
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-OURS = "ppo_jax"
+OURS, CEILING = "ppo_jax", "sgemm"
+CONSTRAINTS = HERE / "constraints.txt"
+NEWEST_PYTHONS = ((3, 12), (3, 13))  # in which all trainers can be installed, the first found wins
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A trainer: its worker script, and what pip installs for it (nothing for our own)."""
+    """A trainer: its worker script, what pip installs for it, and where it takes part."""
 
     name: str
+    package: str  # whose version names it in tables and pictures
     worker: str
-    requirements: str | None = None
+    requirements: str
+    cases: tuple[str, ...] = tuple(CASES)
+    python: tuple[int, int] = (3, 11)  # the oldest it runs on
+    is_compiled: bool = True  # one program for the environment and the learning
+    scale: float = 1.0  # of the budget: speeds are rates, and nobody waits for the slow
 
 
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer(OURS, "worker_ppo_jax.py"),
-        Peer("rejax", "worker_rejax.py", "requirements_rejax.txt"),
+        Peer(OURS, "ppo-jax", "worker_ppo_jax.py", "requirements_ppo_jax.txt"),
+        Peer("rejax", "rejax", "worker_rejax.py", "requirements_rejax.txt"),
+        Peer("ajax", "ajax-rl", "worker_ajax.py", "requirements_ajax.txt", python=(3, 12)),
+        Peer(
+            *("sb3", "stable-baselines3", "worker_sb3.py", "requirements_sb3.txt"),
+            cases=("a",),
+            is_compiled=False,
+            scale=1 / 32,
+        ),
+        # Not a trainer: what this machine's matrix products reach, measured beside them.
+        Peer(CEILING, "numpy", "worker_sgemm.py", "requirements_ppo_jax.txt", cases=("c",)),
     )
 }
 
 
+def find_python() -> str:
+    """An interpreter that all trainers can be installed for; else the one that is running."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for wanted in NEWEST_PYTHONS:
+        if sys.version_info[:2] == wanted:
+            return sys.executable
+        name = ".".join(map(str, wanted))
+        on_path = shutil.which(f"python{name}")
+        built = sorted(root.glob(f"versions/{name}.*/bin/python"))
+        for candidate in [*([on_path] if on_path else []), *map(str, built)]:
+            if version_of(candidate) == wanted:
+                return candidate
+    return sys.executable
+
+
+def version_of(python: str) -> tuple[int, ...] | None:
+    """Major and minor version, None where it is no working interpreter (a shim may be none)."""
+    ask = [python, "-c", "import sys, venv; print(*sys.version_info[:2])"]
+    done = subprocess.run(ask, capture_output=True, text=True)
+    return tuple(map(int, done.stdout.split())) if done.returncode == 0 else None
+
+
 def ensure_venv(peer: Peer, folder: Path, python: str) -> Path:
     """The peer's interpreter; its virtual environment is made when it is absent or outdated."""
-    assert peer.requirements is not None
     requirements = HERE / peer.requirements
-    venv = folder / f"{peer.name}-venv"
+    venv = folder / f"{requirements.stem.removeprefix('requirements_')}-venv"
     interpreter, stamp = venv / "bin" / "python", venv / "installed.txt"
-    wanted = f"{requirements.read_text()}\n# made with {python}\n"
+    wanted = f"{CONSTRAINTS.read_text()}{requirements.read_text()}\n# made with {python}\n"
     if stamp.exists() and stamp.read_text() == wanted:
         return interpreter
-    print(f"installing {peer.name} into {venv}", file=sys.stderr, flush=True)
+    print(f"installing {requirements.name} into {venv}", file=sys.stderr, flush=True)
     subprocess.run([python, "-m", "venv", "--clear", str(venv)], check=True)
     install = [str(interpreter), "-m", "pip", "install", "--quiet", "-r", str(requirements)]
-    subprocess.run(install, check=True)
+    subprocess.run([*install, "-c", str(CONSTRAINTS)], check=True)
     stamp.write_text(wanted)
     return interpreter
 
@@ -91,7 +131,8 @@ def layouts(peer: Peer, python: Path, case: str, scale: float) -> list[str]:
 
 
 def _command(peer: Peer, python: Path, case: str, scale: float) -> list[str]:
-    return [str(python), str(HERE / peer.worker), "--case", case, "--scale", str(scale)]
+    worker = str(HERE / peer.worker)
+    return [str(python), worker, "--case", case, "--scale", str(scale * peer.scale)]
 
 
 def _environment() -> dict[str, str]:

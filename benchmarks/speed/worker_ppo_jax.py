@@ -28,11 +28,10 @@ def xla_flags(layout: str) -> tuple[str, ...]:
     return () if layout == "train" else (device_per_core(),)
 
 
-def settings(case: Case) -> tuple[Any, Any]:
-    from ppo_jax.config import Config, Hyper
-    from ppo_jax.schedules import as_arrays
+def config_of(case: Case) -> Any:
+    from ppo_jax.config import Config
 
-    config = Config(
+    return Config(
         env=case.env,
         total_env_steps=case.env_steps,
         num_envs=case.num_envs,
@@ -41,18 +40,31 @@ def settings(case: Case) -> tuple[Any, Any]:
         num_minibatches=case.num_minibatches,
         hidden_sizes=case.hidden_sizes,
         activation=case.activation,
+        torso="mlp",
+        normalize_observations=case.normalize_observations,
     )
-    hyper = Hyper(
+
+
+def hyper_of(case: Case) -> Any:
+    from ppo_jax.config import Hyper
+
+    return Hyper(
         learning_rate=case.learning_rate,
         gamma=case.gamma,
         gae_lambda=case.gae_lambda,
         clip_epsilon=case.clip_epsilon,
-        value_clip_epsilon=case.clip_epsilon,  # the peers always clip it
+        value_clip_epsilon=case.clip_epsilon,  # as Rejax always does
         entropy_coef=case.entropy_coef,
         value_coef=case.value_coef,
         max_grad_norm=case.max_grad_norm,
     )
-    return config, as_arrays(config, hyper)
+
+
+def settings(case: Case) -> tuple[Any, Any]:
+    from ppo_jax.schedules import as_arrays
+
+    config = config_of(case)
+    return config, as_arrays(config, hyper_of(case))
 
 
 def build(case: Case, layout: str, mark: Callable[[str], None]) -> Program:

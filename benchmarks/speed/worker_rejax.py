@@ -1,10 +1,9 @@
 """Rejax's PPO (Liesen et al., github.com/keraJLi/rejax) at its best: no evaluation while it trains.
 
-Layouts over seeds: `vmap` is what its README shows; `devices-vmap` and `devices-map` are what a
-user who knows jax would write around it to keep all cores of a CPU busy. One seed runs with and
-without XLA's own threads in matrix products.
-Where it differs by design: gradients are clipped element by element, the value loss is always
-clipped, the observation that follows a reset is taken from a reset at every step.
+Where it differs by design: gradients are clipped element by element and for each network alone, the
+value loss is always clipped, the observation that follows a reset is taken from a reset at every
+step, a time limit counts as the end of the task, and observations are normalised by statistics that
+move at every step. Its network takes MinAtar's 10 x 10 x 4 observations flattened.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from cases import Case
-from worker import Program, Worker, device_per_core, serve
+from spreading import compiled, layouts, seed_keys, xla_flags
+from worker import Program, Worker, serve
 
 PACKAGES = ("rejax", "gymnax", "jax", "jaxlib", "flax", "optax", "distrax", "numpy")
 
@@ -21,18 +21,6 @@ PACKAGES = ("rejax", "gymnax", "jax", "jaxlib", "flax", "optax", "distrax", "num
 def load() -> None:
     import jax  # noqa: F401
     import rejax  # noqa: F401
-
-
-def layouts(case: Case) -> tuple[str, ...]:
-    if case.seeds == 1:
-        return ("plain", "plain-eigen-off")
-    return ("vmap", "devices-vmap", "devices-map")
-
-
-def xla_flags(layout: str) -> tuple[str, ...]:
-    if layout.startswith("devices"):
-        return (device_per_core(),)
-    return ("--xla_cpu_multi_thread_eigen=false",) if layout.endswith("eigen-off") else ()
 
 
 def create(case: Case) -> Any:
@@ -51,6 +39,7 @@ def create(case: Case) -> Any:
         total_timesteps=case.env_steps,
         eval_freq=case.env_steps,
         skip_initial_evaluation=True,
+        normalize_observations=case.normalize_observations,
         learning_rate=case.learning_rate,
         gamma=case.gamma,
         gae_lambda=case.gae_lambda,
@@ -68,44 +57,18 @@ def build(case: Case, layout: str, mark: Callable[[str], None]) -> Program:
 
     algorithm = create(case)
 
-    def train(key: Any) -> Any:
-        return algorithm.train(key)[0]
-
-    def keys(seed: int) -> Any:
-        return jax.random.split(jax.random.PRNGKey(seed), case.seeds)
-
     def evaluate_one(state: Any, key: Any) -> Any:
         act = algorithm.make_act(state)
         return evaluate(act, key, algorithm.env, algorithm.env_params, 128)[1].mean()
 
-    program = jax.jit(spread(train, layout))
-    example = keys(0)
-    mark("trace_seconds")
-    lowered = program.lower(example)
-    mark("trace_seconds")
-    compiled = lowered.compile()
-    mark("compile_seconds")
+    def returns(state: Any) -> list[float]:
+        return jax.jit(jax.vmap(evaluate_one))(state, seed_keys(case, 1)).tolist()
+
     return Program(
-        run=lambda seed: jax.block_until_ready(compiled(keys(seed))),
+        run=compiled(case, lambda key: algorithm.train(key)[0], layout, mark),
         env_steps=lambda state: int(state.global_step.sum()),
-        returns=lambda state: jax.jit(jax.vmap(evaluate_one))(state, keys(1)).tolist(),
+        returns=returns,
     )
-
-
-def spread(train: Callable[[Any], Any], layout: str) -> Callable[[Any], Any]:
-    """`train` of one key as a function of keys [S], laid out over the machine."""
-    import jax
-    import numpy
-    from jax.sharding import Mesh, PartitionSpec
-
-    if layout.startswith("plain"):
-        return lambda keys: jax.tree.map(lambda leaf: jax.numpy.asarray(leaf)[None], train(keys[0]))
-    if layout == "vmap":
-        return jax.vmap(train)
-    inner = jax.vmap(train) if layout == "devices-vmap" else lambda keys: jax.lax.map(train, keys)
-    mesh = Mesh(numpy.array(jax.devices()), ("seed",))
-    seeds = PartitionSpec("seed")
-    return jax.shard_map(inner, mesh=mesh, in_specs=seeds, out_specs=seeds, check_vma=False)
 
 
 if __name__ == "__main__":
