@@ -35,6 +35,7 @@ def main() -> None:
         "story": story(),
         "table-1": table_1(),
         "costs": costs(),
+        "reproduced": reproduced(),
     }
     for document in (ROOT / "README.md", ROOT / "docs" / "why-the-ratio.md"):
         text = document.read_text("utf-8")
@@ -273,6 +274,57 @@ def table_1() -> str | None:
         "ppo-table-1`.",
     ]
     return "\n".join(lines)
+
+
+def reproduced() -> str | None:
+    """The suite `classic` as a table, and what the other suites with published numbers say."""
+    folder = newest("classic_*")
+    if folder is None:
+        return None
+    lines = [
+        "### Published next to measured: `ppo-jax reproduce classic`",
+        "",
+        "| task | algorithm | rl-baselines3-zoo | here, IQM of the seeds [95%] | verdict |",
+        "|---|---|---|---|---|",
+        *(cell_row(cell) for cell in cells_of(folder)),
+        "",
+        "Deterministic policy after as many environment steps as rl-baselines3-zoo took, 10 seeds "
+        "of ours (128 episodes each) next to its one trained agent. A2C has no verdict: its "
+        f"published runs use RMSprop. Every seed and curve: [{folder.name}]({link(folder)}/README.md)."
+        + other_suites(),
+    ]
+    return "\n".join(lines)
+
+
+def cells_of(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "summary.json").read_text("utf-8"))["cells"]
+
+
+def cell_row(cell: dict[str, Any]) -> str:
+    task, variant = cell["cell"].split("/")
+    published, (low, high) = cell["published"][0], cell["ci95"]
+    digits = 1 if abs(cell["iqm"]) >= 10 else 2
+    return (
+        f"| {task} | {variant.upper()} | {published['value']:g} at {si(published['env_steps'])} "
+        f"| **{cell['iqm']:.{digits}f}** [{low:.{digits}f}, {high:.{digits}f}] at "
+        f"{si(cell['env_steps'])} | {cell['verdict']} |"
+    )
+
+
+def other_suites() -> str:
+    """One sentence for each further suite that is compared with published numbers."""
+    said = ""
+    for name in ("known-failures", "bsuite", "minatar"):
+        folder = newest(f"{name}_*[0-9]")
+        if folder is not None:
+            cells = [cell for cell in cells_of(folder) if cell["verdict"] != "–"]
+            least = min(cell["num_seeds"] for cell in cells)
+            reached = sum(cell["verdict"] in ("reached", "within interval") for cell in cells)
+            said += (
+                f" `{name}`: {reached} of {len(cells)} published numbers reached or within the "
+                f"interval, {least} seeds ([table]({link(folder)}/README.md))."
+            )
+    return said
 
 
 def tasks_of(rows: list[dict[str, Any]]) -> str:
