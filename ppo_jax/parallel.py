@@ -250,19 +250,21 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
     axis_name = "devices" if layout.kind == "envs" else None
 
     # As a program within the program it is traced once, for the shapes of a row and for the loop.
-    step = jax.jit(partial(iterate, plain, axis_name=axis_name))
+    @jax.jit
+    def step(hyper: Hyper, state: TrainState) -> Result:
+        state, row = iterate(plain, hyper, state, axis_name)
+        return state, MetricTable(jnp.stack(list(row.values())), tuple(row))
 
     def member(hyper: Hyper, n: Array, state: TrainState) -> Result:
-        names = tuple(sorted(jax.eval_shape(step, hyper, state)[1]))
-        table = jnp.zeros((ROWS, len(names)))
+        row = jax.eval_shape(step, hyper, state)[1]
+        table = jax.tree.map(lambda values: jnp.zeros((ROWS, *values.shape), values.dtype), row)
 
-        def body(i: Array, loop: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+        def body(i: Array, loop: Result) -> Result:
             state, table = loop
             state, row = step(hyper, state)
-            return state, table.at[i].set(jnp.stack([row[name] for name in names]))
+            return state, jax.tree.map(lambda rows, new: rows.at[i].set(new), table, row)
 
-        state, table = jax.lax.fori_loop(0, n, body, (state, table))
-        return state, MetricTable(table, names)
+        return jax.lax.fori_loop(0, n, body, (state, table))
 
     def on_device(hyper: Hyper, n: Array, state: TrainState) -> Result:
         return spread(layout, member, hyper, n, state)

@@ -188,8 +188,12 @@ def step(
 
 
 def draw_chance(family: Family, num_steps: int, num_envs: int, key: Array) -> tuple[Chance, Array]:
-    """The random numbers of `num_steps` steps of `num_envs` environments, and their resets' key."""
-    key_action, key_env, key_reset, key_noise = jax.random.split(key, 4)
+    """The random numbers of `num_steps` steps of `num_envs` environments, and their resets' key.
+
+    Args:
+        key: one key, or the four [4] that it would be split into.
+    """
+    key_action, key_env, key_reset, key_noise = key if key.ndim else jax.random.split(key, 4)
     chance = Chance(
         t=jnp.arange(num_steps),
         action=family.draw(key_action, (num_steps, num_envs)),
@@ -208,6 +212,9 @@ def rollout(
     key: Array,
 ) -> tuple[EnvCarry, Rollout, Array, EpisodeStats]:
     """T steps of every environment under a frozen policy.
+
+    Args:
+        key: as for `draw_chance`.
 
     Returns:
         carry for the next rollout, the rollout [T, B], the raw observations [T, B, *O] (for the

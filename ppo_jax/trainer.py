@@ -42,6 +42,8 @@ from ppo_jax.types import (
 # three batches in a row cannot move will not recover.
 MAX_FAILURES = 3
 
+NUM_KEYS = 5  # of an iteration: four of its rollout, one of its improvement
+
 
 class Parts(NamedTuple):
     """The static pieces that a `Config` names."""
@@ -124,7 +126,9 @@ def iterate(
     Returns:
         the next state and the iteration's metrics, each a scalar.
     """
-    return learn(config, hyper, state, collect(config, hyper, state, axis_name), axis_name)
+    keys = iteration_keys(state, axis_name)
+    experience = collect(config, hyper, state, axis_name, keys)
+    return learn(config, hyper, state, experience, axis_name, keys)
 
 
 class Experience(NamedTuple):
@@ -139,10 +143,19 @@ class Experience(NamedTuple):
 
 
 def collect(
-    config: Config, hyper: Hyper, state: TrainState, axis_name: str | None = None
+    config: Config,
+    hyper: Hyper,
+    state: TrainState,
+    axis_name: str | None = None,
+    keys: Array | None = None,
 ) -> Experience:
-    """The first half of an iteration: rollout and advantages, under frozen parameters."""
+    """The first half of an iteration: rollout and advantages, under frozen parameters.
+
+    Args:
+        keys: `iteration_keys(state, axis_name)`, where they are there already.
+    """
     parts = assemble(config)
+    keys = iteration_keys(state, axis_name) if keys is None else keys
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
     carry, steps, observation, episodes = rollout(
         config,
@@ -150,7 +163,7 @@ def collect(
         env_params(parts.environment, now),
         acting_policy(config, parts, state.params, state.observation_moments),
         state.carry,
-        iteration_key(state, 0, axis_name),
+        keys[:-1],
     )
     reward, discounted_return, return_moments = scaled_rewards(config, now, state, steps, axis_name)
     batch, explained_variance = make_batch(config, now, steps, reward, axis_name)
@@ -173,14 +186,18 @@ def learn(
     state: TrainState,
     experience: Experience,
     axis_name: str | None = None,
+    keys: Array | None = None,
 ) -> tuple[TrainState, Metrics]:
     """The second half of an iteration: better parameters from the batch.
 
     Where any number of what would be learnt is not finite, nothing of the iteration is taken over,
     and the next one draws anew. After MAX_FAILURES such iterations in a row the state is no longer
     `alive` and stays for ever as it went into the last of them, which can so be made again.
+
+    Args:
+        keys: `iteration_keys(state, axis_name)`, where they are there already.
     """
-    learnt, metrics = proposed(config, hyper, state, experience, axis_name)
+    learnt, metrics = proposed(config, hyper, state, experience, axis_name, keys)
     is_sound = all_finite(must_be_finite(learnt, metrics))
     if axis_name is not None:  # observations are each device's own
         is_sound = jax.lax.pmin(is_sound * 1, axis_name) == 1
@@ -201,11 +218,13 @@ def proposed(
     state: TrainState,
     experience: Experience,
     axis_name: str | None = None,
+    keys: Array | None = None,
 ) -> tuple[TrainState, Metrics]:
     """The state that would be learnt from a batch, and its metrics."""
+    keys = iteration_keys(state, axis_name) if keys is None else keys
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
     params, opt_state, adapted, metrics = improved(
-        config, now, state, experience.batch, iteration_key(state, 1, axis_name), axis_name
+        config, now, state, experience.batch, keys[-1], axis_name
     )
     observation_moments = state.observation_moments
     if config.normalize_observations:  # merged only now: frozen while the ratio depends on them
@@ -270,15 +289,17 @@ def improved(
     return params, opt_state, Adapted(kl_coef, rate), improve.summarise(now, diagnostics, axis_name)
 
 
-def iteration_key(state: TrainState, half: int, axis_name: str | None) -> Array:
-    """Key of the iteration's rollout (half 0) or improvement (1), a device's own with `axis_name`.
+def iteration_keys(state: TrainState, axis_name: str | None) -> Array:
+    """The iteration's keys [5], four of its rollout and one of its improvement.
 
-    Each is one call of the generator: on a CPU every call is a loop of a dozen kernels.
+    With `axis_name` they are each device's own. They are one call of the generator: on a CPU every
+    call is a loop of a dozen kernels.
     """
-    key = jax.random.fold_in(state.key, 2 * state.iteration + half)
+    fold_in = jax.vmap(jax.random.fold_in, (None, 0))
+    keys = fold_in(state.key, NUM_KEYS * state.iteration + jnp.arange(NUM_KEYS))
     if axis_name is not None:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    return key
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, jax.lax.axis_index(axis_name))
+    return keys
 
 
 def train(config: Config, hyper: Hyper, key: Array) -> tuple[TrainState, Metrics]:

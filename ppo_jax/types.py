@@ -82,7 +82,7 @@ class Adapted(NamedTuple):
 class TrainState(NamedTuple):
     """Everything that a run carries: hand it to `iterate` and nothing else is needed."""
 
-    key: Array  # [], the run's key; iteration i draws from fold_in(key, 2 i) and (key, 2 i + 1)
+    key: Array  # [], the run's key; iteration i draws from fold_in(key, 5 i .. 5 i + 4)
     iteration: Array  # [], int32
     params: PyTree
     opt_state: PyTree  # over the flat parameter vector
@@ -117,7 +117,7 @@ class MetricTable(Mapping[str, Any]):
         return self.values_by_row[..., self.names.index(name)]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
+        return iter(sorted(self.names))
 
     def __len__(self) -> int:
         return len(self.names)

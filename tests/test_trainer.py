@@ -44,7 +44,7 @@ def flat(tree):
 def roll(config, hyper, state):
     """The rollout that `iterate` will take from `state`."""
     parts = trainer.assemble(config)
-    key_rollout = jax.random.fold_in(state.key, 2 * state.iteration)
+    key_rollout = trainer.iteration_keys(state, None)[:-1]
     policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
     env_params = trainer.env_params(parts.environment, hyper)
     return rollout(config, parts.environment, env_params, policy, state.carry, key_rollout)
