@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from ppo_jax.advantages import mean_and_variance, standardise
 from ppo_jax.config import Config, Hyper
+from ppo_jax.packing import pack
 from ppo_jax.permutations import permutations
 from ppo_jax.surrogates import MAX_LOG_RATIO, adapted_factor, ess_fraction, upper_epsilon
 from ppo_jax.types import Batch, Metrics, PyTree
@@ -84,35 +84,6 @@ def minibatch_rows(config: Config, key: Array, num_rows: int, num_envs: int) -> 
     else:
         rows = permutations(key, config.num_epochs, num_rows)
     return rows.reshape(config.num_epochs, config.num_minibatches, -1)
-
-
-def pack(batch: Batch) -> tuple[PyTree, Callable[[PyTree], Batch]]:
-    """All real leaves of a batch side by side in one matrix, so that one gather takes a row.
-
-    Returns:
-        the packed batch (leading axis N) and the function that restores a `Batch` of its rows.
-    """
-    leaves, treedef = jax.tree.flatten(batch)
-    num_rows = batch.advantage.shape[0]
-    is_float = [leaf.dtype == batch.advantage.dtype for leaf in leaves]
-    floats = [
-        leaf.reshape(num_rows, -1) for leaf, flag in zip(leaves, is_float, strict=True) if flag
-    ]
-    others = [leaf for leaf, flag in zip(leaves, is_float, strict=True) if not flag]
-    shapes = [leaf.shape[1:] for leaf in leaves]
-    bounds = list(accumulate(leaf.shape[1] for leaf in floats))[:-1]
-
-    def unpack(packed: PyTree) -> Batch:
-        matrix, rest = packed
-        columns = iter(jnp.split(matrix, bounds, axis=1))
-        others_left = iter(rest)
-        restored = [
-            next(columns).reshape(-1, *shape) if flag else next(others_left)
-            for flag, shape in zip(is_float, shapes, strict=True)
-        ]
-        return jax.tree.unflatten(treedef, restored)
-
-    return (jnp.concatenate(floats, axis=1), others), unpack
 
 
 def by_minibatches(

@@ -6,7 +6,8 @@ Values and log-probabilities need no order, so they are computed afterwards in o
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from ppo_jax.config import Config
 from ppo_jax.distributions import Family
 from ppo_jax.envs.interface import Environment
 from ppo_jax.networks import Network
+from ppo_jax.packing import Packed, pack
 from ppo_jax.types import EnvCarry, EpisodeStats, Moments, PyTree, Rollout
 
 
@@ -45,6 +47,7 @@ class Chance(NamedTuple):
     action: PyTree  # [B, ...], what `Family.sample` needs
     key_env: Array  # [B], keys of the environments' transitions
     key_noise: Array  # []
+    key_reset: Any  # [B] where every environment is reset at every step, () where pools are drawn
 
 
 class Step(NamedTuple):
@@ -100,11 +103,18 @@ def reset_ended(
     environment is still without. So each state is an independent draw of the environment's own
     start distribution, at the cost of the resets that are needed rather than of B.
 
+    With a key for each environment all are reset and few are taken: a GPU pays for the kernels it
+    starts, not for resets, and for a loop of unknown length it waits for the host.
+
     Args:
-        key: of all resets of a rollout; the i-th of step t draws from fold_in(key, t B + i).
+        key: of all resets of a rollout, the i-th of step t draws from fold_in(key, t B + i); or
+            keys [B].
         ended: [B] bool. observation: [B, *O] and state: [B, ...] of the step just taken.
     """
     num_envs = ended.shape[0]
+    if key.ndim:
+        fresh = jax.vmap(environment.reset, in_axes=(0, None))(key, env_params)
+        return where_rows(ended, fresh, (observation, state))
     pool_size = max(1, num_envs // 8)
     rank = jnp.cumsum(ended) - 1  # the ended environments, numbered 0, 1, 2, ...
     num_ended = jnp.sum(ended)
@@ -165,8 +175,9 @@ def step(
     episode_length = carry.episode_length + 1
     finished = EpisodeStats(jnp.ones(num_envs), episode_return, episode_length * 1.0)
     stats = stats + jnp.where(ended, jnp.stack(finished), 0.0)
+    key = chance.key_reset if jax.tree.leaves(chance.key_reset) else key_reset
     observation, state = reset_ended(
-        environment, env_params, key_reset, chance.t, ended, observation_final, state
+        environment, env_params, key, chance.t, ended, observation_final, state
     )
     record = Step(
         observation=carry.observation,
@@ -199,6 +210,11 @@ def draw_chance(family: Family, num_steps: int, num_envs: int, key: Array) -> tu
         action=family.draw(key_action, (num_steps, num_envs)),
         key_env=jax.random.split(key_env, (num_steps, num_envs)),
         key_noise=jax.random.split(key_noise, num_steps),
+        key_reset=(
+            ()
+            if jax.default_backend() == "cpu"
+            else jax.random.split(key_reset, (num_steps, num_envs))
+        ),
     )
     return chance, key_reset
 
@@ -224,13 +240,22 @@ def rollout(
     stats = jnp.zeros((len(EpisodeStats._fields), num_envs))
     chance, key_reset = draw_chance(policy.family, config.rollout_length, num_envs, key)
 
-    def body(loop: tuple[EnvCarry, Array], chance: Chance) -> tuple[tuple[EnvCarry, Array], Step]:
+    # A GPU pays for every kernel that a step starts, a CPU for what is moved.
+    is_packed = jax.default_backend() != "cpu"
+    unpack: list[Callable[[Packed], Step]] = []  # known once the body was traced
+
+    def body(loop: tuple[EnvCarry, Array], chance: Chance) -> tuple[tuple[EnvCarry, Array], Any]:
         carry, stats, record = step(
             config, environment, env_params, policy, key_reset, *loop, chance
         )
-        return (carry, stats), record
+        if not is_packed:
+            return (carry, stats), record
+        packed, restore = pack(record)
+        unpack[:] = [restore]
+        return (carry, stats), packed
 
-    (carry, stats), steps = jax.lax.scan(body, (carry, stats), chance)
+    (carry, stats), records = jax.lax.scan(body, (carry, stats), chance)
+    steps = unpack[0](records) if is_packed else records
 
     observation = policy.see(steps.observation)
     value = policy.network.value(policy.params, observation)
@@ -264,11 +289,14 @@ def values_where(policy: Policy, observation: Array, wanted: Array) -> Array:
     """V(observation) where `wanted`, 0 elsewhere, at the cost of the wanted rows alone.
 
     Wanted rows are gathered into packs of a fixed size and valued pack by pack: no pack where
-    nothing is wanted, one where few are.
+    nothing is wanted, one where few are. A GPU values all rows: their number is then known before
+    it starts, and it need not wait for the host.
 
     Args:
         observation: [T, B, *O], raw. wanted: [T, B] bool.
     """
+    if jax.default_backend() != "cpu":
+        return jnp.where(wanted, policy.network.value(policy.params, policy.see(observation)), 0.0)
     flat = observation.reshape((-1, *observation.shape[wanted.ndim :]))
     is_wanted = wanted.reshape(-1)
     num_rows = is_wanted.shape[0]

@@ -84,6 +84,19 @@ def test_gae_is_the_sum_of_its_definition(seed, shape, gamma, gae_lambda) -> Non
     np.testing.assert_allclose(target, expected + steps["value"], rtol=1e-10, atol=1e-10)
 
 
+def test_the_way_of_a_gpu_gives_the_same_advantages(monkeypatch) -> None:
+    steps = random_steps(3, 37, 5)
+    ended = steps["terminated"] | steps["truncated"]
+    given = (steps["reward"], steps["value"], successors(steps), ended, 0.97, 0.9)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "while" not in jax.jit(gae).lower(*given).as_text()
+    advantage, target = jax.jit(gae)(*given)
+    monkeypatch.undo()
+    expected = literal_gae(steps, 0.97, 0.9)
+    np.testing.assert_allclose(advantage, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(target, expected + steps["value"], rtol=1e-4, atol=1e-5)
+
+
 def test_three_steps_by_hand() -> None:
     """gamma = lambda = 1/2; V = 1, 2, 4; V(s_3) = 8; r = 1, 1, 1.
 

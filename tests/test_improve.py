@@ -241,33 +241,6 @@ def test_every_sample_is_learnt_from_exactly_once_an_epoch(shuffle: str) -> None
     assert np.any(first != second)  # each epoch in its own order
 
 
-# Packing ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["float32", "bool", "uint8"])
-def test_a_packed_batch_is_restored_row_by_row(kind: str) -> None:
-    rng = np.random.default_rng(1)
-    batch = Batch(
-        observation=jnp.asarray(rng.integers(2, size=(10, 4, 3)), kind),
-        action=jnp.asarray(rng.integers(5, size=(10, 2)), jnp.int32),
-        log_prob_old=jnp.asarray(rng.normal(size=10), jnp.float32),
-        distribution_old=(
-            jnp.asarray(rng.normal(size=(10, 5)), jnp.float32),
-            {"log_std": jnp.asarray(rng.normal(size=(10, 2, 2)), jnp.float32)},
-        ),
-        value_old=jnp.asarray(rng.normal(size=10), jnp.float32),
-        advantage=jnp.asarray(rng.normal(size=10), jnp.float32),
-        value_target=jnp.asarray(rng.normal(size=10), jnp.float32),
-    )
-    packed, unpack = improve.pack(batch)
-    rows = jnp.array([7, 0, 7, 3])
-    restored = unpack(jax.tree.map(lambda leaf: leaf[rows], packed))
-    assert jax.tree.structure(restored) == jax.tree.structure(batch)
-    for found, whole in zip(jax.tree.leaves(restored), jax.tree.leaves(batch), strict=True):
-        assert found.dtype == whole.dtype
-        np.testing.assert_array_equal(found, whole[rows])
-
-
 # Whole epochs -------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,79 @@
+"""Narrow arrays side by side in one matrix, so that one operation moves a row of them all.
+
+A step of a rollout leaves seven small arrays behind and a minibatch gathers as many. Moved one by
+one each is a kernel of its own, whose start costs more than its work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ppo_jax.types import PyTree
+
+WIDEST = 64  # columns of a leaf that is still packed; a wider one, a grid, is worth its own kernel
+
+Packed = tuple[PyTree, ...]
+
+
+def pack(tree: PyTree) -> tuple[Packed, Callable[[Packed], PyTree]]:
+    """The leaves [N, ...] of `tree` as one matrix [N, K] and the leaves that do not fit into it.
+
+    Truth values become 0 and 1, and 32-bit integers keep their bits, so nothing is lost.
+
+    Returns:
+        the packed leaves, each with the leading axis N, and the function that restores a tree of
+        them; it takes any leading axes, as after a gather of rows or a scan.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    real = jnp.result_type(float)
+    shapes = [leaf.shape[1:] for leaf in leaves]
+    dtypes = [leaf.dtype for leaf in leaves]
+    widths = [int(np.prod(shape)) for shape in shapes]
+    fits = [
+        width <= WIDEST and (dtype in (real, jnp.bool_) or _has_bits(dtype, real))
+        for width, dtype in zip(widths, dtypes, strict=True)
+    ]
+    columns = [
+        _to_real(leaf, real).reshape(leaf.shape[0], -1)
+        for leaf, fit in zip(leaves, fits, strict=True)
+        if fit
+    ]
+    bounds = list(accumulate(column.shape[1] for column in columns))[:-1]
+
+    def unpack(packed: Packed) -> PyTree:
+        matrix, *others = packed
+        narrow = iter(jnp.split(matrix, bounds, axis=-1))
+        wide = iter(others)
+        restored = [
+            _from_real(next(narrow).reshape(*matrix.shape[:-1], *shape), dtype)
+            if fit
+            else next(wide)
+            for fit, shape, dtype in zip(fits, shapes, dtypes, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, restored)
+
+    others = [leaf for leaf, fit in zip(leaves, fits, strict=True) if not fit]
+    return (jnp.concatenate(columns, axis=1), *others), unpack
+
+
+def _has_bits(dtype: jnp.dtype, real: jnp.dtype) -> bool:
+    """Whether an integer's bits can stand in a real number's place."""
+    return jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize == real.itemsize
+
+
+def _to_real(leaf: Array, real: jnp.dtype) -> Array:
+    if leaf.dtype == jnp.bool_ or leaf.dtype == real:
+        return leaf.astype(real)
+    return jax.lax.bitcast_convert_type(leaf, real)
+
+
+def _from_real(leaf: Array, dtype: jnp.dtype) -> Array:
+    if dtype == jnp.bool_ or dtype == leaf.dtype:
+        return leaf.astype(dtype)
+    return jax.lax.bitcast_convert_type(leaf, dtype)
