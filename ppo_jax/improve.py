@@ -33,6 +33,8 @@ PER_ROW = "log_ratio"
 # Measured once an epoch, at its start, where `measure_gradient_cosine` asks for it.
 PROBED = ("gradient_cosine", "kl_old_new_probe", "ess_fraction_probe")
 
+MOST_UNROLLED = 8  # epochs: a program of more of them would take long to compile
+
 PIECE_ROWS = 2048  # 64-wide activations of so many rows stay in a core's cache
 
 
@@ -175,7 +177,9 @@ def by_minibatches(
     start = Learner(flat, opt_state, jnp.ones((), bool)), jnp.asarray(rate, flat.dtype)
     index = minibatch_rows(config, key, num_rows, num_envs)
     rows = Rows(index, advantages_of(index))
-    (learner, rate), (table, per_row, found) = jax.lax.scan(epoch, start, rows)
+    # A loop within a loop keeps a GPU's iteration from being one graph: few epochs do without it.
+    is_flat = jax.default_backend() != "cpu" and config.num_epochs <= MOST_UNROLLED
+    (learner, rate), (table, per_row, found) = jax.lax.scan(epoch, start, rows, unroll=is_flat)
     diagnostics = dict(zip(names, jnp.moveaxis(table, -1, 0), strict=True))
     diagnostics |= {name: value[:, None] for name, value in found.items()}
     if per_row is not None:
