@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,23 @@ def checkpoint_folder(run_folder: Path | str, env_steps: int) -> Path:
     return Path(run_folder) / "checkpoints" / f"step_{env_steps:012d}"
 
 
-def save(folder: Path | str, tree: PyTree, metadata: dict[str, Any]) -> None:
+class Snapshot(NamedTuple):
+    """A tree's arrays as they were at one moment, in memory of their own."""
+
+    arrays: dict[str, np.ndarray]
+    leaves: list[Leaf]
+
+
+def snapshot(tree: PyTree) -> Snapshot:
+    """Copy a tree off the devices, so that it may be donated or changed while this is written.
+
+    Raises:
+        CheckpointError: a leaf is no array of a storable dtype.
+    """
+    return Snapshot(*_to_arrays(tree))
+
+
+def save(folder: Path | str, tree: PyTree | Snapshot, metadata: dict[str, Any]) -> None:
     """Write `tree` and JSON-ready `metadata` so that `folder` appears whole or not at all.
 
     Files and folders are synced to the disk before and after the rename. An older checkpoint of
@@ -48,7 +64,7 @@ def save(folder: Path | str, tree: PyTree, metadata: dict[str, Any]) -> None:
         CheckpointError: a leaf is no array of a storable dtype, or metadata is not JSON.
     """
     folder = Path(folder)
-    arrays, leaves = _to_arrays(tree)
+    arrays, leaves = tree if isinstance(tree, Snapshot) else snapshot(tree)
     data, manifest = files.encode(arrays, leaves, metadata)
     temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     try:
@@ -217,7 +233,8 @@ def _to_arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], list[Leaf]]:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             key_impl = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf, order="C")
+        # A copy: on a CPU numpy would look into jax's own memory, which the next chunk takes back.
+        array = np.array(leaf, order="C", copy=True)
         if str(array.dtype) not in files.DTYPES or name in arrays:
             raise CheckpointError(
                 f"{name} ({array.dtype}) cannot be stored: a checkpoint holds one array a path, "

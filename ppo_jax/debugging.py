@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax import blame, evaluating, host, improve, parallel, run_folder, schedules, trainer
+from ppo_jax import blame, evaluating, freezing, parallel, run_folder, schedules, trainer
 from ppo_jax.config import Config, Hyper, InputError
-from ppo_jax.options import RunOptions
-from ppo_jax.types import Batch, PyTree, TrainState
+from ppo_jax.types import PyTree, TrainState
 
 
 def debug(
@@ -43,10 +41,9 @@ def debug(
         InputError: no such run or member, or one whose last update was applied.
     """
     run = Path(run)
-    wanted = run_folder.read(run, env, network).options.platform
-    host.prepare_jax(RunOptions(platform=wanted))
-    config, hyper, options, saved, metadata = evaluating.load_state(run, env, network)
-    evaluating.check_member(member, options.seeds)
+    config, hyper, options, saved, metadata = evaluating.load_where_trained(
+        run, member, env, network
+    )
     failures = np.asarray(saved.failures)
     if failures[member] == 0:
         failed = ", ".join(map(str, np.flatnonzero(failures)))
@@ -59,12 +56,12 @@ def debug(
     if folder.exists():
         raise InputError(f"out={str(folder)!r} exists already: name a new folder.")
     arrays = schedules.as_arrays(config, hyper)
-    state = offending(jax.tree.map(lambda leaf: leaf[member], saved))
+    state = freezing.offending(jax.tree.map(lambda leaf: leaf[member], saved))
     recorded = metadata.get("fingerprint", {})
     shares = recorded.get("devices", 1) if recorded.get("layout") == "envs" else 1
     plain = parallel.program(config)
     fault = blame.first_fault(partial(update, plain, shares), hyper=arrays, state=state)
-    batch = jax.device_get(jax.jit(partial(batch_of, plain, shares))(arrays, state))
+    batch, rows = freezing.sampler(config, shares)(arrays, state)
     report = {
         "run": str(run),
         "member": member,
@@ -76,13 +73,13 @@ def debug(
         "fault": None if fault is None else fault._asdict(),
     }
     folder.mkdir(parents=True)
-    save_batch(folder / "batch.npz", batch)
+    freezing.save_batch(folder / "batch.npz", batch, rows)
     report["batch"] = str(folder / "batch.npz")
-    place = minibatch_place(config, fault) if shares == 1 else None
-    if place is not None:
+    place = minibatch_place(config, fault)
+    if place is not None and rows is not None:
         epoch, number = place
-        rows = np.asarray(minibatch_rows(plain, state, epoch)[number])
-        save_batch(folder / "minibatch.npz", jax.tree.map(lambda leaf: leaf[rows], batch))
+        few = rows[epoch, number]
+        freezing.save_batch(folder / "minibatch.npz", jax.tree.map(lambda leaf: leaf[few], batch))
         report |= {
             "minibatch": str(folder / "minibatch.npz"),
             "epoch": epoch + 1,
@@ -90,30 +87,6 @@ def debug(
         }
     run_folder.write_json(folder / "report.json", report)
     return report
-
-
-def offending(state: TrainState) -> TrainState:
-    """The state that went into a member's last failed update.
-
-    A failed update leaves nothing behind but its number, and a frozen member not even that.
-    """
-    return state._replace(iteration=state.iteration - jnp.where(state.alive, 1, 0))
-
-
-def on_shares(shares: int, function: Any, state: TrainState) -> PyTree:
-    """`function(state, axis_name)`, with the environments spread as over so many devices."""
-    if shares == 1:
-        return function(state, None)
-    split = jax.tree.map(
-        lambda leaf: leaf.reshape(shares, -1, *leaf.shape[1:]),
-        (state.carry, state.discounted_return),
-    )
-
-    def one(carry: Any, discounted_return: Any) -> PyTree:
-        share = state._replace(carry=carry, discounted_return=discounted_return)
-        return function(share, "devices")
-
-    return jax.vmap(one, axis_name="devices")(*split)
 
 
 def update(config: Config, shares: int, hyper: Hyper, state: TrainState) -> PyTree:
@@ -125,27 +98,7 @@ def update(config: Config, shares: int, hyper: Hyper, state: TrainState) -> PyTr
             *trainer.proposed(config, hyper, state, experience, axis_name)
         )
 
-    return on_shares(shares, one, state)
-
-
-def batch_of(config: Config, shares: int, hyper: Hyper, state: TrainState) -> Batch:
-    """The iteration's samples [N, ...]; of several devices one after the other."""
-    batch = on_shares(
-        shares, lambda share, axis: trainer.collect(config, hyper, share, axis).batch, state
-    )
-    if shares == 1:
-        return batch
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
-
-
-def save_batch(file: Path, batch: Batch) -> None:
-    """One array a field; those of the old distribution by its parameters' names."""
-    named = jax.tree_util.tree_flatten_with_path(batch)[0]
-    arrays = {
-        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
-        for path, leaf in named
-    }
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return freezing.on_shares(shares, one, state)
 
 
 def minibatch_place(config: Config, fault: blame.Fault | None) -> tuple[int, int] | None:
@@ -156,11 +109,3 @@ def minibatch_place(config: Config, fault: blame.Fault | None) -> tuple[int, int
         if (outer[2], inner[2]) == wanted:
             return outer[1], inner[1]
     return None
-
-
-def minibatch_rows(config: Config, state: TrainState, epoch: int) -> jax.Array:
-    """The rows of the batch that make up each minibatch of an epoch, [M, N / M]."""
-    _, key = trainer.iteration_keys(state, None)
-    key = jax.random.split(key, config.num_epochs)[epoch]
-    num_envs = state.discounted_return.shape[0]
-    return improve.minibatch_rows(config, key, config.batch_size, num_envs)

@@ -90,6 +90,17 @@ def load_state(
     return found.config, hyper, found.options, state, {**metadata, "warnings": warnings}
 
 
+def load_where_trained(
+    run: Path, member: int, env: Any = None, network: Any = None
+) -> tuple[Config, Hyper, RunOptions, TrainState, dict[str, Any]]:
+    """`load_state` of a run with such a member, jax started on the platform it was trained on."""
+    wanted = run_folder.read(run, env, network).options.platform
+    host.prepare_jax(RunOptions(platform=wanted))
+    found = load_state(run, env, network)
+    check_member(member, found[2].seeds)
+    return found
+
+
 def start_from(
     folder: Path, config: Config, state: TrainState, layout: parallel.Layout
 ) -> TrainState:

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ppo_jax import checkpoint, evaluating, first_ratio, parallel, rows, stats, wording
+from ppo_jax import (
+    checkpoint,
+    evaluating,
+    first_ratio,
+    freezing,
+    parallel,
+    rows,
+    stats,
+    trainer,
+    wording,
+)
+from ppo_jax.background import Background
 from ppo_jax.config import Config, Hyper
 from ppo_jax.log import JsonlLog, Position
 from ppo_jax.options import RunError, RunOptions
@@ -109,9 +120,28 @@ def log_steps(config: Config, options: RunOptions) -> int:
 def train(session: Session, state: TrainState, point: Point) -> tuple[TrainState, Point]:
     """Chunks until the budget is spent, a stop is requested, or a callback or return ends the run.
 
+    Checkpoints are written on a thread beside it; none is under way any more at the end.
+
     Raises:
         RunError: the folder cannot be written.
     """
+    writer = Background()
+    try:
+        state, point = _train(session, state, point, writer)
+    except KeyboardInterrupt:  # Ctrl-C for the second time waits for nothing
+        raise
+    except BaseException:
+        with suppress(Exception):  # the run ends by the error that came first
+            writer.wait()
+        raise
+    with writing(session, point):
+        writer.wait()
+    return state, point
+
+
+def _train(
+    session: Session, state: TrainState, point: Point, writer: Background
+) -> tuple[TrainState, Point]:
     config, options = session.config, session.options
     cadence = Cadence.of(config, options, has_stop=bool(session.callbacks))
     if point.pending is not None and cadence.is_logged(point.iteration):
@@ -128,6 +158,7 @@ def train(session: Session, state: TrainState, point: Point) -> tuple[TrainState
         fresh = {name: value[: options.seeds, :length] for name, value in fresh.items()}
         if point.iteration == 0:
             look_at_first_ratios(session, state, fresh["log_ratio_abs_first"][:, 0])
+        keep_frozen(session, state, fresh["alive"][:, -1], point)
         iteration = point.iteration + length
         points, pending = rows.windows(
             point.pending, fresh, iteration, cadence.log, config.num_iterations
@@ -145,6 +176,7 @@ def train(session: Session, state: TrainState, point: Point) -> tuple[TrainState
         for at, window in points:
             point = write_row(session, cadence, state, point, at, window)
         with writing(session, point):
+            writer.check()
             session.timing.write({**clock, "wall_seconds": point.train_seconds})
         minutes = (time.monotonic() - saved_at) / 60
         is_time = 0 < options.checkpoint_minutes <= minutes
@@ -152,7 +184,7 @@ def train(session: Session, state: TrainState, point: Point) -> tuple[TrainState
         if iteration < cadence.last and (
             is_time or is_best or cadence.is_due(cadence.save, iteration)
         ):
-            point = save(session, state, point)
+            point = save(session, state, point, writer)
             saved_at = time.monotonic()
         # Twice as many iterations where the chunk was short, and fewer where it was long: the
         # length of a chunk changes no bit of the result.
@@ -171,6 +203,26 @@ def look_at_first_ratios(session: Session, state: TrainState, found: np.ndarray)
         member = jax.tree.map(lambda leaf: leaf[wrong[0]], state)
         sentence = first_ratio.complaint(session.config, member, float(found[wrong[0]]))
         session.progress.message(f"warning: {sentence}")
+
+
+def keep_frozen(session: Session, state: TrainState, alive: np.ndarray, point: Point) -> None:
+    """Save what explains why a member was frozen, once for each, and say so.
+
+    Args:
+        alive: [S], zero for the frozen ones.
+    """
+    if alive.all():
+        return
+    config, hyper, folder = session.config, session.hyper, session.folder
+    frozen = np.flatnonzero(alive == 0.0).tolist()
+    with writing(session, point):
+        kept = freezing.keep(folder, config, hyper, session.layout, state, frozen)
+    for member, there in kept.items():
+        session.progress.message(
+            f"seed {session.options.seed + member} is frozen: {trainer.MAX_FAILURES} updates in a "
+            f"row would have written numbers that are not finite. Its last good state and the "
+            f"samples are in {there}; ppo-jax debug {folder} --member {member} names the operation."
+        )
 
 
 def write_row(
@@ -212,15 +264,21 @@ def write_row(
     return point
 
 
-def save(session: Session, state: TrainState, point: Point) -> Point:
-    """The whole state of all seeds and the point, as a checkpoint; older ones are thinned out."""
+def save(
+    session: Session, state: TrainState, point: Point, writer: Background | None = None
+) -> Point:
+    """The whole state of all seeds and the point, as a checkpoint; older ones are thinned out.
+
+    Args:
+        writer: writes it while training goes on; None to return when it is on the disk.
+    """
     if point.saved == (point.iteration, point.ended_by):
         return point
     env_steps = point.iteration * session.config.batch_size
+    logs = {METRICS: session.metrics, TIMING: session.timing}
     with writing(session, point):
-        for file in (session.metrics, session.timing):
+        for file in logs.values():
             file.check()
-            file.sync()
         metadata = {
             "env_steps": env_steps,
             "num_seeds": session.options.seeds,
@@ -231,15 +289,24 @@ def save(session: Session, state: TrainState, point: Point) -> Point:
             "stop_at_return": session.options.stop_at_return,
             "score": point.score,
             "best_score": point.best,
-            "logs": {
-                METRICS: session.metrics.position()._asdict(),
-                TIMING: session.timing.position()._asdict(),
-            },
+            "logs": {name: file.position()._asdict() for name, file in logs.items()},
             **session.identity,
         }
-        trimmed = parallel.trimmed(state, session.layout)
-        checkpoint.save(checkpoint.checkpoint_folder(session.folder, env_steps), trimmed, metadata)
-        checkpoint.prune(session.folder, session.options.keep)
+        if writer is not None:
+            writer.wait()  # before another copy of the state takes memory
+        # Slicing would copy all of it on the devices first.
+        is_padded = session.layout.num_members > session.options.seeds
+        taken = checkpoint.snapshot(parallel.trimmed(state, session.layout) if is_padded else state)
+
+        def write() -> None:
+            for file in logs.values():
+                file.sync()
+            checkpoint.save(
+                checkpoint.checkpoint_folder(session.folder, env_steps), taken, metadata
+            )
+            checkpoint.prune(session.folder, session.options.keep)
+
+        write() if writer is None else writer.start(write)
     return point._replace(saved=(point.iteration, point.ended_by))
 
 

@@ -128,7 +128,11 @@ def init_population(
 
 
 def make_init(config: Config) -> Callable[[Hyper, Array], TrainState]:
-    """The compiled start: keys [members] to states, one member after the other."""
+    """The compiled start: keys [members] to states, one member after the other.
+
+    Members' own numbers must not be spread over devices here: the loop over them would become
+    exchanges between the devices, which on a CPU wait for each other for ever.
+    """
     plain = program(config)
 
     def start(hyper: Hyper, keys: Array) -> TrainState:
@@ -150,6 +154,8 @@ def padded(state: TrainState, layout: Layout) -> TrainState:
 
 def trimmed(state: TrainState, layout: Layout) -> TrainState:
     """The state of the S seeds that were asked for."""
+    if state.alive.shape[0] == layout.num_seeds:
+        return state
     return jax.tree.map(lambda leaf: leaf[: layout.num_seeds], state)
 
 

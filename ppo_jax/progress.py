@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
@@ -13,6 +14,49 @@ import numpy as np
 from ppo_jax.stats import bootstrap_interval
 
 Row = Mapping[str, Any]
+
+
+class Screen:
+    """One line that changes, with a bar, on a terminal; elsewhere nothing but plain lines."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self._stream = sys.stderr if stream is None else stream
+        console = Console(file=self._stream)
+        self._bar = None
+        if console.is_terminal:
+            self._bar = Bar(
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}", markup=False),
+                console=console,
+            )
+            self._task = self._bar.add_task("compiling", total=1.0)
+            self._bar.start()
+
+    @property
+    def is_live(self) -> bool:
+        return self._bar is not None
+
+    def show(self, share: float, text: str) -> None:
+        """Change the line on a terminal: `share` of the work is done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=share, description=text)
+
+    def message(self, text: str) -> None:
+        """A line of its own, above the one that changes."""
+        with contextlib.suppress(OSError, ValueError):  # a closed stderr must not end a run
+            if self._bar is not None:
+                self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                self._stream.write(f"{text}\n")
+                self._stream.flush()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
 
 class Progress:
@@ -31,23 +75,13 @@ class Progress:
         num_seeds: int,
         stream: TextIO | None = None,
     ) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bar
-
         self._total_iterations = total_iterations
         self._total_env_steps = total_env_steps
         self._num_seeds = num_seeds
-        self._stream = sys.stderr if stream is None else stream
         self._lines_told = 0
-        console = Console(file=self._stream)
-        self._bar = None
-        if console.is_terminal:
-            self._bar = Bar(
-                BarColumn(bar_width=24), TextColumn("{task.description}"), console=console
-            )
-            self._task = self._bar.add_task("compiling", total=total_iterations)
-            self._bar.start()
+        self._screen = Screen(stream)
+        self.message = self._screen.message
+        self.close = self._screen.close
 
     def update(self, iteration: int, row: Row) -> None:
         """Show the state after `iteration` iterations.
@@ -56,11 +90,12 @@ class Progress:
             row: env_steps (per seed), episode_return and kl_old_new ([S], None where unknown),
                 env_steps_per_second (summed over seeds).
         """
+        total = max(self._total_iterations, 1)
         text = self.describe(iteration, row)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=iteration, description=text)
+        if self._screen.is_live:
+            self._screen.show(iteration / total, text)
             return
-        twentieth = 20 * iteration // max(self._total_iterations, 1)
+        twentieth = 20 * iteration // total
         if twentieth >= self._lines_told or iteration >= self._total_iterations:
             self._lines_told = twentieth + 1
             self.message(text)
@@ -90,18 +125,24 @@ class Progress:
             parts += [f"KL {np.mean(divergence):.2g}"]
         return "  ".join(parts)
 
-    def message(self, text: str) -> None:
-        """A line of its own, above the live display."""
-        with contextlib.suppress(OSError, ValueError):  # a closed stderr must not end a run
-            if self._bar is not None:
-                self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            else:
-                self._stream.write(f"{text}\n")
-                self._stream.flush()
 
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+class SweepProgress:
+    """The live display of a sweep on stderr; where that is no terminal, a line now and then."""
+
+    def __init__(self, stream: TextIO | None = None, every_seconds: float = 10.0) -> None:
+        self._every_seconds = every_seconds
+        self._told_at = time.monotonic()
+        self._screen = Screen(stream)
+        self.message = self._screen.message
+        self.close = self._screen.close
+
+    def update(self, share: float, text: str) -> None:
+        """Show how far what is being trained has come: `share` of it, in words `text`."""
+        if self._screen.is_live:
+            self._screen.show(share, text)
+        elif time.monotonic() - self._told_at >= self._every_seconds:
+            self._told_at = time.monotonic()
+            self.message(text)
 
 
 def _known(values: Sequence[float | None] | None) -> list[float]:
@@ -129,8 +170,8 @@ def format_seconds(seconds: float) -> str:
 class Silence(NamedTuple):
     """A display that shows nothing."""
 
-    def update(self, iteration: int, row: Row) -> None:
-        del iteration, row
+    def update(self, done: float, shown: Any) -> None:
+        del done, shown
 
     def message(self, text: str) -> None:
         del text
@@ -145,6 +186,19 @@ def display(
         yield Silence()
         return
     shown = Progress(total_iterations, total_env_steps, num_seeds)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+@contextlib.contextmanager
+def sweep_display(is_quiet: bool) -> Iterator[SweepProgress | Silence]:
+    """The live display of a sweep, or nothing where it is not wanted."""
+    if is_quiet:
+        yield Silence()
+        return
+    shown = SweepProgress()
     try:
         yield shown
     finally:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax import evaluating, host, parallel, run_folder, schedules, trainer
+from ppo_jax import evaluating, parallel, schedules, trainer
 from ppo_jax import rollout as rollouts
 from ppo_jax import video as video_files
 from ppo_jax.config import Config, Hyper, InputError
@@ -54,10 +54,9 @@ def replay(
         InputError: no such run, member or iteration, or what is to be drawn cannot be.
     """
     run = Path(run)
-    wanted = run_folder.read(run, env, network).options.platform
-    host.prepare_jax(RunOptions(platform=wanted))
-    config, hyper, options, saved, metadata = evaluating.load_state(run, env, network)
-    evaluating.check_member(member, options.seeds)
+    config, hyper, options, saved, metadata = evaluating.load_where_trained(
+        run, member, env, network
+    )
     last = metadata["env_steps"] // config.batch_size
     kept = chosen_iterations(keep, last)
     folder = run / f"replay-{member}" if out is None else Path(out)
@@ -234,7 +233,7 @@ def trajectory(
     params = trainer.env_params(parts.environment, now)
 
     def roll(carry: EnvCarry, axis_name: str | None) -> tuple[EnvCarry, Any, Rollout]:
-        key, _ = trainer.iteration_keys(state, axis_name)
+        key = trainer.iteration_keys(state, axis_name)[:-1]
         carry, steps, raw, _ = rollouts.rollout(
             config, parts.environment, params, policy, carry, key
         )

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ppo_jax import run_folder
 from ppo_jax.config import InputError
 from ppo_jax.log import Row, to_json
 from ppo_jax.options import RunOptions
@@ -62,16 +63,35 @@ class TensorBoardLog:
 
 
 class WandbLog:
-    """Scalars for Weights & Biases, means over seeds; mode "offline" needs no network."""
+    """Scalars for Weights & Biases, means over seeds; mode "offline" needs no network.
+
+    Args:
+        run_id: of this project's run that is begun, or gone on with if it is there already. Rows
+            that were logged beyond the checkpoint come again with the same numbers, and the service
+            leaves out what is not newer than what it has.
+    """
 
     def __init__(
-        self, project: str, mode: str, config: Mapping[str, Any], folder: Path | str = "."
+        self,
+        project: str,
+        mode: str,
+        config: Mapping[str, Any],
+        folder: Path | str = ".",
+        run_id: str | None = None,
     ) -> None:
         try:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise InputError(_missing("Weights & Biases", "wandb", "wandb")) from None
-        self._run = wandb.init(project=project, mode=mode, config=to_json(config), dir=str(folder))
+        self._run = wandb.init(
+            project=project,
+            mode=mode,
+            config=to_json(config),
+            dir=str(folder),
+            id=run_id,
+            resume="allow",
+            allow_val_change=True,  # a resumed run's budget may be another
+        )
 
     def write(self, row: Row, env_steps: int) -> None:
         self._run.log(_means(row), step=env_steps)
@@ -111,7 +131,9 @@ def openers(
         found["tensorboard"] = lambda: TensorBoardLog(folder / "tensorboard", env_steps)
     if project := options.wandb:
         mode = os.environ.get("WANDB_MODE", "online")
-        found["wandb"] = lambda: WandbLog(project, mode, described, folder)
+        # The id that config.json keeps: a resumed run is the same run there, too.
+        run_id = run_folder.run_id(folder)
+        found["wandb"] = lambda: WandbLog(project, mode, described, folder, run_id)
     return found
 
 

@@ -6,7 +6,16 @@ import io
 
 import pytest
 
-from ppo_jax.progress import Progress, Silence, display, format_seconds, format_steps
+from ppo_jax import progress
+from ppo_jax.progress import (
+    Progress,
+    Silence,
+    SweepProgress,
+    display,
+    format_seconds,
+    format_steps,
+    sweep_display,
+)
 
 
 class Terminal(io.StringIO):
@@ -99,3 +108,43 @@ def test_a_quiet_display_shows_nothing(capsys):
         progress.update(1, {"env_steps": 1})
         progress.message("text")
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_sweep_in_a_pipe_tells_a_line_now_and_then(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    shown = SweepProgress(stream=stream, every_seconds=10.0)
+    shown.message("group 1 of 1")
+    for second in range(1, 26):
+        clock[0] = float(second)
+        shown.update(second / 25, f"pack 1/1: second {second} [of 25]")
+    shown.close()
+    assert stream.getvalue().splitlines() == [
+        "group 1 of 1",
+        "pack 1/1: second 10 [of 25]",
+        "pack 1/1: second 20 [of 25]",
+    ]
+
+
+def test_a_sweep_on_a_terminal_is_live_and_keeps_its_brackets(monkeypatch):
+    for name in ("NO_COLOR", "TERM", "TTY_COMPATIBLE", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    stream = Terminal()
+    shown = SweepProgress(stream=stream)
+    shown.update(0.5, "pack 1/2: 50% [red]")
+    shown.message("setting 3 is taken over")
+    shown.close()
+    assert "\x1b[" in stream.getvalue()
+    assert "pack 1/2: 50% [red]" in stream.getvalue()
+    assert "setting 3 is taken over" in stream.getvalue()
+
+
+def test_a_quiet_sweep_shows_nothing(capsys):
+    with sweep_display(is_quiet=True) as shown:
+        shown.update(0.5, "half")
+        shown.message("a sentence")
+    with sweep_display(is_quiet=False) as shown:
+        shown.message("another")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "another\n")

@@ -120,10 +120,10 @@ def test_a_row_left_to_the_resume_is_not_written_twice_by_a_second_one(
     folder = tmp_path / "a"
     save = loop.save
 
-    def stop_at_the_third(session: Any, state: Any, point: Any) -> Any:
+    def stop_at_the_third(session: Any, state: Any, point: Any, *writer: Any) -> Any:
         if point.iteration == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return save(session, state, point)
+        return save(session, state, point, *writer)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "CHUNK_SECONDS", 1e-9)

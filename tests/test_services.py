@@ -8,10 +8,12 @@ import time
 import types
 
 import pytest
+from tiny import BATCH, tiny_run
 
-from ppo_jax import services
+from ppo_jax import run_folder, services
 from ppo_jax.config import InputError
 from ppo_jax.options import RunOptions
+from ppo_jax.runner import resume
 from ppo_jax.services import LogFanout, TensorBoardLog, WandbLog
 
 
@@ -33,20 +35,53 @@ def test_tensorboard_gets_the_mean_over_seeds_at_its_environment_step(tmp_path):
     assert found == {"episode_return": (2.5, 2048), "loss": (0.5, 2048)}
 
 
+class FakeWandb(types.SimpleNamespace):
+    """What of the service is used, with a list of all calls."""
+
+    def __init__(self) -> None:
+        super().__init__(calls=[])
+        self.run = types.SimpleNamespace(
+            log=lambda values, step: self.calls.append((values, step)),
+            finish=lambda: self.calls.append("finish"),
+        )
+
+    def init(self, **options):
+        self.calls.append(options)
+        return self.run
+
+
 def test_wandb_gets_the_mean_over_seeds_and_a_config_without_infinity(monkeypatch, tmp_path):
-    calls = []
-    run = types.SimpleNamespace(
-        log=lambda values, step: calls.append((values, step)), finish=lambda: calls.append("finish")
-    )
-    fake = types.SimpleNamespace(init=lambda **options: calls.append(options) or run)
+    fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    log = WandbLog("project", "offline", {"clip": float("inf"), "sizes": (64, 64)}, tmp_path)
+    given = {"clip": float("inf"), "sizes": (64, 64)}
+    log = WandbLog("project", "offline", given, tmp_path, "abc")
     log.write({"kl_old_new": [0.1, 0.3]}, 7)
     log.close()
     config = {"clip": None, "sizes": [64, 64]}
     asked = {"project": "project", "mode": "offline", "config": config, "dir": str(tmp_path)}
-    assert calls[0] == asked
-    assert calls[1:] == [({"kl_old_new": 0.2}, 7), "finish"]
+    assert fake.calls[0] == {
+        **asked,
+        "id": "abc",
+        "resume": "allow",
+        "allow_val_change": True,
+    }
+    assert fake.calls[1:] == [({"kl_old_new": 0.2}, 7), "finish"]
+
+
+def test_a_resumed_run_goes_on_with_its_own_run_at_wandb(monkeypatch, tmp_path):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setattr(services, "find_spec", lambda package: object())
+    every = {"log_every": BATCH, "wandb": "project", "checkpoint_every": BATCH}
+    stopped = tiny_run(
+        tmp_path / "a", callbacks=[lambda row: row["env_steps"] == 3 * BATCH], **every
+    )
+    resume(stopped.folder, quiet=True)
+    begun, gone_on = [call for call in fake.calls if isinstance(call, dict)]
+    assert begun["id"] == gone_on["id"] == run_folder.run_id(stopped.folder)
+    assert len(begun["id"]) == 32
+    steps = [call[1] for call in fake.calls if isinstance(call, tuple)]
+    assert steps == [BATCH * i for i in range(1, 8)]
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_a_sweep_over_every_number_at_once_compiles_one_program_a_group(
     )  # fmt: skip
     given = Sweep(CONFIG, HYPER, axes, [{}], options)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        found = driver.carry_out(given, driver.silent, None)
+        found = driver.carry_out(given, driver.UNHEARD, None)
     compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.msg]
     chunks = [message for message in compiled if "jit(chunk)" in message]
     objectives = {row["values"]["objective"] for row in found.settings}

@@ -132,8 +132,8 @@ def test_the_winner_of_pbt_is_shown_again_with_its_schedule(evolved: Table) -> N
 def bench(folder: Path) -> tuple[Bench, Hyper, Any]:
     options = SweepOptions(**{**OPTIONS, "sampler": "pbt", "settings": 6})
     built = engine.build(CONFIG, apply(CONFIG, HYPER, {"gamma": 0.5})[1], 12, options, "it")
-    control = population.Control(StopRequest(), driver.silent)
-    made = Bench(built, CONFIG, HYPER, options, folder, (0, 1), control, "it")
+    control = population.Control(StopRequest(), *driver.UNHEARD)
+    made = Bench(built, CONFIG, HYPER, options, folder, (0, 1), control)
     values = [{"learning_rate": 0.01, "gamma": 0.5 + i / 100} for i in range(6)]
     standing = slots.begin(made, range(6), values)
     hyper = slots.arrays(made, values)

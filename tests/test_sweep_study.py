@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ optuna = pytest.importorskip("optuna")
 
 from ppo_jax.config import InputError  # noqa: E402
 from ppo_jax.sweeping import axes, study  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks" / "sweep"))
+
+import postgres  # noqa: E402
 
 COUNT = 10
 AXES = axes.parse(["learning_rate=1e-4..1e-2:log", "objective=clip,kl", "env.limit=1,2,3"])
@@ -49,8 +54,18 @@ print(json.dumps(told), flush=True)
 """
 
 
-def worker(folder: Path, name: str, naps: float) -> subprocess.Popen[str]:
-    storage = f"sqlite:///{folder / 'study.db'}"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'study.db'}"
+        return
+    if (reason := postgres.missing()) is not None:
+        pytest.skip(reason)
+    with postgres.server() as url:
+        yield url
+
+
+def worker(storage: str, name: str, naps: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", WORKER, storage, name, str(naps)],
         stdout=subprocess.PIPE,
@@ -64,13 +79,13 @@ def opened(folder: Path) -> optuna.Study:
 
 
 def test_of_three_workers_one_is_killed_and_no_setting_is_lost_or_told_twice(
-    tmp_path: Path,
+    storage: str, tmp_path: Path
 ) -> None:
-    victim = worker(tmp_path, "victim", 600.0)
+    victim = worker(storage, "victim", 600.0)
     assert victim.stdout is not None
     while "claimed [0, 1]" not in victim.stdout.readline():
         assert victim.poll() is None
-    others = [worker(tmp_path, name, 0.3) for name in ("b", "c")]
+    others = [worker(storage, name, 0.3) for name in ("b", "c")]
     time.sleep(0.5)
     os.kill(victim.pid, signal.SIGKILL)
     victim.wait()
@@ -80,7 +95,8 @@ def test_of_three_workers_one_is_killed_and_no_setting_is_lost_or_told_twice(
         assert process.returncode == 0
         told[name] = json.loads(lines[-1])
     # What the workers themselves say that they told: all ten, none twice, the victim's included.
-    trials = opened(tmp_path).get_trials()
+    known = study.open_study("it", storage, tmp_path, 0)
+    trials = known.get_trials()
     roots = study.roots(trials, COUNT)
     assert len(set(roots)) == COUNT
     assert roots[:2] == [0, 1]
@@ -90,7 +106,7 @@ def test_of_three_workers_one_is_killed_and_no_setting_is_lost_or_told_twice(
     assert all(trial.value == study.root_of(trial) for trial in complete)
     failed = {trial.number for trial in trials if trial.user_attrs.get("worker") == "victim"}
     assert failed == {0, 1}
-    done = study.finished(opened(tmp_path), COUNT)
+    done = study.finished(known, COUNT)
     assert sorted(done) == roots
     first = next(trial for trial in trials if trial.number == 0)
     assert done[0].params == first.params  # taken over, not drawn again
@@ -184,3 +200,20 @@ def test_a_journal_file_is_a_storage_and_nonsense_is_refused(tmp_path: Path) -> 
     assert len(study.claim(known, AXES, 1, 1, "me")) == 1
     with pytest.raises(InputError, match="cannot be used"):
         study.open_study("it", "nothing://at/all", tmp_path, 0)
+
+
+def test_a_password_is_never_told() -> None:
+    assert study.shown("postgresql://me:se:cret@host:5432/db") == "postgresql://me:***@host:5432/db"
+    assert study.shown("postgresql://me@host/db") == "postgresql://me@host/db"
+    assert study.shown("sqlite:////a/b:c@d.db") == "sqlite:////a/b:c@d.db"
+
+
+def test_a_postgresql_url_without_a_driver_takes_the_one_that_the_extra_installs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(study, "find_spec", lambda package: object())
+    assert study.with_driver("postgresql://a@b/c") == "postgresql+psycopg://a@b/c"
+    assert study.with_driver("postgresql+pg8000://a@b/c") == "postgresql+pg8000://a@b/c"
+    assert study.with_driver("sqlite:///a.db") == "sqlite:///a.db"
+    monkeypatch.setattr(study, "find_spec", lambda package: None)
+    assert study.with_driver("postgresql://a@b/c") == "postgresql://a@b/c"

@@ -1,7 +1,8 @@
 """`python benchmarks/faults/run.py [--only kills] [--out FILE.json]`: what a run survives.
 
-Kills, faults, damages, signals, races and full disks, with what they should and did lead to. Run it
-on a checkout that nobody edits: a source that changes between a run's lives changes its bits.
+Kills, faults, damages, signals, races and full disks, with what they should and did lead to; what
+checkpoints cost, and a soak. Run it on a checkout that nobody edits: a source that changes between
+a run's lives changes its bits. `cost` (a quarter of an hour) and `soak` are best run by themselves.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cost
 import damages
 import disks
 import kills
 import saves
+import soak
 import stops
 from cases import CASES, words_of
 from processes import finish
 
 from ppo_jax.fingerprint import core_count, processor, source_digest
 
-PARTS = ("saves", "damages", "disks", "races", "signals", "kills")
+PARTS = ("saves", "damages", "disks", "races", "signals", "kills", "cost", "soak")
 
 
 def main() -> None:
@@ -39,6 +42,10 @@ def main() -> None:
     parser.add_argument("--signals", type=int, default=50)
     parser.add_argument("--damages", type=int, default=2200)
     parser.add_argument("--races", type=int, default=20)
+    parser.add_argument("--cost-seconds", type=float, default=32.0, help="of a turn")
+    parser.add_argument("--cost-turns", type=int, default=3, help="with checkpoints, and without")
+    parser.add_argument("--cost-every", type=float, default=10.0, help="seconds between saves")
+    parser.add_argument("--soak-minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("faults.json"))
     asked = parser.parse_args()
@@ -74,7 +81,8 @@ def main() -> None:
 
 def shown(asked: argparse.Namespace) -> str:
     """The options, but not where the result lies."""
-    return " ".join(f"--{name} {value}" for name, value in vars(asked).items() if name != "out")
+    given = {name.replace("_", "-"): value for name, value in vars(asked).items() if name != "out"}
+    return " ".join(f"--{name} {value}" for name, value in given.items())
 
 
 Found = Iterator[dict[str, Any]]  # the last of them is the result, earlier ones are its beginnings
@@ -118,6 +126,14 @@ def count_kills(asked: argparse.Namespace, folder: Path) -> Found:
         yield {**{name: sum(case[name] for case in cases) for name in names}, "cases": cases}
 
 
+def count_cost(asked: argparse.Namespace, folder: Path) -> Found:
+    yield from cost.in_process(folder, asked.cost_seconds, asked.cost_turns, asked.cost_every)
+
+
+def count_soak(asked: argparse.Namespace, folder: Path) -> Found:
+    yield soak.results(folder, asked.soak_minutes)
+
+
 COUNTED = {
     "saves": count_saves,
     "damages": count_damages,
@@ -125,6 +141,8 @@ COUNTED = {
     "races": count_races,
     "signals": count_signals,
     "kills": count_kills,
+    "cost": count_cost,
+    "soak": count_soak,
 }
 
 

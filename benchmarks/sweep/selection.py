@@ -9,16 +9,13 @@ Each repetition has its own seeds and its own order or draw of settings.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+import record
 
 GRID = {
     "learning_rate": "1e-4..1e-2:5:log",
@@ -47,21 +44,17 @@ def main() -> None:
     parser.add_argument("--out")
     arguments = parser.parse_args()
     budgets = {"halving": HALVING, "pbt": PBT}[arguments.what]
-    out = Path(arguments.out or ROOT / f"benchmarks/results/sweep_{arguments.what}.json")
-    record: dict[str, Any] = {
-        "what": __doc__,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "benchmarks/sweep/selection.py", *sys.argv[1:]]),
-        "cores": len(os.sched_getaffinity(0)),
-        "envs": {},
-    }
+    out = Path(arguments.out or record.default_out(arguments.what))
+    result: dict[str, Any] = {**record.opening(__doc__), "envs": {}}
     for env in arguments.envs or list(budgets):
         steps = int(budgets[env] * arguments.scale)
-        rows = [compare(env, steps, i, arguments) for i in range(arguments.repetitions)]
-        record["envs"][env] = {"env_steps": steps, "repetitions": rows, **verdict(rows)}
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(record, indent=1) + "\n")  # after each: nothing is lost
-        print(env, json.dumps({k: v for k, v in record["envs"][env].items() if k != "repetitions"}))
+        rows: list[dict[str, Any]] = []
+        for repetition in range(arguments.repetitions):
+            rows.append(compare(env, steps, repetition, arguments))
+            found = verdict(rows)
+            result["envs"][env] = {"env_steps": steps, "repetitions": rows, **found}
+            record.write(result, out)  # after each: nothing is lost
+        print(env, json.dumps(found), flush=True)
 
 
 def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -84,12 +77,14 @@ def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace
     if arguments.what == "pbt":
         axes, ours = RANGES, {"sampler": "pbt", "settings": arguments.population}
         everything = {"sampler": "random", "settings": arguments.population}
+    begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         found = {
             name: sweep(config, axes, out=f"{folder}/{name}", **common, **how).summary
             for name, how in (("everything", everything), (arguments.what, ours))
         }
     row: dict[str, Any] = {"repetition": repetition}
+    row["wall_seconds"] = round(time.perf_counter() - begin, 1)
     for name, summary in found.items():
         best = summary["best"]
         row[name] = {

@@ -15,7 +15,6 @@ Only what is swept differs between members; no evaluation. Ratios are of medians
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import statistics
@@ -43,7 +42,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--out", default=str(ROOT / "benchmarks/results/sweep_speed.json"))
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--rejax-python", default="~/.cache/ppo_jax_bench/rejax-venv/bin/python")
     parser.add_argument("--worker", choices=("ppo_jax", "rejax"), help="used by this file itself")
     arguments = parser.parse_args()
@@ -51,6 +50,9 @@ def main() -> None:
         work = {"ppo_jax": ours, "rejax": rejax}[arguments.worker]
         print(json.dumps(work(arguments)))
         return
+    import record  # not in a worker: Rejax's environment has other packages
+
+    opening = record.opening("wall seconds of a whole sweep, from start to end, with compilation")
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in arguments.ways}
     for _ in range(arguments.repeats):
         for way in arguments.ways:
@@ -58,12 +60,8 @@ def main() -> None:
             print(way, runs[way][-1], flush=True)
     medians = {way: statistics.median(run["wall_seconds"] for run in runs[way]) for way in runs}
     steps = {way: runs[way][-1]["env_steps"] for way in runs}
-    record = {
-        "what": "wall seconds of a whole sweep, process start to end, compilation included",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "benchmarks/sweep/speed.py", *sys.argv[1:]]),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg(),
+    result = {
+        **opening,
         "settings": arguments.settings,
         "seeds": arguments.seeds,
         "env_steps_per_member": arguments.steps,
@@ -74,10 +72,8 @@ def main() -> None:
             way: medians[way] / medians["ppo_jax"] for way in runs if "ppo_jax" in runs
         },
     }
-    out = Path(arguments.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record["times_faster_than"]))
+    record.write(result, arguments.out or record.default_out("speed"))
+    print(json.dumps(result["times_faster_than"]))
 
 
 def timed(way: str, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """Three real workers on one study, one of them killed: `python benchmarks/sweep/workers.py`.
 
-Starts three `ppo-jax sweep ... --sampler tpe` processes on a SQLite file (or --storage URL), sends
-SIGKILL to one that is training, waits for the others, and counts trials in the storage.
+Starts three `ppo-jax sweep ... --sampler tpe` processes on one storage, sends SIGKILL to one that
+is training, waits for the others, and counts trials in the storage. Once on a SQLite file and once
+on a PostgreSQL server that is started for it, or once on `--storage` URL.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import datetime
 import json
 import os
 import signal
@@ -16,9 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+import postgres
+import record
+
+STORAGES = ("sqlite", "postgresql")
 
 
 def main() -> None:
@@ -26,55 +32,67 @@ def main() -> None:
     parser.add_argument("--settings", type=int, default=18)
     parser.add_argument("--batch", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--storage")
-    parser.add_argument("--out", default=str(ROOT / "benchmarks/results/sweep_workers.json"))
+    parser.add_argument("--storage", default=",".join(STORAGES), help="these, or a URL")
+    parser.add_argument("--out", type=Path, default=record.default_out("workers"))
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        record = run(arguments, Path(folder))
-    Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.out).write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record))
+    result = record.opening("three workers on one study, one killed with SIGKILL while it trained")
+    result |= {"settings": arguments.settings, "storages": {}}
+    for wanted in arguments.storage.split(","):
+        with tempfile.TemporaryDirectory() as folder, opened_storage(wanted, Path(folder)) as url:
+            found = run(arguments, Path(folder), url)
+        result["storages"][url.partition(":")[0].partition("+")[0]] = found
+        record.write(result, arguments.out)
+        print(json.dumps(found), flush=True)
 
 
-def run(arguments: argparse.Namespace, folder: Path) -> dict:
-    storage = arguments.storage or f"sqlite:///{folder / 'study.db'}"
+@contextmanager
+def opened_storage(wanted: str, folder: Path) -> Iterator[str]:
+    """The URL of a storage that is there for as long as it is needed."""
+    if wanted == "postgresql":
+        with postgres.server() as url:
+            yield url
+    else:
+        yield f"sqlite:///{folder / 'study.db'}" if wanted == "sqlite" else wanted
+
+
+def run(arguments: argparse.Namespace, folder: Path, storage: str) -> dict[str, Any]:
+    """Three workers until the study is over; what is found in the storage then."""
     begin = time.perf_counter()
     workers = [start(arguments, folder / f"worker{i}", storage) for i in range(3)]
     victim = workers[0]
+    assert victim.stderr is not None
+    told = []
     for line in victim.stderr:
+        told.append(line)
         if line.startswith("training settings"):
             break
     time.sleep(1.0)
+    if victim.poll() is not None:
+        raise SystemExit(f"the first worker ended before it could be killed: {''.join(told)}")
     os.kill(victim.pid, signal.SIGKILL)
-    victim.wait()
+    victim.communicate()
     summaries = []
     for worker in workers[1:]:
         stdout, stderr = worker.communicate()
         if worker.returncode:
             raise SystemExit(stdout + stderr[-3000:])
         summaries.append(json.loads(stdout))
-    sys.path.insert(0, str(ROOT))
     from ppo_jax.sweeping import study
 
     opened = study.open_study("killed", storage, folder, 0)
     trials = opened.get_trials()
     roots = study.roots(trials, arguments.settings)
-    told = collections.Counter(study.root_of(t) for t in trials if t.state.name == "COMPLETE")
+    counts = collections.Counter(study.root_of(t) for t in trials if t.state.name == "COMPLETE")
+    by_worker = collections.Counter(t.user_attrs[study.WORKER] for t in trials if study.is_done(t))
     return {
-        "what": "three workers on one study, one killed with SIGKILL while it trained",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "benchmarks/sweep/workers.py", *sys.argv[1:]]),
-        "settings": arguments.settings,
-        "lost": [root for root in roots if not told[root]],
-        "told_twice": [root for root in roots if told[root] > 1],
-        "not_asked_for": [root for root in told if root not in roots],
-        "taken_over": sum(study.ROOT in t.user_attrs for t in trials),
-        "by_worker": dict(
-            collections.Counter(t.user_attrs[study.WORKER] for t in trials if study.is_done(t))
-        ),
+        "lost": [root for root in roots if not counts[root]],
+        "told_twice": [root for root in roots if counts[root] > 1],
+        "not_asked_for": [root for root in counts if root not in roots],
+        "taken_over": sum(study.ROOT in trial.user_attrs for trial in trials),
+        "settings_told_by_each_worker": sorted(by_worker.values()),
         "settings_in_each_summary": [summary["num_settings"] for summary in summaries],
         "winner_trained_again_by": sum(s["best"]["fresh"] is not None for s in summaries),
-        "wall_seconds": time.perf_counter() - begin,
+        "wall_seconds": round(time.perf_counter() - begin, 1),
     }
 
 
@@ -87,7 +105,7 @@ def start(arguments: argparse.Namespace, out: Path, storage: str) -> subprocess.
         *("--total-env-steps", str(arguments.steps), "--eval-episodes", "16"),
     ]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=record.ROOT)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +98,16 @@ def _run(given: dict[str, Any], env_params: dict[str, str]) -> Answer:
     used = {source for source in chosen.sources.values() if source != "flag"}
     source = ", ".join(sorted(used)) or "defaults (no preset)"
     with signals.listening():  # from here on: importing jax takes a while
-        from ppo_jax.sweeping import conclude, driver, folder, planning
+        from ppo_jax import progress
+        from ppo_jax.sweeping import conclude, driver, folder, planning, population
 
         sweep = folder.Sweep(chosen.config, chosen.hyper, known, [{}], options)
         if "plan" in given:
             data, lines = planning.plan_only(sweep, source)
             return Answer(data, lines)
-        table = driver.carry_out(sweep, _teller(options), source)
+        with progress.sweep_display(options.quiet) as shown:
+            listener = population.Listener(shown.message, shown.update)
+            table = driver.carry_out(sweep, listener, source)
     return Answer(table.summary, conclude.lines(table), table.exit_code)
 
 
@@ -122,18 +124,13 @@ def _go_on(path: str, given: Mapping[str, Any], env_params: Mapping[str, str]) -
             f"--{more[0].replace('_', '-')} out to go on with it."
         )
     with signals.listening():
-        from ppo_jax.sweeping import conclude, driver
+        from ppo_jax import progress
+        from ppo_jax.sweeping import conclude, driver, population
 
-        table = driver.resume(path, tell=_teller(SweepOptions(quiet="quiet" in given)))
+        with progress.sweep_display("quiet" in given) as shown:
+            listener = population.Listener(shown.message, shown.update)
+            table = driver.resume(path, listener=listener)
     return Answer(table.summary, conclude.lines(table), table.exit_code)
-
-
-def _teller(options: SweepOptions) -> Callable[[str], None]:
-    def tell(line: str) -> None:
-        if not options.quiet:
-            print(line, file=sys.stderr, flush=True)
-
-    return tell
 
 
 COMMAND = Command(

@@ -31,22 +31,14 @@ class Outcome(NamedTuple):
     reruns_winner: bool = True  # False for a worker of a study where another one does
     # How the winner is trained on fresh seeds where that is not with its constant values.
     replay: Callable[[population.Work, engines.Engine], population.Result | None] | None = None
+    packs: Sequence[Path] | None = None  # whose rows make the table; None for all in the folder
 
 
-def conclude(
-    sweep: Sweep,
-    folder: Path,
-    outcome: Outcome,
-    control: population.Control,
-    packs: Sequence[Path] | None = None,
-) -> Table:
-    """Write everything that a sweep leaves; a stopped one has no winner yet.
-
-    Args:
-        packs: whose rows make the table; None for all in `folder`.
-    """
+def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: population.Control) -> Table:
+    """Write everything that a sweep leaves; a stopped one has no winner yet."""
     axes = [axis.name for axis in sweep.axes] or list(sweep.changes[0])
-    columns = table.read_columns(table.pack_folders(folder) if packs is None else packs)
+    packs = table.pack_folders(folder) if outcome.packs is None else outcome.packs
+    columns = table.read_columns(packs)
     ranked = table.scores(outcome.settings, outcome.returns)
     written = table.write(columns, folder) if columns else []
     table.write_scores(ranked, axes, folder / "scores.csv")

@@ -11,20 +11,18 @@ import jax
 from ppo_jax import lock, run_folder, signals
 from ppo_jax.config import Config, Hyper
 from ppo_jax.sweeping import axes as axis_words
-from ppo_jax.sweeping import conclude, halving, pbt, planning, population, samplers, tpe
+from ppo_jax.sweeping import conclude, halving, pbt, planning, population, samplers, study, tpe
 from ppo_jax.sweeping import folder as folders
 from ppo_jax.sweeping.axes import Axis
 from ppo_jax.sweeping.conclude import Outcome
 from ppo_jax.sweeping.folder import Sweep
-from ppo_jax.sweeping.options import NUMERIC_ONLY, SweepOptions, with_changes
+from ppo_jax.sweeping.options import SweepOptions, with_changes
+from ppo_jax.sweeping.population import Listener
 from ppo_jax.sweeping.table import Table
 
-Tell = Callable[[str], None]
-
-
-def silent(text: str) -> None:
-    """Tells nobody."""
-    del text
+# How a sampler trains its settings; the others train each of them for the whole budget.
+HOW = {"halving": halving.run, "pbt": pbt.run, "tpe": tpe.run}
+UNHEARD = Listener()
 
 
 def sweep(
@@ -33,7 +31,7 @@ def sweep(
     hyper: Hyper | None = None,
     options: SweepOptions | None = None,
     *,
-    tell: Tell = silent,
+    tell: Callable[[str], None] = population.nobody,
     source: str | None = None,
     **changes: Any,
 ) -> Table:
@@ -57,39 +55,38 @@ def sweep(
     options = with_changes(options or SweepOptions(), changes)
     known = axis_words.from_mapping(axes) if isinstance(axes, Mapping) else tuple(axes)
     plain, arrays = samplers.from_arrays(hyper or Hyper())
-    return carry_out(Sweep(config, plain, known, arrays, options), tell, source)
+    return carry_out(Sweep(config, plain, known, arrays, options), Listener(tell), source)
 
 
-def resume(path: Path | str, *, env: Any = None, network: Any = None, tell: Tell = silent) -> Table:
+def resume(
+    path: Path | str, *, env: Any = None, network: Any = None, listener: Listener = UNHEARD
+) -> Table:
     """Go on with a sweep that was stopped; one that is done is only written out again.
 
     Args:
         env, network: where the sweep was given Python objects, the same ones again.
     """
-    return carry_out(folders.read(path, env, network), tell, None)
+    return carry_out(folders.read(path, env, network), listener, None)
 
 
-def carry_out(sweep: Sweep, tell: Tell, source: str | None) -> Table:
+def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
     """Train what is not trained yet, then write the table, the winner and the pictures."""
     if sweep.options.sampler == "tpe":
-        return tpe.carry_out(sweep, tell, source)
+        study.load()  # refused before anything is compiled
     prepared = planning.prepare(sweep)
     out = sweep.options.out
     begun = Path(out) if out is not None and folders.is_sweep(out) else None
     planned = planning.plan_all(prepared, begun)
     for line in planning.plan_lines(prepared, planned, source):
-        tell(line)
+        listener.tell(line)
     folder = folders.open_folder(sweep)
     with signals.listening() as stop, lock.held(folder):
-        stop.tell = tell
+        stop.tell = listener.tell
         run_folder.write_json(folder / "manifest.json", run_folder.manifest(jax.local_devices()))
         planning.write_plan(folder, planned)
-        control = population.Control(stop, tell)
-        if sweep.options.sampler in NUMERIC_ONLY:
-            prune = {"halving": halving.run, "pbt": pbt.run}[sweep.options.sampler]
-            outcome = prune(prepared, planned[0].engine, folder, control)
-        else:
-            outcome = train_packs(prepared, planned, folder, control)
+        control = population.Control(stop, *listener)
+        how = HOW.get(sweep.options.sampler, train_packs)
+        outcome = how(prepared, planned, folder, control)
         return conclude.conclude(prepared.sweep, folder, outcome, control)
 
 

@@ -160,7 +160,10 @@ def start(engine: Engine, hyper: Hyper, seeds: Sequence[int]) -> TrainState:
     """The members' first states: the same as of a run of that seed alone."""
     seeds = [*seeds, *[seeds[0]] * (engine.layout.num_members - len(seeds))]
     keys = jax.numpy.stack([jax.random.key(seed) for seed in seeds])
-    return parallel.place(engine.init(hyper, keys), engine.layout)
+    # Members start one after the other on one device. Of numbers that are spread over devices XLA
+    # would make a loop of exchanges between these, in which a CPU's devices wait for each other.
+    here = jax.device_get(hyper)
+    return parallel.place(engine.init(here, keys), engine.layout)
 
 
 def advance(

@@ -2,65 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from ppo_jax import run_folder
 from ppo_jax.config import Hyper
 from ppo_jax.sweeping import population, pruning, slots
 from ppo_jax.sweeping.conclude import Outcome
-from ppo_jax.sweeping.engine import Engine
-from ppo_jax.sweeping.planning import Prepared
-from ppo_jax.sweeping.slots import IDLE, Bench, Standing
+from ppo_jax.sweeping.planning import Planned, Prepared
+from ppo_jax.sweeping.slots import IDLE, LINEAGE, Bench, Standing
 from ppo_jax.types import TrainState
 
-LINEAGE = "lineage.jsonl"
 
-
-def run(prepared: Prepared, engine: Engine, folder: Path, control: population.Control) -> Outcome:
+def run(
+    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: population.Control
+) -> Outcome:
     """Train every setting as far as it deserves."""
-    sweep, options = prepared.sweep, prepared.sweep.options
-    config = sweep.config
-    seeds = tuple(options.seed + i for i in range(options.seeds))
-    pack = folder / "packs" / "000-000"
-    bench = Bench(engine, config, sweep.hyper, options, pack, seeds, control, "halving")
+    options = prepared.sweep.options
+    bench = slots.open_bench(prepared, planned[0].engine, folder, control)
+    config = bench.config
     first = -(-options.min_env_steps // config.batch_size)
     levels = pruning.rungs(config.num_iterations, options.eta, first)
-    work = population.Work(pack, config, sweep.hyper, prepared.settings, [], bench.label)
-    population.write_pack(work)
-    logs = ("metrics.jsonl", LINEAGE)
 
     def start() -> Standing:
         chosen = list(range(min(bench.num_slots, len(prepared.settings))))
         return slots.begin(bench, chosen, [prepared.settings[i] for i in chosen])
 
-    if (pack / "standing.json").is_file():
-        standing = slots.read(json.loads((pack / "standing.json").read_text("utf-8")))
-    else:
-        hyper, state, standing = slots.restore(bench, logs, start)
-        standing = _loop(bench, prepared, levels, hyper, state, standing)
-        if all(setting == IDLE for setting in standing.settings):
-            run_folder.write_json(pack / "standing.json", standing._asdict())
-    share = standing.trained / (len(prepared.settings) * len(seeds) * config.num_iterations)
+    standing = slots.carry_on(bench, start, partial(_loop, bench, prepared, levels), _is_over)
+    everything = len(prepared.settings) * len(bench.seeds) * config.num_iterations
     begun = {i: prepared.settings[i] for i in range(standing.following)}
-    return Outcome(
-        settings=begun,
-        returns={int(setting): returns for setting, returns in standing.returns.items()},
-        env_steps=standing.trained * config.batch_size,
-        train_seconds=standing.train_seconds,
-        compile_seconds=engine.compile_seconds,
-        compilations=[engine.compilations],
-        more={
-            "share_of_grid": share,
-            "rungs_env_steps": [level * config.batch_size for level in levels],
-            "slots": bench.num_slots,
-            "lineage": str(pack / LINEAGE),
-        },
-        built=[engine],
-    )
+    more = {
+        "share_of_grid": standing.trained / everything,
+        "rungs_env_steps": [level * config.batch_size for level in levels],
+        "slots": bench.num_slots,
+    }
+    return slots.outcome(bench, begun, standing, more)
+
+
+def _is_over(standing: Standing) -> bool:
+    return all(setting == IDLE for setting in standing.settings)
 
 
 def _loop(
@@ -73,8 +54,8 @@ def _loop(
 ) -> Standing:
     expected = pruning.expected_share(len(prepared.settings), levels, bench.options.eta)
     expected *= len(prepared.settings) * len(bench.seeds) * levels[-1]
-    last_saved, last_told = standing.train_seconds, time.monotonic()
-    while any(setting != IDLE for setting in standing.settings):
+    last_saved = standing.train_seconds
+    while not _is_over(standing):
         until = min(
             _event(levels, done) - done
             for setting, done in zip(standing.settings, standing.done, strict=True)
@@ -97,10 +78,7 @@ def _loop(
             last_saved = standing.train_seconds
         if is_stopped:
             break
-        if time.monotonic() - last_told > population.TELL_SECONDS:
-            last_told = time.monotonic()
-            share = min(standing.trained / expected, 0.99)
-            bench.control.tell(slots.told(bench, standing, share))
+        slots.show(bench, standing, min(standing.trained / expected, 0.99))
     return standing
 
 

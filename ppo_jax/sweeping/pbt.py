@@ -7,8 +7,9 @@ the winner is shown again by training fresh seeds with the schedule of its line 
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,63 +23,45 @@ from ppo_jax.sweeping import population, pruning, slots
 from ppo_jax.sweeping.axes import Values, read_values
 from ppo_jax.sweeping.conclude import Outcome
 from ppo_jax.sweeping.engine import Engine
-from ppo_jax.sweeping.planning import Prepared
-from ppo_jax.sweeping.slots import Bench, Standing
+from ppo_jax.sweeping.planning import Planned, Prepared
+from ppo_jax.sweeping.slots import LINEAGE, Bench, Standing
 from ppo_jax.types import TrainState
 
-LINEAGE = "lineage.jsonl"
 EXPLOITS = 20  # in a run, unless said otherwise
 
 
-def run(prepared: Prepared, engine: Engine, folder: Path, control: population.Control) -> Outcome:
+def run(
+    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: population.Control
+) -> Outcome:
     """Train the population to the end of the budget, exploiting at every interval."""
-    sweep, options = prepared.sweep, prepared.sweep.options
-    config = sweep.config
-    seeds = tuple(options.seed + i for i in range(options.seeds))
-    pack = folder / "packs" / "000-000"
-    bench = Bench(engine, config, sweep.hyper, options, pack, seeds, control, "pbt")
-    work = population.Work(pack, config, sweep.hyper, prepared.settings, [], bench.label)
-    population.write_pack(work)
+    bench = slots.open_bench(prepared, planned[0].engine, folder, control)
     chosen = sorted(prepared.settings)
 
     def start() -> Standing:
         return slots.begin(bench, chosen, [prepared.settings[i] for i in chosen])
 
-    if (pack / "standing.json").is_file():
-        standing = slots.read(json.loads((pack / "standing.json").read_text("utf-8")))
-    else:
-        hyper, state, standing = slots.restore(bench, ("metrics.jsonl", LINEAGE), start)
-        standing = _loop(bench, prepared, hyper, state, standing)
-        if standing.returns:
-            run_folder.write_json(pack / "standing.json", standing._asdict())
-    lines = log.read_jsonl(pack / LINEAGE) if (pack / LINEAGE).exists() else []
-    values = {i: standing.values[i] for i in chosen}
+    def is_over(standing: Standing) -> bool:
+        return bool(standing.returns)
+
+    standing = slots.carry_on(bench, start, partial(_loop, bench, prepared), is_over)
+    path = bench.folder / LINEAGE
+    lines = log.read_jsonl(path) if path.exists() else []
 
     def replay(work: population.Work, engine: Engine) -> population.Result | None:
         setting = next(iter(work.settings))
         schedule = ancestry(lines, setting, prepared.settings)
         return train_schedule(engine, work, schedule, control)
 
-    return Outcome(
-        settings=values,
-        returns={int(setting): found for setting, found in standing.returns.items()},
-        env_steps=standing.trained * config.batch_size,
-        train_seconds=standing.train_seconds,
-        compile_seconds=engine.compile_seconds,
-        compilations=[engine.compilations],
-        more={
-            "lineage": str(pack / LINEAGE),
-            "schedules": {
-                str(i): [
-                    {"env_steps": at * config.batch_size, "values": each}
-                    for at, each in ancestry(lines, i, prepared.settings)
-                ]
-                for i in chosen
-            },
-        },
-        built=[engine],
-        replay=replay,
-    )
+    schedules = {
+        str(i): [
+            {"env_steps": at * bench.config.batch_size, "values": each}
+            for at, each in ancestry(lines, i, prepared.settings)
+        ]
+        for i in chosen
+    }
+    values = {i: standing.values[i] for i in chosen}
+    found = slots.outcome(bench, values, standing, {"schedules": schedules})
+    return found._replace(replay=replay)
 
 
 def _loop(
@@ -87,7 +70,7 @@ def _loop(
     config, options = bench.config, bench.options
     interval = -(-options.interval // config.batch_size)
     interval = interval or max(1, config.num_iterations // EXPLOITS)
-    last_saved, last_told = standing.train_seconds, time.monotonic()
+    last_saved = standing.train_seconds
     while standing.clock < config.num_iterations:
         event = min((standing.clock // interval + 1) * interval, config.num_iterations)
         length = slots.next_length(bench, event - standing.clock)
@@ -102,10 +85,7 @@ def _loop(
             last_saved = standing.train_seconds
         if is_stopped:
             return standing
-        if time.monotonic() - last_told > population.TELL_SECONDS:
-            last_told = time.monotonic()
-            share = standing.clock / config.num_iterations
-            bench.control.tell(slots.told(bench, standing, share))
+        slots.show(bench, standing, standing.clock / config.num_iterations)
     everyone = range(len(prepared.settings))
     played = slots.final_returns(bench, hyper, state, list(everyone))
     return standing._replace(returns={str(i): played[i] for i in everyone})

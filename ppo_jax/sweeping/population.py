@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -29,7 +29,18 @@ from ppo_jax.sweeping.plan import Member
 from ppo_jax.types import TrainState
 
 CHUNK_SECONDS = 0.5  # how long the host waits between looks at the device
-TELL_SECONDS = 10.0
+
+
+def nobody(*told: Any) -> None:
+    """Hears, and does nothing."""
+    del told
+
+
+class Listener(NamedTuple):
+    """Who hears of a sweep's progress."""
+
+    tell: Callable[[str], None] = nobody  # sentences
+    show: Callable[[float, str], None] = nobody  # share of what is being trained, and in words
 
 
 class Control(NamedTuple):
@@ -37,6 +48,7 @@ class Control(NamedTuple):
 
     stop: StopRequest
     tell: Callable[[str], None]
+    show: Callable[[float, str], None]
 
 
 class Work(NamedTuple):
@@ -129,7 +141,7 @@ def _loop(
     state, pending, iteration, train_seconds = saved
     every = log_iterations(config, options)
     metrics = log.JsonlLog(work.folder / "metrics.jsonl")
-    length, last_saved, last_told = 1, train_seconds, time.monotonic()
+    length, last_saved = 1, train_seconds
     while iteration < config.num_iterations:
         length = max(1, min(length, parallel.ROWS, config.num_iterations - iteration))
         begin = time.perf_counter()
@@ -148,9 +160,8 @@ def _loop(
             last_saved = train_seconds
         if is_stopped:
             break
-        if time.monotonic() - last_told > TELL_SECONDS:
-            last_told = time.monotonic()
-            control.tell(_progress(work, iteration, train_seconds, fresh))
+        done = iteration / config.num_iterations
+        control.show(done, _progress(work, done, train_seconds, fresh))
         length = max(1, int(length * min(2.0, CHUNK_SECONDS / max(seconds, 1e-3))))
     metrics.close()
     return Saved(state, pending, iteration, train_seconds)
@@ -162,8 +173,7 @@ def log_iterations(config: Config, options: SweepOptions) -> int:
     return max(1, -(-steps // config.batch_size))
 
 
-def _progress(work: Work, iteration: int, train_seconds: float, fresh: Rows) -> str:
-    done = iteration / work.config.num_iterations
+def _progress(work: Work, done: float, train_seconds: float, fresh: Rows) -> str:
     means = member_returns(fresh)
     known = means[np.isfinite(means)]
     best = f", returns up to {known.max():.4g}" if known.size else ""

@@ -6,6 +6,7 @@ settings leave, others take their place, and copies are made on the population a
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,11 +19,14 @@ from ppo_jax.config import Config, Hyper
 from ppo_jax.sweeping import engine as engines
 from ppo_jax.sweeping import population
 from ppo_jax.sweeping.axes import Values, apply, read_values
+from ppo_jax.sweeping.conclude import Outcome
 from ppo_jax.sweeping.engine import Engine
 from ppo_jax.sweeping.options import SweepOptions
+from ppo_jax.sweeping.planning import Prepared
 from ppo_jax.types import TrainState
 
 IDLE = -1
+LINEAGE = "lineage.jsonl"  # what became of whom, and why
 
 
 class Standing(NamedTuple):
@@ -51,7 +55,6 @@ class Bench(NamedTuple):
     folder: Path
     seeds: tuple[int, ...]  # [S], of every slot
     control: population.Control
-    label: str
 
     @property
     def num_slots(self) -> int:
@@ -61,6 +64,56 @@ class Bench(NamedTuple):
         """Places on the population axis of the members of some slots."""
         size = len(self.seeds)
         return [slot * size + i for slot in slots for i in range(size)]
+
+
+def open_bench(
+    prepared: Prepared, engine: Engine, folder: Path, control: population.Control
+) -> Bench:
+    """The bench of a sweep's settings, and the folder that its population trains in."""
+    sweep, options = prepared.sweep, prepared.sweep.options
+    pack = folder / "packs" / "000-000"
+    work = population.Work(pack, sweep.config, sweep.hyper, prepared.settings, [], options.sampler)
+    population.write_pack(work)
+    seeds = tuple(options.seed + i for i in range(options.seeds))
+    return Bench(engine, sweep.config, sweep.hyper, options, pack, seeds, control)
+
+
+def carry_on(
+    bench: Bench,
+    first: Callable[[], Standing],
+    loop: Callable[[Hyper, TrainState, Standing], Standing],
+    is_over: Callable[[Standing], bool],
+) -> Standing:
+    """Where the population stands at its end, or at a stop, wherever it was before.
+
+    Args:
+        first: the standing of a new start.
+        loop: trains from a standing on.
+        is_over: whether nothing is left to train, so that the standing is kept for good.
+    """
+    path = bench.folder / "standing.json"
+    if path.is_file():
+        return read(json.loads(path.read_text("utf-8")))
+    standing = loop(*restore(bench, ("metrics.jsonl", LINEAGE), first))
+    if is_over(standing):
+        run_folder.write_json(path, standing._asdict())
+    return standing
+
+
+def outcome(
+    bench: Bench, settings: dict[int, Values], standing: Standing, more: dict[str, Any]
+) -> Outcome:
+    """What a population of slots brought, beside what its sampler knows."""
+    return Outcome(
+        settings=settings,
+        returns={int(setting): found for setting, found in standing.returns.items()},
+        env_steps=standing.trained * bench.config.batch_size,
+        train_seconds=standing.train_seconds,
+        compile_seconds=bench.engine.compile_seconds,
+        compilations=[bench.engine.compilations],
+        more={"lineage": str(bench.folder / LINEAGE), **more},
+        built=[bench.engine],
+    )
 
 
 def begin(bench: Bench, settings: Sequence[int], values: Sequence[Values]) -> Standing:
@@ -226,11 +279,12 @@ def final_returns(
     return [[returns[member] for member in bench.members([slot])] for slot in slots]
 
 
-def told(bench: Bench, standing: Standing, share: float) -> str:
-    """A line of progress."""
+def show(bench: Bench, standing: Standing, share: float) -> None:
+    """Progress: `share` of what is expected to be trained is done."""
     left = progress.format_seconds(standing.train_seconds * (1.0 - share) / max(share, 1e-9))
     live = sum(setting != IDLE for setting in standing.settings)
-    return f"{bench.label}: {share:.0%}, about {left} left, {live} of {bench.num_slots} slots busy"
+    words = f"{left} left, {live} of {bench.num_slots} slots busy"
+    bench.control.show(share, f"{bench.options.sampler}: {share:.0%}, {words}")
 
 
 def next_length(bench: Bench, until: int) -> int:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -81,9 +83,13 @@ def open_study(name: str, storage: str | None, folder: Path, seed: int) -> optun
                 time.sleep(0.5 * attempt)
                 continue
             first = "".join(str(error).strip().splitlines()[:1])
+            hint = " (its driver: pip install 'ppo-jax[postgresql]')" * isinstance(
+                error, ImportError
+            )
             raise InputError(
-                f"storage={place!r} cannot be used ({type(error).__name__}: {first}): name a URL, "
-                "sqlite:///study.db or postgresql://user@host/name, or a journal FILE.log."
+                f"storage={shown(place)!r} cannot be used ({type(error).__name__}: {first}): name "
+                f"a URL, sqlite:///study.db or postgresql://user@host/name{hint}, or a journal "
+                "FILE.log."
             ) from error
     raise AssertionError("unreachable: the loop returns or raises")
 
@@ -92,8 +98,28 @@ def _storage(optuna: Any, storage: str) -> Any:
     if "://" not in storage:
         backend = optuna.storages.journal.JournalFileBackend(storage)
         return optuna.storages.JournalStorage(backend)
-    patience = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
-    return optuna.storages.RDBStorage(storage, engine_kwargs=patience)
+    if storage.startswith("sqlite"):
+        options: dict[str, Any] = {"connect_args": {"timeout": 60}}
+    else:  # a server may have closed a connection since it was last used
+        options = {"pool_pre_ping": True}
+    return optuna.storages.RDBStorage(with_driver(storage), engine_kwargs=options)
+
+
+def with_driver(storage: str) -> str:
+    """A PostgreSQL URL that names no driver, with psycopg where that is installed.
+
+    SQLAlchemy before 2.1 would look for psycopg2.
+    """
+    scheme, separator, rest = storage.partition("://")
+    is_bare = scheme in ("postgresql", "postgres")
+    if is_bare and find_spec("psycopg") is not None:
+        return f"postgresql+psycopg{separator}{rest}"
+    return storage
+
+
+def shown(storage: str) -> str:
+    """A storage as it may be told and written: without the password."""
+    return re.sub(r"(?<=://)([^:/@]*):[^@/]*@", r"\1:***@", storage)
 
 
 def require_same(study: optuna.Study, description: Mapping[str, Any]) -> None:

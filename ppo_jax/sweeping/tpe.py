@@ -8,51 +8,31 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from ppo_jax import lock, run_folder, signals, stats
+from ppo_jax import stats
 from ppo_jax.config import InputError, validate
-from ppo_jax.sweeping import conclude, planning, population, study
 from ppo_jax.sweeping import engine as engines
 from ppo_jax.sweeping import folder as folders
+from ppo_jax.sweeping import population, study
 from ppo_jax.sweeping.axes import apply
 from ppo_jax.sweeping.conclude import Outcome
-from ppo_jax.sweeping.folder import Sweep
 from ppo_jax.sweeping.plan import Member, compile_groups
 from ppo_jax.sweeping.planning import Planned, Prepared
 from ppo_jax.sweeping.study import Claim
-from ppo_jax.sweeping.table import Table
 
 POLL_SECONDS = 1.0  # between looks at a study whose last settings others train
 
 
-def carry_out(sweep: Sweep, tell: Callable[[str], None], source: str | None) -> Table:
-    """Be one worker of the study until every setting of the sweep is done."""
-    study.load()
-    prepared = planning.prepare(sweep)
-    planned = planning.plan_all(prepared, None)
-    for line in planning.plan_lines(prepared, planned, source):
-        tell(line)
-    folder = folders.open_folder(sweep)
-    with signals.listening() as stop, lock.held(folder):
-        stop.tell = tell
-        run_folder.write_json(folder / "manifest.json", run_folder.manifest(jax.local_devices()))
-        control = population.Control(stop, tell)
-        outcome, packs = work(prepared, planned, folder, control)
-        return conclude.conclude(prepared.sweep, folder, outcome, control, packs)
-
-
-def work(
-    prepared: Prepared, planned: list[Planned], folder: Path, control: population.Control
-) -> tuple[Outcome, list[Path]]:
-    """Claim, train and tell until the study is over.
+def run(
+    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: population.Control
+) -> Outcome:
+    """Be one worker of the study: claim, train and tell until every setting is done.
 
     Returns:
-        what the whole study brought, and the packs of its settings that this machine can read.
+        what the whole study brought, with the packs of its settings that this machine can read.
     """
     options = prepared.sweep.options
     count = options.settings
@@ -78,7 +58,8 @@ def work(
     settings = {
         root: study.values_of(prepared.sweep.axes, trial.params) for root, trial in done.items()
     }
-    outcome = Outcome(
+    readable = [Path(pack) for pack in sorted(packs) if (Path(pack) / "pack.json").is_file()]
+    return Outcome(
         settings=settings,
         returns={
             root: trial.user_attrs[study.RETURNS]
@@ -91,15 +72,15 @@ def work(
         compilations=[engine.compilations for engine in built],
         more={
             "study": options.study,
-            "storage": options.storage or f"sqlite:///{folder / 'study.db'}",
+            "storage": study.shown(options.storage or f"sqlite:///{folder / 'study.db'}"),
             "worker": worker,
             "workers": sorted({trial.user_attrs[study.WORKER] for trial in done.values()}),
             "given_up": count - len(done) if study.is_over(opened, count) else 0,
         },
         built=built,
         reruns_winner=_told_last(done, worker),
+        packs=readable,
     )
-    return outcome, [Path(pack) for pack in sorted(packs) if (Path(pack) / "pack.json").is_file()]
 
 
 def _told_last(done: Mapping[int, Any], worker: str) -> bool:
