@@ -290,8 +290,8 @@ def reproduced() -> str | None:
         "",
         "Deterministic policy after as many environment steps as rl-baselines3-zoo took, 10 seeds "
         "of ours (128 episodes each) next to its one trained agent. A2C has no verdict: its "
-        f"published runs use RMSprop. Every seed and curve: [{folder.name}]({link(folder)}/README.md)."
-        + other_suites(),
+        "published runs use RMSprop. Every seed and curve: "
+        f"[{folder.name}]({link(folder)}/README.md)." + other_suites(),
     ]
     return "\n".join(lines)
 

@@ -46,9 +46,7 @@ def test_a_hessian_vector_product_is_that_of_matmul(given):
         gradient = jax.grad(lambda k: f(x, k, weights))
         return jax.jit(lambda: jax.jvp(gradient, (kernel,), (direction,))[1])()
 
-    np.testing.assert_allclose(
-        hessian_product(ours), hessian_product(plain), rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(hessian_product(ours), hessian_product(plain), rtol=1e-4, atol=1e-4)
 
 
 def test_members_side_by_side_have_their_own_gradients(given):
