@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -398,15 +399,18 @@ def full(*_: Any) -> None:
 def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    found = checkpoint.checkpoint_folder(tmp_path / "a", 3 * BATCH)
     with monkeypatch.context() as patch:
 
         def fill(row: dict[str, Any]) -> None:
             if row["env_steps"] == 128:
+                until = time.monotonic() + 30.0
+                while not found.exists() and time.monotonic() < until:
+                    time.sleep(0.01)  # checkpoints are written beside the training
                 patch.setattr(checkpoint_files, "write_synced", full)
 
         with pytest.raises(RunError, match=r"Stopped after \d{3} .*No space left.*is untouched"):
             tiny_run(tmp_path / "a", callbacks=[fill], checkpoint_every=3 * BATCH)
-    found = checkpoint.checkpoint_folder(tmp_path / "a", 3 * BATCH)
     assert checkpoint.latest(tmp_path / "a") == (found, [])
     resumed = runner.resume(tmp_path / "a", quiet=True)
     assert resumed.summary["env_steps"] == STEPS
