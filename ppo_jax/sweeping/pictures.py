@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BEST = 5  # curves drawn
 BINS = 6  # of a range, along an axis
+LEAST = 4  # settings in a bin
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
@@ -71,7 +72,7 @@ def curves(
         axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(steps, middle, color=color, linewidth=2.0 if rank == 0 else 1.3, label=label)
     axes.set_xlabel("environment steps of one seed")
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, -0.14))
     return _save(figure, path)
 
 
@@ -109,7 +110,7 @@ def along_axes(
     scores = np.array([row["final_return"]["iqm"] for row in known])
     for axes, name in zip(panels, names, strict=True):
         places, ticks = positions([row["values"][name] for row in known], name in logs)
-        axes.plot(places, scores, "o", color=plots.MUTED, alpha=0.45, markersize=4, linewidth=0)
+        axes.plot(places, scores, "o", color=plots.MUTED, alpha=0.6, markersize=5, linewidth=0)
         generator = np.random.default_rng(0)
         middles = []
         for group in groups(places):
@@ -118,7 +119,8 @@ def along_axes(
             middles.append((centre, middle))
             if ends is not None:
                 axes.plot([centre, centre], ends, color=plots.ACCENT, linewidth=2.0)
-        axes.plot(*zip(*middles, strict=True), "-o", color=plots.ACCENT, linewidth=1.5)
+        if middles:
+            axes.plot(*zip(*middles, strict=True), "-o", color=plots.ACCENT, linewidth=1.5)
         _ticks(axes, ticks, name in logs)
         axes.set_xlabel(name)
     return _save(figure, path)
@@ -137,12 +139,17 @@ def positions(values: Sequence[Any], is_log_axis: bool) -> tuple[np.ndarray, dic
 
 
 def groups(places: np.ndarray) -> list[np.ndarray]:
-    """Settings with the same place, or bins of nearly equal size where there are many places."""
+    """Settings with the same place, or bins of nearly equal size where most places have one.
+
+    Bins hold LEAST settings or more: joined one by one, settings that differ in other values as
+    well would look like a curve. With fewer than two such bins there are no groups.
+    """
     distinct = np.unique(places)
-    if len(distinct) <= 2 * BINS:
+    if len(distinct) <= 2 * BINS and len(places) >= 2 * len(distinct):
         return [np.flatnonzero(places == place) for place in distinct]
+    num_bins = min(BINS, len(places) // LEAST)
     order = np.argsort(places, kind="stable")
-    return [np.sort(part) for part in np.array_split(order, BINS)]
+    return [np.sort(part) for part in np.array_split(order, num_bins)] if num_bins > 1 else []
 
 
 def parallel_coordinates(

@@ -1,0 +1,30 @@
+"""How settings are put together along an axis."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from ppo_jax.sweeping.pictures import BINS, LEAST, groups
+
+
+def test_settings_of_a_grid_are_grouped_by_their_value() -> None:
+    found = groups(np.array([0.1, 0.3, 0.1, 0.3, 0.2, 0.2]))
+    assert [part.tolist() for part in found] == [[0, 2], [4, 5], [1, 3]]
+
+
+def test_few_settings_drawn_at_random_are_no_curve() -> None:
+    assert groups(np.linspace(0.0, 1.0, 2 * LEAST - 1)) == []
+
+
+@pytest.mark.parametrize("count", [2 * LEAST, 31, 200])
+def test_many_settings_drawn_at_random_are_bins_of_neighbours(count: int) -> None:
+    places = np.random.default_rng(count).uniform(size=count)
+    found = groups(places)
+    assert 2 <= len(found) <= BINS
+    assert min(len(part) for part in found) >= LEAST
+    assert np.array_equal(np.sort(np.concatenate(found)), np.arange(count))
+    for left, right in pairwise(found):
+        assert places[left].max() < places[right].min()
