@@ -72,7 +72,7 @@ def curves(
         axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(steps, middle, color=color, linewidth=2.0 if rank == 0 else 1.3, label=label)
     axes.set_xlabel("environment steps of one seed")
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, -0.14))
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, -0.26))
     return _save(figure, path)
 
 
