@@ -491,7 +491,8 @@ def test_npg_takes_the_full_step_where_trpo_draws_back() -> None:
     _, searched, _ = over_deltas("gaussian")
     full = [numpy_trpo(NumpyPolicy(case), delta)[0] for delta in DELTAS]
     for found, expected in zip(moves(case, params), full, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+        # Ten steps of conjugate gradients, whose rounding differs with the order of the sums.
+        np.testing.assert_allclose(found, expected, atol=5e-3 * np.abs(expected).max())
     np.testing.assert_array_equal(metrics["updates_fraction"], 1.0)
     held_back = np.asarray(searched["updates_fraction"]) < 1.0
     assert held_back.any()
