@@ -187,7 +187,8 @@ def speed() -> str | None:
         "head of its `benchmarks/speed/worker_*.py`. Where a ratio is below 1, or our compile "
         "time the longer one, what is known of the reasons stands in "
         f"[benchmarks/README.md](benchmarks/README.md). All numbers: [{path.name}]"
-        f"({link(path)}). Again: `python benchmarks/speed/compare.py`.",
+        f"({link(path)}). Again: `python benchmarks/speed/compare.py`."
+        + "".join(f" {note}" for note in record.get("notes", [])),
     ]
     return "\n".join(lines)
 
