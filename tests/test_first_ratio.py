@@ -58,7 +58,7 @@ def mixing(params: dict, observation: jax.Array) -> tuple:
 
 def state_of(config: Config) -> tuple:
     hyper = schedules.as_arrays(config, Hyper())
-    state = jax.jit(partial(trainer.init, config, hyper))(jax.random.key(0))
+    state = jax.jit(partial(trainer.init, config, hyper))(jax.random.key(1))
     _, row = jax.jit(partial(trainer.iterate, config, hyper))(state)
     return state, float(row["log_ratio_abs_first"])
 
