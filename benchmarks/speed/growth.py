@@ -168,7 +168,9 @@ def draw(record: dict[str, Any], out: Path) -> None:
         linear = [seconds[-1] * size / sizes[-1] for size in sizes]
         above.loglog(sizes, linear, ":", color="#888888", lw=1)
         above.set_title(
-            f"{title}\n{curve['fixed']}; exponent {curve['growth_overall']}", fontsize=8, loc="left"
+            f"{title}: cost ~ size^{curve['growth_overall']}\n{curve['fixed']}",
+            fontsize=7,
+            loc="left",
         )
         memory = [point["peak_bytes"] / 2**20 for point in curve["points"]]
         below.semilogx(sizes, memory, "o-", color="#c8553d", ms=4, label="process, peak")
