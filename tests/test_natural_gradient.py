@@ -60,7 +60,7 @@ def case_of(policy: str, size: int = 64) -> Case:
         normalize_advantages="none",
     )
     network, family = make_network(config, (3,), space)
-    params = jit(network.init)(jax.random.key(0), -1.5)
+    params = jit(network.init)(jax.random.key(1), -1.5)
     # The policy head starts with a gain of 0.01: of a policy that sees little, little is shown.
     flat, unravel = ravel_pytree(params)
     noise = np.random.default_rng(3).normal(size=flat.shape)
@@ -491,8 +491,7 @@ def test_npg_takes_the_full_step_where_trpo_draws_back() -> None:
     _, searched, _ = over_deltas("gaussian")
     full = [numpy_trpo(NumpyPolicy(case), delta)[0] for delta in DELTAS]
     for found, expected in zip(moves(case, params), full, strict=True):
-        # Ten steps of conjugate gradients, whose rounding differs with the order of the sums.
-        np.testing.assert_allclose(found, expected, atol=5e-3 * np.abs(expected).max())
+        np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
     np.testing.assert_array_equal(metrics["updates_fraction"], 1.0)
     held_back = np.asarray(searched["updates_fraction"]) < 1.0
     assert held_back.any()
