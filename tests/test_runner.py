@@ -409,7 +409,8 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_the_last_checkpoi
                     time.sleep(0.01)  # checkpoints are written beside the training
                 patch.setattr(checkpoint_files, "write_synced", full)
 
-        with pytest.raises(RunError, match=r"Stopped after (192|2\d\d) .*No space left.*is untouched"):
+        told = r"Stopped after (192|2\d\d) .*No space left.*is untouched"
+        with pytest.raises(RunError, match=told):
             tiny_run(tmp_path / "a", callbacks=[fill], checkpoint_every=3 * BATCH)
     assert checkpoint.latest(tmp_path / "a") == (found, [])
     resumed = runner.resume(tmp_path / "a", quiet=True)
