@@ -19,6 +19,7 @@ from ppo_jax.advantages import mean_and_variance, standardise
 from ppo_jax.config import Config, Hyper
 from ppo_jax.packing import pack
 from ppo_jax.permutations import permutations
+from ppo_jax.pieces import piece_size
 from ppo_jax.surrogates import MAX_LOG_RATIO, adapted_factor, ess_fraction, upper_epsilon
 from ppo_jax.types import Batch, Metrics, PyTree
 
@@ -34,8 +35,6 @@ PER_ROW = "log_ratio"
 PROBED = ("gradient_cosine", "kl_old_new_probe", "ess_fraction_probe")
 
 MOST_UNROLLED = 8  # epochs: a program of more of them would take long to compile
-
-PIECE_ROWS = 2048  # 64-wide activations of so many rows stay in a core's cache
 
 
 class Rows(NamedTuple):
@@ -185,18 +184,6 @@ def by_minibatches(
     if per_row is not None:
         diagnostics[PER_ROW] = per_row
     return unravel(learner.params), learner.opt_state, rate, diagnostics
-
-
-def piece_size(minibatch_size: int) -> int:
-    """Rows of one piece of a minibatch, whose gradients are summed piece by piece.
-
-    On a CPU a large minibatch's activations leave the cache between forward and backward pass;
-    pieces of at most PIECE_ROWS keep them in it. A GPU takes the minibatch whole.
-    """
-    if jax.default_backend() != "cpu" or minibatch_size <= 2 * PIECE_ROWS:
-        return minibatch_size
-    divisors = [d for d in range(PIECE_ROWS // 4, PIECE_ROWS + 1) if minibatch_size % d == 0]
-    return max(divisors, default=minibatch_size)
 
 
 def mean_over_pieces(

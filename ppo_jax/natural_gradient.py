@@ -20,8 +20,9 @@ from ppo_jax import objectives, trust_region
 from ppo_jax.advantages import mean_and_variance, standardise
 from ppo_jax.config import Config, Hyper
 from ppo_jax.distributions import Family
-from ppo_jax.improve import PER_ROW, by_minibatches, piece_size, summarise
+from ppo_jax.improve import PER_ROW, by_minibatches, summarise
 from ppo_jax.networks import Network
+from ppo_jax.pieces import piece_size
 from ppo_jax.types import Batch, Metrics, PyTree
 
 

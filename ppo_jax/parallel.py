@@ -101,12 +101,19 @@ def program(config: Config) -> Config:
     return dataclasses.replace(config, total_env_steps=config.batch_size)
 
 
-def compiler_options(level: int) -> dict[str, int] | None:
-    """How much LLVM shall do for a CPU program: 1 runs as fast as its default, 0 runs but once.
+def compiler_options(level: int) -> dict[str, int | str] | None:
+    """How XLA shall compile for a CPU; benchmarks/README.md has the measurements.
 
-    Compiling is what a newcomer waits for (benchmarks/README.md has the measurements).
+    Compiling is what a newcomer waits for. LLVM's level 1 runs as fast as its default, and 0 is for
+    what runs but once. The kernels follow one another as memory is saved by: an order that seeks to
+    run them at the same time loses more by the threads' waiting for each other.
     """
-    return {"xla_backend_optimization_level": level} if jax.default_backend() == "cpu" else None
+    if jax.default_backend() != "cpu":
+        return None
+    return {
+        "xla_backend_optimization_level": level,
+        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    }
 
 
 def has_own_hyper(hyper: Hyper) -> bool:

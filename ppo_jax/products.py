@@ -1,4 +1,10 @@
-"""The product of a layer, with a gradient of its weights that a CPU computes quickly."""
+"""The product of a layer, with a gradient of its weights that a CPU computes quickly.
+
+The gradient of the weights is x^T g: both factors have the rows, hundreds of them, as their first
+axis. A CPU's libraries of products take that badly, each in its own way, so it is put differently
+here, as one rule for derivatives of any order (TRPO's products with a Hessian ask for the second).
+On other devices, and for anything but rows times a kernel, a product is `jax.lax.dot_general`.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +12,29 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
+from jax.experimental.layout import Layout, with_layout_constraint
 
 LAST_BY_FIRST = (((1,), (0,)), ((), ()))  # x [rows, in] times kernel [in, out]
+FEW_COLUMNS = 8  # outputs of a layer up to which each has a product of its own
 
 
-@jax.custom_batching.custom_vmap
-def _as_it_is(x: Array) -> Array:
-    """x, which XLA shall not look through; of members side by side it may."""
-    return jax.lax.optimization_barrier(x)
+def columns(x: Array) -> Array:
+    """x^T [in, rows] of x [rows, in], laid out as such.
 
-
-@_as_it_is.def_vmap
-def _(axis_size: int, in_batched: Any, x: Array) -> tuple[Array, Any]:
-    return x, in_batched[0]
+    The layout makes of it one transposition, where the transposition would otherwise be done twice;
+    the barrier keeps XLA from folding it back into the product.
+    """
+    return jax.lax.optimization_barrier(with_layout_constraint(x.T, Layout((0, 1))))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def product(x: Array, kernel: Array, precision: Any) -> Array:
     """x [rows, in] times kernel [in, out], as `jax.lax.dot_general` gives it.
 
-    The gradient of the kernel is x^T g. Both factors have the rows as their first axis there, which
-    a CPU's library of products does not take: XLA then falls back to another one that needs twice
-    the time for a minibatch. So x is transposed first, and a barrier keeps XLA from folding the
-    transposition back into the product. (Not where members stand side by side: measured, the
-    transposition then costs more than it brings.) It is a rule for derivatives of any order, as
-    TRPO's products with a Hessian ask for.
+    In its gradient x is transposed first; where there are few outputs, as in the heads, each output
+    is instead a product of a matrix and a vector, which needs no transposition at all.
     """
     return jax.lax.dot_general(x, kernel, LAST_BY_FIRST, precision=precision)
 
@@ -40,8 +43,12 @@ def product(x: Array, kernel: Array, precision: Any) -> Array:
 def _product_jvp(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
     x, kernel = primals
     dx, dkernel = tangents
-    columns = _as_it_is(x.T)
-    by_kernel = jax.lax.dot_general(columns, dkernel, (((0,), (0,)), ((), ())), precision=precision)
+    dot = partial(jax.lax.dot_general, precision=precision)
+    if kernel.shape[1] <= FEW_COLUMNS:
+        each = [dot(x, column, LAST_BY_FIRST) for column in dkernel.T]
+        by_kernel = jnp.stack(each, axis=1)
+    else:
+        by_kernel = dot(columns(x), dkernel, (((0,), (0,)), ((), ())))
     return product(x, kernel, precision), product(dx, kernel, precision) + by_kernel
 
 

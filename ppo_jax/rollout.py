@@ -7,6 +7,7 @@ Values and log-probabilities need no order, so they are computed afterwards in o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from ppo_jax.distributions import Family
 from ppo_jax.envs.interface import Environment
 from ppo_jax.networks import Network
 from ppo_jax.packing import Packed, pack
+from ppo_jax.pieces import by_pieces
 from ppo_jax.types import EnvCarry, EpisodeStats, Moments, PyTree, Rollout
 
 
@@ -258,7 +260,9 @@ def rollout(
     steps = unpack[0](records) if is_packed else records
 
     observation = policy.see(steps.observation)
-    value = policy.network.value(policy.params, observation)
+    shape = steps.reward.shape
+    flat = observation.reshape(-1, *observation.shape[2:])
+    value = by_pieces(partial(policy.network.value, policy.params), flat).reshape(shape)
     terminated, truncated = steps.terminated, steps.truncated
     if config.time_limits == "termination":
         terminated, truncated = terminated | truncated, jnp.zeros_like(truncated)

@@ -13,7 +13,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from ppo_jax import improve
+from ppo_jax import improve, pieces
 from ppo_jax.config import Config, Hyper
 from ppo_jax.types import Batch
 
@@ -455,17 +455,17 @@ def test_the_gradient_by_pieces_is_that_of_the_whole_minibatch(
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     config = config_of(256, normalize_advantages="minibatch")
     batch, hyper = make_batch(256), Hyper(learning_rate=0.01)
-    assert improve.piece_size(64) == 64
+    assert pieces.piece_size(64) == 64
     whole = run(config, hyper, mean_of(regression), start(), batch)
-    monkeypatch.setattr(improve, "PIECE_ROWS", 8)
-    assert improve.piece_size(64) == 8
-    pieces = run(config, hyper, mean_of(regression), start(), batch)
-    for found, expected in zip(jax.tree.leaves(pieces), jax.tree.leaves(whole), strict=True):
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 8)
+    assert pieces.piece_size(64) == 8
+    cut = run(config, hyper, mean_of(regression), start(), batch)
+    for found, expected in zip(jax.tree.leaves(cut), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_means_over_pieces_by_hand_with_every_row_kept_in_its_place() -> None:
-    pieces = improve.Rows(jnp.zeros((3, 2)), jnp.array([[1.0, 2.0], [3.0, 10.0], [0.0, 2.0]]))
+    rows = improve.Rows(jnp.zeros((3, 2)), jnp.array([[1.0, 2.0], [3.0, 10.0], [0.0, 2.0]]))
 
     def gradient_of(rows: improve.Rows) -> tuple[jax.Array, dict]:
         return 2.0 * rows.advantage, {
@@ -473,20 +473,10 @@ def test_means_over_pieces_by_hand_with_every_row_kept_in_its_place() -> None:
             "log_ratio": -rows.advantage,
         }
 
-    gradient, diagnostics = improve.mean_over_pieces(gradient_of, pieces)
+    gradient, diagnostics = improve.mean_over_pieces(gradient_of, rows)
     np.testing.assert_allclose(gradient, [8 / 3, 28 / 3], rtol=1e-6)
     assert float(diagnostics["policy_loss"]) == pytest.approx(6.0)  # (3 + 13 + 2) / 3
     np.testing.assert_array_equal(diagnostics["log_ratio"], [-1.0, -2.0, -3.0, -10.0, 0.0, -2.0])
-
-
-def test_pieces_divide_a_minibatch_and_small_ones_stay_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    for size, expected in ((512, 512), (4096, 4096), (8192, 2048), (6000, 2000), (5003, 5003)):
-        assert improve.piece_size(size) == expected
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert improve.piece_size(8192) == 8192
 
 
 @pytest.mark.usefixtures("double")

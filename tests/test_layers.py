@@ -18,7 +18,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "1a": ("surrogates", "advantages", "densities", "trust_region", "moments", "stats"),
     "1c": ("sweeping.samplers", "sweeping.plan"),
     "1d": ("sweeping.pruning",),
-    "1b": ("distributions", "packing", "permutations", "products", "schedules"),
+    "1b": ("distributions", "packing", "permutations", "pieces", "products", "schedules"),
     "2a": ("own_network", "envs.parameters", "envs.registry", "envs.render", "envs.play"),
     "2b": ("networks", "envs.gymnax", "envs.probes", "envs.contract"),
     "2c": ("envs",),

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 from test_objectives import POLICIES, draw_batch
 
-from ppo_jax import improve, natural_gradient, networks
+from ppo_jax import improve, natural_gradient, networks, pieces
 from ppo_jax.config import Config, Hyper
 from ppo_jax.distributions import Family
 from ppo_jax.envs.interface import Box, Discrete
@@ -226,11 +226,11 @@ def test_whole_batch_pieces_and_two_devices_take_one_step(monkeypatch: pytest.Mo
 
     both = jit(jax.vmap(device, axis_name="devices"))(halves)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    monkeypatch.setattr(improve, "PIECE_ROWS", 8)
-    assert improve.piece_size(64) == 8
-    pieces = jit(lambda: step(case, hyper, **with_norm))()
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 8)
+    assert pieces.piece_size(64) == 8
+    cut = jit(lambda: step(case, hyper, **with_norm))()
     assert float(whole[1]["updates_fraction"]) > 0.0
-    for other in (pieces, jax.tree.map(lambda leaf: leaf[0], both)):
+    for other in (cut, jax.tree.map(lambda leaf: leaf[0], both)):
         for found, expected in zip(jax.tree.leaves(other), jax.tree.leaves(whole), strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9)
 

@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.products import product
+from ppo_jax.products import FEW_COLUMNS, product
 
 ROWS = 96
 
 
-@pytest.fixture(scope="module")
-def given():
+MANY = FEW_COLUMNS + 1
+
+
+@pytest.fixture(scope="module", params=[1, 2, FEW_COLUMNS, MANY], ids="{} outputs".format)
+def given(request):
     keys = jax.random.split(jax.random.key(0), 3)
-    shapes = ((ROWS, 5), (5, 7), (ROWS, 7))
+    shapes = ((ROWS, 5), (5, request.param), (ROWS, request.param))
     return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
 
 
@@ -60,7 +63,8 @@ def test_members_side_by_side_have_their_own_gradients(given):
 
 def test_the_gradient_of_a_kernel_transposes_the_rows_first():
     """What it is there for: no product that is left contracts the rows of both its factors."""
-    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((ROWS, 5), (5, 7), (ROWS, 7))]
+    shapes = ((ROWS, 5), (5, MANY), (ROWS, MANY))
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
 
     def contracted(f):
         text = jax.jit(jax.grad(f, 1)).lower(*shapes).as_text()
