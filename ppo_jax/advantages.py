@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ppo_jax.backend import is_cpu
+
 
 def gae(
     reward: Array,
@@ -44,7 +46,7 @@ def gae(
     delta = reward + gamma * value_next - value
     decay = gamma * gae_lambda * (1.0 - ended)
 
-    if jax.default_backend() != "cpu":  # some 2 log T kernels in place of T
+    if not is_cpu():  # some 2 log T kernels in place of T
         _, advantage = jax.lax.associative_scan(_chained, (decay, delta), reverse=True)
         return advantage, advantage + value
 

@@ -26,7 +26,7 @@ def act(
     policy: Policy, observation: Array, noise: PyTree, key: Array | None, is_deterministic: bool
 ) -> Array:
     """Actions for the environment, [B, ...], from raw observations [B, *O]."""
-    distribution, _ = policy.network.apply(policy.params, policy.see(observation))
+    distribution = policy.network.policy(policy.params, policy.see(observation))
     if is_deterministic or key is None:
         action = policy.family.mode(distribution)
     else:

@@ -163,7 +163,7 @@ def compare(policy: rollout.Policy, theirs: Act, observation: np.ndarray) -> Agr
     rows = observation.astype(np.float32)
     found = np.asarray(theirs(rows))
     seen = jnp.asarray(rows)
-    distribution = jax.jit(lambda x: policy.network.apply(policy.params, policy.see(x))[0])(seen)
+    distribution = jax.jit(lambda x: policy.network.policy(policy.params, policy.see(x)))(seen)
     ours = np.asarray(policy.family.to_env(policy.family.mode(distribution)))
     if found.shape != ours.shape or found.dtype.kind != ours.dtype.kind:
         return Agreement(len(rows), float("inf"))

@@ -16,6 +16,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from ppo_jax.advantages import mean_and_variance, standardise
+from ppo_jax.backend import is_cpu
 from ppo_jax.config import Config, Hyper
 from ppo_jax.packing import pack
 from ppo_jax.permutations import permutations
@@ -177,7 +178,7 @@ def by_minibatches(
     index = minibatch_rows(config, key, num_rows, num_envs)
     rows = Rows(index, advantages_of(index))
     # A loop within a loop keeps a GPU's iteration from being one graph: few epochs do without it.
-    is_flat = jax.default_backend() != "cpu" and config.num_epochs <= MOST_UNROLLED
+    is_flat = not is_cpu() and config.num_epochs <= MOST_UNROLLED
     (learner, rate), (table, per_row, found) = jax.lax.scan(epoch, start, rows, unroll=is_flat)
     diagnostics = dict(zip(names, jnp.moveaxis(table, -1, 0), strict=True))
     diagnostics |= {name: value[:, None] for name, value in found.items()}

@@ -59,7 +59,7 @@ def by_trust_region(
         )
 
     def divergence(vector: Array, rows: Batch) -> Array:
-        distribution, _ = network.apply(unravel(vector), rows.observation)
+        distribution = network.policy(unravel(vector), rows.observation)
         return jnp.mean(family.kl(rows.distribution_old, family.keep(distribution)))
 
     over_batch = partial(batch_mean, batch=batch, axis_name=axis_name)
@@ -150,7 +150,7 @@ def policy_leaves(network: Network, params: PyTree, observation: Array) -> list[
 
     What is left of the traced program without dead code: no assumption on the network's names.
     """
-    closed = jax.make_jaxpr(lambda p: network.apply(p, observation)[0])(params)
+    closed = jax.make_jaxpr(lambda p: network.policy(p, observation))(params)
     _, is_used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     return is_used
 

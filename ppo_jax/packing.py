@@ -1,7 +1,7 @@
 """Narrow arrays side by side in one matrix, so that one operation moves a row of them all.
 
-A step of a rollout leaves seven small arrays behind and a minibatch gathers as many. Moved one by
-one each is a kernel of its own, whose start costs more than its work.
+A step of a rollout hands on ten small arrays and leaves seven behind; a minibatch gathers as many.
+Moved one by one each is a kernel of its own, whose start costs more than its work.
 """
 
 from __future__ import annotations
@@ -60,6 +60,29 @@ def pack(tree: PyTree) -> tuple[Packed, Callable[[Packed], PyTree]]:
 
     others = [leaf for leaf, fit in zip(leaves, fits, strict=True) if not fit]
     return (jnp.concatenate(columns, axis=1), *others), unpack
+
+
+def scan_packed(
+    body: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    xs: PyTree,
+    unroll: int = 1,
+) -> tuple[PyTree, PyTree]:
+    """As `jax.lax.scan`, with the carry and every record packed while it runs.
+
+    All leaves of the carry and of the records have a leading axis of rows.
+    """
+    packed, restore = pack(carry)
+    restore_records: list[Callable[[Packed], PyTree]] = []  # known once the body was traced
+
+    def packed_body(packed: Packed, x: PyTree) -> tuple[Packed, Packed]:
+        carry, record = body(restore(packed), x)
+        rows, restore_record = pack(record)
+        restore_records[:] = [restore_record]
+        return pack(carry)[0], rows
+
+    packed, records = jax.lax.scan(packed_body, packed, xs, unroll=unroll)
+    return restore(packed), restore_records[0](records)
 
 
 def _has_bits(dtype: jnp.dtype, real: jnp.dtype) -> bool:

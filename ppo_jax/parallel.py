@@ -27,6 +27,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax import evaluation, schedules
+from ppo_jax.backend import is_cpu
 from ppo_jax.config import Config, Hyper
 from ppo_jax.trainer import acting_policy, assemble, env_params, init, iterate
 from ppo_jax.types import MetricTable, PyTree, TrainState
@@ -108,7 +109,7 @@ def compiler_options(level: int) -> dict[str, int | str] | None:
     what runs but once. The kernels follow one another as memory is saved by: an order that seeks to
     run them at the same time loses more by the threads' waiting for each other.
     """
-    if jax.default_backend() != "cpu":
+    if not is_cpu():
         return None
     return {
         "xla_backend_optimization_level": level,

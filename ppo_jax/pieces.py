@@ -7,6 +7,8 @@ from collections.abc import Callable
 import jax
 from jax import Array
 
+from ppo_jax.backend import is_cpu
+
 PIECE_ROWS = 512  # measured with 64-wide layers; more rows leave the caches between two layers
 
 
@@ -15,7 +17,7 @@ def piece_size(num_rows: int) -> int:
 
     A GPU pays for every kernel that it starts, and takes all rows at once.
     """
-    if jax.default_backend() != "cpu" or num_rows <= PIECE_ROWS:
+    if not is_cpu() or num_rows <= PIECE_ROWS:
         return num_rows
     divisors = [d for d in range(PIECE_ROWS // 4, PIECE_ROWS + 1) if num_rows % d == 0]
     return max(divisors, default=num_rows)

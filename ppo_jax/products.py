@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from ppo_jax.backend import is_cpu
+
 LAST_BY_FIRST = (((1,), (0,)), ((), ()))  # x [rows, in] times kernel [in, out]
 FEW_COLUMNS = 8  # outputs of a layer up to which each has a product of its own
 
@@ -61,7 +63,7 @@ def dot_general(
     **kwargs: Any,
 ) -> Array:
     """As `jax.lax.dot_general`, for `flax.linen.Dense(dot_general=...)`."""
-    if jax.default_backend() == "cpu" and x.ndim == 2 and preferred_element_type is None:
+    if is_cpu() and x.ndim == 2 and preferred_element_type is None:
         return product(x, kernel, precision)
     return jax.lax.dot_general(
         x, kernel, dimension_numbers, precision, preferred_element_type, **kwargs

@@ -6,7 +6,6 @@ Values and log-probabilities need no order, so they are computed afterwards in o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,13 +14,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from ppo_jax import advantages, moments
+from ppo_jax.backend import is_cpu
 from ppo_jax.config import Config
 from ppo_jax.distributions import Family
 from ppo_jax.envs.interface import Environment
 from ppo_jax.networks import Network
-from ppo_jax.packing import Packed, pack
+from ppo_jax.packing import scan_packed
 from ppo_jax.pieces import by_pieces
 from ppo_jax.types import EnvCarry, EpisodeStats, Moments, PyTree, Rollout
+
+UNROLLED_STEPS = 4  # on a GPU, where a loop adds two kernels to each turn
 
 
 class Policy(NamedTuple):
@@ -147,10 +149,10 @@ def step(
     policy: Policy,
     key_reset: Array,
     carry: EnvCarry,
-    stats: Array,
+    stats: EpisodeStats,
     chance: Chance,
-) -> tuple[EnvCarry, Array, Step]:
-    """One step of B environments. `stats` holds `EpisodeStats` per environment, [3, B]."""
+) -> tuple[EnvCarry, EpisodeStats, Step]:
+    """One step of B environments. `stats` are of each environment, [B]."""
     num_envs = carry.episode_length.shape[0]
     noise = carry.noise
     if jax.tree.leaves(noise):
@@ -161,7 +163,7 @@ def step(
             lambda: policy.family.draw_noise(chance.key_noise, num_envs),
             lambda: carry.noise,
         )
-    distribution, _ = policy.network.apply(policy.params, policy.see(carry.observation))
+    distribution = policy.network.policy(policy.params, policy.see(carry.observation))
     action = policy.family.sample(chance.action, distribution, noise)
     observation_final, state, reward, terminated, truncated, _ = jax.vmap(
         environment.transition, in_axes=(0, 0, 0, None)
@@ -176,7 +178,7 @@ def step(
     episode_return = carry.episode_return + reward
     episode_length = carry.episode_length + 1
     finished = EpisodeStats(jnp.ones(num_envs), episode_return, episode_length * 1.0)
-    stats = stats + jnp.where(ended, jnp.stack(finished), 0.0)
+    stats = jax.tree.map(lambda total, new: total + jnp.where(ended, new, 0.0), stats, finished)
     key = chance.key_reset if jax.tree.leaves(chance.key_reset) else key_reset
     observation, state = reset_ended(
         environment, env_params, key, chance.t, ended, observation_final, state
@@ -212,11 +214,7 @@ def draw_chance(family: Family, num_steps: int, num_envs: int, key: Array) -> tu
         action=family.draw(key_action, (num_steps, num_envs)),
         key_env=jax.random.split(key_env, (num_steps, num_envs)),
         key_noise=jax.random.split(key_noise, num_steps),
-        key_reset=(
-            ()
-            if jax.default_backend() == "cpu"
-            else jax.random.split(key_reset, (num_steps, num_envs))
-        ),
+        key_reset=(() if is_cpu() else jax.random.split(key_reset, (num_steps, num_envs))),
     )
     return chance, key_reset
 
@@ -239,25 +237,20 @@ def rollout(
         normaliser), and the sums over the episodes that ended in it.
     """
     num_envs = carry.episode_length.shape[0]
-    stats = jnp.zeros((len(EpisodeStats._fields), num_envs))
+    stats = EpisodeStats(*(jnp.zeros(num_envs) for _ in EpisodeStats._fields))
     chance, key_reset = draw_chance(policy.family, config.rollout_length, num_envs, key)
 
-    # A GPU pays for every kernel that a step starts, a CPU for what is moved.
-    is_packed = jax.default_backend() != "cpu"
-    unpack: list[Callable[[Packed], Step]] = []  # known once the body was traced
-
-    def body(loop: tuple[EnvCarry, Array], chance: Chance) -> tuple[tuple[EnvCarry, Array], Any]:
+    def body(
+        loop: tuple[EnvCarry, EpisodeStats], chance: Chance
+    ) -> tuple[tuple[EnvCarry, EpisodeStats], Step]:
         carry, stats, record = step(
             config, environment, env_params, policy, key_reset, *loop, chance
         )
-        if not is_packed:
-            return (carry, stats), record
-        packed, restore = pack(record)
-        unpack[:] = [restore]
-        return (carry, stats), packed
+        return (carry, stats), record
 
-    (carry, stats), records = jax.lax.scan(body, (carry, stats), chance)
-    steps = unpack[0](records) if is_packed else records
+    # A GPU pays for every kernel that a step starts, a CPU for what is moved.
+    scan = jax.lax.scan if is_cpu() else partial(scan_packed, unroll=UNROLLED_STEPS)
+    (carry, stats), steps = scan(body, (carry, stats), chance)
 
     observation = policy.see(steps.observation)
     shape = steps.reward.shape
@@ -285,7 +278,7 @@ def rollout(
             truncated=truncated,
         ),
         steps.observation,
-        EpisodeStats(*jnp.sum(stats, axis=1)),
+        jax.tree.map(jnp.sum, stats),
     )
 
 
@@ -299,7 +292,7 @@ def values_where(policy: Policy, observation: Array, wanted: Array) -> Array:
     Args:
         observation: [T, B, *O], raw. wanted: [T, B] bool.
     """
-    if jax.default_backend() != "cpu":
+    if not is_cpu():
         return jnp.where(wanted, policy.network.value(policy.params, policy.see(observation)), 0.0)
     flat = observation.reshape((-1, *observation.shape[wanted.ndim :]))
     is_wanted = wanted.reshape(-1)

@@ -64,6 +64,7 @@ def policy_of(logits, seen=None) -> Policy:
     network = Network(
         init=lambda key, log_std_init=0.0: {},
         apply=lambda params, x: (Categorical(logits(x)), x[..., 0]),
+        policy=lambda params, x: Categorical(logits(x)),
         value=lambda params, x: x[..., 0],
     )
     return Policy(network, make_family("categorical", Discrete(2), 1), {}, seen)
@@ -167,16 +168,21 @@ BOX = Box((1,), np.float32([-0.5]), np.float32([0.25]))
 def gaussian_policy(name, mean) -> Policy:
     family = make_family(name, BOX, 1)
 
-    def apply(params, x):
+    def act(params, x):
         centre = jnp.full((*x.shape[:-1], 1), mean)
         if name == "gsde":
             noise = StateDependentNoise(
                 centre, centre * 0, jnp.ones_like(centre), jnp.zeros((1, 1))
             )
-            return noise, x[..., 0]
-        return Gaussian(centre, jnp.zeros_like(centre)), x[..., 0]
+            return noise
+        return Gaussian(centre, jnp.zeros_like(centre))
 
-    network = Network(lambda key, log_std_init=0.0: {}, apply, lambda params, x: x[..., 0])
+    network = Network(
+        init=lambda key, log_std_init=0.0: {},
+        apply=lambda params, x: (act(params, x), x[..., 0]),
+        policy=act,
+        value=lambda params, x: x[..., 0],
+    )
     return Policy(network, family, {}, None)
 
 

@@ -12,14 +12,30 @@ ROOT = Path(__file__).resolve().parent.parent / "ppo_jax"
 # Row -> files. Rows "2a" and "2b" are one row in which later letters may import earlier ones.
 ROWS: dict[str, tuple[str, ...]] = {
     "0": (
-        *("types", "config", "options", "settings", "loading", "envs.interface", "bench_options"),
+        *(
+            "backend",
+            "types",
+            "config",
+            "options",
+            "settings",
+            "loading",
+            "envs.interface",
+            "bench_options",
+        ),
         *("sweeping", "sweeping.options", "sweeping.axes"),
     ),
     "1a": ("surrogates", "advantages", "densities", "trust_region", "moments", "stats"),
     "1c": ("sweeping.samplers", "sweeping.plan"),
     "1d": ("sweeping.pruning",),
     "1b": ("distributions", "packing", "permutations", "pieces", "products", "schedules"),
-    "2a": ("own_network", "envs.parameters", "envs.registry", "envs.render", "envs.play"),
+    "2a": (
+        "own_network",
+        "actor_critic",
+        "envs.parameters",
+        "envs.registry",
+        "envs.render",
+        "envs.play",
+    ),
     "2b": ("networks", "envs.gymnax", "envs.probes", "envs.contract"),
     "2c": ("envs",),
     "3a": ("rollout", "objectives"),

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 from test_objectives import POLICIES, draw_batch
 
-from ppo_jax import improve, natural_gradient, networks, pieces
+from ppo_jax import actor_critic, improve, natural_gradient, pieces
 from ppo_jax.config import Config, Hyper
 from ppo_jax.distributions import Family
 from ppo_jax.envs.interface import Box, Discrete
@@ -30,7 +30,7 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Double precision, in the hidden layers as well."""
     kinds = (jnp.float64, jax.lax.Precision.HIGHEST)
-    monkeypatch.setitem(networks._PRECISIONS, "float32", kinds)
+    monkeypatch.setitem(actor_critic._PRECISIONS, "float32", kinds)
     with jax.enable_x64(True):
         yield
 

@@ -46,6 +46,45 @@ def test_mlp_is_the_numpy_forward_pass() -> None:
     np.testing.assert_allclose(jax.jit(network.value)(params, observation), value, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"policy": "gsde"},
+        {"policy": "gaussian-state-std"},
+        {"shared_torso": True},
+        {"policy": "gsde", "shared_torso": True},
+    ],
+    ids=str,
+)
+def test_a_gpu_computes_both_torsos_at_once_and_the_same(monkeypatch, settings) -> None:
+    space = BOX if "policy" in settings else Discrete(4)
+    network, _, params = build(dataclasses.replace(SMALL, **settings), space=space)
+    observation = jax.random.normal(jax.random.key(1), (6, 3))
+
+    def loss(params):
+        outputs = jax.tree.leaves(network.apply(params, observation))
+        return sum(jnp.sum(jnp.sin(output)) for output in outputs)
+
+    def traced():
+        return jax.jit(lambda: (network.apply(params, observation), jax.grad(loss)(params)))()
+
+    on_cpu = traced()
+    apart = network.policy(params, observation), network.value(params, observation)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        on_gpu = traced()
+        text = str(jax.make_jaxpr(network.apply)(params, observation))
+    if not settings:
+        assert text.count("dot_general[") == 4  # two hidden layers at once, and the heads
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+    jax.tree.map(close, on_gpu, on_cpu)
+    jax.tree.map(close, apart, on_cpu[0])
+
+
 def test_kernels_are_orthogonal_with_the_usual_gains_and_biases_zero() -> None:
     _, _, params = build(SMALL)
     body = params["body"]

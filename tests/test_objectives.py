@@ -149,10 +149,16 @@ def linear_network() -> tuple[Network, Family]:
     """logits = W s, V = w . s: what a loop can do by hand."""
     family = make_family("categorical", Discrete(NUM_ACTIONS), 1)
 
-    def apply(params: Any, observation: jax.Array) -> tuple[Categorical, jax.Array]:
-        return Categorical(observation @ params["policy"]), observation @ params["value"]
+    def policy(params: Any, observation: jax.Array) -> Categorical:
+        return Categorical(observation @ params["policy"])
 
-    return Network(lambda key: None, apply, lambda params, s: s @ params["value"]), family
+    def value(params: Any, observation: jax.Array) -> jax.Array:
+        return observation @ params["value"]
+
+    def apply(params: Any, observation: jax.Array) -> tuple[Categorical, jax.Array]:
+        return policy(params, observation), value(params, observation)
+
+    return Network(lambda key: None, apply, policy, value), family
 
 
 @cache

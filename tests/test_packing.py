@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.packing import WIDEST, pack
+from ppo_jax.packing import WIDEST, pack, scan_packed
 from ppo_jax.types import Batch
 
 
@@ -62,6 +62,36 @@ def test_packed_records_of_a_scan_are_restored_with_its_axis_in_front() -> None:
     for i in range(3):
         expected = jax.tree.map(lambda leaf, i=i: jnp.roll(leaf, i, axis=0), batch)
         assert_equal_bits(jax.tree.map(lambda leaf, i=i: leaf[i], restored), expected)
+
+
+@pytest.mark.parametrize("unroll", [1, 4])
+def test_a_packed_scan_is_the_scan(unroll: int) -> None:
+    """A carry of reals, integers, truth values, keys and a wide leaf; records of other shapes."""
+    carry = {
+        "position": jnp.linspace(0.0, 1.0, 6).reshape(6, 1),
+        "count": jnp.arange(6) - (2**31 - 3),
+        "is_odd": jnp.arange(6) % 2 == 1,
+        "key": jax.random.split(jax.random.key(0), 6),
+        "grid": jnp.ones((6, WIDEST + 1)),
+    }
+
+    def body(carry: Any, x: Any) -> tuple[Any, Any]:
+        noise = jax.vmap(jax.random.uniform)(carry["key"])
+        after = {
+            "position": carry["position"] + x * noise[:, None],
+            "count": carry["count"] + 1,
+            "is_odd": ~carry["is_odd"],
+            "key": jax.vmap(lambda key: jax.random.fold_in(key, 1))(carry["key"]),
+            "grid": carry["grid"] * 0.5,
+        }
+        return after, (noise, after["is_odd"], after["count"][:, None])
+
+    xs = jnp.arange(5.0)
+    expected = jax.jit(lambda: jax.lax.scan(body, carry, xs))()
+    found = jax.jit(lambda: scan_packed(body, carry, xs, unroll=unroll))()
+    for tree in (expected, found):
+        tree[0]["key"] = jax.random.key_data(tree[0]["key"])
+    assert_equal_bits(found, expected)
 
 
 def test_narrow_leaves_are_one_matrix_and_wide_ones_stay_alone() -> None:
