@@ -130,9 +130,13 @@ def init_population(
     Args:
         seed: of the first member, from which the others count up; or one seed for each member.
     """
+    return place(make_init(config)(hyper, member_keys(seed, layout)), layout)
+
+
+def member_keys(seed: int | Sequence[int], layout: Layout) -> Array:
+    """The members' random keys, as `init_population` takes them."""
     seeds = range(seed, seed + layout.num_members) if isinstance(seed, int) else seed
-    keys = jnp.stack([jax.random.key(each) for each in seeds])
-    return place(make_init(config)(hyper, keys), layout)
+    return jnp.stack([jax.random.key(each) for each in seeds])
 
 
 def make_init(config: Config) -> Callable[[Hyper, Array], TrainState]:
@@ -191,11 +195,15 @@ def place_hyper(hyper: Hyper, layout: Layout) -> Hyper:
 def abstract_population(config: Config, hyper: Hyper, layout: Layout) -> TrainState:
     """Shapes, dtypes and places of a population's state, without making one."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), layout.num_members))
-    state = jax.eval_shape(make_init(config), hyper, keys)
+    return in_place(jax.eval_shape(make_init(config), hyper, keys), layout)
+
+
+def in_place(shapes: PyTree, layout: Layout) -> TrainState:
+    """A population's shapes and dtypes with the place of each leaf."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        state,
-        placement(state, layout),
+        shapes,
+        placement(shapes, layout),
     )
 
 

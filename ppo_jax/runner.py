@@ -27,6 +27,7 @@ from ppo_jax import (
     trainer,
     wording,
 )
+from ppo_jax.beginning import begin
 from ppo_jax.conclusion import RunResult
 from ppo_jax.config import Config, Hyper, InputError, Schedule, nearest, validate
 from ppo_jax.fingerprint import fingerprint
@@ -86,8 +87,7 @@ def run(
         work = prepare(config, hyper, options, callbacks, stop)
         claim = run_folder.claimed(config, hyper, options, list(work.layout.devices))
         folder = stack.enter_context(claim)
-        arrays, state = start_state(work)
-        traced = parallel.make_chunk(config, work.layout).lower(arrays, state, np.int32(1))
+        arrays, state, traced = start(work)
         told = [] if source is None else [f"settings: {source}"]
         session = open_session(stack, work, arrays, folder, Point(), told)
         # What the folder cannot hold is found out now, and a run killed from here on can go on.
@@ -144,7 +144,7 @@ def resume(
                 progress.message(f"the run in {folder} is over: this is its summary")
             return RunResult(summary, folder, state, conclusion.exit_code_of(summary))
         if state is None:
-            state = start_state(work)[1]
+            state = start(work)[1]
         else:
             state = parallel.place(parallel.padded(state, work.layout), work.layout)
         notes = [*saved.notes, *notes]
@@ -179,14 +179,16 @@ def prepare(
     return Work(config, hyper, options, callbacks, layout, stop, started)
 
 
-def start_state(work: Work) -> tuple[Hyper, TrainState]:
-    """The numbers as arrays, and the state before the first iteration."""
-    arrays = schedules.as_arrays(work.config, work.hyper)
-    state = parallel.init_population(work.config, arrays, work.options.seed, work.layout)
-    if work.options.init_from:
-        source = Path(work.options.init_from)
-        state = evaluating.start_from(source, work.config, state, work.layout)
-    return arrays, state
+def start(work: Work) -> tuple[Hyper, TrainState, Any]:
+    """The numbers as arrays, the state before the first iteration, and the loop, traced."""
+    config, layout, seed = work.config, work.layout, work.options.seed
+    arrays = schedules.as_arrays(config, work.hyper)
+    if not work.options.init_from:
+        state, traced, _ = begin(config, arrays, seed, layout)
+        return arrays, state, traced
+    state = parallel.init_population(config, arrays, seed, layout)
+    state = evaluating.start_from(Path(work.options.init_from), config, state, layout)
+    return arrays, state, parallel.make_chunk(config, layout).lower(arrays, state, np.int32(1))
 
 
 def open_session(

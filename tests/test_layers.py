@@ -44,7 +44,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "4b": ("natural_gradient",),
     "5": ("trainer",),
     "6a": ("parallel",),
-    "6b": ("population",),
+    "6b": ("beginning", "population"),
     "7a": (
         *("background", "checkpoint_files", "fingerprint", "lock", "signals"),
         *("blame", "export_target", "numpy_policy", "stablehlo_policy", "flags", "host", "log"),

@@ -254,7 +254,7 @@ def test_ctrl_c_twice_leaves_at_once_and_hands_the_signals_back(tmp_path: Path) 
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize("phase", ["make_chunk", "init_population"])
+@pytest.mark.parametrize("phase", ["make_chunk", "make_init"])
 def test_a_signal_before_training_is_answered_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:

@@ -17,6 +17,8 @@ PACKAGES = ("ppo-jax", "gymnax", "jax", "jaxlib", "optax", "numpy")
 
 
 def load() -> None:
+    import gymnax.environments.environment  # noqa: F401  (imports are timed apart)
+
     import ppo_jax.parallel  # noqa: F401
 
 
@@ -76,32 +78,20 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
     import jax.numpy as jnp
 
     from ppo_jax import parallel
+    from ppo_jax.beginning import begin
 
     config, hyper = settings(case)
     spread = parallel.choose_layout(config, case.seeds)
     if layout != "default":
         spread = parallel.Layout(layout, tuple(jax.local_devices()), case.seeds)
-    init = parallel.make_init(config)
-    chunk = parallel.make_chunk(config, spread)
-
-    def keys(seed: int) -> Any:
-        return jax.random.split(jax.random.key(seed), spread.num_members)
-
-    example = keys(0)
+    begun = begin(config, hyper, 0, spread)
     mark("trace_seconds")
-    init_lowered = init.lower(hyper, example)
-    mark("trace_seconds")
-    init_compiled = init_lowered.compile()
-    mark("compile_seconds")
-    state = parallel.place(init_compiled(hyper, example), spread)
-    mark("place_seconds")
-    chunk_lowered = chunk.lower(hyper, state, jnp.asarray(1))
-    mark("trace_seconds")
-    chunk_compiled = chunk_lowered.compile()
+    chunk_compiled = begun.chunk.compile()
     mark("compile_seconds")
 
     def run(seed: int) -> Any:
-        state = parallel.place(init_compiled(hyper, keys(seed)), spread)
+        keys = parallel.member_keys(seed * spread.num_members, spread)
+        state = parallel.place(begun.start(hyper, keys), spread)
         left = config.num_iterations
         while left:
             count = min(left, parallel.ROWS)

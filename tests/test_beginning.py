@@ -1,0 +1,40 @@
+"""The start and the loop, made at the same time, are those made one after the other."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from ppo_jax import parallel, schedules
+from ppo_jax.beginning import begin
+from ppo_jax.config import Config, Hyper
+
+CONFIG = Config(num_envs=4, rollout_length=8, num_minibatches=2, total_env_steps=64)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_begin_is_the_population_and_the_program_made_apart(seeds):
+    hyper = schedules.as_arrays(CONFIG, Hyper())
+    layout = parallel.choose_layout(CONFIG, seeds)
+    begun = begin(CONFIG, hyper, 5, layout)
+    state = parallel.init_population(CONFIG, hyper, 5, layout)
+    apart = parallel.make_chunk(CONFIG, layout).lower(hyper, state, np.int32(1))
+    assert begun.chunk.as_text() == apart.as_text()
+    for found, expected in zip(jax.tree.leaves(begun.state), jax.tree.leaves(state), strict=True):
+        assert found.sharding == expected.sharding
+        if jax.dtypes.issubdtype(found.dtype, jax.dtypes.prng_key):
+            found, expected = jax.random.key_data(found), jax.random.key_data(expected)
+        np.testing.assert_array_equal(found, expected)
+    after, _ = begun.chunk.compile()(hyper, begun.state, np.int32(2))
+    np.testing.assert_array_equal(after.iteration[:seeds], 2)
+
+
+def test_what_fails_while_the_start_compiles_is_told(monkeypatch):
+    def failing(*_):
+        raise ValueError("not traced")
+
+    monkeypatch.setattr(parallel, "make_chunk", failing)
+    layout = parallel.choose_layout(CONFIG, 1)
+    with pytest.raises(ValueError, match="not traced"):
+        begin(CONFIG, schedules.as_arrays(CONFIG, Hyper()), 0, layout)
