@@ -207,40 +207,40 @@ def _orthonormal(x: Array) -> Array:
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     identity = jnp.eye(x.shape[-1], dtype=x.dtype)
 
-    def gap(x: Array) -> Array:
-        return product(jnp.swapaxes(x, -1, -2), x) - identity
-
-    def nearer(x: Array, gap: Array) -> Array:
-        return x - 0.5 * product(x, gap)
+    def factor(x: Array) -> Array:
+        """What x is multiplied by next: the identity where x is what is sought."""
+        return 1.5 * identity - 0.5 * product(jnp.swapaxes(x, -1, -2), x)
 
     def step(loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        x = nearer(*loop[:2])
-        return x, gap(x), loop[2] + 1
+        x = product(*loop[:2])
+        return x, factor(x), loop[2] + 1
 
     def is_far(loop: tuple[Array, Array, Array]) -> Array:
-        return (jnp.max(jnp.abs(loop[1])) > 1e-3) & (loop[2] < 100)
+        return (jnp.max(jnp.abs(loop[1] - identity)) > 5e-4) & (loop[2] < 100)
 
     x /= jnp.linalg.norm(x, axis=(-2, -1), keepdims=True)  # no singular value beyond 1
-    x, left, _ = jax.lax.while_loop(is_far, step, (x, gap(x), jnp.zeros((), jnp.int32)))
-    x = nearer(x, left)  # the gap is squared by each step
-    return nearer(x, gap(x))
+    x, last, _ = jax.lax.while_loop(is_far, step, (x, factor(x), jnp.zeros((), jnp.int32)))
+    x = product(x, last)  # what is left is squared by each step
+    return product(x, factor(x))
 
 
 def _orthogonal(start: Callable[..., PyTree], key: Array, observation: Array) -> PyTree:
     """The parameters of `start(key, observation)` with orthogonal kernels and biases of zero.
 
-    The first columns of a random orthogonal matrix are as random as a matrix made of so many, so
-    kernels with an equal longer side come from one batch of matrices.
+    The first columns of a random orthogonal matrix are as random as a matrix made of so many. So
+    kernels with an equal longer side come from two batches of matrices, one of the narrow ones.
     """
     shapes = jax.eval_shape(start, key, observation)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
     params = [jnp.zeros(leaf.shape, leaf.dtype) for _, leaf in leaves]
     sides = [(math.prod(leaf.shape[:-1]), leaf.shape[-1]) for _, leaf in leaves]
     kernels = [i for i, (path, _) in enumerate(leaves) if path[-1].key == "kernel"]
-    for longer in sorted({max(sides[i]) for i in kernels}):
-        chosen = [i for i in kernels if max(sides[i]) == longer]
+    kinds = [(max(sides[i]), 4 * min(sides[i]) <= max(sides[i])) for i in kernels]
+    for number, kind in enumerate(sorted(set(kinds))):
+        chosen = [i for i, each in zip(kernels, kinds, strict=True) if each == kind]
+        longer = kind[0]
         drawn = (len(chosen), longer, max(min(sides[i]) for i in chosen))
-        q = _orthonormal(jax.random.normal(jax.random.fold_in(key, longer), drawn, real()))
+        q = _orthonormal(jax.random.normal(jax.random.fold_in(key, number), drawn, real()))
         for i, matrix in zip(chosen, q, strict=True):
             path, leaf = leaves[i]
             names = {part.key for part in path} & set(_GAINS)
