@@ -60,7 +60,7 @@ def case_of(policy: str, size: int = 64) -> Case:
         normalize_advantages="none",
     )
     network, family = make_network(config, (3,), space)
-    params = jit(network.init)(jax.random.key(1), -1.5)
+    params = jit(network.init)(jax.random.key(2), -1.5)
     # The policy head starts with a gain of 0.01: of a policy that sees little, little is shown.
     flat, unravel = ravel_pytree(params)
     noise = np.random.default_rng(3).normal(size=flat.shape)
