@@ -143,6 +143,11 @@ def _is_grid(config: Config, shape: tuple[int, ...]) -> bool:
 
 
 def built_in(config: Config, shape: tuple[int, ...], family: Family) -> Body:
+    """The body that `config` describes, for observations [..., *shape].
+
+    Raises:
+        InputError: a convolution is asked for and the observation is no grid.
+    """
     grid = _is_grid(config, shape)
     module = _ActorCritic(config, grid, family.head_size)
     two_heads = family.name == "gaussian-state-std"
