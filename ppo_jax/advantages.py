@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ppo_jax import exchange
 from ppo_jax.backend import is_cpu
 
 
@@ -88,10 +89,10 @@ def standardise(advantage: Array, mean: Array, variance: Array) -> Array:
 
 def mean_and_variance(x: Array, axis_name: str | None = None) -> tuple[Array, Array]:
     """Mean and population variance over all elements, and over all devices of `axis_name`."""
-
-    def mean(values: Array) -> Array:
-        local = jnp.mean(values)
-        return local if axis_name is None else jax.lax.pmean(local, axis_name)
-
-    centre = mean(x)
-    return centre, mean(jnp.square(x - centre))
+    centre = jnp.mean(x)
+    own = centre, jnp.mean(jnp.square(x - centre))
+    if axis_name is None:
+        return own
+    centres, variances = exchange.gathered(own, axis_name)
+    centre = jnp.mean(centres)
+    return centre, jnp.mean(variances + jnp.square(centres - centre))

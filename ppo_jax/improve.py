@@ -15,6 +15,7 @@ import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from ppo_jax import exchange
 from ppo_jax.advantages import mean_and_variance, standardise
 from ppo_jax.backend import is_cpu
 from ppo_jax.config import Config, Hyper
@@ -135,7 +136,7 @@ def by_minibatches(
             gradient, diagnostics = piece_gradient(params, rows)
         else:
             gradient, diagnostics = mean_over_pieces(partial(piece_gradient, params), pieces)
-        return all_mean(gradient, diagnostics, axis_name)
+        return exchange.mean((gradient, diagnostics), axis_name, own=PER_ROW)
 
     def advantages_of(index: Array) -> Array:
         advantage = batch.advantage[index]
@@ -205,15 +206,6 @@ def mean_over_pieces(
     return gradient, means if per_row is None else {**means, PER_ROW: per_row.reshape(-1)}
 
 
-def all_mean(gradient: Array, diagnostics: Metrics, axis_name: str | None) -> tuple[Array, Metrics]:
-    """Gradient and diagnostics of the whole minibatch from those of each device's rows."""
-    if axis_name is None:
-        return gradient, diagnostics
-    means = {name: value for name, value in diagnostics.items() if name != PER_ROW}
-    gradient, means = jax.lax.pmean((gradient, means), axis_name)
-    return gradient, {**diagnostics, **means}
-
-
 def summarise(hyper: Hyper, diagnostics: Metrics, axis_name: str | None = None) -> Metrics:
     """One number each of the [E, M] diagnostics of an iteration's minibatches.
 
@@ -263,8 +255,8 @@ def ratio_metrics(
     # As a product, a kernel in place of two for each; a GPU shall not round its factors.
     means = jnp.dot(values.reshape(len(values), -1), shares, precision="highest")
     largest = jnp.stack([jnp.max(ratio), jnp.max(jnp.abs(log_ratio[0, 0]))])
-    if axis_name is not None:
-        means, largest = jax.lax.pmean(means, axis_name), jax.lax.pmax(largest, axis_name)
+    means, largest = exchange.gathered((means, largest), axis_name)
+    means, largest = jnp.mean(means, axis=0), jnp.max(largest, axis=0)
     k1, k3, clip_fraction, clamped_fraction, mean, square = means
     return {
         "kl_k1": k1,

@@ -10,8 +10,9 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
+from ppo_jax import exchange
 from ppo_jax.types import Moments
 
 # Past this many samples the count stays put and the moments become an exponential window of that
@@ -74,14 +75,16 @@ def _saturate(moments: Moments) -> Moments:
     )
 
 
-def all_reduce(moments: Moments, axis_name: str | tuple[str, ...] | None) -> Moments:
+def all_reduce(moments: Moments, axis_name: str | None) -> Moments:
     """Moments of the samples of all members of a mapped axis, the same on each (None: as given)."""
     if axis_name is None:
         return moments
-    count = lax.psum(moments.count, axis_name)
-    mean = lax.psum(moments.count * moments.mean, axis_name) / jnp.maximum(count, 1.0)
-    from_centre = moments.m2 + moments.count * jnp.square(moments.mean - mean)
-    return Moments(count=count, mean=mean, m2=lax.psum(from_centre, axis_name))
+    every = exchange.gathered(moments, axis_name)
+    count = jnp.sum(every.count)
+    weight = every.count.reshape(-1, *[1] * moments.mean.ndim)
+    mean = jnp.sum(weight * every.mean, axis=0, keepdims=True) / jnp.maximum(count, 1.0)
+    from_centre = every.m2 + weight * jnp.square(every.mean - mean)
+    return Moments(count=count, mean=mean[0], m2=jnp.sum(from_centre, axis=0))
 
 
 def variance(moments: Moments) -> Array:

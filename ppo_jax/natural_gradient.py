@@ -16,7 +16,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.interpreters import partial_eval
 
-from ppo_jax import objectives, trust_region
+from ppo_jax import exchange, objectives, trust_region
 from ppo_jax.advantages import mean_and_variance, standardise
 from ppo_jax.config import Config, Hyper
 from ppo_jax.distributions import Family
@@ -127,22 +127,14 @@ def batch_mean(function: Callable[[Batch], PyTree], batch: Batch, axis_name: str
         result = function(batch)
     else:
         stacked = jax.lax.map(function, pieces)
-        result = reduce_means(stacked, partial(jnp.mean, axis=0), jnp.ravel)
-    if axis_name is None:
-        return result
-    return reduce_means(result, partial(jax.lax.pmean, axis_name=axis_name), lambda leaf: leaf)
+        result = jax.tree_util.tree_map_with_path(over_pieces, stacked)
+    return exchange.mean(result, axis_name, own=PER_ROW)
 
 
-def reduce_means(
-    tree: PyTree, mean: Callable[[Array], Array], keep: Callable[[Array], Array]
-) -> PyTree:
-    """`keep` for leaves under the name PER_ROW, `mean` for all others."""
-
-    def reduce(path: tuple, leaf: Array) -> Array:
-        is_per_row = any(getattr(entry, "key", None) == PER_ROW for entry in path)
-        return keep(leaf) if is_per_row else mean(leaf)
-
-    return jax.tree_util.tree_map_with_path(reduce, tree)
+def over_pieces(path: tuple, leaf: Array) -> Array:
+    """What all pieces say [pieces, ...]: the mean, but under the name PER_ROW every row's."""
+    is_per_row = any(getattr(part, "key", None) == PER_ROW for part in path)
+    return jnp.ravel(leaf) if is_per_row else jnp.mean(leaf, axis=0)
 
 
 def policy_leaves(network: Network, params: PyTree, observation: Array) -> list[bool]:

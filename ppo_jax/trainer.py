@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from ppo_jax import (
     advantages,
     envs,
+    exchange,
     improve,
     moments,
     natural_gradient,
@@ -385,8 +386,7 @@ def all_finite(tree: PyTree) -> Array:
 
 def episode_metrics(episodes: EpisodeStats, axis_name: str | None) -> Metrics:
     """Sums over the episodes that ended, over all devices."""
-    if axis_name is not None:
-        episodes = jax.lax.psum(episodes, axis_name)
+    episodes = jax.tree.map(partial(jnp.sum, axis=0), exchange.gathered(episodes, axis_name))
     return {
         "num_episodes": episodes.num_episodes,
         "episode_return_sum": episodes.return_sum,
