@@ -28,7 +28,7 @@ def columns(x: Array) -> Array:
     The layout makes of it one transposition, where the transposition would otherwise be done twice;
     the barrier keeps XLA from folding it back into the product.
     """
-    return jax.lax.optimization_barrier(with_layout_constraint(x.T, Layout((0, 1))))
+    return jax.lax.optimization_barrier(with_layout_constraint(jax.lax.optimization_barrier(x).T, Layout((0, 1))))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
