@@ -39,9 +39,10 @@ ROWS = 256  # iterations at most in one call of a chunk; its metrics buffer has 
 # Folded into a member's key for evaluation; iterations fold in 0, 1, 2, ... and stay below it.
 EVALUATION = 2**32 - 1
 
-# From so many samples a minibatch on, one seed's environments are spread over the cores of a CPU.
-# Measured at 65,536 only (1.4 times one device, benchmarks/README.md); the bound is a guess.
-ENVS_LAYOUT_MINIBATCH = 2048
+# From so many samples of a minibatch for each device on, devices share one seed's environments. On
+# two cores 512 made 1.4 (Pendulum) and 1.7 (MinAtar) times the speed of one, 256 1.1 and 1.3 for a
+# longer compilation (benchmarks/README.md). More cores, and GPUs, were not measured.
+ENVS_LAYOUT_ROWS = 512
 
 # Up to so many samples a minibatch, several seeds side by side beat one after the other on a CPU.
 VMAP_LAYOUT_MINIBATCH = 256
@@ -89,7 +90,7 @@ def choose_layout(config: Config, num_seeds: int, num_devices: int | None = None
         num_seeds < count
         and config.num_envs % count == 0
         and (config.num_envs // count) % config.num_minibatches == 0
-        and config.minibatch_size >= ENVS_LAYOUT_MINIBATCH
+        and config.minibatch_size >= ENVS_LAYOUT_ROWS * count
     ):
         return Layout("envs", devices, num_seeds)
     devices = devices[: min(count, num_seeds)]

@@ -28,7 +28,7 @@ class Trap(Walk):
 
 def spread(monkeypatch: pytest.MonkeyPatch, kind: str) -> int:
     """Make runs of one seed take a layout; how many shares its environments have."""
-    monkeypatch.setattr(parallel, "ENVS_LAYOUT_MINIBATCH", 1 if kind == "envs" else 10**9)
+    monkeypatch.setattr(parallel, "ENVS_LAYOUT_ROWS", 0 if kind == "envs" else 10**9)
     return 2 if kind == "envs" else 1
 
 

@@ -30,6 +30,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, platform: str, count: int) -> None:
 
 
 SMALL = Config(num_envs=8, rollout_length=32, num_minibatches=1)  # minibatches of 256
+MEDIUM = Config(num_envs=8, rollout_length=64, num_minibatches=1)  # of 512
 LARGE = Config(num_envs=8, rollout_length=128, num_minibatches=1)  # of 1,024
 WIDE = Config(num_envs=2048, rollout_length=128, num_minibatches=4)  # of 65,536
 
@@ -39,7 +40,9 @@ WIDE = Config(num_envs=2048, rollout_length=128, num_minibatches=4)  # of 65,536
     [
         ("cpu", 2, SMALL, 16, "vmap", 2),
         ("cpu", 2, LARGE, 16, "map", 2),
-        ("cpu", 2, LARGE, 1, "map", 1),  # a minibatch too small to be worth spreading
+        ("cpu", 2, LARGE, 1, "envs", 2),
+        ("cpu", 2, MEDIUM, 1, "map", 1),  # a minibatch too small to be worth spreading
+        ("cpu", 4, LARGE, 1, "map", 1),  # over so many devices
         ("cpu", 2, WIDE, 1, "envs", 2),
         ("cpu", 2, WIDE, 2, "map", 2),
         ("cpu", 3, WIDE, 1, "map", 1),  # 2,048 environments on 3 devices do not come out even

@@ -72,7 +72,7 @@ def test_members_of_the_other_layouts_are_replayed_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, seeds: int
 ) -> None:
     monkeypatch.setattr(parallel, "VMAP_LAYOUT_MINIBATCH", 0)
-    monkeypatch.setattr(parallel, "ENVS_LAYOUT_MINIBATCH", 1 if kind == "envs" else 10**9)
+    monkeypatch.setattr(parallel, "ENVS_LAYOUT_ROWS", 0 if kind == "envs" else 10**9)
     run = tiny_run(tmp_path / "run", seeds=seeds).folder
     report = replay(run, member=seeds - 1, keep=[3])
     assert report["layout"] == kind
