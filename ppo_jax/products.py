@@ -26,9 +26,11 @@ def columns(x: Array) -> Array:
     """x^T [in, rows] of x [rows, in], laid out as such.
 
     The layout makes of it one transposition, where the transposition would otherwise be done twice;
-    the barrier keeps XLA from folding it back into the product.
+    the barrier behind it keeps XLA from folding it back into the product, and the one before it
+    from computing x anew within it, as it would do with cheap activations: three times as slow.
     """
-    return jax.lax.optimization_barrier(with_layout_constraint(jax.lax.optimization_barrier(x).T, Layout((0, 1))))
+    x = jax.lax.optimization_barrier(x)
+    return jax.lax.optimization_barrier(with_layout_constraint(x.T, Layout((0, 1))))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
