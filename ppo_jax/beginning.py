@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array
 
-from ppo_jax import parallel
+from ppo_jax import layouts, parallel
 from ppo_jax.config import Config, Hyper
 from ppo_jax.types import TrainState
 
@@ -22,7 +22,7 @@ class Beginning(NamedTuple):
     start: Callable[[Hyper, Array], TrainState]  # `parallel.make_init`, compiled
 
 
-def begin(config: Config, hyper: Hyper, seed: int, layout: parallel.Layout) -> Beginning:
+def begin(config: Config, hyper: Hyper, seed: int, layout: layouts.Layout) -> Beginning:
     """The population of seeds from `seed` on, as `parallel.init_population` makes it, and its loop.
 
     Tracing is Python's work and compiling XLA's, which needs no Python: each has a core.

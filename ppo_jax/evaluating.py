@@ -12,7 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax import checkpoint, evaluation, host, parallel, run_folder, schedules, stats, trainer
+from ppo_jax import (
+    checkpoint,
+    evaluation,
+    host,
+    layouts,
+    parallel,
+    run_folder,
+    schedules,
+    stats,
+    trainer,
+)
 from ppo_jax import video as video_files
 from ppo_jax.config import Config, Hyper, InputError
 from ppo_jax.envs.interface import Environment
@@ -26,7 +36,7 @@ FINAL = 2**31 - 1  # the random stream of the evaluation after training
 Play = Callable[[TrainState, int], evaluation.Episodes]  # (state, stream) -> [S, n] on the host
 
 
-def player(config: Config, hyper: Hyper, layout: parallel.Layout, options: RunOptions) -> Play:
+def player(config: Config, hyper: Hyper, layout: layouts.Layout, options: RunOptions) -> Play:
     """The evaluation of a population; `stream` picks its random numbers, which are its own."""
     compiled = parallel.make_evaluation(
         config, layout, options.eval_episodes, MAX_STEPS, options.policy_mode == "deterministic"
@@ -59,7 +69,7 @@ def summary(played: evaluation.Episodes, alive: np.ndarray, options: RunOptions)
     }
 
 
-def alive_seeds(state: TrainState, layout: parallel.Layout) -> np.ndarray:
+def alive_seeds(state: TrainState, layout: layouts.Layout) -> np.ndarray:
     """Which seeds still learn, [S] bool."""
     return np.asarray(state.alive)[: layout.num_seeds]
 
@@ -102,7 +112,7 @@ def load_where_trained(
 
 
 def start_from(
-    folder: Path, config: Config, state: TrainState, layout: parallel.Layout
+    folder: Path, config: Config, state: TrainState, layout: layouts.Layout
 ) -> TrainState:
     """`state` with the policies (parameters and normalisers) of another run.
 
@@ -161,9 +171,9 @@ def evaluate(
     config, hyper, trained, state, metadata = load_state(run, env, network)
     if video is not None:
         renderer(trainer.assemble(config).environment)
-    layout = parallel.choose_layout(config, trained.seeds)
+    layout = layouts.choose_layout(config, trained.seeds)
     if layout.kind == "envs":  # episodes are few: there is nothing to spread
-        layout = parallel.Layout("map", layout.devices[:1], trained.seeds)
+        layout = layouts.Layout("map", layout.devices[:1], trained.seeds)
     state = parallel.padded(state, layout)
     play = player(config, hyper, layout, options)
     stream = FINAL if seed is None else seed

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from ppo_jax.parallel import Layout
+from ppo_jax.layouts import Layout
 
 _PACKAGES = ("ppo-jax", "jax", "jaxlib", "flax", "optax", "gymnax")
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax import checkpoint, improve, objectives, parallel, trainer
+from ppo_jax import checkpoint, improve, layouts, objectives, parallel, trainer
 from ppo_jax.config import Config, Hyper
 from ppo_jax.types import Batch, PyTree, TrainState
 
@@ -32,7 +32,7 @@ def keep(
     run: Path,
     config: Config,
     hyper: Hyper,
-    layout: parallel.Layout,
+    layout: layouts.Layout,
     state: TrainState,
     members: Iterable[int],
 ) -> dict[int, Path]:

@@ -36,6 +36,8 @@ PER_ROW = "log_ratio"
 # Measured once an epoch, at its start, where `measure_gradient_cosine` asks for it.
 PROBED = ("gradient_cosine", "kl_old_new_probe", "ess_fraction_probe")
 
+ADAM_DECAYS = (0.9, 0.999)  # of the moments (Kingma and Ba 2015), optax's default
+
 MOST_UNROLLED = 8  # epochs: a program of more of them would take long to compile
 
 
@@ -61,18 +63,35 @@ def init_optimiser(params: PyTree) -> PyTree:
 
 
 def adam_step(
-    hyper: Hyper, params: Array, opt_state: PyTree, gradient: Array, rate: Array | float = 1.0
+    hyper: Hyper,
+    params: Array,
+    opt_state: PyTree,
+    gradient: Array,
+    rate: Array | float = 1.0,
+    active: Array | bool = True,
 ) -> tuple[Array, PyTree, Array]:
     """One Adam step, `rate` times as long, on the gradient clipped in global norm.
+
+    Where it is not `active`, parameters and optimiser state stay as they are.
 
     Returns:
         params [P], optimiser state, and the gradient's norm before clipping.
     """
     grad_norm = jnp.sqrt(jnp.sum(jnp.square(gradient)))
     clipped = gradient * jnp.minimum(1.0, hyper.max_grad_norm / (grad_norm + 1e-12))
-    adam = optax.scale_by_adam(eps=hyper.adam_epsilon)
-    update, opt_state = adam.update(clipped, opt_state)
-    return params - rate * hyper.learning_rate * update, opt_state, grad_norm
+
+    def kept(new: Array, old: Array) -> Array:
+        return jnp.where(active, new, old)
+
+    _, moved = optax.scale_by_adam().update(clipped, opt_state)
+    opt_state = jax.tree.map(kept, moved, opt_state)
+    first, second = opt_state.mu, opt_state.nu
+    if is_cpu():  # else the step has them made anew from the old ones, which are copied for that
+        first, second = jax.lax.optimization_barrier((first, second))
+    mean = optax.tree.bias_correction(first, ADAM_DECAYS[0], moved.count)
+    square = optax.tree.bias_correction(second, ADAM_DECAYS[1], moved.count)
+    step = hyper.learning_rate * mean / (jnp.sqrt(square) + hyper.adam_epsilon)
+    return kept(params - rate * step, params), opt_state, grad_norm
 
 
 def minibatch_rows(config: Config, key: Array, num_rows: int, num_envs: int) -> Array:
@@ -151,19 +170,16 @@ def by_minibatches(
         gradient, diagnostics = gradient_of(learner.params, rows)
         per_row = diagnostics.pop(PER_ROW, None)
         kl = diagnostics.get("kl_old_new", jnp.full((), jnp.nan))  # NaN: no bound to reach
-        stepped = adam_step(hyper, learner.params, learner.opt_state, gradient, rate)
         # A NaN has reached no bound, nor has anything reached an infinite one: it shall show.
         reached = (kl >= hyper.kl_stop) & jnp.isfinite(hyper.kl_stop)
         active = learner.active & ~reached
-        kept_params, kept_state = jax.tree.map(
-            lambda new, old: jnp.where(active, new, old),
-            stepped[:2],
-            (learner.params, learner.opt_state),
+        params, opt_state, grad_norm = adam_step(
+            hyper, learner.params, learner.opt_state, gradient, rate, active
         )
-        diagnostics = {**diagnostics, "grad_norm": stepped[2], "active": active * 1.0}
+        diagnostics = {**diagnostics, "grad_norm": grad_norm, "active": active * 1.0}
         names[:] = diagnostics
         row = jnp.stack(list(diagnostics.values()))
-        return Learner(kept_params, kept_state, active), (row, per_row)
+        return Learner(params, opt_state, active), (row, per_row)
 
     def epoch(carry: tuple[Learner, Array], rows: Rows) -> tuple[tuple[Learner, Array], tuple]:
         learner, rate = carry

@@ -20,6 +20,7 @@ from ppo_jax import (
     evaluating,
     first_ratio,
     freezing,
+    layouts,
     parallel,
     rows,
     stats,
@@ -48,7 +49,7 @@ class Session(NamedTuple):
     hyper: Hyper  # as arrays
     options: RunOptions
     callbacks: Sequence[Callback]
-    layout: parallel.Layout
+    layout: layouts.Layout
     folder: Path
     identity: dict[str, Any]  # whose checkpoints these are: run_id, config, hyper, fingerprint
     chunk: Callable[..., Any]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax import evaluating, parallel, schedules, trainer
+from ppo_jax import evaluating, layouts, parallel, schedules, trainer
 from ppo_jax import rollout as rollouts
 from ppo_jax import video as video_files
 from ppo_jax.config import Config, Hyper, InputError
@@ -125,14 +125,14 @@ def check_folder(folder: Path, is_needed: bool) -> None:
         raise InputError(f"out={str(folder)!r} exists and is not empty: name a new folder.")
 
 
-def recorded_layout(config: Config, num_seeds: int, recorded: Recorded) -> parallel.Layout:
+def recorded_layout(config: Config, num_seeds: int, recorded: Recorded) -> layouts.Layout:
     """The layout that a run was trained in, as far as this machine has the devices for it."""
-    layout = parallel.choose_layout(config, num_seeds, recorded.get("devices"))
+    layout = layouts.choose_layout(config, num_seeds, recorded.get("devices"))
     kind = recorded.get("layout", layout.kind)
     return layout._replace(kind=kind)
 
 
-def layout_of_one(layout: parallel.Layout) -> parallel.Layout:
+def layout_of_one(layout: layouts.Layout) -> layouts.Layout:
     """The narrowest layout in which a member has the bits that it has in `layout`."""
     if layout.kind == "vmap":
         return layout._replace(num_seeds=layout.num_members)
@@ -152,8 +152,8 @@ def start(
     config: Config,
     hyper: Hyper,
     options: RunOptions,
-    layout: parallel.Layout,
-    alone: parallel.Layout,
+    layout: layouts.Layout,
+    alone: layouts.Layout,
     member: int,
 ) -> TrainState:
     """The member's start state in every place of `alone`, made as the run made it."""
@@ -183,7 +183,7 @@ def first_member(state: TrainState) -> TrainState:
 def record(
     config: Config,
     hyper: Hyper,
-    layout: parallel.Layout,
+    layout: layouts.Layout,
     before: TrainState,
     after: TrainState,
     iteration: int,

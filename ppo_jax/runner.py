@@ -15,6 +15,7 @@ from ppo_jax import (
     conclusion,
     evaluating,
     host,
+    layouts,
     lock,
     log,
     loop,
@@ -44,7 +45,7 @@ class Work(NamedTuple):
     hyper: Hyper  # as the user gave it
     options: RunOptions
     callbacks: Sequence[Callback]
-    layout: parallel.Layout
+    layout: layouts.Layout
     stop: signals.StopRequest
     started: float
 
@@ -175,7 +176,7 @@ def prepare(
     host.prepare_jax(options)
     parts = trainer.assemble(config)
     trainer.env_params(parts.environment, hyper)  # refuses parameters that do not exist
-    layout = parallel.choose_layout(config, options.seeds, host.device_count(options))
+    layout = layouts.choose_layout(config, options.seeds, host.device_count(options))
     return Work(config, hyper, options, callbacks, layout, stop, started)
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax import parallel, schedules
+from ppo_jax import layouts, parallel, schedules
 from ppo_jax.config import Config, Hyper
 from ppo_jax.trainer import Experience, collect
 from ppo_jax.types import PyTree, TrainState
@@ -30,7 +30,7 @@ class Program(NamedTuple):
 
     config: Config
     hyper: Hyper
-    layout: parallel.Layout
+    layout: layouts.Layout
     chunk: Callable[..., tuple[TrainState, dict[str, Array]]]
     state: list[TrainState]  # one, which each call replaces: it is donated
     init_seconds: float  # compiling and running the start
@@ -66,7 +66,7 @@ def prepare(
 ) -> Program:
     """Compile and run the start, then compile the training loop."""
     numbers = schedules.as_arrays(config, hyper)
-    layout = parallel.choose_layout(config, seeds, devices)
+    layout = layouts.choose_layout(config, seeds, devices)
     began = time.perf_counter()
     state = parallel.init_population(config, numbers, seed, layout)
     jax.block_until_ready(state)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ppo_jax import parallel, schedules
+from ppo_jax import layouts, parallel, schedules
 from ppo_jax.beginning import begin
 from ppo_jax.config import Config, Hyper
 
@@ -16,7 +16,7 @@ CONFIG = Config(num_envs=4, rollout_length=8, num_minibatches=2, total_env_steps
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_begin_is_the_population_and_the_program_made_apart(seeds):
     hyper = schedules.as_arrays(CONFIG, Hyper())
-    layout = parallel.choose_layout(CONFIG, seeds)
+    layout = layouts.choose_layout(CONFIG, seeds)
     begun = begin(CONFIG, hyper, 5, layout)
     state = parallel.init_population(CONFIG, hyper, 5, layout)
     apart = parallel.make_chunk(CONFIG, layout).lower(hyper, state, np.int32(1))
@@ -35,6 +35,6 @@ def test_what_fails_while_the_start_compiles_is_told(monkeypatch):
         raise ValueError("not traced")
 
     monkeypatch.setattr(parallel, "make_chunk", failing)
-    layout = parallel.choose_layout(CONFIG, 1)
+    layout = layouts.choose_layout(CONFIG, 1)
     with pytest.raises(ValueError, match="not traced"):
         begin(CONFIG, schedules.as_arrays(CONFIG, Hyper()), 0, layout)

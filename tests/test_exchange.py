@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from tiny import CONFIG, HYPER
 
-from ppo_jax import exchange, parallel, schedules
+from ppo_jax import exchange, layouts, parallel, schedules
 
 TREE = {
     "weights": jnp.arange(6.0).reshape(2, 3) + jnp.array([0.0, 10.0, 40.0])[:, None, None],
@@ -59,7 +59,7 @@ def test_alone_nothing_is_exchanged():
 
 def test_an_iteration_meets_once_a_minibatch_and_six_times_besides():
     """Each meeting puts a core to sleep, and XLA makes one of every array that is handed over."""
-    layout = parallel.Layout("envs", tuple(jax.local_devices()[:2]), 1)
+    layout = layouts.Layout("envs", tuple(jax.local_devices()[:2]), 1)
     hyper = schedules.as_arrays(CONFIG, HYPER)
     state = parallel.abstract_population(CONFIG, hyper, layout)
     text = parallel.make_chunk(CONFIG, layout).lower(hyper, state, np.int32(1)).as_text()

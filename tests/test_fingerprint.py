@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from ppo_jax.fingerprint import differences, fingerprint, source_digest
-from ppo_jax.parallel import Layout
+from ppo_jax.layouts import Layout
 
 
 def made(kind: str = "vmap", seeds: int = 3, devices: int = 2) -> dict:

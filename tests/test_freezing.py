@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import BATCH, CONFIG, HYPER, Walk, tiny_run
 
-from ppo_jax import checkpoint, debugging, freezing, parallel, schedules, trainer
+from ppo_jax import checkpoint, debugging, freezing, layouts, parallel, schedules, trainer
 
 
 class Trap(Walk):
@@ -28,7 +28,7 @@ class Trap(Walk):
 
 def spread(monkeypatch: pytest.MonkeyPatch, kind: str) -> int:
     """Make runs of one seed take a layout; how many shares its environments have."""
-    monkeypatch.setattr(parallel, "ENVS_LAYOUT_ROWS", 0 if kind == "envs" else 10**9)
+    monkeypatch.setattr(layouts, "ENVS_LAYOUT_ROWS", 0 if kind == "envs" else 10**9)
     return 2 if kind == "envs" else 1
 
 
@@ -83,7 +83,7 @@ def test_an_update_of_environments_spread_over_devices_is_made_again_as_the_run_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shares = spread(monkeypatch, "envs")
-    layout = parallel.choose_layout(CONFIG, 1)
+    layout = layouts.choose_layout(CONFIG, 1)
     assert (layout.kind, len(layout.devices)) == ("envs", shares)
     hyper = schedules.as_arrays(CONFIG, HYPER)
     state = parallel.init_population(CONFIG, hyper, 7, layout)
@@ -100,7 +100,7 @@ def test_an_update_of_environments_spread_over_devices_is_made_again_as_the_run_
 
 
 def test_only_so_many_members_are_kept_and_none_twice(tmp_path: Path) -> None:
-    layout = parallel.Layout("vmap", tuple(jax.local_devices()[:1]), 12)
+    layout = layouts.Layout("vmap", tuple(jax.local_devices()[:1]), 12)
     hyper = schedules.as_arrays(CONFIG, HYPER)
     state = jax.vmap(lambda key: trainer.init(CONFIG, hyper, key))(
         jax.random.split(jax.random.key(0), 12)

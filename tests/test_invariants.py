@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax import envs, parallel, schedules, trainer
+from ppo_jax import envs, layouts, parallel, schedules, trainer
 from ppo_jax.config import Config, Hyper, Schedule
 from ppo_jax.envs.interface import Environment
 
@@ -72,7 +72,7 @@ def counted_compilations() -> Iterator[list[float]]:
 class Program(NamedTuple):
     """A compiled loop and a way to make fresh states for it."""
 
-    layout: parallel.Layout
+    layout: layouts.Layout
     chunk: Any
     start: Any  # first seed -> population
 
@@ -86,7 +86,7 @@ class Program(NamedTuple):
 
 
 def program(kind: str, devices: tuple[Any, ...], num_seeds: int) -> Program:
-    layout = parallel.Layout(kind, devices, num_seeds)
+    layout = layouts.Layout(kind, devices, num_seeds)
     arrays = schedules.as_arrays(SMALL, HYPER)
     return Program(
         layout,
@@ -199,7 +199,7 @@ def test_no_value_of_a_hyperparameter_and_no_chunk_length_compiles_again(in_a_ro
 
 def test_the_environments_parameters_compile_nothing_either():
     config = dataclasses.replace(SMALL, env="probe:time-limit")
-    layout = parallel.Layout("map", ONE, 1)
+    layout = layouts.Layout("map", ONE, 1)
     chunk = parallel.make_chunk(config, layout)
 
     def run(limit: int) -> Any:
@@ -214,7 +214,7 @@ def test_the_environments_parameters_compile_nothing_either():
 
 
 def lowered(config: Config) -> str:
-    layout = parallel.Layout("map", ONE, 2)
+    layout = layouts.Layout("map", ONE, 2)
     arrays = schedules.as_arrays(config, HYPER)
     state = jax.eval_shape(
         lambda keys: jax.vmap(partial(trainer.init, parallel.program(config), HYPER))(keys),
@@ -274,7 +274,7 @@ def poisoned() -> Environment:
 
 def test_a_non_finite_member_is_frozen_for_good_and_its_neighbours_are_untouched():
     config = dataclasses.replace(SMALL, env=poisoned(), num_envs=4)
-    layout = parallel.Layout("vmap", ONE, 3)
+    layout = layouts.Layout("vmap", ONE, 3)
     arrays = schedules.as_arrays(config, HYPER)
     chunk = parallel.make_chunk(config, layout)
 

@@ -44,7 +44,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "4a": ("improve",),
     "4b": ("natural_gradient",),
     "5": ("trainer",),
-    "6a": ("parallel",),
+    "6a": ("layouts",),
+    "6a2": ("parallel",),
     "6b": ("beginning", "population"),
     "7a": (
         *("background", "checkpoint_files", "fingerprint", "lock", "signals"),

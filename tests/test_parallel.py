@@ -16,7 +16,7 @@ from tiny import CONFIG, HYPER
 
 from ppo_jax import parallel, schedules, trainer
 from ppo_jax.config import Config
-from ppo_jax.parallel import Layout, choose_layout
+from ppo_jax.layouts import Layout, choose_layout
 
 
 class Device(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny import LENGTH, START, programs_are_kept, tiny_run
 
-from ppo_jax import parallel, replaying, run_folder, trainer
+from ppo_jax import layouts, parallel, replaying, run_folder, trainer
 from ppo_jax.cli import main
 from ppo_jax.config import InputError
 from ppo_jax.replaying import replay
@@ -71,8 +71,8 @@ def test_a_trajectory_is_a_walk_of_the_environment(walked: Path, tmp_path: Path)
 def test_members_of_the_other_layouts_are_replayed_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, seeds: int
 ) -> None:
-    monkeypatch.setattr(parallel, "VMAP_LAYOUT_MINIBATCH", 0)
-    monkeypatch.setattr(parallel, "ENVS_LAYOUT_ROWS", 0 if kind == "envs" else 10**9)
+    monkeypatch.setattr(layouts, "VMAP_LAYOUT_MINIBATCH", 0)
+    monkeypatch.setattr(layouts, "ENVS_LAYOUT_ROWS", 0 if kind == "envs" else 10**9)
     run = tiny_run(tmp_path / "run", seeds=seeds).folder
     report = replay(run, member=seeds - 1, keep=[3])
     assert report["layout"] == kind

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from tiny import CONFIG, HYPER
 
-from ppo_jax import parallel, presets, schedules, stats
+from ppo_jax import layouts, parallel, presets, schedules, stats
 from ppo_jax.config import Config, Hyper, InputError, Schedule
 from ppo_jax.signals import StopRequest
 from ppo_jax.sweeping import conclude, driver, engine, folder, planning, population, table
@@ -65,8 +65,8 @@ def sweep(folder: Path, axes: Any = AXES, hyper: Hyper = HYPER, **changes: Any) 
 
 
 @lru_cache
-def single_chunk() -> tuple[Any, parallel.Layout]:
-    layout = parallel.Layout("map", tuple(jax.local_devices()[:1]), 1)
+def single_chunk() -> tuple[Any, layouts.Layout]:
+    layout = layouts.Layout("map", tuple(jax.local_devices()[:1]), 1)
     return parallel.make_chunk(CONFIG, layout), layout
 
 

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from ppo_jax import envs, improve, moments, objectives, parallel, schedules, trainer
+from ppo_jax import envs, improve, layouts, moments, objectives, parallel, schedules, trainer
 from ppo_jax.config import Config, Hyper, Schedule
 from ppo_jax.envs.probes import PROBES
 from ppo_jax.rollout import rollout
@@ -554,7 +554,7 @@ def test_statistics_over_two_devices_are_those_of_all_rows():
 
 def test_a_seed_spread_over_two_devices_learns_and_counts_all_environments():
     config = dataclasses.replace(CHOICE, activation="tanh", num_envs=32)
-    layout = parallel.Layout("envs", tuple(jax.devices()[:2]), 1)
+    layout = layouts.Layout("envs", tuple(jax.devices()[:2]), 1)
     hyper = schedules.as_arrays(config, Hyper(learning_rate=1e-2))
     state = parallel.init_population(config, hyper, 0, layout)
     chunk = parallel.make_chunk(config, layout)

@@ -286,14 +286,14 @@ def compile_for_target(
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from ppo_jax import parallel
+    from ppo_jax import layouts, parallel
     from ppo_jax.config import Hyper
     from ppo_jax.schedules import as_arrays
 
     topology = topologies.get_topology_desc(
         platform="cuda", target_config=TARGET.read_text("utf-8"), topology="1x1x1"
     )
-    layout = parallel.Layout("vmap", tuple(topology.devices[:1]), seeds)
+    layout = layouts.Layout("vmap", tuple(topology.devices[:1]), seeds)
     everywhere = NamedSharding(layout.mesh, P())
 
     def abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from compare import default_out, describe_machine
 
-from ppo_jax import host, parallel, schedules
+from ppo_jax import host, layouts, parallel, schedules
 from ppo_jax.config import OBJECTIVES, Config, Hyper
 from ppo_jax.options import RunOptions
 from ppo_jax.surrogates import clip_drift
@@ -94,7 +94,7 @@ def prepare(name: str, num_envs: int, seeds: int) -> Callable[[], float]:
         measure_gradient_cosine=name == PROBED,
     )
     hyper = schedules.as_arrays(config, Hyper(learning_rate=2.5e-4, entropy_coef=0.01))
-    layout = parallel.choose_layout(config, seeds)
+    layout = layouts.choose_layout(config, seeds)
     states = [parallel.init_population(config, hyper, 0, layout)]
     count = max(1, min(parallel.ROWS, 60_000 // config.batch_size))
     chunk = parallel.make_chunk(config, layout).lower(hyper, states[0], np.int32(1)).compile()

@@ -79,11 +79,12 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
 
     from ppo_jax import parallel
     from ppo_jax.beginning import begin
+    from ppo_jax.layouts import Layout, choose_layout
 
     config, hyper = settings(case)
-    spread = parallel.choose_layout(config, case.seeds)
+    spread = choose_layout(config, case.seeds)
     if layout != "default":
-        spread = parallel.Layout(layout, tuple(jax.local_devices()), case.seeds)
+        spread = Layout(layout, tuple(jax.local_devices()), case.seeds)
     begun = begin(config, hyper, 0, spread)
     mark("trace_seconds")
     chunk_compiled = begun.chunk.compile()

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppo_jax import evaluating, parallel, run_folder, stats
+from ppo_jax import evaluating, layouts, run_folder, stats
 from ppo_jax.fingerprint import fingerprint
 from ppo_jax.reproduce import scoring, store
 from ppo_jax.reproduce.cells import Cell
@@ -140,7 +140,7 @@ def _short(value: float) -> float | None:
 
 def machine_here() -> dict[str, Any]:
     """The class of this machine."""
-    layout = parallel.Layout("vmap", tuple(jax.local_devices()), 1)
+    layout = layouts.Layout("vmap", tuple(jax.local_devices()), 1)
     return _machine(fingerprint(layout))
 
 

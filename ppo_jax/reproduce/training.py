@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ppo_jax import evaluating, evaluation, parallel, schedules
+from ppo_jax import evaluating, evaluation, layouts, parallel, schedules
 from ppo_jax.config import Config
 from ppo_jax.fingerprint import fingerprint
 from ppo_jax.options import RunOptions
@@ -79,7 +79,7 @@ def train(pack: Sequence[Job], stop: Any, tell: Callable[[str], None]) -> Traine
     """
     config = pack[0].cell.config
     members = [(job.cell, seed) for job in pack for seed in job.seeds]
-    layout = parallel.choose_layout(config, len(members))
+    layout = layouts.choose_layout(config, len(members))
     start = time.perf_counter()
     filled = [*members, *[members[0]] * (layout.num_members - len(members))]
     numbers = [schedules.as_arrays(cell.config, cell.hyper) for cell, _ in filled]
@@ -135,7 +135,7 @@ def _progress(config: Config, iteration: int, members: int, seconds: float) -> s
 
 
 def _play(
-    config: Config, hyper: Any, layout: parallel.Layout, cell: Cell, state: Any
+    config: Config, hyper: Any, layout: layouts.Layout, cell: Cell, state: Any
 ) -> evaluation.Episodes | None:
     if cell.protocol == "training":
         return None

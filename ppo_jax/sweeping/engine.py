@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ppo_jax import evaluating, host, parallel, schedules
+from ppo_jax import evaluating, host, layouts, parallel, schedules
 from ppo_jax.config import Config, Hyper
 from ppo_jax.rows import Rows
 from ppo_jax.sweeping.axes import Values, apply
@@ -27,7 +27,7 @@ class Engine(NamedTuple):
     """One compile group's programs, for packs of `layout.num_seeds` members."""
 
     config: Config
-    layout: parallel.Layout
+    layout: layouts.Layout
     chunk: Callable[..., Any]  # compiled: (hyper, state, n) -> (state, rows)
     init: Callable[..., TrainState]
     evaluate: Callable[..., Any]  # (hyper, state, stream) -> Episodes [members, n]
@@ -57,7 +57,7 @@ def build(
         InputError: the device is too small for one member.
     """
     start = time.perf_counter()
-    compiled: dict[int, tuple[parallel.Layout, Any]] = {}
+    compiled: dict[int, tuple[layouts.Layout, Any]] = {}
     count = host.device_count(options.run_options())
     arrays = schedules.as_arrays(config, hyper)
 
@@ -118,17 +118,17 @@ def fastest(
 
 def choose_layout(
     config: Config, num_members: int, num_devices: int | None, wanted: str
-) -> parallel.Layout:
+) -> layouts.Layout:
     """The layout asked for, or the one that is known to be fastest; members are never divided."""
-    layout = parallel.choose_layout(config, num_members, num_devices)
+    layout = layouts.choose_layout(config, num_members, num_devices)
     devices = tuple(jax.local_devices()[:num_devices])[:num_members]
     if wanted in ("map", "vmap"):
-        return parallel.Layout(wanted, devices, num_members)
+        return layouts.Layout(wanted, devices, num_members)
     kind = "map" if layout.kind == "envs" else layout.kind
-    return parallel.Layout(kind, devices, num_members)
+    return layouts.Layout(kind, devices, num_members)
 
 
-def lower(config: Config, arrays: Hyper, layout: parallel.Layout) -> Any:
+def lower(config: Config, arrays: Hyper, layout: layouts.Layout) -> Any:
     """The training program before it is compiled, from shapes alone: nothing is allocated."""
     hyper = parallel.place_hyper(widened(arrays, layout.num_members), layout)
     state = parallel.abstract_population(config, hyper, layout)
@@ -141,7 +141,7 @@ def widened(arrays: Hyper, count: int) -> Hyper:
     return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), arrays)
 
 
-def stacked(config: Config, hypers: Sequence[Hyper], layout: parallel.Layout) -> Hyper:
+def stacked(config: Config, hypers: Sequence[Hyper], layout: layouts.Layout) -> Hyper:
     """Each member's numbers as arrays on the member axis; the first fills up the devices."""
     hypers = [*hypers, *[hypers[0]] * (layout.num_members - len(hypers))]
     arrays = [schedules.as_arrays(config, hyper) for hyper in hypers]
