@@ -83,7 +83,7 @@ def adam_step(
     def kept(new: Array, old: Array) -> Array:
         return jnp.where(active, new, old)
 
-    _, moved = optax.scale_by_adam().update(clipped, opt_state)
+    moved: PyTree = optax.scale_by_adam().update(clipped, opt_state)[1]
     opt_state = jax.tree.map(kept, moved, opt_state)
     first, second = opt_state.mu, opt_state.nu
     if is_cpu():  # else the step has them made anew from the old ones, which are copied for that
