@@ -36,7 +36,7 @@ PER_ROW = "log_ratio"
 # Measured once an epoch, at its start, where `measure_gradient_cosine` asks for it.
 PROBED = ("gradient_cosine", "kl_old_new_probe", "ess_fraction_probe")
 
-ADAM_DECAYS = (0.9, 0.999)  # of the moments (Kingma and Ba 2015), optax's default
+ADAM_DECAYS = (0.9, 0.999)  # of the moments: beta_1, beta_2 of Kingma and Ba 2015
 
 MOST_UNROLLED = 8  # epochs: a program of more of them would take long to compile
 
@@ -83,10 +83,10 @@ def adam_step(
     def kept(new: Array, old: Array) -> Array:
         return jnp.where(active, new, old)
 
-    moved: PyTree = optax.scale_by_adam().update(clipped, opt_state)[1]
+    moved: PyTree = optax.scale_by_adam(*ADAM_DECAYS).update(clipped, opt_state)[1]
     opt_state = jax.tree.map(kept, moved, opt_state)
     first, second = opt_state.mu, opt_state.nu
-    if is_cpu():  # else the step has them made anew from the old ones, which are copied for that
+    if is_cpu():  # without it XLA makes them anew within the step, from copies of the old ones
         first, second = jax.lax.optimization_barrier((first, second))
     mean = optax.tree.bias_correction(first, ADAM_DECAYS[0], moved.count)
     square = optax.tree.bias_correction(second, ADAM_DECAYS[1], moved.count)

@@ -27,7 +27,7 @@ def columns(x: Array) -> Array:
 
     The layout makes of it one transposition, where the transposition would otherwise be done twice;
     the barrier behind it keeps XLA from folding it back into the product, and the one before it
-    from computing x anew within it, as it would do with cheap activations: three times as slow.
+    from computing a cheap activation anew within it, which takes longer (benchmarks/README.md).
     """
     x = jax.lax.optimization_barrier(x)
     return jax.lax.optimization_barrier(with_layout_constraint(x.T, Layout((0, 1))))

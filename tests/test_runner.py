@@ -31,8 +31,7 @@ from ppo_jax import (
 )
 from ppo_jax.config import Hyper, InputError
 from ppo_jax.log import read_jsonl
-from ppo_jax.loop import Cadence
-from ppo_jax.options import RunError, RunOptions
+from ppo_jax.options import RunError
 from ppo_jax.policies import load_policy
 
 
@@ -452,41 +451,6 @@ def test_checkpoints_come_by_the_clock_and_at_the_best_evaluation(
     )
     assert len(kept) == 2
     assert kept[-1].name == f"step_{STEPS:012d}"
-
-
-# --- when what is due ----------------------------------------------------------------------------
-
-
-def test_the_cadence_counts_in_iterations_rounded_up() -> None:
-    options = RunOptions(log_every=33, eval_every=100, checkpoint_every=1)
-    cadence = Cadence.of(CONFIG, options, has_stop=False)
-    assert cadence == Cadence(last=7, log=2, evaluate=4, save=1, stops_at=0)
-    assert Cadence.of(CONFIG, options, has_stop=True).stops_at == 2
-    assert Cadence.of(CONFIG, RunOptions(stop_at_return=0.0), has_stop=False).stops_at == 1
-
-
-def test_a_run_has_about_a_hundred_rows_by_default() -> None:
-    long = dataclasses.replace(CONFIG, total_env_steps=1_000_000)
-    cadence = Cadence.of(long, RunOptions(), has_stop=False)
-    assert 99 <= cadence.last / cadence.log <= 101
-
-
-def test_chunks_end_where_the_host_must_look() -> None:
-    cadence = Cadence(last=1000, log=2, evaluate=30, save=45, stops_at=0)
-    ends, done = [], 0
-    while done < 100:
-        done += cadence.next_length(done, wanted=10**6)
-        ends.append(done)
-    assert ends == [30, 45, 60, 90, 120]
-    assert Cadence(1000, 1, 0, 0, 0).next_length(0, 10**6) == parallel.ROWS
-    assert Cadence(1000, 1, 0, 0, 0).next_length(998, 10**6) == 2
-
-
-def test_the_goal_is_compared_with_the_seeds_that_still_learn() -> None:
-    assert loop.has_reached([None, 2.0, 2.0], 2.0)
-    assert not loop.has_reached([None, 2.0, 1.0], 2.0)
-    assert not loop.has_reached([None, None], -1e9)
-    assert not loop.has_reached([5.0], None)
 
 
 def test_the_walks_observation_is_what_the_contract_says() -> None:
