@@ -193,6 +193,8 @@ def by_minibatches(
 
     start = Learner(flat, opt_state, jnp.ones((), bool)), jnp.asarray(rate, flat.dtype)
     index = minibatch_rows(config, key, num_rows, num_envs)
+    if is_cpu():  # without it XLA makes them anew within the gather, number by number
+        index = jax.lax.optimization_barrier(index)
     rows = Rows(index, advantages_of(index))
     # A loop within a loop keeps a GPU's iteration from being one graph: few epochs do without it.
     is_flat = not is_cpu() and config.num_epochs <= MOST_UNROLLED

@@ -3,6 +3,7 @@
 The gradient of the weights is x^T g: both factors have the rows, hundreds of them, as their first
 axis. A CPU's libraries of products take that badly, each in its own way, so it is put differently
 here, as one rule for derivatives of any order (TRPO's products with a Hessian ask for the second).
+A layer of few outputs, as a head, is not given to the library at all (`by_columns`).
 On other devices, and for anything but rows times a kernel, a product is `jax.lax.dot_general`.
 """
 
@@ -37,8 +38,7 @@ def columns(x: Array) -> Array:
 def product(x: Array, kernel: Array, precision: Any) -> Array:
     """x [rows, in] times kernel [in, out], as `jax.lax.dot_general` gives it.
 
-    In its gradient x is transposed first; where there are few outputs, as in the heads, each output
-    is instead a product of a matrix and a vector, which needs no transposition at all.
+    In its gradient x is transposed first.
     """
     return jax.lax.dot_general(x, kernel, LAST_BY_FIRST, precision=precision)
 
@@ -47,13 +47,22 @@ def product(x: Array, kernel: Array, precision: Any) -> Array:
 def _product_jvp(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
     x, kernel = primals
     dx, dkernel = tangents
-    dot = partial(jax.lax.dot_general, precision=precision)
-    if kernel.shape[1] <= FEW_COLUMNS:
-        each = [dot(x, column, LAST_BY_FIRST) for column in dkernel.T]
-        by_kernel = jnp.stack(each, axis=1)
-    else:
-        by_kernel = dot(columns(x), dkernel, (((0,), (0,)), ((), ())))
+    by_kernel = jax.lax.dot_general(
+        columns(x), dkernel, (((0,), (0,)), ((), ())), precision=precision
+    )
     return product(x, kernel, precision), product(dx, kernel, precision) + by_kernel
+
+
+def by_columns(x: Array, kernel: Array, precision: Any) -> Array:
+    """x [rows, in] times kernel [in, few], each output a product of a matrix and a vector.
+
+    Neither it nor its gradient needs a transposition, or a call of the library, which costs more
+    than such a product (benchmarks/README.md).
+    """
+    each = [
+        jax.lax.dot_general(x, column, LAST_BY_FIRST, precision=precision) for column in kernel.T
+    ]
+    return jnp.stack(each, axis=1)
 
 
 def dot_general(
@@ -66,7 +75,8 @@ def dot_general(
 ) -> Array:
     """As `jax.lax.dot_general`, for `flax.linen.Dense(dot_general=...)`."""
     if is_cpu() and x.ndim == 2 and preferred_element_type is None:
-        return product(x, kernel, precision)
+        few = kernel.shape[1] <= FEW_COLUMNS
+        return by_columns(x, kernel, precision) if few else product(x, kernel, precision)
     return jax.lax.dot_general(
         x, kernel, dimension_numbers, precision, preferred_element_type, **kwargs
     )
