@@ -84,12 +84,18 @@ class _ActorCritic(nn.Module):
     config: Config
     grid: bool
     head_size: int
+    kernel_init: Callable[..., Array] = nn.initializers.zeros  # flax traces it at every call
 
     def setup(self) -> None:
         dtype, precision = _PRECISIONS[self.config.precision]
 
         def layer(dtype: Any) -> dict[str, Any]:
-            return {"dtype": dtype, "param_dtype": real(), "precision": precision}
+            return {
+                "dtype": dtype,
+                "param_dtype": real(),
+                "precision": precision,
+                "kernel_init": self.kernel_init,
+            }
 
         def torso() -> _Torso:
             hidden = layer(dtype or real())
@@ -156,8 +162,10 @@ def built_in(config: Config, shape: tuple[int, ...], family: Family) -> Body:
     def see(observation: Array) -> Array:
         return observation if grid else _flatten(observation, len(shape))
 
+    plain = module.clone(kernel_init=nn.initializers.lecun_normal()).init
+    start = partial(_orthogonal, module.init) if config.orthogonal_init else plain
+
     def init(key: Array, log_std_init: Any) -> PyTree:
-        start = module.init if not config.orthogonal_init else partial(_orthogonal, module.init)
         params: Any = start(key, see(jnp.zeros(shape, real())))["params"]
         if two_heads:  # the head's second half is the log std
             params["policy_head"]["bias"] += jnp.zeros(2 * size).at[size:].set(log_std_init)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +30,26 @@ def begin(config: Config, hyper: Hyper, seed: int, layout: layouts.Layout) -> Be
     Tracing is Python's work and compiling XLA's, which needs no Python: each has a core.
     """
     keys = parallel.member_keys(seed, layout)
-    lowered = parallel.make_init(config).lower(hyper, keys)
-    with ThreadPoolExecutor(1) as pool:
+    with _nothing_collected(), ThreadPoolExecutor(1) as pool:
+        lowered = parallel.make_init(config).lower(hyper, keys)
         compiling = pool.submit(lowered.compile)
         shapes = parallel.in_place(lowered.out_info, layout)
         chunk = parallel.make_chunk(config, layout).lower(hyper, shapes, np.int32(1))
         start = compiling.result()
     return Beginning(parallel.place(start(hyper, keys), layout), chunk, start)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """No search for cyclic garbage: tracing makes a million objects, nearly all of them kept.
+
+    A fifth of the time to trace a loop is else spent on looking through them, and through all that
+    jax has loaded, again and again.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import jax
 import numpy as np
 import pytest
@@ -38,3 +40,21 @@ def test_what_fails_while_the_start_compiles_is_told(monkeypatch):
     layout = layouts.choose_layout(CONFIG, 1)
     with pytest.raises(ValueError, match="not traced"):
         begin(CONFIG, schedules.as_arrays(CONFIG, Hyper()), 0, layout)
+
+
+@pytest.mark.parametrize("is_collecting", [True, False])
+def test_garbage_is_looked_for_afterwards_as_before(is_collecting, monkeypatch):
+    def failing(*_):
+        assert not gc.isenabled()
+        raise ValueError("not traced")
+
+    monkeypatch.setattr(parallel, "make_chunk", failing)
+    layout = layouts.choose_layout(CONFIG, 1)
+    was_collecting = gc.isenabled()
+    try:
+        gc.enable() if is_collecting else gc.disable()
+        with pytest.raises(ValueError, match="not traced"):
+            begin(CONFIG, schedules.as_arrays(CONFIG, Hyper()), 0, layout)
+        assert gc.isenabled() == is_collecting
+    finally:
+        gc.enable() if was_collecting else gc.disable()

@@ -110,6 +110,16 @@ def test_member_i_starts_as_seed_i_alone_would() -> None:
             np.testing.assert_allclose(mine[member], other, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
+def test_a_member_s_key_is_that_of_its_seed(implementation: str) -> None:
+    with jax.default_prng_impl(implementation):
+        for seeds in (range(0, 3), range(2**31 - 1, 2**31 + 1), [2**32 - 1]):
+            layout = Layout("vmap", tuple(jax.local_devices()[:1]), len(seeds))
+            found = jax.random.key_data(parallel.member_keys(list(seeds), layout))
+            expected = [jax.random.key_data(jax.random.key(seed)) for seed in seeds]
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_filling_up_copies_the_first_seed_and_trimming_takes_it_off_again() -> None:
     state, layout = population(num_seeds=3)
     three = parallel.trimmed(state, layout)

@@ -50,7 +50,7 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
     params = parameters.as_numbers(env.default_params if params is None else params)
     action_space, receive = _action_space(env.action_space(params), label)
     observation_space = env.observation_space(params)
-    key = jax.random.key(0)
+    key = jax.eval_shape(jax.random.key, 0)
     raw_observation, raw_state = _traced(env.reset_env, key, params, method=f"{label}.reset_env")
     action = jax.eval_shape(receive, _example_action(action_space))
     state_dtypes = jax.tree.map(lambda leaf: leaf.dtype, raw_state)
@@ -135,7 +135,8 @@ def require_api(env: Any) -> None:
 
 def observation_shape(env: Any, params: Any, label: str) -> tuple[int, ...]:
     """What `adapt(env).observation_shape` would be, without tracing a transition."""
-    raw, _ = _traced(env.reset_env, jax.random.key(0), params, method=f"{label}.reset_env")
+    key = jax.eval_shape(jax.random.key, 0)
+    raw, _ = _traced(env.reset_env, key, params, method=f"{label}.reset_env")
     encode = _observation_encoder(env, env.observation_space(params), (raw,), label)
     return tuple(jax.eval_shape(encode, raw).shape)
 
@@ -220,8 +221,10 @@ def _example(leaf: Any, dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, dtype)
 
 
-def _example_action(space: Discrete | Box) -> Array:
-    return jnp.zeros((), jnp.int32) if isinstance(space, Discrete) else jnp.zeros(space.shape)
+def _example_action(space: Discrete | Box) -> jax.ShapeDtypeStruct:
+    if isinstance(space, Discrete):
+        return jax.ShapeDtypeStruct((), jnp.int32)
+    return jax.ShapeDtypeStruct(space.shape, jnp.result_type(float))
 
 
 def _traced(function: Callable, *arguments: Any, method: str) -> Any:
