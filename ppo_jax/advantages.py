@@ -93,6 +93,13 @@ def mean_and_variance(x: Array, axis_name: str | None = None) -> tuple[Array, Ar
     own = centre, jnp.mean(jnp.square(x - centre))
     if axis_name is None:
         return own
-    centres, variances = exchange.gathered(own, axis_name)
-    centre = jnp.mean(centres)
-    return centre, jnp.mean(variances + jnp.square(centres - centre))
+    return pooled(*exchange.gathered(own, axis_name))
+
+
+def pooled(means: Array, variances: Array) -> tuple[Array, Array]:
+    """Mean and variance [...] of equally many numbers from each of D devices, from theirs [D, ...].
+
+    The whole variance is the mean of the variances and the variance of the means.
+    """
+    mean = jnp.mean(means, axis=0)
+    return mean, jnp.mean(variances + jnp.square(means - mean), axis=0)

@@ -94,9 +94,8 @@ def update(config: Config, shares: int, hyper: Hyper, state: TrainState) -> PyTr
 
     def one(state: TrainState, axis_name: str | None) -> PyTree:
         experience = trainer.collect(config, hyper, state, axis_name)
-        return trainer.must_be_finite(
-            *trainer.proposed(config, hyper, state, experience, axis_name)
-        )
+        learnt, metrics, _ = trainer.proposed(config, hyper, state, experience, axis_name)
+        return trainer.must_be_finite(learnt, metrics)
 
     return freezing.on_shares(shares, one, state)
 

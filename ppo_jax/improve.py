@@ -224,10 +224,17 @@ def mean_over_pieces(
     return gradient, means if per_row is None else {**means, PER_ROW: per_row.reshape(-1)}
 
 
-def summarise(hyper: Hyper, diagnostics: Metrics, axis_name: str | None = None) -> Metrics:
+class Ratios(NamedTuple):
+    """What a device's ratios of an iteration come to: see `ratio_metrics`."""
+
+    means: Array  # [6]
+    largest: Array  # [2]
+
+
+def summarise(diagnostics: Metrics) -> Metrics:
     """One number each of the [E, M] diagnostics of an iteration's minibatches.
 
-    Means run over the minibatches that were learnt from.
+    Means run over the minibatches that were learnt from. Ratios are not among them.
     """
     active = diagnostics["active"]
     share = active / jnp.maximum(jnp.sum(active), 1.0)
@@ -236,7 +243,6 @@ def summarise(hyper: Hyper, diagnostics: Metrics, axis_name: str | None = None) 
     means = jnp.sum(jnp.where(active > 0.0, values, 0.0) * share, axis=(1, 2))
     return {
         **dict(zip(names, means, strict=True)),
-        **ratio_metrics(hyper, diagnostics[PER_ROW], active, axis_name),
         "updates_fraction": jnp.mean(active),
         **{
             f"{name}_{word}": diagnostics[name][place, 0]
@@ -247,20 +253,12 @@ def summarise(hyper: Hyper, diagnostics: Metrics, axis_name: str | None = None) 
     }
 
 
-def ratio_metrics(
-    hyper: Hyper, log_ratio: Array, active: Array, axis_name: str | None = None
-) -> Metrics:
-    """What the ratios of an iteration say, over the minibatches that were learnt from.
+def measure_ratios(hyper: Hyper, log_ratio: Array, active: Array) -> Ratios:
+    """This device's ratios of an iteration, over the minibatches that were learnt from.
 
     Args:
         log_ratio: [E, M, rows], before each minibatch's step.
         active: [E, M], 1 where the minibatch was learnt from.
-
-    Returns:
-        `kl_k1` and `kl_k3`, Schulman's estimates of KL[old||new] from samples of old; the ratios'
-        mean, maximum and effective sample size; the share of them beyond the clip, and that of
-        log-ratios clamped to +-MAX_LOG_RATIO; and the largest |log-ratio| of the very first
-        minibatch, which is met at theta_old: 0 up to rounding.
     """
     ratio = jnp.exp(log_ratio)
     upper = upper_epsilon(hyper.clip_epsilon, hyper.clip_epsilon_high)
@@ -272,10 +270,20 @@ def ratio_metrics(
     shares = jnp.broadcast_to(share[..., None], ratio.shape).reshape(-1)
     # As a product, a kernel in place of two for each; a GPU shall not round its factors.
     means = jnp.dot(values.reshape(len(values), -1), shares, precision="highest")
-    largest = jnp.stack([jnp.max(ratio), jnp.max(jnp.abs(log_ratio[0, 0]))])
-    means, largest = exchange.gathered((means, largest), axis_name)
-    means, largest = jnp.mean(means, axis=0), jnp.max(largest, axis=0)
-    k1, k3, clip_fraction, clamped_fraction, mean, square = means
+    return Ratios(means, jnp.stack([jnp.max(ratio), jnp.max(jnp.abs(log_ratio[0, 0]))]))
+
+
+def ratio_metrics(every: Ratios) -> Metrics:
+    """What the ratios of an iteration say, given those of every device, with a leading axis [D].
+
+    Returns:
+        `kl_k1` and `kl_k3`, Schulman's estimates of KL[old||new] from samples of old; the ratios'
+        mean, maximum and effective sample size; the share of them beyond the clip, and that of
+        log-ratios clamped to +-MAX_LOG_RATIO; and the largest |log-ratio| of the very first
+        minibatch, which is met at theta_old: 0 up to rounding.
+    """
+    largest = jnp.max(every.largest, axis=0)
+    k1, k3, clip_fraction, clamped_fraction, mean, square = jnp.mean(every.means, axis=0)
     return {
         "kl_k1": k1,
         "kl_k3": k3,

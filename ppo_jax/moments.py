@@ -7,6 +7,8 @@ every ratio of the first minibatch is 1.
 
 from __future__ import annotations
 
+from functools import reduce
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -79,12 +81,12 @@ def all_reduce(moments: Moments, axis_name: str | None) -> Moments:
     """Moments of the samples of all members of a mapped axis, the same on each (None: as given)."""
     if axis_name is None:
         return moments
-    every = exchange.gathered(moments, axis_name)
-    count = jnp.sum(every.count)
-    weight = every.count.reshape(-1, *[1] * moments.mean.ndim)
-    mean = jnp.sum(weight * every.mean, axis=0, keepdims=True) / jnp.maximum(count, 1.0)
-    from_centre = every.m2 + weight * jnp.square(every.mean - mean)
-    return Moments(count=count, mean=mean[0], m2=jnp.sum(from_centre, axis=0))
+    return combined(exchange.gathered(moments, axis_name))
+
+
+def combined(every: Moments) -> Moments:
+    """Moments of all samples together, given those of D parts with a leading axis [D]."""
+    return reduce(merge, [Moments(*part) for part in zip(*every, strict=True)])
 
 
 def variance(moments: Moments) -> Array:

@@ -20,7 +20,7 @@ from ppo_jax import exchange, objectives, trust_region
 from ppo_jax.advantages import mean_and_variance, standardise
 from ppo_jax.config import Config, Hyper
 from ppo_jax.distributions import Family
-from ppo_jax.improve import PER_ROW, by_minibatches, summarise
+from ppo_jax.improve import PER_ROW, Ratios, by_minibatches, measure_ratios, summarise
 from ppo_jax.networks import Network
 from ppo_jax.pieces import piece_size
 from ppo_jax.types import Batch, Metrics, PyTree
@@ -37,15 +37,16 @@ def by_trust_region(
     num_envs: int,
     key: Array,
     axis_name: str | None = None,
-) -> tuple[PyTree, PyTree, Metrics]:
+) -> tuple[PyTree, PyTree, Metrics, Ratios]:
     """One constrained step of the policy on the whole batch, then E x M Adam steps of the critic.
 
     The critic moves only parameters that the policy does not depend on, so that the bound on the
     KL still holds after it; with a shared torso that is the value head.
 
     Returns:
-        params, optimiser state, and the metrics after the policy's step (`updates_fraction` is the
-        share of the full step that the line search accepted, 0 where it accepted none).
+        params, optimiser state, the metrics after the policy's step (`updates_fraction` is the
+        share of the full step that the line search accepted, 0 where it accepted none), and this
+        device's ratios after it.
     """
     flat, unravel = ravel_pytree(params)
     if config.normalize_advantages == "minibatch":  # the one minibatch is the batch
@@ -101,18 +102,14 @@ def by_trust_region(
     table = {name: value[None, None] for name, value in after.items()}
     table["grad_norm"] = jnp.sqrt(jnp.sum(jnp.square(gradient)))[None, None]
     table["active"] = jnp.ones((1, 1))
-    metrics = summarise(hyper, table, axis_name)
+    ratios = measure_ratios(hyper, table[PER_ROW], table["active"])
     first = jnp.max(jnp.abs(before[PER_ROW]))
-    return (
-        params,
-        opt_state,
-        {
-            **metrics,
-            "log_ratio_abs_first": first if axis_name is None else jax.lax.pmax(first, axis_name),
-            "value_loss": jnp.mean(fitted["value_loss"]),
-            "updates_fraction": fraction,
-        },
-    )
+    metrics = {
+        **summarise(table),
+        "value_loss": jnp.mean(fitted["value_loss"]),
+        "updates_fraction": fraction,
+    }
+    return params, opt_state, metrics, ratios._replace(largest=ratios.largest.at[1].set(first))
 
 
 def batch_mean(function: Callable[[Batch], PyTree], batch: Batch, axis_name: str | None) -> PyTree:

@@ -12,7 +12,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from ppo_jax import (
-    advantages,
+    batches,
     envs,
     exchange,
     improve,
@@ -31,11 +31,9 @@ from ppo_jax.types import (
     Adapted,
     Batch,
     EnvCarry,
-    EpisodeStats,
     Metrics,
     Moments,
     PyTree,
-    Rollout,
     TrainState,
 )
 
@@ -140,7 +138,7 @@ class Experience(NamedTuple):
     carry: EnvCarry
     discounted_return: Array  # [B]
     return_moments: Moments
-    metrics: Metrics
+    tally: batches.Tally
 
 
 def collect(
@@ -166,18 +164,17 @@ def collect(
         state.carry,
         keys[:-1],
     )
-    reward, discounted_return, return_moments = scaled_rewards(config, now, state, steps, axis_name)
-    batch, explained_variance = make_batch(config, now, steps, reward, axis_name)
+    reward, discounted_return, return_moments = batches.scaled_rewards(
+        config, now, state, steps, axis_name
+    )
+    batch, tally = batches.make_batch(config, now, steps, reward, episodes, axis_name)
     return Experience(
         batch=batch,
         observation=observation.reshape(-1, *observation.shape[2:]),
         carry=carry,
         discounted_return=discounted_return,
         return_moments=return_moments,
-        metrics={
-            **episode_metrics(episodes, axis_name),
-            "explained_variance": explained_variance,
-        },
+        tally=tally,
     )
 
 
@@ -198,11 +195,8 @@ def learn(
     Args:
         keys: `iteration_keys(state, axis_name)`, where they are there already.
     """
-    learnt, metrics = proposed(config, hyper, state, experience, axis_name, keys)
-    is_sound = all_finite(must_be_finite(learnt, metrics))
-    if axis_name is not None:  # observations are each device's own
-        is_sound = jax.lax.pmin(is_sound * 1, axis_name) == 1
-    is_sound &= state.alive
+    learnt, metrics, is_seen = proposed(config, hyper, state, experience, axis_name, keys)
+    is_sound = all_finite(must_be_finite(learnt, metrics)) & is_seen & state.alive
     failures = jnp.where(is_sound, 0, state.failures + state.alive)
     alive = state.alive & (failures < MAX_FAILURES)
     kept = jax.lax.cond(is_sound, lambda new, old: new, lambda new, old: old, learnt, state)
@@ -220,16 +214,24 @@ def proposed(
     experience: Experience,
     axis_name: str | None = None,
     keys: Array | None = None,
-) -> tuple[TrainState, Metrics]:
-    """The state that would be learnt from a batch, and its metrics."""
+) -> tuple[TrainState, Metrics, Array]:
+    """The state that would be learnt from a batch, its metrics, and whether no device saw a NaN.
+
+    What devices know of their own rollouts they tell each other here, all in one exchange.
+    """
     keys = iteration_keys(state, axis_name) if keys is None else keys
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
-    params, opt_state, adapted, metrics = improved(
+    params, opt_state, adapted, metrics, ratios = improved(
         config, now, state, experience.batch, keys[-1], axis_name
     )
+    is_normalised = config.normalize_observations
+    seen = moments.from_batch(experience.observation) if is_normalised else ()
+    is_real = all_finite(real_numbers(experience.carry.observation))
+    told = exchange.gathered((experience.tally, ratios, seen, is_real * 1.0), axis_name)
+    tallies, ratios, seen, is_real = told
     observation_moments = state.observation_moments
-    if config.normalize_observations:  # merged only now: frozen while the ratio depends on them
-        observation_moments = merged(observation_moments, experience.observation, axis_name)
+    if is_normalised:  # merged only now: frozen while the ratio depends on them
+        observation_moments = moments.merge(observation_moments, moments.combined(seen))
     learnt = state._replace(
         params=params,
         opt_state=opt_state,
@@ -239,12 +241,14 @@ def proposed(
         discounted_return=experience.discounted_return,
         carry=experience.carry,
     )
-    return learnt, {
+    metrics = {
         **metrics,
-        **experience.metrics,
+        **improve.ratio_metrics(ratios),
+        **batches.metrics(tallies),
         "learning_rate": adapted.learning_rate * now.learning_rate,
         "kl_coef": adapted.kl_coef * now.kl_coef,
     }
+    return learnt, metrics, jnp.all(is_real == 1.0)
 
 
 def must_be_finite(learnt: TrainState, metrics: Metrics) -> PyTree:
@@ -253,30 +257,38 @@ def must_be_finite(learnt: TrainState, metrics: Metrics) -> PyTree:
     A gradient whose norm overflows is clipped to nothing: finite for ever, and learning nothing. An
     environment may show infinity on purpose, but an observation of NaN will never be anything else.
     """
-    seen = learnt.carry.observation
-    is_real = jnp.issubdtype(seen.dtype, jnp.floating)
     return (
         learnt.params,
         learnt.opt_state,
         learnt.observation_moments,
         learnt.return_moments,
         metrics["grad_norm"],
-        jnp.where(jnp.isinf(seen), 0.0, seen) if is_real else (),
+        real_numbers(learnt.carry.observation),
     )
+
+
+def real_numbers(observation: Array) -> PyTree:
+    """What of observations may not be NaN: nothing of whole numbers; infinity counts as 0."""
+    if not jnp.issubdtype(observation.dtype, jnp.floating):
+        return ()
+    return jnp.where(jnp.isinf(observation), 0.0, observation)
 
 
 def improved(
     config: Config, now: Hyper, state: TrainState, batch: Batch, key: Array, axis_name: str | None
-) -> tuple[PyTree, PyTree, Adapted, Metrics]:
-    """Parameters, optimiser state, adaptive factors and metrics by the objective's improver."""
+) -> tuple[PyTree, PyTree, Adapted, Metrics, improve.Ratios]:
+    """Parameters, optimiser state, adaptive factors and metrics by the objective's improver.
+
+    All are the same on every device but for the ratios, which are each one's own.
+    """
     parts = assemble(config)
     num_envs = state.discounted_return.shape[0]
     learnt = (state.params, state.opt_state, batch, num_envs, key, axis_name)
     if config.objective in objectives.TRUST_REGION:
-        params, opt_state, metrics = natural_gradient.by_trust_region(
+        params, opt_state, metrics, ratios = natural_gradient.by_trust_region(
             config, now, parts.network, parts.family, *learnt
         )
-        return params, opt_state, state.adapted, metrics
+        return params, opt_state, state.adapted, metrics, ratios
     now = dataclasses.replace(now, kl_coef=state.adapted.kl_coef * now.kl_coef)
     bound = {"hyper": now, "config": config, "network": parts.network, "family": parts.family}
     loss = partial(objectives.minibatch_loss, **bound)
@@ -287,7 +299,9 @@ def improved(
     # The paper measures the KL after the last step; its last epoch has it on every sample, before.
     kl = jnp.mean(diagnostics["kl_old_new"][-1])
     kl_coef = adapted_factor(state.adapted.kl_coef, kl, now.kl_target, 2.0, 1.5)
-    return params, opt_state, Adapted(kl_coef, rate), improve.summarise(now, diagnostics, axis_name)
+    ratios = improve.measure_ratios(now, diagnostics[improve.PER_ROW], diagnostics["active"])
+    metrics = improve.summarise(diagnostics)
+    return params, opt_state, Adapted(kl_coef, rate), metrics, ratios
 
 
 def iteration_keys(state: TrainState, axis_name: str | None) -> Array:
@@ -316,79 +330,7 @@ def train(config: Config, hyper: Hyper, key: Array) -> tuple[TrainState, Metrics
     )
 
 
-def scaled_rewards(
-    config: Config, hyper: Hyper, state: TrainState, steps: Rollout, axis_name: str | None
-) -> tuple[Array, Array, Moments]:
-    """Rewards divided by the standard deviation of the discounted return, where asked for.
-
-    The scale may take in the rewards that it scales (unlike the observations' statistics, which
-    the ratio depends on), so that the first iteration is scaled as well.
-    """
-    if not config.normalize_rewards:
-        return steps.reward, state.discounted_return, state.return_moments
-    discounted_return, returns = moments.discounted_returns(
-        state.discounted_return, steps.reward, steps.terminated | steps.truncated, hyper.gamma
-    )
-    return_moments = merged(state.return_moments, returns.reshape(-1), axis_name)
-    return moments.scale(return_moments, steps.reward), discounted_return, return_moments
-
-
-def merged(running: Moments, rows: Array, axis_name: str | None) -> Moments:
-    """`running` with this iteration's rows of all devices merged in."""
-    fresh = moments.all_reduce(moments.from_batch(rows), axis_name)
-    return moments.merge(running, fresh)
-
-
-def make_batch(
-    config: Config, hyper: Hyper, steps: Rollout, reward: Array, axis_name: str | None
-) -> tuple[Batch, Array]:
-    """The N = T x B samples of a rollout with advantages and value targets.
-
-    Returns:
-        the batch, time-major [N], and the critic's explained variance 1 - Var[R - V] / Var[R].
-    """
-    advantage, value_target = advantages.gae(
-        reward,
-        steps.value,
-        steps.value_next,
-        steps.terminated | steps.truncated,
-        hyper.gamma,
-        hyper.gae_lambda,
-    )
-    if config.normalize_advantages == "batch":
-        centre, variance = advantages.mean_and_variance(advantage, axis_name)
-        advantage = advantages.standardise(advantage, centre, variance)
-    _, (unexplained, variance) = jax.vmap(
-        lambda values: advantages.mean_and_variance(values, axis_name)
-    )(jnp.stack([value_target - steps.value, value_target]))
-    explained = 1.0 - unexplained / jnp.maximum(variance, 1e-12)
-
-    def flatten(x: Array) -> Array:
-        return x.reshape(-1, *x.shape[2:])
-
-    batch = Batch(
-        observation=flatten(steps.observation),
-        action=flatten(steps.action),
-        log_prob_old=flatten(steps.log_prob),
-        distribution_old=jax.tree.map(flatten, steps.distribution),
-        value_old=flatten(steps.value),
-        advantage=flatten(advantage),
-        value_target=flatten(value_target),
-    )
-    return batch, explained
-
-
 def all_finite(tree: PyTree) -> Array:
     """Whether every number of every leaf is finite, [] bool."""
     flat, _ = ravel_pytree(tree)
     return jnp.all(jnp.isfinite(flat))
-
-
-def episode_metrics(episodes: EpisodeStats, axis_name: str | None) -> Metrics:
-    """Sums over the episodes that ended, over all devices."""
-    episodes = jax.tree.map(partial(jnp.sum, axis=0), exchange.gathered(episodes, axis_name))
-    return {
-        "num_episodes": episodes.num_episodes,
-        "episode_return_sum": episodes.return_sum,
-        "episode_length_sum": episodes.length_sum,
-    }

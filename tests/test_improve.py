@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 from numpy_adam import numpy_adam
+from toy import all_metrics
 
-from ppo_jax import improve, pieces
+from ppo_jax import exchange, improve, pieces
 from ppo_jax.config import Config, Hyper
 from ppo_jax.types import Batch
 
@@ -84,7 +85,7 @@ def run(
         params, opt_state, _, diagnostics = improve.by_minibatches(
             config, hyper, loss, params, opt_state, batch, config.num_envs, key
         )
-        return params, opt_state, improve.summarise(hyper, diagnostics)
+        return params, opt_state, all_metrics(hyper, diagnostics)
 
     return jax.jit(update)(hyper, params, batch)
 
@@ -208,7 +209,7 @@ def test_after_the_kl_bound_is_reached_nothing_moves_for_each_member_of_a_vmap_a
         params, state, _, diagnostics = improve.by_minibatches(
             config, hyper, loss, start(), state, batch, 4, key
         )
-        return params, state, improve.summarise(hyper, diagnostics)
+        return params, state, all_metrics(hyper, diagnostics)
 
     params, state, metrics = jax.jit(jax.vmap(member))(jnp.asarray(stops))
     taken = []
@@ -330,7 +331,7 @@ def test_a_probe_sees_the_first_minibatch_of_every_epoch_before_it_is_learnt_fro
     assert float(found["gradient_cosine"][1, 0]) != float(start()["b"])
     for epoch, rows in enumerate(improve.minibatch_rows(config, key, 32, 4)):
         assert int(found["seen"][epoch, 0]) == int(jnp.sum(rows[0]))
-    metrics = improve.summarise(Hyper(), found | {"seen": jnp.zeros((2, 4))})
+    metrics = improve.summarise(found | {"seen": jnp.zeros((2, 4))})
     assert float(metrics["gradient_cosine_first_epoch"]) == float(found["gradient_cosine"][0, 0])
     assert float(metrics["gradient_cosine_last_epoch"]) == float(found["gradient_cosine"][1, 0])
     assert "gradient_cosine" not in metrics
@@ -410,7 +411,7 @@ def test_the_rows_of_two_devices_make_one_minibatch() -> None:
             jax.random.key(1),
             "devices",
         )
-        return params, improve.summarise(hyper, diagnostics, "devices")
+        return params, all_metrics(hyper, diagnostics, "devices")
 
     params, both = jax.jit(jax.vmap(device, axis_name="devices"))(halves)
     for i in range(2):
@@ -427,7 +428,7 @@ def test_metrics_by_hand() -> None:
     """E = 1, M = 4 of 2 rows each, of which the first two were learnt from; eps = 0.4 and 0.6."""
     ratio = np.array([[[0.5, 1.0], [1.5, 2.0], [0.1, 1.0], [1.0, 5.0]]])
     active = jnp.array([[1.0, 1.0, 0.0, 0.0]])
-    found = improve.summarise(
+    found = all_metrics(
         Hyper(clip_epsilon=0.4, clip_epsilon_high=0.6),
         {
             "active": active,
@@ -457,7 +458,8 @@ def test_the_estimates_of_the_kl_are_unbiased_and_k3_is_never_negative() -> None
     """KL[old||new] of N(0, 1) and N(0.3, 0.9^2), by 40,000 samples of old: 4 standard errors."""
     x = np.random.default_rng(0).normal(size=(1, 4, 10_000))
     log_ratio = 0.5 * x**2 - 0.5 * ((x - 0.3) / 0.9) ** 2 - math.log(0.9)
-    found = improve.ratio_metrics(Hyper(), jnp.asarray(log_ratio), jnp.ones((1, 4)))
+    ratios = improve.measure_ratios(Hyper(), jnp.asarray(log_ratio), jnp.ones((1, 4)))
+    found = improve.ratio_metrics(exchange.gathered(ratios, None))
     kl = math.log(0.9) + (1.0 + 0.09) / (2.0 * 0.9**2) - 0.5
     k1, k3 = -log_ratio, np.expm1(log_ratio) - log_ratio
     assert k3.min() >= 0.0

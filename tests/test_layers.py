@@ -39,7 +39,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "2b": ("networks", "envs.gymnax", "envs.probes", "envs.contract"),
     "2c": ("envs",),
-    "3a": ("rollout", "objectives"),
+    "3a": ("rollout", "batches", "objectives"),
     "3b": ("evaluation",),
     "4a": ("improve",),
     "4b": ("natural_gradient",),

@@ -227,3 +227,9 @@ def test_a_return_does_not_cross_the_end_of_an_episode():
     ended = jnp.asarray([[False], [True], [False]])
     _, found = moments.discounted_returns(jnp.zeros(1), jnp.ones((3, 1)), ended, 0.5)
     np.testing.assert_allclose(found[:, 0], [1.0, 1.5, 1.0])
+
+
+def test_the_moments_of_one_part_are_its_own_bit_for_bit() -> None:
+    part = moments.from_batch(jax.random.normal(jax.random.key(0), (7, 3)) + 100.0)
+    together = moments.combined(jax.tree.map(lambda leaf: leaf[None], part))
+    jax.tree.map(np.testing.assert_array_equal, together, part)

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 from test_objectives import POLICIES, draw_batch
 
-from ppo_jax import actor_critic, improve, natural_gradient, pieces
+from ppo_jax import actor_critic, exchange, improve, natural_gradient, pieces
 from ppo_jax.config import Config, Hyper
 from ppo_jax.distributions import Family
 from ppo_jax.envs.interface import Box, Discrete
@@ -76,7 +76,7 @@ def step(case: Case, hyper: Hyper, batch: Batch | None = None, **changes: Any) -
     """(params, metrics) after one trust-region step from a fresh optimiser."""
     config = dataclasses.replace(case.config, **changes)
     batch = case.batch if batch is None else batch
-    params, _, metrics = natural_gradient.by_trust_region(
+    params, _, metrics, ratios = natural_gradient.by_trust_region(
         config,
         hyper,
         case.network,
@@ -87,7 +87,7 @@ def step(case: Case, hyper: Hyper, batch: Batch | None = None, **changes: Any) -
         config.num_envs,
         jax.random.key(1),
     )
-    return params, metrics
+    return params, metrics | improve.ratio_metrics(exchange.gathered(ratios, None))
 
 
 @cache
@@ -210,7 +210,7 @@ def test_whole_batch_pieces_and_two_devices_take_one_step(monkeypatch: pytest.Mo
     config = dataclasses.replace(case.config, **with_norm)
 
     def device(rows: Batch) -> tuple:
-        params, _, metrics = natural_gradient.by_trust_region(
+        params, _, metrics, ratios = natural_gradient.by_trust_region(
             config,
             hyper,
             case.network,
@@ -222,7 +222,7 @@ def test_whole_batch_pieces_and_two_devices_take_one_step(monkeypatch: pytest.Mo
             jax.random.key(1),
             "devices",
         )
-        return params, metrics
+        return params, metrics | improve.ratio_metrics(exchange.gathered(ratios, "devices"))
 
     both = jit(jax.vmap(device, axis_name="devices"))(halves)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy import all_metrics
 
-from ppo_jax import advantages, improve, objectives, trainer
+from ppo_jax import advantages, batches, improve, objectives, trainer
 from ppo_jax.config import Config, Hyper
 from ppo_jax.rollout import rollout
+from ppo_jax.types import EpisodeStats
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "one_page_ppo.py"
 
@@ -29,6 +31,8 @@ def load() -> ModuleType:
 
 
 page = load()
+
+NO_EPISODES = EpisodeStats(0.0, 0.0, 0.0)
 
 CONFIG = Config(
     env="CartPole-v1",
@@ -89,7 +93,7 @@ def our_update(params, opt_state, batch, hyper, key):
     params, opt_state, _, diagnostics = improve.by_minibatches(
         CONFIG, hyper, loss, params, opt_state, batch, CONFIG.num_envs, key
     )
-    return params, opt_state, improve.summarise(hyper, diagnostics)
+    return params, opt_state, all_metrics(hyper, diagnostics)
 
 
 their_update = jax.jit(page.update)
@@ -154,7 +158,7 @@ def test_both_estimate_the_same_advantages(collected, name):
 def test_the_same_parameters_rollout_and_permutation_give_the_same_updates(collected, name):
     state, steps = collected
     hyper = HYPERS[name]
-    batch, _ = trainer.make_batch(CONFIG, hyper, steps, steps.reward, None)
+    batch, _ = batches.make_batch(CONFIG, hyper, steps, steps.reward, NO_EPISODES, None)
     params, opt_state = state.params, improve.init_optimiser(state.params)
     zeros = jax.tree.map(jnp.zeros_like, to_page(params))
     theirs, adam = to_page(params), page.Adam(jnp.zeros(()), zeros, zeros)
@@ -191,7 +195,7 @@ def test_a_wrong_number_is_seen(collected):
     """The comparison can fail: another Adam epsilon, or another order, is not within 1e-5."""
     state, steps = collected
     hyper = HYPERS["everything"]
-    batch, _ = trainer.make_batch(CONFIG, hyper, steps, steps.reward, None)
+    batch, _ = batches.make_batch(CONFIG, hyper, steps, steps.reward, NO_EPISODES, None)
     same = page.Batch(
         *(getattr(batch, name) for name in page.Batch._fields),
     )
