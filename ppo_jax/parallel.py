@@ -75,8 +75,7 @@ def init_population(
 def member_keys(seed: int | Sequence[int], layout: Layout) -> Array:
     """The members' random keys, as `init_population` takes them; seeds are below 2^32."""
     seeds = range(seed, seed + layout.num_members) if isinstance(seed, int) else seed
-    kind = jax.config.jax_default_prng_impl  # type: ignore[attr-defined]
-    if kind == "threefry2x32":  # such a key is the seed itself: there is nothing to compile
+    if jax.default_prng_impl.value == "threefry2x32":  # the key is the seed: no program
         words = np.array([[0, each] for each in seeds], np.uint32)
         return jax.random.wrap_key_data(jnp.asarray(words))
     return jnp.stack([jax.random.key(each) for each in seeds])
