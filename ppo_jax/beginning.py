@@ -43,8 +43,8 @@ def begin(config: Config, hyper: Hyper, seed: int, layout: layouts.Layout) -> Be
 def _nothing_collected() -> Iterator[None]:
     """No search for cyclic garbage: tracing makes a million objects, nearly all of them kept.
 
-    A quarter of the time to trace a loop is else spent on looking through them, and through all that
-    jax has loaded, again and again.
+    A quarter of the time to trace a loop is else spent on looking through them, and through all
+    that jax has loaded, again and again.
     """
     was_enabled = gc.isenabled()
     gc.disable()
