@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from ppo_jax import layouts, parallel
+from ppo_jax.compiling import compiled
 from ppo_jax.config import Config, Hyper
 from ppo_jax.types import TrainState
 
@@ -20,7 +21,7 @@ class Beginning(NamedTuple):
     """What there is before the first iteration."""
 
     state: TrainState  # of the population, in its place
-    chunk: Any  # `parallel.make_chunk`, lowered: its `compile` is the longest part
+    chunk: Any  # `parallel.make_chunk`, lowered: to compile it is the longest part
     start: Callable[[Hyper, Array], TrainState]  # `parallel.make_init`, compiled
 
 
@@ -32,7 +33,7 @@ def begin(config: Config, hyper: Hyper, seed: int, layout: layouts.Layout) -> Be
     keys = parallel.member_keys(seed, layout)
     with _nothing_collected(), ThreadPoolExecutor(1) as pool:
         lowered = parallel.make_init(config).lower(hyper, keys)
-        compiling = pool.submit(lowered.compile)
+        compiling = pool.submit(compiled, lowered)
         shapes = parallel.in_place(lowered.out_info, layout)
         chunk = parallel.make_chunk(config, layout).lower(hyper, shapes, np.int32(1))
         start = compiling.result()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax import evaluating, layouts, parallel, schedules, trainer
+from ppo_jax import compiling, evaluating, layouts, parallel, schedules, trainer
 from ppo_jax import rollout as rollouts
 from ppo_jax import video as video_files
 from ppo_jax.config import Config, Hyper, InputError
@@ -69,7 +69,7 @@ def replay(
     alone = layout_of_one(layout)
     arrays = schedules.as_arrays(config, hyper)
     state = start(config, arrays, options, layout, alone, member)
-    chunk = parallel.make_chunk(config, alone).lower(arrays, state, np.int32(1)).compile()
+    chunk = compiling.compiled(parallel.make_chunk(config, alone).lower(arrays, state, np.int32(1)))
     done, points = 0, []
     for iteration in kept:
         state = advance(chunk, arrays, state, iteration - 1 - done)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppo_jax import (
+    compiling,
     conclusion,
     evaluating,
     host,
@@ -248,7 +249,7 @@ def carry_out(
     config = session.config
     is_over = point.iteration >= config.num_iterations or point.ended_by is not None
     if not session.stop and not is_over:
-        session = session._replace(chunk=traced.compile())
+        session = session._replace(chunk=compiling.compiled(traced))
     compile_seconds = time.perf_counter() - work.started
     state, point = loop.train(session, state, point)
     point = loop.save(session, state, point)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax import layouts, parallel, schedules
+from ppo_jax import compiling, layouts, parallel, schedules
 from ppo_jax.config import Config, Hyper
 from ppo_jax.trainer import Experience, collect
 from ppo_jax.types import PyTree, TrainState
@@ -73,7 +73,7 @@ def prepare(
     started, started_cpu = time.perf_counter(), time.process_time()
     lowered = parallel.make_chunk(config, layout).lower(numbers, state, jnp.asarray(1))
     traced = time.perf_counter()
-    chunk = lowered.compile()
+    chunk = compiling.compiled(lowered)
     compiled = time.perf_counter()
     return Program(
         config=config,

@@ -79,6 +79,7 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
 
     from ppo_jax import parallel
     from ppo_jax.beginning import begin
+    from ppo_jax.compiling import compiled
     from ppo_jax.layouts import Layout, choose_layout
 
     config, hyper = settings(case)
@@ -87,7 +88,7 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
         spread = Layout(layout, tuple(jax.local_devices()), case.seeds)
     begun = begin(config, hyper, 0, spread)
     mark("trace_seconds")
-    chunk_compiled = begun.chunk.compile()
+    chunk_compiled = compiled(begun.chunk)
     mark("compile_seconds")
 
     def run(seed: int) -> Any:

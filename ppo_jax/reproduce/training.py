@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ppo_jax import evaluating, evaluation, layouts, parallel, schedules
+from ppo_jax import compiling, evaluating, evaluation, layouts, parallel, schedules
 from ppo_jax.config import Config
 from ppo_jax.fingerprint import fingerprint
 from ppo_jax.options import RunOptions
@@ -88,7 +88,7 @@ def train(pack: Sequence[Job], stop: Any, tell: Callable[[str], None]) -> Traine
         layout = layout._replace(kind="map", devices=layout.devices[:1])
     hyper = parallel.place_hyper(hyper, layout)
     state = parallel.init_population(config, hyper, [seed for _, seed in filled], layout)
-    chunk = parallel.make_chunk(config, layout).lower(hyper, state, np.int32(1)).compile()
+    chunk = compiling.compiled(parallel.make_chunk(config, layout).lower(hyper, state, np.int32(1)))
     compile_seconds = time.perf_counter() - start
     kept: dict[str, list[np.ndarray]] = {}
     cpu_start = time.process_time()

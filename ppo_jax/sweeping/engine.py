@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ppo_jax import evaluating, host, layouts, parallel, schedules
+from ppo_jax import compiling, evaluating, host, layouts, parallel, schedules
 from ppo_jax.config import Config, Hyper
 from ppo_jax.rows import Rows
 from ppo_jax.sweeping.axes import Values, apply
@@ -64,7 +64,7 @@ def build(
     def compile_for(members: int) -> Memory:
         layout = choose_layout(config, members, count, options.layout)
         if members not in compiled:
-            compiled[members] = layout, lower(config, arrays, layout).compile()
+            compiled[members] = layout, compiling.compiled(lower(config, arrays, layout))
         return memory_of(compiled[members][1])
 
     devices = jax.local_devices()[:count]
