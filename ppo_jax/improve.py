@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -213,14 +213,15 @@ def mean_over_pieces(
     shapes = jax.eval_shape(gradient_of, jax.tree.map(lambda leaf: leaf[0], pieces))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     zeros[1].pop(PER_ROW, None)
+    start, restore = ravel_pytree(zeros)  # one vector: an addition each is a kernel each
 
-    def add(total: tuple[Array, Metrics], rows: Rows) -> tuple[tuple[Array, Metrics], Any]:
+    def add(total: Array, rows: Rows) -> tuple[Array, Array | None]:
         gradient, diagnostics = gradient_of(rows)
         per_row = diagnostics.pop(PER_ROW, None)
-        return jax.tree.map(jnp.add, total, (gradient, diagnostics)), per_row
+        return total + ravel_pytree((gradient, diagnostics))[0], per_row
 
-    sums, per_row = jax.lax.scan(add, zeros, pieces)
-    gradient, means = jax.tree.map(lambda leaf: leaf / pieces.index.shape[0], sums)
+    total, per_row = jax.lax.scan(add, start, pieces)
+    gradient, means = restore(total / pieces.index.shape[0])
     return gradient, means if per_row is None else {**means, PER_ROW: per_row.reshape(-1)}
 
 

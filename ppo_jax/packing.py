@@ -6,7 +6,7 @@ Moved one by one each is a kernel of its own, whose start costs more than its wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import jax
@@ -83,6 +83,19 @@ def scan_packed(
 
     packed, records = jax.lax.scan(packed_body, packed, xs, unroll=unroll)
     return restore(packed), restore_records[0](records)
+
+
+def side_by_side(numbers: Sequence[Array]) -> Array:
+    """Numbers [] as one vector [K], as `jnp.stack` makes it.
+
+    By selects, which XLA makes one kernel of, with all that the numbers are made from; for a
+    concatenation it makes every number by a kernel of its own.
+    """
+    place = jnp.arange(len(numbers))
+    vector = jnp.zeros(len(numbers), jnp.result_type(*numbers))
+    for k, number in enumerate(numbers):
+        vector = jax.lax.select(place == k, jnp.broadcast_to(number, place.shape), vector)
+    return vector
 
 
 def _has_bits(dtype: jnp.dtype, real: jnp.dtype) -> bool:

@@ -25,6 +25,7 @@ from ppo_jax import evaluation, schedules
 from ppo_jax.backend import is_cpu
 from ppo_jax.config import Config, Hyper
 from ppo_jax.layouts import Layout
+from ppo_jax.packing import side_by_side
 from ppo_jax.trainer import acting_policy, assemble, env_params, init, iterate
 from ppo_jax.types import MetricTable, PyTree, TrainState
 
@@ -53,6 +54,7 @@ def compiler_options(level: int) -> dict[str, int | str] | None:
     return {
         "xla_backend_optimization_level": level,
         "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+        "xla_disable_hlo_passes": "while-loop-invariant-code-motion",
     }
 
 
@@ -231,7 +233,7 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
     @jax.jit
     def step(hyper: Hyper, state: TrainState) -> Result:
         state, row = iterate(plain, hyper, state, axis_name)
-        return state, MetricTable(jnp.stack(list(row.values())), tuple(row))
+        return state, MetricTable(side_by_side(list(row.values())), tuple(row))
 
     def member(hyper: Hyper, n: Array, state: TrainState) -> Result:
         row = jax.eval_shape(step, hyper, state)[1]

@@ -121,7 +121,7 @@ def reset_ended(
         return where_rows(ended, fresh, (observation, state))
     pool_size = max(1, num_envs // 8)
     rank = jnp.cumsum(ended) - 1  # the ended environments, numbered 0, 1, 2, ...
-    num_ended = jnp.sum(ended)
+    num_ended = rank[-1] + 1
 
     def draw_pool(carry: tuple[Array, Array, PyTree]) -> tuple[Array, Array, PyTree]:
         first, observation, state = carry
@@ -278,7 +278,7 @@ def rollout(
             truncated=truncated,
         ),
         steps.observation,
-        jax.tree.map(jnp.sum, stats),
+        EpisodeStats(*jnp.sum(jnp.stack(stats), axis=1)),
     )
 
 
@@ -298,8 +298,9 @@ def values_where(policy: Policy, observation: Array, wanted: Array) -> Array:
     is_wanted = wanted.reshape(-1)
     num_rows = is_wanted.shape[0]
     pack = min(num_rows, max(wanted.shape[1], 16))
-    num_wanted = jnp.sum(is_wanted)
-    place = jnp.where(is_wanted, jnp.cumsum(is_wanted) - 1, num_rows + pack)
+    counted = jnp.cumsum(is_wanted)
+    num_wanted = counted[-1]
+    place = jnp.where(is_wanted, counted - 1, num_rows + pack)
     source = jnp.zeros(num_rows + pack, jnp.int32)  # place -> row; padded to whole packs
     source = source.at[place].set(jnp.arange(num_rows), mode="drop")
 
