@@ -220,21 +220,18 @@ def _orthonormal(x: Array) -> Array:
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     identity = jnp.eye(x.shape[-1], dtype=x.dtype)
 
-    def factor(x: Array) -> Array:
-        """What x is multiplied by next: the identity where x is what is sought."""
-        return 1.5 * identity - 0.5 * product(jnp.swapaxes(x, -1, -2), x)
+    def step(loop: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        x, distance, _, turn = loop
+        factor = 1.5 * identity - 0.5 * product(jnp.swapaxes(x, -1, -2), x)  # at the end, identity
+        return product(x, factor), jnp.max(jnp.abs(factor - identity)), distance, turn + 1
 
-    def step(loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        x = product(*loop[:2])
-        return x, factor(x), loop[2] + 1
-
-    def is_far(loop: tuple[Array, Array, Array]) -> Array:
-        return (jnp.max(jnp.abs(loop[1] - identity)) > 5e-4) & (loop[2] < 100)
+    def is_far(loop: tuple[Array, Array, Array, Array]) -> Array:
+        _, _, distance, turn = loop  # of the turn before the last: each squares what is left
+        return (distance > 5e-4) & (turn < 100)
 
     x /= jnp.linalg.norm(x, axis=(-2, -1), keepdims=True)  # no singular value beyond 1
-    x, last, _ = jax.lax.while_loop(is_far, step, (x, factor(x), jnp.zeros((), jnp.int32)))
-    x = product(x, last)  # what is left is squared by each step
-    return product(x, factor(x))
+    far = jnp.full((), jnp.inf, x.dtype)
+    return jax.lax.while_loop(is_far, step, (x, far, far, jnp.zeros((), jnp.int32)))[0]
 
 
 def _orthogonal(start: Callable[..., PyTree], key: Array, observation: Array) -> PyTree:
@@ -249,11 +246,13 @@ def _orthogonal(start: Callable[..., PyTree], key: Array, observation: Array) ->
     sides = [(math.prod(leaf.shape[:-1]), leaf.shape[-1]) for _, leaf in leaves]
     kernels = [i for i, (path, _) in enumerate(leaves) if path[-1].key == "kernel"]
     kinds = [(max(sides[i]), 4 * min(sides[i]) <= max(sides[i])) for i in kernels]
-    for number, kind in enumerate(sorted(set(kinds))):
+    found = sorted(set(kinds))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(found)))
+    for key, kind in zip(keys, found, strict=True):
         chosen = [i for i, each in zip(kernels, kinds, strict=True) if each == kind]
         longer = kind[0]
         drawn = (len(chosen), longer, max(min(sides[i]) for i in chosen))
-        q = _orthonormal(jax.random.normal(jax.random.fold_in(key, number), drawn, real()))
+        q = _orthonormal(jax.random.normal(key, drawn, real()))
         for i, matrix in zip(chosen, q, strict=True):
             path, leaf = leaves[i]
             names = {part.key for part in path} & set(_GAINS)

@@ -14,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ppo_jax.backend import is_cpu
 from ppo_jax.types import PyTree
+
+GROUP = 8  # numbers that one kernel of a CPU makes side by side
 
 WIDEST = 64  # columns of a leaf that is still packed; a wider one, a grid, is worth its own kernel
 
@@ -88,14 +91,12 @@ def scan_packed(
 def side_by_side(numbers: Sequence[Array]) -> Array:
     """Numbers [] as one vector [K], as `jnp.stack` makes it.
 
-    By selects, which XLA makes one kernel of, with all that the numbers are made from; for a
-    concatenation it makes every number by a kernel of its own.
+    For a CPU, XLA makes each of many numbers by a kernel of its own, and groups of a few by one.
     """
-    place = jnp.arange(len(numbers))
-    vector = jnp.zeros(len(numbers), jnp.result_type(*numbers))
-    for k, number in enumerate(numbers):
-        vector = jax.lax.select(place == k, jnp.broadcast_to(number, place.shape), vector)
-    return vector
+    if not is_cpu():
+        return jnp.stack(numbers)
+    groups = [jnp.stack(numbers[i : i + GROUP]) for i in range(0, len(numbers), GROUP)]
+    return jnp.concatenate(jax.lax.optimization_barrier(groups))
 
 
 def _has_bits(dtype: jnp.dtype, real: jnp.dtype) -> bool:

@@ -237,12 +237,13 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
 
     def member(hyper: Hyper, n: Array, state: TrainState) -> Result:
         row = jax.eval_shape(step, hyper, state)[1]
+        put = jax.lax.dynamic_update_index_in_dim
         table = jax.tree.map(lambda values: jnp.zeros((ROWS, *values.shape), values.dtype), row)
 
         def body(i: Array, loop: Result) -> Result:
             state, table = loop
             state, row = step(hyper, state)
-            return state, jax.tree.map(lambda rows, new: rows.at[i].set(new), table, row)
+            return state, jax.tree.map(lambda rows, new: put(rows, new, i, 0), table, row)
 
         return jax.lax.fori_loop(0, n, body, (state, table))
 

@@ -254,8 +254,8 @@ def proposed(
 def must_be_finite(learnt: TrainState, metrics: Metrics) -> PyTree:
     """All numbers that an update may only write where they are finite.
 
-    A gradient whose norm overflows is clipped to nothing: finite for ever, and learning nothing. An
-    environment may show infinity on purpose, but an observation of NaN will never be anything else.
+    So may it only where `real_numbers` of what every device observes are. A gradient whose norm
+    overflows is clipped to nothing: finite for ever, and learning nothing.
     """
     return (
         learnt.params,
@@ -263,12 +263,14 @@ def must_be_finite(learnt: TrainState, metrics: Metrics) -> PyTree:
         learnt.observation_moments,
         learnt.return_moments,
         metrics["grad_norm"],
-        real_numbers(learnt.carry.observation),
     )
 
 
 def real_numbers(observation: Array) -> PyTree:
-    """What of observations may not be NaN: nothing of whole numbers; infinity counts as 0."""
+    """What of observations may not be NaN: nothing of whole numbers; infinity counts as 0.
+
+    An environment may show infinity on purpose; a NaN will never be anything else.
+    """
     if not jnp.issubdtype(observation.dtype, jnp.floating):
         return ()
     return jnp.where(jnp.isinf(observation), 0.0, observation)
