@@ -96,6 +96,8 @@ def measure(preset: presets.Preset, seeds: int, out: Path) -> dict[str, Any]:
             eval_episodes=episodes,
             quiet=True,
         )
+        if result.exit_code > 1:  # stopped by a signal: no result, and no further preset
+            raise SystemExit(result.exit_code)
         other = next(each for each in MODES if each != mode)
         returns = {
             mode: result.summary["final_return"],

@@ -113,3 +113,13 @@ def test_a_member_that_recovers_in_time_learns_on(many):
     assert (state.failures[5], state.alive[5], state.iteration[5]) == (0, True, 3)
     assert rows[0]["refused_fraction"][5] == 0.0
     assert state.observation_moments.count[5] == 32  # of one iteration only
+
+
+@pytest.mark.parametrize(
+    ("number", "is_sound"),
+    [(3.4e38, True), (-3.4e38, True), (1e-45, True), (0.0, True)]
+    + [(jnp.inf, False), (-jnp.inf, False), (jnp.nan, False)],
+)
+def test_one_number_among_thousands_is_seen_where_it_is_not_finite(number, is_sound):
+    tree = {"a": jnp.full(3000, 3.4e38), "b": (jnp.zeros((3, 2)).at[1, 0].set(number),)}
+    assert bool(jit(trainer.all_finite)(tree)) == is_sound

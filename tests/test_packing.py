@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.packing import WIDEST, pack, scan_packed
+from ppo_jax.packing import GROUP, WIDEST, pack, scan_packed, side_by_side
 from ppo_jax.types import Batch
 
 
@@ -107,3 +107,14 @@ def test_in_double_precision_nothing_loses_a_bit() -> None:
         assert batch.value_target.dtype == jnp.float64
         packed, unpack = pack(batch)
         assert_equal_bits(unpack(packed), batch)
+
+
+@pytest.mark.parametrize("count", [1, GROUP, GROUP + 1, 3 * GROUP - 1])
+def test_numbers_side_by_side_are_stacked_in_their_order(count: int) -> None:
+    numbers = jnp.arange(2.0 * count).reshape(2, count) ** 2
+
+    def made(row: jax.Array) -> jax.Array:
+        return side_by_side([row[k] for k in range(count)])
+
+    np.testing.assert_array_equal(made(numbers[0]), numbers[0])
+    np.testing.assert_array_equal(jax.jit(jax.vmap(made))(numbers), numbers)
