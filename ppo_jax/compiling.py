@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,8 @@ def _every_thread_has_a_core() -> bool:
 
 def _give_way() -> None:
     """Leave the cores to other threads; of Linux's threads each has a priority of its own."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    with suppress(OSError):  # where that is forbidden, a compilation only takes longer
+        os.nice(NICE)
 
 
 @cache
