@@ -96,7 +96,7 @@ def update(config: Config, shares: int, hyper: Hyper, state: TrainState) -> PyTr
         experience = trainer.collect(config, hyper, state, axis_name)
         learnt, metrics, _ = trainer.proposed(config, hyper, state, experience, axis_name)
         observed = trainer.real_numbers(learnt.carry.observation)
-        return trainer.must_be_finite(learnt, metrics), observed
+        return *trainer.must_be_finite(learnt, metrics), observed
 
     return freezing.on_shares(shares, one, state)
 

@@ -156,8 +156,13 @@ def test_a_sweep_over_every_number_at_once_compiles_one_program_a_group(
         devices=1, out=str(tmp_path / "all"),
     )  # fmt: skip
     given = Sweep(CONFIG, HYPER, axes, [{}], options)
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        found = driver.carry_out(given, driver.UNHEARD, None)
+    before = jax.config.jax_log_compiles
+    jax.config.update("jax_log_compiles", True)  # for all threads: one of its own compiles
+    try:
+        with caplog.at_level(logging.WARNING):
+            found = driver.carry_out(given, driver.UNHEARD, None)
+    finally:
+        jax.config.update("jax_log_compiles", before)
     compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.msg]
     chunks = [message for message in compiled if "jit(chunk)" in message]
     objectives = {row["values"]["objective"] for row in found.settings}
