@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from ppo_jax.backend import is_cpu
+from ppo_jax.columns import columns, from_columns
 from ppo_jax.types import PyTree
 
 GROUP = 8  # numbers that one kernel of a CPU makes side by side
@@ -42,16 +43,19 @@ def pack(tree: PyTree) -> tuple[Packed, Callable[[Packed], PyTree]]:
         width <= WIDEST and (dtype in (real, jnp.bool_) or _has_bits(dtype, real))
         for width, dtype in zip(widths, dtypes, strict=True)
     ]
-    columns = [
+    parts = [
         _to_real(leaf, real).reshape(leaf.shape[0], -1)
         for leaf, fit in zip(leaves, fits, strict=True)
         if fit
     ]
-    bounds = list(accumulate(column.shape[1] for column in columns))[:-1]
+    bounds = list(accumulate(part.shape[1] for part in parts))[:-1]
 
     def unpack(packed: Packed) -> PyTree:
         matrix, *others = packed
-        narrow = iter(jnp.split(matrix, bounds, axis=-1))
+        if is_cpu() and matrix.ndim == 2:
+            narrow = map(from_columns, jnp.split(columns(matrix), bounds))
+        else:
+            narrow = iter(jnp.split(matrix, bounds, axis=-1))
         wide = iter(others)
         restored = [
             _from_real(next(narrow).reshape(*matrix.shape[:-1], *shape), dtype)
@@ -62,7 +66,7 @@ def pack(tree: PyTree) -> tuple[Packed, Callable[[Packed], PyTree]]:
         return jax.tree.unflatten(treedef, restored)
 
     others = [leaf for leaf, fit in zip(leaves, fits, strict=True) if not fit]
-    return (jnp.concatenate(columns, axis=1), *others), unpack
+    return (jnp.concatenate(parts, axis=1), *others), unpack
 
 
 def scan_packed(

@@ -15,23 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from ppo_jax.backend import is_cpu
+from ppo_jax.columns import columns, from_columns
 
 LAST_BY_FIRST = (((1,), (0,)), ((), ()))  # x [rows, in] times kernel [in, out]
 FEW_COLUMNS = 8  # outputs of a layer up to which each has a product of its own
-
-
-def columns(x: Array) -> Array:
-    """x^T [in, rows] of x [rows, in], laid out as such.
-
-    The layout makes of it one transposition, where the transposition would otherwise be done twice;
-    the barrier behind it keeps XLA from folding it back into the product, and the one before it
-    from computing a cheap activation anew within it, which takes longer (benchmarks/README.md).
-    """
-    x = jax.lax.optimization_barrier(x)
-    return jax.lax.optimization_barrier(with_layout_constraint(x.T, Layout((0, 1))))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -62,7 +51,7 @@ def by_columns(x: Array, kernel: Array, precision: Any) -> Array:
     each = [
         jax.lax.dot_general(x, column, LAST_BY_FIRST, precision=precision) for column in kernel.T
     ]
-    return jnp.stack(each, axis=1)
+    return from_columns(jnp.stack(each))
 
 
 def dot_general(

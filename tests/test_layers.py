@@ -14,6 +14,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "0": (
         *(
             "backend",
+            "columns",
             "exchange",
             "types",
             "config",
