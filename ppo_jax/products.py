@@ -39,7 +39,8 @@ def _product_jvp(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Ar
     by_kernel = jax.lax.dot_general(
         columns(x), dkernel, (((0,), (0,)), ((), ())), precision=precision
     )
-    return product(x, kernel, precision), product(dx, kernel, precision) + by_kernel
+    by_x: Any = product(dx, kernel, precision)
+    return product(x, kernel, precision), by_x + by_kernel
 
 
 def by_columns(x: Array, kernel: Array, precision: Any) -> Array:
