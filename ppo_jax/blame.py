@@ -205,18 +205,29 @@ def _inside(
     is_wanted = [i in reached for i in step.outputs]
     walk = _scan_steps if step.eqn.primitive.name == "scan" else _while_steps
     kind = step.eqn.primitive.name
-    for closed, arguments, is_new, place, count in walk(step.eqn.params, values, is_wanted):
+    for closed, arguments, is_new, place, count in walk(step.eqn, values, is_wanted):
         fault = _search(closed, arguments, is_new, (*path, (kind, place, count)), ())
         if fault is not None:
             return fault
     return None
 
 
-def _scan_steps(params: dict[str, Any], values: list[Any], is_wanted: list[bool]) -> Any:
+def _scan_steps(eqn: Any, values: list[Any], is_wanted: list[bool]) -> Any:
     """The steps of a scan in which something wanted turns bad, with what went into them."""
-    num_consts, num_carry = params["num_consts"], params["num_carry"]
+    params = eqn.params
+    closed, length = params["jaxpr"], params["length"]
+    # What is cut into steps has an axis more outside than inside. Versions of jax write down how
+    # many of each kind there are in ways of their own.
+    num_columns = sum(
+        value.ndim > inside.ndim for value, inside in zip(values, closed.in_avals, strict=True)
+    )
+    num_carry = sum(
+        outside.aval.ndim == inside.ndim
+        for outside, inside in zip(eqn.outvars, closed.out_avals, strict=True)
+    )
+    num_consts = len(values) - num_carry - num_columns
     consts, carry = values[:num_consts], values[num_consts : num_consts + num_carry]
-    columns, closed, length = values[num_consts + num_carry :], params["jaxpr"], params["length"]
+    columns = values[num_consts + num_carry :]
     body = jax.jit(jaxpr_as_fun(closed))
     was_bad = [is_bad(value) for value in carry]
     for t in range(length):
@@ -232,9 +243,10 @@ def _scan_steps(params: dict[str, Any], values: list[Any], is_wanted: list[bool]
         carry = outputs[:num_carry]
 
 
-def _while_steps(params: dict[str, Any], values: list[Any], is_wanted: list[bool]) -> Any:
+def _while_steps(eqn: Any, values: list[Any], is_wanted: list[bool]) -> Any:
     """As `_scan_steps`, for a while loop."""
     del is_wanted
+    params = eqn.params
     split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     tests, consts, carry = values[: split[0]], values[split[0] : split[1]], values[split[1] :]
     goes_on = jax.jit(jaxpr_as_fun(params["cond_jaxpr"]))

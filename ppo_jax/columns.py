@@ -14,6 +14,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 ROW_BY_ROW = Layout((0, 1))
 COLUMN_BY_COLUMN = Layout((1, 0))
 
+MANY = 64  # rows from which their order in memory is worth saying
+
 
 def columns(x: Array) -> Array:
     """x^T [K, rows] of x [rows, K], laid out as such.
@@ -27,7 +29,13 @@ def columns(x: Array) -> Array:
 
 
 def from_columns(x: Array) -> Array:
-    """x^T [rows, K] of x [K, rows], whose numbers stay where they are."""
-    if x.shape[0] == 1:
+    """x^T [rows, K] of x [K, rows], whose numbers stay where they are.
+
+    Nothing is said of few rows, nor of a number of rows that is not known: a program for any number
+    of them is made to be stored, and an order in memory cannot be.
+    """
+    num_columns, num_rows = x.shape
+    if num_columns == 1:
         return x.reshape(-1, 1)
-    return with_layout_constraint(x.T, COLUMN_BY_COLUMN)
+    is_said = isinstance(num_rows, int) and num_rows >= MANY
+    return with_layout_constraint(x.T, COLUMN_BY_COLUMN) if is_said else x.T

@@ -39,3 +39,12 @@ def test_a_gradient_comes_back_the_same_way(rows):
     weights = jnp.arange(rows.size, dtype=rows.dtype).reshape(rows.shape)
     gradient = jit(jax.grad(lambda x: jnp.sum(weights * there_and_back(x))))(rows)
     np.testing.assert_array_equal(gradient, weights)
+
+
+def test_a_program_for_any_number_of_rows_can_be_stored():
+    rows = jax.export.symbolic_shape("rows")[0]
+    shape = jax.ShapeDtypeStruct((3, rows), jnp.float32)
+    exported = jax.export.export(jax.jit(from_columns))(shape)
+    stored = jax.export.deserialize(exported.serialize())
+    x = jnp.arange(12.0).reshape(3, 4)
+    np.testing.assert_array_equal(stored.call(x), x.T)
