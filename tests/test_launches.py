@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 SPEED = Path(__file__).resolve().parent.parent / "benchmarks" / "speed"
@@ -137,7 +138,12 @@ needs_plugin = pytest.mark.skipif(
 
 # Launches of an iteration of 2,048 environments x 128 steps, 4 epochs x 4 minibatches, at most: by
 # seeds, and whether what only the log reads is computed. The aim is 1,800 with it, 1,700 without.
-LIMITS = {(1, True): 1_515, (1, False): 1_490, (16, True): 1_725, (16, False): 1_690}
+# XLA's own choices move by a percent from version to version: limits are a few above what each has.
+LIMITS = (
+    {(1, True): 1_515, (1, False): 1_490, (16, True): 1_725, (16, False): 1_690}
+    if jax.__version_info__ < (0, 11)
+    else {(1, True): 1_530, (1, False): 1_490, (16, True): 1_745, (16, False): 1_700}
+)
 
 
 @lru_cache
