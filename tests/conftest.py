@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+
+import pytest
 
 # Two devices, so that sharding is tested on a machine with one; and programs that compile fast, as
 # most of them run but once. jaxlib refuses flags that it does not know.
@@ -23,3 +26,17 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_root), os.environ.
 # One compile cache for all test workers and for the commands that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_root / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Double precision, in the hidden layers as well."""
+    import jax
+    import jax.numpy as jnp
+
+    from ppo_jax import actor_critic
+
+    kinds = (jnp.float64, jax.lax.Precision.HIGHEST)
+    monkeypatch.setitem(actor_critic._PRECISIONS, "float32", kinds)
+    with jax.enable_x64(True):
+        yield

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -14,12 +12,6 @@ from numpy_adam import numpy_adam
 
 from ppo_jax import improve
 from ppo_jax.config import Hyper
-
-
-@pytest.fixture
-def double() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 @pytest.mark.usefixtures("double")

@@ -3,136 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax.flatten_util import ravel_pytree
+from numpy_trpo import NumpyPolicy, numpy_trpo
 from test_objectives import POLICIES, draw_batch
+from trust_region_case import (
+    DELTAS,
+    Case,
+    case_of,
+    is_policy,
+    jit,
+    over_deltas,
+    part,
+    step,
+    stepper,
+)
 
-from ppo_jax import actor_critic, exchange, improve, natural_gradient, pieces
+from ppo_jax import exchange, improve, natural_gradient, pieces
 from ppo_jax.config import Config, Hyper
-from ppo_jax.distributions import Family
-from ppo_jax.envs.interface import Box, Discrete
-from ppo_jax.networks import Network, make_network
+from ppo_jax.envs.interface import Discrete
+from ppo_jax.networks import make_network
 from ppo_jax.types import Batch
 
-# Half the compile time, and no less exact.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-@pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Double precision, in the hidden layers as well."""
-    kinds = (jnp.float64, jax.lax.Precision.HIGHEST)
-    monkeypatch.setitem(actor_critic._PRECISIONS, "float32", kinds)
-    with jax.enable_x64(True):
-        yield
-
-
-class Case(NamedTuple):
-    """A policy, its parameters and a batch drawn from it."""
-
-    config: Config
-    network: Network
-    family: Family
-    params: Any
-    batch: Batch
-
-
-@cache
-def case_of(policy: str, size: int = 64) -> Case:
-    """In double precision; the hidden layer is small, the curvature large."""
-    word, space = POLICIES[policy]
-    config = Config(
-        policy=word,
-        objective="trpo",
-        hidden_sizes=(6,),
-        num_envs=4,
-        rollout_length=size // 4,
-        num_epochs=2,
-        num_minibatches=2,
-        normalize_advantages="none",
-    )
-    network, family = make_network(config, (3,), space)
-    params = jit(network.init)(jax.random.key(2), -1.5)
-    # The policy head starts with a gain of 0.01: of a policy that sees little, little is shown.
-    flat, unravel = ravel_pytree(params)
-    noise = np.random.default_rng(3).normal(size=flat.shape)
-    params = unravel(flat + 0.3 * noise.astype(flat.dtype))
-    batch = jit(lambda p: draw_batch(network, family, p, (3,), size))(params)
-    # Likely actions are good: a Gaussian shrinks, and its KL leaves the quadratic model behind.
-    likely = batch.log_prob_old - jnp.mean(batch.log_prob_old)
-    batch = batch._replace(advantage=0.3 * batch.advantage + likely / jnp.std(likely))
-    return Case(config, network, family, params, batch)
-
-
-def step(case: Case, hyper: Hyper, batch: Batch | None = None, **changes: Any) -> tuple:
-    """(params, metrics) after one trust-region step from a fresh optimiser."""
-    config = dataclasses.replace(case.config, **changes)
-    batch = case.batch if batch is None else batch
-    params, _, metrics, ratios = natural_gradient.by_trust_region(
-        config,
-        hyper,
-        case.network,
-        case.family,
-        case.params,
-        improve.init_optimiser(case.params),
-        batch,
-        config.num_envs,
-        jax.random.key(1),
-    )
-    return params, metrics | improve.ratio_metrics(exchange.gathered(ratios, None))
-
-
-@cache
-def stepper(policy: str) -> Callable[[Hyper, Batch], tuple]:
-    """`step` of a policy in double precision as one program for all numbers."""
-    return jit(lambda hyper, batch: step(case_of(policy), hyper, batch))
-
-
-def is_policy(path: tuple) -> bool:
-    """By the names of our own networks, with separate torsos."""
-    names = {getattr(entry, "key", None) for entry in path}
-    return not names & {"critic_torso", "value_head"}
-
-
-def part(params: Any, wanted: bool) -> np.ndarray:
-    """The policy's parameters, or the critic's, as one vector in the order of `ravel_pytree`."""
-    return np.concatenate(
-        [
-            np.ravel(leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-            if is_policy(path) == wanted
-        ]
-    )
-
-
 # What is always true ------------------------------------------------------------------------------
-
-DELTAS = np.array([1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0])
-
-
-@cache
-def over_deltas(policy: str) -> tuple[Any, dict[str, jax.Array], Any]:
-    """One program: the step of every delta, without critic steps and with long ones."""
-    case = case_of(policy)
-
-    def member(delta: jax.Array, learning_rate: jax.Array) -> tuple:
-        return step(case, Hyper(trust_region_kl=delta, learning_rate=learning_rate))
-
-    count = len(DELTAS)
-    both = jit(jax.vmap(member))(np.tile(DELTAS, 2), np.repeat([0.0, 0.05], count))
-    (resting, _), (learning, metrics) = (
-        jax.tree.map(lambda leaf, half=half: leaf[half], both)
-        for half in (slice(count), slice(count, None))
-    )
-    return resting, metrics, learning
 
 
 @pytest.mark.usefixtures("double")
@@ -235,76 +133,6 @@ def test_whole_batch_pieces_and_two_devices_take_one_step(monkeypatch: pytest.Mo
             np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9)
 
 
-# Which parameters the policy depends on -----------------------------------------------------------
-
-
-class NnxActorCritic(nnx.Module):
-    """One module with a hidden layer for both and a layer for each."""
-
-    def __init__(self, rngs: nnx.Rngs) -> None:
-        self.hidden = nnx.Linear(3, 8, rngs=rngs)
-        self.policy = nnx.Linear(8, 3, rngs=rngs)
-        self.critic = nnx.Linear(8, 1, rngs=rngs)
-
-    def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = nnx.relu(self.hidden(observation))
-        return self.policy(x), self.critic(x)[0]
-
-
-def nnx_pair() -> tuple[Callable, Callable]:
-    graph, _ = nnx.split(NnxActorCritic(nnx.Rngs(0)))
-    return (
-        lambda key: nnx.split(NnxActorCritic(nnx.Rngs(key)))[1],
-        lambda params, observation: nnx.merge(graph, params)(observation),
-    )
-
-
-def scanned_pair() -> tuple[Callable, Callable]:
-    """A compiled function around a loop that carries policy and critic side by side."""
-
-    @jax.jit
-    def apply_fn(params: Any, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def layer(carry: tuple, weights: tuple) -> tuple:
-            actor, critic = carry
-            return (jnp.tanh(actor @ weights[0]), jnp.tanh(critic @ weights[1])), None
-
-        weights = (params["policy"], params["critic"])
-        (actor, critic), _ = jax.lax.scan(layer, (observation, observation), weights)
-        return actor, critic.sum()
-
-    def init_fn(key: jax.Array) -> dict[str, jax.Array]:
-        return {"policy": jax.random.normal(key, (2, 3, 3)), "critic": jnp.ones((2, 3, 3))}
-
-    return init_fn, apply_fn
-
-
-BOX = Box((1,), np.full(1, -1.0), np.full(1, 1.0))
-
-
-@pytest.mark.parametrize(
-    ("fields", "space", "critic"),
-    [
-        ({}, Discrete(3), {"critic_torso", "value_head"}),
-        ({"shared_torso": True}, Discrete(3), {"value_head"}),
-        ({"policy": "gaussian"}, BOX, {"critic_torso", "value_head"}),
-        ({"policy": "gsde"}, BOX, {"critic_torso", "value_head"}),
-        ({"network": nnx_pair()}, Discrete(3), {"critic"}),
-        ({"network": scanned_pair()}, Discrete(3), {"critic"}),
-    ],
-    ids=["separate", "shared", "gaussian", "gsde", "nnx", "jit and scan"],
-)
-def test_the_policys_parameters_are_told_from_the_critics(
-    fields: dict, space: Any, critic: set[str]
-) -> None:
-    network, _ = make_network(Config(hidden_sizes=(4, 4), **fields), (3,), space)
-    params = network.init(jax.random.key(0), 0.0)
-    found = natural_gradient.policy_leaves(network, params, jnp.zeros((1, 3)))
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    names = [{getattr(entry, "key", None) for entry in path} for path in paths]
-    assert found == [not path & critic for path in names]
-    assert 0 < sum(found) < len(found)
-
-
 def test_a_shared_torso_keeps_the_bound_because_only_the_value_head_is_fitted() -> None:
     config = dataclasses.replace(case_of("categorical").config, shared_torso=True)
     network, family = make_network(config, (3,), Discrete(3))
@@ -321,131 +149,6 @@ def test_a_shared_torso_keeps_the_bound_because_only_the_value_head_is_fitted() 
 
 
 # Against a TRPO in NumPy --------------------------------------------------------------------------
-
-
-class NumpyPolicy:
-    """tanh network with a softmax or Gaussian head, its derivatives written out, in float64."""
-
-    def __init__(self, case: Case) -> None:
-        body = case.params["body"]
-        layers = (body["actor_torso"]["Dense_0"], body["policy_head"])
-        parts = [layer[name] for layer in layers for name in ("bias", "kernel")]
-        self.is_gaussian = case.family.name == "gaussian"
-        if self.is_gaussian:
-            parts.append(case.params["log_std"])
-        self.shapes = [leaf.shape for leaf in parts]
-        self.start = np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in parts])
-        self.observation = np.asarray(case.batch.observation, np.float64)
-        self.action = np.asarray(case.batch.action)
-        self.advantage = np.asarray(case.batch.advantage, np.float64)
-        self.log_prob_old = self.log_prob(self.start)
-
-    def cut(self, flat: np.ndarray) -> list[np.ndarray]:
-        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
-        pieces = np.split(flat, ends[:-1])
-        return [piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
-
-    def head(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(hidden [N, H], logits or mean [N, A])."""
-        b1, w1, b2, w2, *_ = self.cut(flat)
-        hidden = np.tanh(self.observation @ w1 + b1)
-        return hidden, hidden @ w2 + b2
-
-    def log_pi(self, flat: np.ndarray) -> np.ndarray:
-        """log pi of every action of a softmax, [N, A]."""
-        _, logits = self.head(flat)
-        return logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
-
-    def log_prob(self, flat: np.ndarray) -> np.ndarray:
-        if not self.is_gaussian:
-            return self.log_pi(flat)[np.arange(len(self.action)), self.action]
-        log_std, (_, mean) = self.cut(flat)[4], self.head(flat)
-        z = (self.action - mean) / np.exp(log_std)
-        return np.sum(-0.5 * z**2 - log_std - 0.5 * np.log(2.0 * np.pi), axis=1)
-
-    def surrogate(self, flat: np.ndarray) -> float:
-        return float(np.mean(np.exp(self.log_prob(flat) - self.log_prob_old) * self.advantage))
-
-    def kl(self, first: np.ndarray, second: np.ndarray) -> float:
-        """Mean KL[first || second] over the batch."""
-        if not self.is_gaussian:
-            log_p, log_q = self.log_pi(first), self.log_pi(second)
-            return float(np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1)))
-        (_, mean_p), (_, mean_q) = self.head(first), self.head(second)
-        std_p, std_q = (np.exp(self.cut(flat)[4]) for flat in (first, second))
-        terms = np.log(std_q / std_p) + (std_p**2 + (mean_p - mean_q) ** 2) / (2 * std_q**2) - 0.5
-        return float(np.mean(np.sum(terms, axis=1)))
-
-    def jacobian(self) -> np.ndarray:
-        """Of logits, or of mean and log std, by every parameter, at the start. [N, D, P]"""
-        _, _, _, w2, *log_std = self.cut(self.start)
-        hidden, output = self.head(self.start)
-        width, rows = output.shape[1], []
-        for n, s in enumerate(self.observation):
-            for d in range(width):
-                at_output = np.eye(width)[d]
-                before_tanh = w2[:, d] * (1.0 - hidden[n] ** 2)
-                by = [before_tanh, np.outer(s, before_tanh), at_output]
-                by += [np.outer(hidden[n], at_output), *map(np.zeros_like, log_std)]
-                rows.append(np.concatenate([np.ravel(x) for x in by]))
-            for d in range(width if log_std else 0):
-                row = np.zeros(len(self.start))
-                row[len(self.start) - width + d] = 1.0
-                rows.append(row)
-        return np.reshape(rows, (len(self.observation), -1, len(self.start)))
-
-    def score_and_metric(self) -> tuple[np.ndarray, np.ndarray]:
-        """d log pi / d output of the actions taken [N, D]; the output's own Fisher [N, D, D]."""
-        if not self.is_gaussian:
-            p = np.exp(self.log_pi(self.start))
-            metric = np.stack([np.diag(row) - np.outer(row, row) for row in p])
-            return np.eye(p.shape[1])[self.action] - p, metric
-        (_, mean), variance = self.head(self.start), np.exp(2.0 * self.cut(self.start)[4])
-        error = self.action - mean
-        score = np.concatenate([error / variance, error**2 / variance - 1.0], axis=1)
-        diagonal = np.concatenate([1.0 / variance, np.full_like(variance, 2.0)])
-        return score, np.stack([np.diag(diagonal)] * len(mean))
-
-    def gradient_and_fisher(self) -> tuple[np.ndarray, np.ndarray]:
-        jacobian, (score, metric) = self.jacobian(), self.score_and_metric()
-        gradient = np.einsum("n,nd,ndp->p", self.advantage, score, jacobian)
-        fisher = np.einsum("ndp,nde,neq->pq", jacobian, metric, jacobian)
-        return gradient / len(self.advantage), fisher / len(self.advantage)
-
-
-def numpy_trpo(policy: NumpyPolicy, delta: float) -> tuple[np.ndarray, float, bool]:
-    """The algorithm of Stable-Baselines3-contrib 2.x as its documentation has it, in NumPy.
-
-    15 iterations of conjugate gradient that stop at a residual of 1e-10, damping 0.1, at most 10
-    trials shrinking by 0.8. It measures KL[new || old] in the search where the paper, and we, take
-    KL[old || new]; for large steps of a Gaussian the two accept different fractions.
-
-    Returns:
-        the full step, the accepted fraction (0 for none), and whether its own direction of the KL
-        would have accepted the same.
-    """
-    gradient, fisher = policy.gradient_and_fisher()
-    matrix = fisher + 0.1 * np.eye(len(gradient))
-    x, residual = np.zeros_like(gradient), gradient.copy()
-    direction, square = residual.copy(), residual @ residual
-    for _ in range(15):
-        image = matrix @ direction
-        length = square / (direction @ image)
-        x, residual = x + length * direction, residual - length * image
-        square_new = residual @ residual
-        if square_new < 1e-10:
-            break
-        direction, square = residual + square_new / square * direction, square_new
-    full = np.sqrt(2.0 * delta / (x @ matrix @ x)) * x
-    old, accepted = policy.start, {"old-new": 0.0, "new-old": 0.0}
-    for name in accepted:
-        for k in range(10):
-            new = old + 0.8**k * full
-            kl = policy.kl(old, new) if name == "old-new" else policy.kl(new, old)
-            if policy.surrogate(new) > policy.surrogate(old) and kl <= delta:
-                accepted[name] = 0.8**k
-                break
-    return full, accepted["old-new"], accepted["old-new"] == accepted["new-old"]
 
 
 def moves(case: Case, params: Any) -> np.ndarray:

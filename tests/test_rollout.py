@@ -2,110 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
-
 import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from counter import FRESH, CounterParams, first_number, flat_policy, play
 
 from ppo_jax import envs, moments, trainer
 from ppo_jax.config import Config, Hyper
-from ppo_jax.densities import Categorical
-from ppo_jax.distributions import make_family
-from ppo_jax.envs.interface import Box, Discrete, Environment
-from ppo_jax.networks import Network
-from ppo_jax.rollout import Policy, draw_chance, reset_all, reset_ended, rollout, values_where
+from ppo_jax.rollout import draw_chance, rollout, values_where
 from ppo_jax.types import Moments
-
-FRESH = 1000.0  # added to the first observation of an episode: no other one is near it
-
-
-class CounterParams(NamedTuple):
-    terminate_after: Any = np.int32(10**6)
-    truncate_after: Any = np.int32(10**6)
-    spread: Any = np.int32(0)  # an episode's ends come 0 .. spread steps later, drawn at reset
-
-
-class CounterState(NamedTuple):
-    time: Any
-    delay: Any
-    name: Any
-
-
-def counter() -> Environment:
-    """Shows [steps in this episode + FRESH at its start, the episode's name]; pays the step."""
-
-    def reset(key, params):
-        key_delay, key_name = jax.random.split(key)
-        state = CounterState(
-            jnp.zeros((), jnp.int32),
-            jax.random.randint(key_delay, (), 0, params.spread + 1),
-            jax.random.uniform(key_name),
-        )
-        return jnp.stack([jnp.float32(FRESH), state.name]), state
-
-    def transition(key, state, action, params):
-        time = state.time + 1
-        observation = jnp.stack([time.astype(jnp.float32), state.name])
-        return (
-            observation,
-            state._replace(time=time),
-            time.astype(jnp.float32),
-            time >= params.terminate_after + state.delay,
-            time >= params.truncate_after + state.delay,
-            {},
-        )
-
-    return Environment(
-        name="counter",
-        reset=reset,
-        transition=transition,
-        default_params=CounterParams(),
-        observation_shape=(2,),
-        observation_dtype="float32",
-        action_space=Discrete(3),
-        max_episode_steps=None,
-        override=lambda params, values: params._replace(**values),
-    )
-
-
-def first_number(params: Any, observation: Any) -> Any:
-    """A critic whose value is known: V(observation) = 2 observation[0]."""
-    return 2.0 * observation[..., 0]
-
-
-def flat_policy(seen: Moments | None = None) -> Policy:
-    """Uniform over three actions, with the known critic."""
-    network = Network(
-        init=lambda key, log_std_init=0.0: {},
-        apply=lambda params, x: (
-            Categorical(jnp.zeros((*x.shape[:-1], 3))),
-            first_number(params, x),
-        ),
-        policy=lambda params, x: Categorical(jnp.zeros((*x.shape[:-1], 3))),
-        value=first_number,
-    )
-    return Policy(network, make_family("categorical", Discrete(3), 1), {}, seen)
-
-
-def play(num_steps, num_envs, params=None, rounds=1, policy=None, **settings):
-    """Consecutive rollouts of the counter: the last carry and a list of (steps, raw, stats)."""
-    environment = counter()
-    params = params or CounterParams()
-    policy = policy or flat_policy()
-    config = Config(num_envs=num_envs, rollout_length=num_steps, **settings)
-    carry = reset_all(environment, params, policy.family, num_envs, jax.random.key(0))
-    run = jax.jit(lambda carry, key: rollout(config, environment, params, policy, carry, key))
-    results = []
-    for i in range(rounds):
-        carry, *rest = run(carry, jax.random.key(100 + i))
-        results.append(jax.device_get(rest))
-    return jax.device_get(carry), results
-
 
 # Against an unrolled loop -------------------------------------------------------------------------
 
@@ -204,61 +111,6 @@ def test_a_rollout_is_the_plain_loop_over_gymnax_own_functions(name, changes):
         np.testing.assert_array_equal(carry.episode_length, lengths)
         np.testing.assert_allclose(carry.episode_return, totals, atol=1e-5)
     assert min(num_ends.values()) > 0
-
-
-# Resets -------------------------------------------------------------------------------------------
-
-
-def fresh_starts(ended, key=0):
-    """(observation, state) after `reset_ended` of counters in the middle of their episodes."""
-    num_envs = len(ended)
-    observation = jnp.full((num_envs, 2), -1.0)
-    state = CounterState(*(jnp.full(num_envs, -1, dtype) for dtype in (int, int, float)))
-    return jax.jit(
-        lambda ended, key: reset_ended(
-            counter(), CounterParams(), key, 0, ended, observation, state
-        )
-    )(jnp.asarray(ended), jax.random.key(key))
-
-
-@pytest.mark.parametrize("num_ended", [0, 1, 7, 8, 9, 63, 64])
-def test_whatever_ended_is_reset_to_a_start_of_its_own_and_nothing_else_is(num_ended):
-    """64 environments have a pool of 8: from 9 on it must be drawn again."""
-    ended = np.zeros(64, bool)
-    ended[np.random.default_rng(num_ended).permutation(64)[:num_ended]] = True
-    observation, state = jax.device_get(fresh_starts(ended))
-    assert (observation[ended, 0] == FRESH).all()
-    assert (observation[~ended] == -1.0).all()
-    assert (state.time[ended] == 0).all()
-    assert (state.time[~ended] == -1).all()
-    np.testing.assert_array_equal(observation[ended, 1], state.name[ended])
-    assert len(set(state.name[ended])) == num_ended
-
-
-def test_start_states_have_the_environments_own_distribution():
-    """2,048 uniform names, against the uniform law, and no echo between neighbours or pools."""
-    name = np.asarray(fresh_starts(np.ones(2048, bool), key=1)[1].name)
-    assert stats.kstest(name, "uniform").pvalue > 1e-3
-    for lag in (1, 2048 // 8):
-        # independent: the correlation of n pairs has standard error 1 / sqrt(n)
-        correlation = np.corrcoef(name[:-lag], name[lag:])[0, 1]
-        assert abs(correlation) < 4 / math.sqrt(2048 - lag)
-    assert len(set(name)) > 2048 - 5  # float32 uniforms collide about 0.25 times
-
-
-def test_fewer_than_eight_environments_still_get_starts_of_their_own():
-    state = jax.device_get(fresh_starts(np.ones(3, bool))[1])
-    assert len(set(state.name)) == 3
-
-
-def test_environments_that_end_together_start_apart_within_a_rollout():
-    params = CounterParams(terminate_after=np.int32(3))
-    _, [(steps, raw, _)] = play(10, 32, params)
-    starts = raw[:, :, 0] == FRESH
-    assert starts.sum(axis=1).tolist() == [32 if t % 3 == 0 else 0 for t in range(10)]
-    names = raw[starts][:, 1]
-    assert len(set(names)) == len(names) == 4 * 32
-    assert steps.terminated.sum() == 3 * 32
 
 
 # Ends and values ----------------------------------------------------------------------------------
@@ -362,50 +214,6 @@ def test_values_of_the_wanted_rows_are_those_of_valuing_everything(num_wanted):
         np.testing.assert_allclose(values, jnp.where(wanted, everything, 0.0), atol=1e-6)
 
 
-@pytest.fixture
-def on_gpu(monkeypatch):
-    """What is traced within takes the ways of a GPU, and runs on this machine."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    yield
-    monkeypatch.undo()
-
-
-def test_the_ways_of_a_gpu_give_the_same_rollout_but_for_who_starts_where(monkeypatch):
-    """Episodes of 3 steps, so that only their names depend on how start states are drawn."""
-    params = CounterParams(truncate_after=np.int32(3))
-    carry, [(steps, raw, episodes)] = play(17, 6, params)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    carry_gpu, [(steps_gpu, raw_gpu, episodes_gpu)] = play(17, 6, params)
-    monkeypatch.undo()
-    assert tuple(episodes) == tuple(episodes_gpu)
-    np.testing.assert_array_equal(raw[..., 0], raw_gpu[..., 0])
-    np.testing.assert_array_equal(carry.state.time, carry_gpu.state.time)
-    for name in ("action", "log_prob", "value", "reward", "terminated", "truncated"):
-        np.testing.assert_array_equal(getattr(steps, name), getattr(steps_gpu, name))
-    np.testing.assert_allclose(steps.value_next, steps_gpu.value_next, atol=1e-6)
-    assert steps.truncated.any()
-
-
-def test_on_a_gpu_every_start_is_a_draw_of_its_own(on_gpu):
-    params = CounterParams(terminate_after=np.int32(2))
-    _, [(steps, raw, _)] = play(40, 8, params)
-    starts = raw[1:][steps.terminated[:-1]]
-    assert (starts[:, 0] == FRESH).all()
-    assert len(set(starts[:, 1])) == len(starts) > 100
-    assert stats.kstest(starts[:, 1], "uniform").pvalue > 1e-3
-
-
-def test_on_a_gpu_no_loop_of_a_rollout_has_an_unknown_length(on_gpu):
-    environment, policy = counter(), flat_policy()
-    config = Config(num_envs=4, rollout_length=5)
-    carry = reset_all(environment, CounterParams(), policy.family, 4, jax.random.key(0))
-    program = jax.make_jaxpr(
-        lambda carry, key: rollout(config, environment, CounterParams(), policy, carry, key)
-    )(carry, jax.random.key(1))
-    assert "while" not in str(program)
-    assert "scan" in str(program)
-
-
 # What the policy sees and does --------------------------------------------------------------------
 
 
@@ -423,122 +231,6 @@ def test_every_observation_is_seen_through_the_given_moments_from_the_first_step
     np.testing.assert_allclose(
         steps.observation, moments.standardise(seen, jnp.asarray(raw)), atol=1e-6
     )
-
-
-def recorder() -> Environment:
-    """Shows the action that it was given, and never ends."""
-
-    def reset(key, params):
-        return jnp.zeros(2), jnp.zeros(())
-
-    def transition(key, state, action, params):
-        no = jnp.zeros((), bool)
-        return action, state, jnp.zeros(()), no, no, {}
-
-    return Environment(
-        name="recorder",
-        reset=reset,
-        transition=transition,
-        default_params=(),
-        observation_shape=(2,),
-        observation_dtype="float32",
-        action_space=Box((2,), np.float32([-1.0, -0.5]), np.float32([1.0, 2.0])),
-        max_episode_steps=None,
-        override=lambda params, values: params,
-    )
-
-
-def recorded(policy_name, **settings):
-    """Two rollouts of the recorder under a fresh network with a wide std."""
-    environment = recorder()
-    config = Config(
-        env=environment,
-        policy=policy_name,
-        num_envs=6,
-        hidden_sizes=(8,),
-        orthogonal_init=False,
-        **{"rollout_length": 12, **settings},
-    )
-    parts = trainer.assemble(config)
-    params = parts.network.init(jax.random.key(0), 0.5)
-    policy = Policy(parts.network, parts.family, params, None)
-    carry = reset_all(environment, (), parts.family, 6, jax.random.key(1))
-    run = jax.jit(lambda c, k: rollout(config, environment, (), policy, c, k)[:3])
-    results = []
-    for i in range(2):
-        carry, steps, raw = run(carry, jax.random.key(i))
-        results.append(jax.device_get((steps, raw, carry)))
-    return results
-
-
-def normal_log_prob(steps):
-    """The textbook density of the action as sampled."""
-    mean, std = steps.distribution.mean, np.exp(steps.distribution.log_std)
-    return stats.norm.logpdf(steps.action, mean, std).sum(-1)
-
-
-def test_the_environment_gets_the_clipped_action_and_log_prob_is_of_the_unclipped_one():
-    (steps, raw, carry), _ = recorded("gaussian")
-    given = np.concatenate([raw[1:], carry.observation[None]])
-    np.testing.assert_allclose(given, np.clip(steps.action, [-1.0, -0.5], [1.0, 2.0]), atol=1e-6)
-    was_clipped = (given != steps.action).any(-1)
-    assert was_clipped.any()  # std 1.65 around 0
-    assert not was_clipped.all()
-    np.testing.assert_allclose(steps.log_prob, normal_log_prob(steps), atol=1e-5)
-
-
-def test_the_environment_gets_the_squashed_action_of_a_tanh_gaussian():
-    (steps, raw, carry), _ = recorded("tanh-gaussian")
-    given = np.concatenate([raw[1:], carry.observation[None]])
-    low, high = np.array([-1.0, -0.5]), np.array([1.0, 2.0])
-    expected = low + (high - low) * (np.tanh(steps.action) + 1.0) / 2.0
-    np.testing.assert_allclose(given, expected, atol=1e-5)
-    jacobian = np.log1p(-(np.tanh(steps.action.astype(np.float64)) ** 2)).sum(-1)
-    np.testing.assert_allclose(steps.log_prob, normal_log_prob(steps) - jacobian, atol=1e-4)
-
-
-@pytest.mark.parametrize(("every", "draws_at"), [(-1, [0]), (5, [0, 5, 10]), (1, list(range(12)))])
-def test_gsde_noise_is_drawn_anew_at_the_named_steps_and_at_the_start_of_every_rollout(
-    every, draws_at
-):
-    """Where the observation stands still, so does the action as long as its noise is held."""
-    still = recorder()._replace(
-        transition=lambda key, state, action, params: (
-            jnp.zeros(2),
-            state,
-            jnp.zeros(()),
-            jnp.zeros((), bool),
-            jnp.zeros((), bool),
-            {},
-        )
-    )
-    config = Config(
-        env=still,
-        policy="gsde",
-        num_envs=6,
-        rollout_length=12,
-        hidden_sizes=(8,),
-        gsde_resample_steps=every,
-        orthogonal_init=False,
-    )
-    parts = trainer.assemble(config)
-    params = parts.network.init(jax.random.key(0), 0.5)
-    # Biases give the features something to multiply the noise with at observation 0.
-    params = jax.tree.map(lambda leaf: leaf + 0.3, params)
-    policy = Policy(parts.network, parts.family, params, None)
-    carry = reset_all(still, (), parts.family, 6, jax.random.key(1))
-    run = jax.jit(lambda c, k: rollout(config, still, (), policy, c, k)[:2])
-    actions = []
-    for i in range(2):
-        carry, steps = run(carry, jax.random.key(i))
-        actions.append(np.asarray(steps.action))
-    actions = np.concatenate(actions)  # [24, 6, 2]
-    changed = np.abs(np.diff(actions, axis=0)).max(-1) > 1e-6  # [23, 6]
-    expected = [t % 12 in draws_at for t in range(1, 24)]
-    assert changed.all(axis=1).tolist() == expected
-    assert changed.any(axis=1).tolist() == expected
-    assert len(np.unique(actions[0].round(6), axis=0)) == 6  # every environment has its own noise
-    np.testing.assert_allclose(steps.log_prob, normal_log_prob(steps), atol=1e-4)
 
 
 def test_rollouts_of_the_same_key_are_equal_and_of_another_key_are_not():

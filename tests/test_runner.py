@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from tiny import BATCH, CONFIG, HYPER, START, STEPS, Walk, programs_are_kept, ti
 
 from ppo_jax import (
     checkpoint,
-    checkpoint_files,
     envs,
     evaluating,
     loop,
@@ -31,7 +29,6 @@ from ppo_jax import (
 )
 from ppo_jax.config import Hyper, InputError
 from ppo_jax.log import read_jsonl
-from ppo_jax.options import RunError
 from ppo_jax.policies import load_policy
 
 
@@ -388,47 +385,7 @@ def test_a_logging_service_that_does_not_start_does_not_stop_the_run(
     ]
 
 
-# --- a folder that cannot be written any more ----------------------------------------------------
-
-
-def full(*_: Any) -> None:
-    raise OSError(28, "No space left on device")
-
-
-def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = checkpoint.checkpoint_folder(tmp_path / "a", 3 * BATCH)
-    with monkeypatch.context() as patch:
-
-        def fill(row: dict[str, Any]) -> None:
-            if row["env_steps"] == 128:
-                until = time.monotonic() + 30.0
-                while not found.exists() and time.monotonic() < until:
-                    time.sleep(0.01)  # checkpoints are written beside the training
-                patch.setattr(checkpoint_files, "write_synced", full)
-
-        told = r"Stopped after (192|2\d\d) .*No space left.*is untouched"
-        with pytest.raises(RunError, match=told):
-            tiny_run(tmp_path / "a", callbacks=[fill], checkpoint_every=3 * BATCH)
-    assert checkpoint.latest(tmp_path / "a") == (found, [])
-    resumed = runner.resume(tmp_path / "a", quiet=True)
-    assert resumed.summary["env_steps"] == STEPS
-
-
-def test_a_folder_that_is_removed_during_the_run_is_told_at_once_and_not_made_again(
-    tmp_path: Path,
-) -> None:
-    def remove(row: dict[str, Any]) -> None:
-        if (tmp_path / "a").exists():
-            (tmp_path / "a").rename(tmp_path / "b")
-
-    with pytest.raises(RunError, match=r"Stopped after 64 .*'.*a' cannot be written .*removed"):
-        tiny_run(tmp_path / "a", callbacks=[remove])
-    assert not (tmp_path / "a").exists()
-    moved = runner.resume(tmp_path / "b", quiet=True)  # a run goes on wherever its folder is
-    assert moved.summary["env_steps"] == STEPS
-    assert moved.summary["run"] == str(tmp_path / "b")
+# --- checkpoints ----------------------------------------------------------------------------------
 
 
 def test_checkpoints_come_by_the_clock_and_at_the_best_evaluation(
