@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -25,8 +25,10 @@ class Beginning(NamedTuple):
     start: Callable[[Hyper, Array], TrainState]  # `parallel.make_init`, compiled
 
 
-def begin(config: Config, hyper: Hyper, seed: int, layout: layouts.Layout) -> Beginning:
-    """The population of seeds from `seed` on, as `parallel.init_population` makes it, and its loop.
+def begin(
+    config: Config, hyper: Hyper, seed: int | Sequence[int], layout: layouts.Layout
+) -> Beginning:
+    """The population that `parallel.init_population` makes of the same arguments, and its loop.
 
     Tracing is Python's work and compiling XLA's, which needs no Python: each has a core.
     """

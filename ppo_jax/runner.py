@@ -138,7 +138,6 @@ def resume(
         finger = fingerprint(work.layout)
         state, point, notes = resuming.restore(folder, saved, finger)
         env_steps = point.iteration * saved.config.batch_size
-        arrays = schedules.as_arrays(saved.config, saved.hyper)
         is_over = point.iteration >= saved.config.num_iterations or point.ended_by is not None
         summary = resuming.finished_summary(folder, env_steps) if is_over else None
         if summary is not None and state is not None:
@@ -146,9 +145,13 @@ def resume(
                 progress.message(f"the run in {folder} is over: this is its summary")
             return RunResult(summary, folder, state, conclusion.exit_code_of(summary))
         if state is None:
-            state = start(work)[1]
+            arrays, state, traced = start(work)
         else:
             state = parallel.place(parallel.padded(state, work.layout), work.layout)
+            arrays = schedules.as_arrays(saved.config, saved.hyper)
+            traced = parallel.make_chunk(saved.config, work.layout).lower(
+                arrays, state, np.int32(1)
+            )
         notes = [*saved.notes, *notes]
         told = [f"going on with {folder} after {env_steps:,} environment steps a seed", *notes]
         try:
@@ -160,7 +163,6 @@ def resume(
                 "mend that and try again; what is in it is untouched."
             ) from error
         point = loop.save(session, state, point)
-        traced = parallel.make_chunk(saved.config, work.layout).lower(arrays, state, np.int32(1))
         return carry_out(session, work, traced, state, point)
 
 

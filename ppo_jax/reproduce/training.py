@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from ppo_jax import compiling, evaluating, evaluation, layouts, parallel, schedules
+from ppo_jax.beginning import begin
 from ppo_jax.config import Config
 from ppo_jax.fingerprint import fingerprint
 from ppo_jax.options import RunOptions
@@ -87,8 +88,8 @@ def train(pack: Sequence[Job], stop: Any, tell: Callable[[str], None]) -> Traine
     if layout.kind == "envs":  # every device works on every member, which share their numbers
         layout = layout._replace(kind="map", devices=layout.devices[:1])
     hyper = parallel.place_hyper(hyper, layout)
-    state = parallel.init_population(config, hyper, [seed for _, seed in filled], layout)
-    chunk = compiling.compiled(parallel.make_chunk(config, layout).lower(hyper, state, np.int32(1)))
+    state, traced, _ = begin(config, hyper, [seed for _, seed in filled], layout)
+    chunk = compiling.compiled(traced)
     compile_seconds = time.perf_counter() - start
     kept: dict[str, list[np.ndarray]] = {}
     cpu_start = time.process_time()
