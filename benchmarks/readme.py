@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ from learning_table import algorithm, percent
 from ppo_jax.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "benchmarks" / "speed"))
+from cases import CASES  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results"
 PPO_GOALS = (
     *("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
     *("Catch-bsuite", "FourRooms-misc", "Breakout-MinAtar", "SpaceInvaders-MinAtar"),
 )
+DATE = len("2026-11-22")
 # Files of the results with the other objectives.
 OTHER_GOALS = (*(f"{env}-trpo" for env in PPO_GOALS[:5]), "CartPole-v1-a2c")
 
@@ -52,7 +57,7 @@ def main() -> None:
 
 def newest(pattern: str) -> Path | None:
     """The last result whose name fits: names end in their date."""
-    return max(RESULTS.glob(pattern), default=None, key=lambda path: path.name)
+    return max(RESULTS.glob(pattern), default=None, key=lambda path: path.stem[-DATE:])
 
 
 def link(path: Path) -> str:
@@ -176,11 +181,17 @@ def speed() -> str | None:
         "with others, each at its best layout, interleaved in one run; below the speed of each: "
         "how many times as fast we are (pairs of runs):",
         "",
-        "| case | ours | " + " | ".join(f"{PEERS[n]} {versions[PEERS[n]]}" for n in peers) + " |",
-        "|---|---|" + "---|" * len(peers),
-        *(speed_row(case, peers) for case in cases.values()),
+        "| case | ours | of the ceiling | "
+        + " | ".join(f"{PEERS[n]} {versions[PEERS[n]]}" for n in peers)
+        + " |",
+        "|---|---|---|" + "---|" * len(peers),
+        *(speed_row(name, case, peers, ceiling(cases)) for name, case in cases.items()),
         "",
-        *ceiling(cases),
+        "The ceiling is what float32 matrix products reach on this machine, measured in the same "
+        f"run ({ceiling(cases) / 1e9:,.0f} GFLOP/s); its share counts the products of the "
+        "networks alone, in the time of the whole iteration.",
+        "",
+        *elsewhere(path),
         f"{machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}; medians of "
         f"{record['repeats']} runs, jax {versions['jax']}. 64-64 actor and critic, 4 epochs × 4 "
         "minibatches of the same sizes; what each peer does otherwise by design stands at the "
@@ -197,9 +208,13 @@ def speed() -> str | None:
 PEERS = {"rejax": "rejax", "ajax": "ajax-rl", "sb3": "stable-baselines3"}
 
 
-def speed_row(case: dict[str, Any], peers: list[str]) -> str:
+def speed_row(name: str, case: dict[str, Any], peers: list[str], most: float) -> str:
     ours = case["trainers"]["ppo_jax"]
-    cells = [f"{ours['env_steps_per_second']:,.0f} ({ours['compile_seconds']:.1f} s)"]
+    share = ours["env_steps_per_second"] * CASES[name].flops_per_env_step / most
+    cells = [
+        f"{ours['env_steps_per_second']:,.0f} ({ours['compile_seconds']:.1f} s)",
+        f"{share:.0%}",
+    ]
     for name in peers:
         if name not in case["against"]:
             cells.append("")
@@ -212,15 +227,33 @@ def speed_row(case: dict[str, Any], peers: list[str]) -> str:
     return f"| {case['settings']['title'].replace(' x ', ' × ')} | {' | '.join(cells)} |"
 
 
-def ceiling(cases: dict[str, Any]) -> list[str]:
-    """The share of this machine's matrix products that whole iterations reach."""
-    return [
-        f"Case {name}: {found['share']['ppo_jax']:.0%} of what matrix products reach on this "
-        f"machine ({found['flops_per_second'] / 1e9:,.0f} GFLOP/s in float32, measured in the "
-        "same turns), counting only the products of the networks.\n"
-        for name, case in cases.items()
-        if (found := case.get("ceiling"))
-    ]
+def ceiling(cases: dict[str, Any]) -> float:
+    """What matrix products reach on the machine of these cases, in operations a second."""
+    return next(case["ceiling"]["flops_per_second"] for case in cases.values() if "ceiling" in case)
+
+
+def elsewhere(shown: Path) -> list[str]:
+    """How far ahead of the faster peer we are on other machines: a sentence each."""
+    paths = {path.stem[:-DATE]: path for path in sorted(RESULTS.glob("speed_*.json"))}
+    lines = []
+    for path in paths.values():
+        if path.stem[:-DATE] == shown.stem[:-DATE]:
+            continue
+        record = json.loads(path.read_text("utf-8"))
+        most = ceiling(record["cases"])
+        ratios = ", ".join(
+            f"{case['settings']['title'].replace(' x ', ' × ')} **{case['speed_ratio']:.2f}**"
+            for case in record["cases"].values()
+        )
+        share = record["cases"]["c"]["ceiling"]["share"]["ppo_jax"]
+        lines += [
+            f"On another machine ({record['machine']['cpu']}, {record['machine']['cores']} cores, "
+            f"{most / 1e9:,.0f} GFLOP/s, {record['date'][:10]}), times as fast as the faster of "
+            f"the compiled peers: {ratios}; {share:.0%} of the ceiling with 2,048 environments "
+            f"([{path.name}]({link(path)})).",
+            "",
+        ]
+    return lines
 
 
 def story() -> str | None:
