@@ -47,7 +47,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     "5": ("trainer",),
     "6a": ("layouts",),
     "6a2": ("parallel",),
-    "6b": ("population",),
     "7a": (
         "compiling",
         *("background", "checkpoint_files", "fingerprint", "lock", "signals"),
@@ -100,7 +99,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 ROW_OF = {name: row for row, names in ROWS.items() for name in names}
 FACADE = ""  # ppo_jax/__init__.py, which may import everything
-QUIET_ROWS = ("0", "1a", "1b", "2a", "2b", "2c", "3a", "3b", "4", "5", "6a", "6b")
+QUIET_ROWS = tuple(row for row in ROWS if row[0] < "7")
 LOUD_CALLS = {"open", "print", "input"}
 LOUD_MODULES = {"time", "datetime", "os", "pathlib", "shutil", "logging"}
 

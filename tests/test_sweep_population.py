@@ -334,6 +334,28 @@ def test_the_plan_says_groups_members_memory_and_time_and_writes_nothing(tmp_pat
     assert not (tmp_path / "plan").exists()
 
 
+def test_the_plan_of_a_study_counts_the_settings_that_are_still_to_come(tmp_path: Path) -> None:
+    changes = {"sampler": "tpe", "settings": 6, "batch": 3, "out": str(tmp_path / "plan")}
+    axes = parse(["learning_rate=0.01..0.1", "objective=clip,kl"])
+    given = Sweep(CONFIG, HYPER, axes, [{}], SweepOptions(**{**OPTIONS, **changes}))
+    data, lines = planning.plan_only(given)
+    (group,) = data["groups"]
+    assert (data["settings"], group["settings"], group["members"]) == (6, 6, 12)
+    assert (group["packs"], group["width"]) == (2, 6)
+    assert "6 settings x 2 seeds = 12 members" in lines[0]
+    assert "12 members in 2 packs of 6" in lines[1]
+    assert "further programs are compiled when a setting asks for them" in lines[1]
+
+
+def test_the_plan_of_a_halving_is_that_of_its_slots(tmp_path: Path) -> None:
+    changes = {"sampler": "halving", "settings": 9, "slots": 3, "out": str(tmp_path / "plan")}
+    axes = parse(["learning_rate=0.01..0.1"])
+    given = Sweep(CONFIG, HYPER, axes, [{}], SweepOptions(**{**OPTIONS, **changes}))
+    data, _ = planning.plan_only(given)
+    (group,) = data["groups"]
+    assert (data["settings"], group["settings"], group["members"]) == (9, 9, 6)
+
+
 def test_a_sweep_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     axes = parse(["learning_rate=1e-4..1e-2:log", "gamma=0.9,0.99", "clip_epsilon=0.1:0,0.2"])
     options = SweepOptions(sampler="random", settings=3, out=str(tmp_path / "it"))

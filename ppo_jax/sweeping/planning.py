@@ -155,10 +155,9 @@ def plan_batches(prepared: Prepared) -> Planned:
     width = options.batch * options.seeds
     engine = engines.fastest(group.config, first, width, options, group.words)
     each = engines.seconds_per_iteration(engine, [first] * engine.width)
-    num_packs = -(-(options.settings or 1) * options.seeds // engine.width)
-    members = plan.members_of(group, options.seed, options.seeds)
-    seconds = each * group.config.num_iterations * num_packs
-    return Planned(group, engine, [members] * num_packs, seconds)
+    example = plan.members_of(group, options.seed, options.seeds)  # stands for those to come
+    packs = plan.packs_of(example * (options.settings or 1), engine.width)
+    return Planned(group, engine, packs, each * group.config.num_iterations * len(packs))
 
 
 def idle_free(count: int, kind: str, eta: int) -> int:
@@ -186,6 +185,8 @@ def plan_lines(prepared: Prepared, planned: Sequence[Planned], source: str | Non
     )
     for number, each in enumerate(planned, 1):
         lines.append(f"group {number} of {len(planned)}, {group_line(each)}")
+    if options.sampler == "tpe" and not all(axis.is_numeric for axis in sweep.axes):
+        lines[-1] += "; further programs are compiled when a setting asks for them"
     total = sum(each.seconds for each in planned)
     lines.append(f"expected: {progress.format_seconds(total)} of training")
     if options.num_fresh_seeds:
@@ -236,11 +237,13 @@ def write_plan(folder: Path, planned: Sequence[Planned]) -> None:
 def plan_only(sweep: Sweep, source: str | None = None) -> tuple[dict[str, Any], list[str]]:
     """What `--plan` shows: groups, members, memory and expected time, nothing written."""
     prepared = prepare(sweep)
-    planned = [plan_group(prepared, group, None) for group in prepared.groups]
+    options = prepared.sweep.options
+    planned = plan_all(prepared, None)
+    is_study = options.sampler == "tpe"  # whose settings are still to come
     groups = [
         {
             "program": each.group.words,
-            "settings": len(each.group.settings),
+            "settings": options.settings if is_study else len(each.group.settings),
             "members": sum(map(len, each.packs)),
             "packs": len(each.packs),
             "width": each.engine.width,
@@ -253,8 +256,8 @@ def plan_only(sweep: Sweep, source: str | None = None) -> tuple[dict[str, Any], 
         for each in planned
     ]
     data = {
-        "settings": len(prepared.settings),
-        "seeds": sweep.options.seeds,
+        "settings": options.settings if is_study else len(prepared.settings),
+        "seeds": options.seeds,
         "env_steps": prepared.sweep.config.trained_env_steps,
         "groups": groups,
         "expected_seconds": round(sum(each.seconds for each in planned), 1),
