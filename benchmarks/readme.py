@@ -10,11 +10,12 @@ import csv
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from learning_table import algorithm, percent
+from learning_table import algorithm, percent, verdict
 
 from ppo_jax.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
 
@@ -48,7 +49,8 @@ def main() -> None:
             if block is None:
                 continue
             if document.parent.name == "docs":
-                block = block.replace("](benchmarks/", "](../benchmarks/").replace("](docs/", "](")
+                block = block.replace("](benchmarks/", "](../benchmarks/")
+                block = block.removeprefix(STORY_HEAD).replace(STORY_LINK, "").lstrip()
             framed = f"<!-- {name} -->\n{block}\n<!-- /{name} -->"
             pattern = rf"<!-- {name} -->(.*?<!-- /{name} -->)?"
             text = re.sub(pattern, lambda _, framed=framed: framed, text, flags=re.DOTALL)
@@ -80,7 +82,8 @@ def learning() -> str | None:
         *HEAD,
         *(row(record) for record in records),
         "",
-        "With the other objectives, on the same trainer (`--objective trpo`, `--preset a2c`):",
+        "With the other objectives, on the same trainer (`--objective trpo`, `--preset a2c`; A2C "
+        "has no verdict, as the published run used RMSprop):",
         "",
         *HEAD,
         *(row(record) for record in others),
@@ -117,7 +120,7 @@ def row(record: dict[str, Any]) -> str:
         f"{published['score']:g} at {si(published['env_steps'])} | "
         f"**{scores['iqm']:.4g}** [{low:.4g}, {high:.4g}] | "
         f"{percent(record['share_reached'])} | "
-        f"{record['num_seeds']} × {si(record['env_steps'])} | {mode} | {record['verdict']} |"
+        f"{record['num_seeds']} × {si(record['env_steps'])} | {mode} | {verdict(record)} |"
     )
 
 
@@ -256,6 +259,11 @@ def elsewhere(shown: Path) -> list[str]:
     return lines
 
 
+# What a document that is the derivation itself does without.
+STORY_HEAD = "## Why the ratio?"
+STORY_LINK = " The derivation: [docs/why-the-ratio.md](docs/why-the-ratio.md)."
+
+
 def story() -> str | None:
     """The answer to the founding question, as measured."""
     folder = newest("explain_*")
@@ -263,14 +271,14 @@ def story() -> str | None:
         return None
     record = json.loads((folder / "explain.json").read_text("utf-8"))
     lines = [
-        "## Why the ratio?",
+        STORY_HEAD,
         "",
         f"![Why the ratio]({link(folder / 'explain.svg')})",
         "",
         *(f"* {line}" for line in record["text"]),
         "",
         f"{record['seeds']} seeds, {record['env_steps']:,} environment steps each: `ppo-jax "
-        "explain surrogate`. The derivation: [docs/why-the-ratio.md](docs/why-the-ratio.md).",
+        "explain surrogate`." + STORY_LINK,
     ]
     return "\n".join(lines)
 
@@ -351,12 +359,25 @@ def other_suites() -> str:
     for name in ("known-failures", "bsuite", "minatar"):
         folder = newest(f"{name}_*[0-9]")
         if folder is not None:
-            cells = [cell for cell in cells_of(folder) if cell["verdict"] != "–"]
+            record = json.loads((folder / "summary.json").read_text("utf-8"))
+            cells = [cell for cell in record["cells"] if cell["verdict"] != "–"]
             least = min(cell["num_seeds"] for cell in cells)
+            where = f"([table]({link(folder)}/README.md))"
+            spec = tomllib.loads((ROOT / f"ppo_jax/data/specs/{name}.toml").read_text("utf-8"))
+            missing = len(spec["cell"]) - len(record["cells"])
+            if missing:
+                said += f" `{name}` is incomplete: {missing} cells were not run; " + ", ".join(
+                    f"{cell['cell'].split('/')[0]} {cell['iqm']:.1f} [{cell['ci95'][0]:.1f}, "
+                    f"{cell['ci95'][1]:.1f}] at {si(cell['env_steps'])} with {least} seeds, "
+                    "published " + " and ".join(f"{each['value']:g}" for each in cell["published"])
+                    for cell in cells
+                )
+                said += f" {where}."
+                continue
             reached = sum(cell["verdict"] in ("reached", "within interval") for cell in cells)
             said += (
                 f" `{name}`: {reached} of {len(cells)} published numbers reached or within the "
-                f"interval, {least} seeds ([table]({link(folder)}/README.md))."
+                f"interval, {least} seeds {where}."
             )
     return said
 
@@ -376,7 +397,7 @@ def costs() -> str | None:
     lines = [
         "An iteration's cost by objective, relative to `clip`:",
         "",
-        "| objective | " + " | ".join(case for case, _ in cases) + " |",
+        "| objective | " + " | ".join(case.replace(" x ", " × ") for case, _ in cases) + " |",
         "|---|" + "---|" * len(cases),
     ]
     for name in cases[0][1]:
@@ -384,9 +405,10 @@ def costs() -> str | None:
         lines.append(f"| {name} | {ratios} |")
     lines += [
         "",
-        f"{record['setting']}; {record['machine']['hardware']}, medians of {record['rounds']} "
-        "interleaved rounds. `trpo` and `npg` take one step on the whole batch, and 15 "
-        "Fisher-vector products for it. Again: `python benchmarks/speed/objectives.py`.",
+        f"{record['setting'].replace(' x ', ' × ')}; {record['machine']['hardware']}, "
+        f"{record['date'][:10]}, medians of {record['rounds']} interleaved rounds. `trpo` and "
+        "`npg` take one step on the whole batch, and 15 Fisher-vector products for it. Again: "
+        "`python benchmarks/speed/objectives.py`.",
     ]
     return "\n".join(lines)
 

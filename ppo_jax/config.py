@@ -72,7 +72,7 @@ class Config:
     num_minibatches: int = option(4, "minibatches per epoch; must divide T x B")
     num_cg_iterations: int = option(15, "conjugate-gradient steps of trpo and npg")
     measure_gradient_cosine: bool = option(
-        False, "log the cosine between the gradients of L^PG and L^IS (costs two more a epoch)"
+        False, "log the cosine between the gradients of L^PG and L^IS (costs two more an epoch)"
     )
     shuffle: str = option("samples", "what an epoch permutes", SHUFFLES)
     policy: str = option("auto", "action distribution (auto: by the action space)", POLICIES)
@@ -81,7 +81,7 @@ class Config:
     activation: str = option("tanh", "activation of the hidden layers", ACTIVATIONS)
     shared_torso: bool = option(False, "actor and critic share the network body")
     orthogonal_init: bool = option(True, "orthogonal weights, gains sqrt(2), 0.01 and 1")
-    network: Any = option(None, "own network, module:attribute or a (init_fn, apply_fn) pair")
+    network: Any = option(None, "own network, module:attribute or an (init_fn, apply_fn) pair")
     gsde_resample_steps: int = option(-1, "steps between gSDE noise draws (-1: once a rollout)")
     normalize_observations: bool = option(False, "standardise observations by running moments")
     normalize_rewards: bool = option(False, "divide rewards by the std of the discounted return")
