@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OBJECTIVES = ("clip", "pg", "is", "kl", "dpo", "spo", "drift", "trpo", "npg")
+TRUST_REGION = ("trpo", "npg")  # one constrained step of the natural gradient, on L^IS
 POLICIES = ("auto", "categorical", "gaussian", "gaussian-state-std", "gsde", "tanh-gaussian")
 TORSOS = ("auto", "mlp", "cnn")
 ACTIVATIONS = ("tanh", "relu", "swish", "gelu", "elu")
@@ -190,6 +191,12 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "schedule_env_steps": (0.0, math.inf, True),
 }
 
+# Where infinity switches something off; anywhere else it is no number to learn with.
+_MAY_BE_INFINITE = (
+    *("clip_epsilon", "clip_epsilon_high", "dual_clip", "value_clip_epsilon", "max_grad_norm"),
+    *("kl_target", "kl_lr_target", "kl_stop"),
+)
+
 
 def validate(config: Config, hyper: Hyper) -> None:
     """Refuse what cannot run, before anything is compiled.
@@ -216,6 +223,7 @@ def validate(config: Config, hyper: Hyper) -> None:
             "draw a rollout."
         )
     _check_division(config)
+    _check_standardised(config)
     if (config.drift is None) == (config.objective == "drift"):
         raise InputError(
             f"objective={config.objective!r} with drift={config.drift!r}: objective drift needs a "
@@ -230,6 +238,16 @@ def validate(config: Config, hyper: Hyper) -> None:
     for spec in dataclasses.fields(Hyper):
         if spec.name != "env":
             _check_number(spec.name, getattr(hyper, spec.name))
+    if isinstance(hyper.schedule_env_steps, Schedule):
+        raise InputError(
+            f"schedule_env_steps={hyper.schedule_env_steps} is the length of the schedules and "
+            "takes none itself: give one number of environment steps."
+        )
+    if config.objective == "spo" and any(_is_zero(end) for end in _ends(hyper.clip_epsilon)):
+        raise InputError(
+            f"clip_epsilon={hyper.clip_epsilon} must be more than 0 with objective spo, whose "
+            "drift divides by it."
+        )
 
 
 def _check_choice(spec: dataclasses.Field, value: Any) -> None:
@@ -254,8 +272,32 @@ def _check_division(config: Config) -> None:
         )
 
 
+def _check_standardised(config: Config) -> None:
+    """A single advantage less its mean is 0: the policy would learn nothing, and nothing tell."""
+    is_whole = config.normalize_advantages == "batch" or config.objective in TRUST_REGION
+    rows = config.batch_size if is_whole else config.minibatch_size
+    if config.normalize_advantages != "none" and rows < 2:
+        word = "batch" if is_whole else "minibatch"
+        remedy = "take more environments or a longer rollout"
+        if not is_whole:
+            remedy = "take fewer num_minibatches, normalize_advantages batch"
+        raise InputError(
+            f"normalize_advantages={config.normalize_advantages!r} would make the only advantage "
+            f"of each {word} 0, so that the policy learns nothing: {remedy}, or "
+            "normalize_advantages none."
+        )
+
+
+def _ends(value: Any) -> tuple[Any, ...]:
+    return (value.start, value.end) if isinstance(value, Schedule) else (value,)
+
+
+def _is_zero(end: Any) -> bool:
+    return isinstance(end, int | float) and end == 0.0
+
+
 def _check_number(name: str, value: Any) -> None:
-    ends = (value.start, value.end) if isinstance(value, Schedule) else (value,)
+    ends = _ends(value)
     if (
         not any(isinstance(end, int | float) and end != end for end in ends)
         and len({end in (math.inf, -math.inf) for end in ends if isinstance(end, int | float)}) > 1
@@ -272,7 +314,11 @@ def _check_number(name: str, value: Any) -> None:
             number = float(end)
         except (TypeError, ValueError):
             raise InputError(f"{name}={end!r} must be a number.") from None
-        if math.isnan(number) or not (low <= number <= high) or (number == low and not closed):
+        if math.isnan(number):
+            raise InputError(f"{name}={end!r} must be a number.")
+        if not (low <= number <= high) or (number == low and not closed):
             bound = f"at least {low:g}" if closed else f"more than {low:g}"
             upper = "" if high == math.inf else f" and at most {high:g}"
             raise InputError(f"{name}={end!r} must be {bound}{upper}.")
+        if math.isinf(number) and name not in _MAY_BE_INFINITE:
+            raise InputError(f"{name}={end!r} must be finite.")

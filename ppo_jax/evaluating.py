@@ -93,7 +93,8 @@ def load_state(
     found = run_folder.read(folder, env, network)
     newest, warnings = checkpoint.latest(folder)
     if newest is None:
-        raise InputError(f"{str(folder)!r} holds no checkpoint that can be read. {warnings}")
+        told = "".join(f" {warning}" for warning in warnings)
+        raise InputError(f"{str(folder)!r} holds no checkpoint that can be read.{told}")
     hyper = schedules.as_arrays(found.config, found.hyper)
     like = saved_like(found.config, hyper, found.options.seeds)
     state, metadata = checkpoint.load(newest, like)
@@ -219,21 +220,23 @@ def frames(
     key = jax.random.fold_in(jax.random.fold_in(member.key, parallel.EVALUATION), stream)
     key_reset, key_steps = jax.random.split(key)
     observation, state = environment.reset(key_reset, params)
+    noise, every = parts.family.draw_noise(key_steps, 1), evaluation.noise_steps(config)
 
     @jax.jit
-    def step(observation: Array, state: Any, t: Array) -> tuple[Array, Any, Array]:
+    def step(observation: Array, state: Any, noise: Any, t: Array) -> tuple[Array, Any, Any, Array]:
         key_noise, key_action, key_env = jax.random.split(jax.random.fold_in(key_steps, t), 3)
-        noise = parts.family.draw_noise(key_noise, 1)
+        fresh = parts.family.draw_noise(key_noise, 1)
+        noise = jax.tree.map(lambda new, old: jnp.where(t % every == 0, new, old), fresh, noise)
         is_deterministic = policy_mode == "deterministic"
         action = evaluation.act(policy, observation[None], noise, key_action, is_deterministic)[0]
         observation, state, _, terminated, truncated, _ = environment.transition(
             key_env, state, action, params
         )
-        return observation, state, terminated | truncated
+        return observation, state, noise, terminated | truncated
 
     pictures = [render(state, params)]
     for t in range(MAX_FRAMES):
-        observation, state, ended = step(observation, state, np.int32(t))
+        observation, state, noise, ended = step(observation, state, noise, np.int32(t))
         pictures.append(render(state, params))
         if ended:
             break

@@ -35,6 +35,12 @@ def act(
     return policy.family.to_env(action)
 
 
+def noise_steps(config: Config) -> int:
+    """Steps for which a draw of gSDE's noise is held, as in a rollout."""
+    every = config.gsde_resample_steps
+    return config.rollout_length if every == -1 else every
+
+
 def episodes(
     config: Config,
     environment: Environment,
@@ -54,8 +60,7 @@ def episodes(
     """
     key_reset, key_steps = jax.random.split(key)
     start = reset_all(environment, env_params, policy.family, num_episodes, key_reset)
-    every = config.gsde_resample_steps
-    every = config.rollout_length if every == -1 else every
+    every = noise_steps(config)
 
     def is_running(loop: tuple[Array, EnvCarry, Array]) -> Array:
         t, _, finished = loop

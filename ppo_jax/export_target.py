@@ -29,6 +29,12 @@ def choose(run: Path, member: int, format: str | None, out: Path | None) -> tupl
         format = format or "numpy"
         out = run / f"policy-{member}{FORMATS[format]}"
     named = {ending: name for name, ending in FORMATS.items()}.get(out.suffix.lower(), "numpy")
+    if format is None and named == "numpy" and out.suffix:
+        endings = " or ".join(filter(None, FORMATS.values()))
+        raise InputError(
+            f"out={str(out)!r} ends as no format does: end it in {endings}, or give --format numpy "
+            "for a folder of that name."
+        )
     format = format or named
     if format != named:
         wanted = f"end in {FORMATS[format]}" if FORMATS[format] else "name a folder"

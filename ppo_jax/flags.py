@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser):
         """The flags that were given, and the environment's parameters among them.
 
         Raises:
-            InputError: an unknown flag, a flag without its value, a word too many.
+            InputError: an unknown flag, a flag without its value, a word too many, an empty place.
         """
         rest, env_params = split_env_params(join_negative_numbers(words))
         given, left = self.parse_known_args(rest)
@@ -77,6 +77,8 @@ class Parser(argparse.ArgumentParser):
                     + _as_flags(hint(bare, known))
                     + f" All of them: {self.prog} --help."
                 )
+        if getattr(given, "out", None) == "":
+            raise InputError("out is empty: give it a name or leave it out.")
         if self.rest is not None:
             return {**vars(given), self.rest: left}, env_params
         if left:

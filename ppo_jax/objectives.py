@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ppo_jax import advantages, surrogates
-from ppo_jax.config import Config, Hyper, InputError
+from ppo_jax import advantages, exchange, surrogates
+from ppo_jax.config import TRUST_REGION, Config, Hyper, InputError
 from ppo_jax.distributions import Family
 from ppo_jax.loading import load_attribute
 from ppo_jax.networks import Network
@@ -55,9 +55,6 @@ SURROGATES: dict[str, Surrogate] = {
         t.ratio, t.advantage, surrogates.spo_drift(t.ratio, t.advantage, h.clip_epsilon)
     ),
 }
-
-# Those that take one constrained step of the natural gradient: on L^IS, with its own improver.
-TRUST_REGION = ("trpo", "npg")
 
 
 def find_surrogate(config: Config) -> Surrogate:
@@ -166,19 +163,24 @@ def minibatch_loss(
 
 
 def gradient_cosine(
-    params: PyTree, batch: Batch, hyper: Hyper, config: Config, network: Network, family: Family
+    params: PyTree,
+    batch: Batch,
+    hyper: Hyper,
+    config: Config,
+    network: Network,
+    family: Family,
+    axis_name: str | None = None,
 ) -> Metrics:
     """The cosine between the gradients of L^PG and L^IS on the same samples, and how far it is.
 
     1 at theta_old; how far it has fallen is how wrong the logarithm has become as an objective.
     Beside it KL[old||new] and the effective sample size over N at the same point.
-    With `normalize_advantages` per minibatch the samples' advantages are standardised here.
+    With `normalize_advantages` per minibatch the samples' advantages are standardised here. With
+    `axis_name`, `batch` holds this device's rows, and all is measured on those of all devices.
     """
     if config.normalize_advantages == "minibatch":
-        advantage = advantages.standardise(
-            batch.advantage, *advantages.mean_and_variance(batch.advantage)
-        )
-        batch = batch._replace(advantage=advantage)
+        found = advantages.mean_and_variance(batch.advantage, axis_name)
+        batch = batch._replace(advantage=advantages.standardise(batch.advantage, *found))
 
     def gradient(name: str) -> tuple[Array, Metrics]:
         policy_only = dataclasses.replace(hyper, value_coef=0.0, entropy_coef=0.0)
@@ -192,11 +194,13 @@ def gradient_cosine(
 
     (pg, _), (weighted, at) = gradient("pg"), gradient("is")
     ratio = jnp.exp(at["log_ratio"])
+    mine = (pg, weighted, at["kl_old_new"], jnp.mean(ratio), jnp.mean(ratio**2))
+    pg, weighted, kl_old_new, mean, square = exchange.mean(mine, axis_name)
     units = [g / jnp.linalg.norm(g) for g in (pg, weighted)]  # NaN where a gradient has vanished
     return {
         "gradient_cosine": jnp.dot(*units),
-        "kl_old_new_probe": at["kl_old_new"],
-        "ess_fraction_probe": surrogates.ess_fraction(jnp.mean(ratio), jnp.mean(ratio**2)),
+        "kl_old_new_probe": kl_old_new,
+        "ess_fraction_probe": surrogates.ess_fraction(mean, square),
     }
 
 

@@ -258,7 +258,9 @@ def read(path: Path, env: Any = None, network: Any = None) -> settings.Settings:
         content = json.loads(file.read_text("utf-8"))
         found = content["format"]
         given = settings.resolve([settings.file_layer(str(file), content)])
-    except (json.JSONDecodeError, KeyError, TypeError, InputError) as error:
+    except KeyError as error:
+        raise InputError(f"{str(file)!r} is damaged: it lacks {error}.") from error
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{str(file)!r} is damaged: {error}") from error
     if found != FORMAT:
         raise InputError(f"{str(file)!r} has format {found}; this version reads {FORMAT}.")

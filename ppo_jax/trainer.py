@@ -294,7 +294,8 @@ def improved(
     now = dataclasses.replace(now, kl_coef=state.adapted.kl_coef * now.kl_coef)
     bound = {"hyper": now, "config": config, "network": parts.network, "family": parts.family}
     loss = partial(objectives.minibatch_loss, **bound)
-    probe = partial(objectives.gradient_cosine, **bound) if config.measure_gradient_cosine else None
+    cosine = partial(objectives.gradient_cosine, axis_name=axis_name, **bound)
+    probe = cosine if config.measure_gradient_cosine else None
     params, opt_state, rate, diagnostics = improve.by_minibatches(
         config, now, loss, *learnt, rate=state.adapted.learning_rate, probe=probe
     )

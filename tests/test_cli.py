@@ -76,7 +76,8 @@ BAD = [
     ("train CartPole-v1 --devices 0", "devices=0 must be"),
     ("train CartPole-v1 --eval-episodes 0", "eval_episodes=0 must be"),
     ("train CartPole-v1 --gamma 1.5", "gamma=1.5 must be"),
-    ("train CartPole-v1 --log-std-init -inf:nan", "log_std_init=nan must be"),
+    ("train CartPole-v1 --log-std-init nan:-inf", "log_std_init=nan must be"),
+    ("train CartPole-v1 --learning-rate inf", "learning_rate=inf must be finite"),
     ("train CartPole-v1 --num-minibatches 7", "nearest number that does is 8"),
     ("train CartPole-v1 --total-env-steps 255", "raise it to 256"),
     # files and folders
@@ -84,6 +85,10 @@ BAD = [
     ("train CartPole-v1 --config .", "cannot be read"),
     ("train CartPole-v1 --preset nowhere.toml", "No such file"),
     ("train CartPole-v1 --preset CartPole-v1 --no-preset", "exclude each other"),
+    ("train CartPole-v1 --out=", "out is empty"),
+    ("export run --out=", "out is empty"),
+    ("replay run --out=", "out is empty"),
+    ("report run --out=", "out is empty"),
     ("train CartPole-v1 --out full", "exists and is not empty"),
     ("train CartPole-v1 --out full/file", "is a file"),
     ("eval", "needs a run's folder"),
@@ -141,7 +146,9 @@ def test_error_is_a_json_object_on_stdout_when_asked(
     assert err == ""
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"num_env": 3}', '{"num_envs": "x"}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"num_env": 3}', '{"num_envs": "x"}', "\x00", "[" * 100_000]
+)
 def test_bad_settings_file_is_refused_by_name(text: str, capsys: pytest.CaptureFixture) -> None:
     Path("bad.json").write_text(text, "utf-8")
     assert cli.main(["train", "CartPole-v1", "--config", "bad.json"]) == 2

@@ -121,6 +121,11 @@ def test_budget_of_less_than_one_iteration_is_refused() -> None:
         ("learning_rate", Schedule(1e-3, -1.0)),
         ("gamma", "0.99x"),
         ("gamma", None),
+        ("learning_rate", math.inf),
+        ("value_coef", math.inf),
+        ("trust_region_kl", math.inf),
+        ("log_std_init", -math.inf),
+        ("log_std_init", math.nan),
     ],
 )
 def test_number_out_of_its_range_is_refused(name: str, value: Any) -> None:
@@ -144,6 +149,29 @@ def test_number_out_of_its_range_is_refused(name: str, value: Any) -> None:
 )
 def test_ends_of_the_ranges_are_allowed(name: str, value: Any) -> None:
     validate(Config(), Hyper(**{name: value}))
+
+
+def test_the_length_of_the_schedules_has_no_schedule() -> None:
+    said = refusal(hyper={"schedule_env_steps": Schedule(100.0, 200.0)})
+    assert said.startswith("schedule_env_steps=100:200 is the length of the schedules")
+
+
+@pytest.mark.parametrize("epsilon", [0.0, Schedule(0.2, 0.0), Schedule(0, 0.2)])
+def test_the_drift_of_spo_divides_by_epsilon(epsilon: Any) -> None:
+    said = refusal({"objective": "spo"}, {"clip_epsilon": epsilon})
+    assert "must be more than 0 with objective spo" in said
+    validate(Config(objective="clip"), Hyper(clip_epsilon=epsilon))
+
+
+def test_a_single_advantage_is_not_standardised_to_nothing() -> None:
+    one = {"num_envs": 4, "rollout_length": 8, "num_minibatches": 32}
+    assert "the only advantage of each minibatch 0" in refusal(one)
+    validate(Config(**one, normalize_advantages="batch"), Hyper())
+    validate(Config(**one, normalize_advantages="none"), Hyper())
+    validate(Config(**one, objective="trpo"), Hyper())  # standardised over the whole batch
+    least = {"num_envs": 1, "rollout_length": 1, "num_minibatches": 1}
+    for fields in ({"normalize_advantages": "batch"}, {"objective": "trpo"}):
+        assert "the only advantage of each batch 0" in refusal({**least, **fields})
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from tiny import CONFIG, programs_are_kept, tiny_run
 
-from ppo_jax import checkpoint, evaluating, evaluation, parallel, runner
+from ppo_jax import checkpoint, evaluating, evaluation, parallel, runner, trainer
 from ppo_jax.config import Config, Hyper, InputError
+from ppo_jax.envs.interface import Box, Environment
 from ppo_jax.evaluating import evaluate
 from ppo_jax.options import RunOptions
 from ppo_jax.policies import load_policy
@@ -114,6 +115,9 @@ def test_a_folder_without_a_readable_checkpoint_is_refused(walked: Any, tmp_path
     for arrays in (tmp_path / "copy").rglob(checkpoint.ARRAYS):
         arrays.write_bytes(b"")
     with pytest.raises(InputError, match=r"holds no checkpoint that can be read.*damaged"):
+        evaluate(tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "checkpoints")
+    with pytest.raises(InputError, match=r"holds no checkpoint that can be read\.$"):
         evaluate(tmp_path / "copy")
 
 
@@ -214,6 +218,34 @@ def test_the_frames_follow_the_policy_that_is_drawn(swung: Any, monkeypatch: Any
     np.testing.assert_array_equal(shown[0][0], shown[1][0])  # the same start
     assert any(not np.array_equal(*pair) for pair in zip(*shown, strict=True))
     assert all(frame.dtype == np.uint8 and frame.shape[2] == 3 for frame in shown[0])
+
+
+def test_the_frames_of_sampled_gsde_hold_its_noise_as_a_rollout_does(monkeypatch: Any) -> None:
+    """The picture is the action taken; the observation stands still, so only noise moves it."""
+
+    def transition(key: Any, state: Any, action: Any, params: Any) -> tuple:
+        no = jnp.zeros((), bool)
+        return jnp.ones(1), action[0], jnp.zeros(()), no, no, {}
+
+    environment = Environment(
+        name="still",
+        reset=lambda key, params: (jnp.ones(1), jnp.zeros(())),
+        transition=transition,
+        default_params=(),
+        observation_shape=(1,),
+        observation_dtype="float32",
+        action_space=Box((1,), np.full(1, -np.inf), np.full(1, np.inf)),
+        max_episode_steps=None,
+        override=lambda params, values: params,
+        render=lambda state, params: np.float32(state),
+    )
+    fields = {"num_envs": 2, "rollout_length": 4, "hidden_sizes": (8,), "gsde_resample_steps": 3}
+    config = Config(env=environment, policy="gsde", **fields)
+    monkeypatch.setattr(evaluating, "MAX_FRAMES", 9)
+    member = trainer.init(config, Hyper(), jax.random.key(0))
+    shown = evaluating.frames(config, Hyper(), member, "sampled", 7)[1:]
+    assert len(set(map(float, shown))) == 3
+    assert all(len(set(map(float, shown[i : i + 3]))) == 1 for i in (0, 3, 6))
 
 
 def test_a_run_of_another_shape_is_told_by_the_checkpoint(walked: Any, tmp_path: Path) -> None:

@@ -250,6 +250,7 @@ def test_recorded_observations_are_those_of_the_environment(pendulum: Path) -> N
         (["--format", "onnx", "-o", "a.stablehlo"], "must end in .onnx"),
         (["--format", "numpy", "-o", "a.onnx"], "must name a folder"),
         (["-o", "nowhere/a.onnx"], "is no writable folder"),
+        (["-o", "a.zip"], "end it in .stablehlo or .onnx, or give --format numpy"),
         (["--member", "2"], "member=2 is not among the run's 2 seeds (0 to 1)"),
         (["--member", "-1"], "member=-1 must be at least 0"),
         (["--member", "x"], "member='x' must be a whole number"),

@@ -129,6 +129,9 @@ def test_objects_are_recorded_by_name_and_asked_for_again(tmp_path: Path) -> Non
     "text, words",
     [
         (None, "no run folder"),
+        ("{}", "damaged: it lacks 'format'"),
+        (b'{"format": "\xf6"}', "damaged: 'utf-8' codec"),
+        ("[" * 100_000, "damaged"),
         ("{", "damaged"),
         ("[]", "damaged"),
         ('{"config": {}}', "damaged.*format"),
@@ -137,10 +140,11 @@ def test_objects_are_recorded_by_name_and_asked_for_again(tmp_path: Path) -> Non
     ],
 )
 def test_what_is_no_run_or_a_damaged_one_is_refused(
-    tmp_path: Path, text: str | None, words: str
+    tmp_path: Path, text: str | bytes | None, words: str
 ) -> None:
     if text is not None:
-        (tmp_path / "config.json").write_text(text)
+        content = text if isinstance(text, bytes) else text.encode()
+        (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(InputError, match=words):
         run_folder.read(tmp_path)
 

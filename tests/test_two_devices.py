@@ -37,18 +37,13 @@ def on_two_devices(function, *args, out_specs):
     )(*args)
 
 
-def test_gradients_averaged_over_two_devices_are_those_of_the_whole_minibatch():
-    """Three epochs of one minibatch, advantages standardised over both devices' rows."""
-    config = dataclasses.replace(CHOICE, num_epochs=3, num_minibatches=1)
-    hyper = Hyper(learning_rate=1e-2, entropy_coef=0.01)
-    state = trainer.init(config, hyper, jax.random.key(0))
-    parts = trainer.assemble(config)
+def uneven_batch(parts, state):
+    """64 rows whose halves differ much: standardised each by itself they give other gradients."""
     rng = np.random.default_rng(0)
     num_rows = 64
-    # The halves differ much: standardised each by itself they would give another gradient.
     advantage = rng.normal(size=num_rows) + np.where(np.arange(num_rows) < 32, 2.0, -1.0)
     logits = jnp.zeros((num_rows, 2))
-    batch = Batch(
+    return Batch(
         observation=jnp.asarray(rng.normal(size=(num_rows, 1)), jnp.float32),
         action=jnp.asarray(rng.integers(0, 2, num_rows), jnp.int32),
         log_prob_old=jnp.full(num_rows, -np.log(2.0), jnp.float32),
@@ -57,6 +52,15 @@ def test_gradients_averaged_over_two_devices_are_those_of_the_whole_minibatch():
         advantage=jnp.asarray(advantage, jnp.float32),
         value_target=jnp.asarray(rng.normal(size=num_rows), jnp.float32),
     )
+
+
+def test_gradients_averaged_over_two_devices_are_those_of_the_whole_minibatch():
+    """Three epochs of one minibatch, advantages standardised over both devices' rows."""
+    config = dataclasses.replace(CHOICE, num_epochs=3, num_minibatches=1)
+    hyper = Hyper(learning_rate=1e-2, entropy_coef=0.01)
+    state = trainer.init(config, hyper, jax.random.key(0))
+    parts = trainer.assemble(config)
+    batch = uneven_batch(parts, state)
     loss = partial(
         objectives.minibatch_loss,
         hyper=hyper,
@@ -85,6 +89,29 @@ def test_gradients_averaged_over_two_devices_are_those_of_the_whole_minibatch():
     assert np.abs(flat(alone) - flat(state.params)).max() > 1e-2
     for name in metrics:
         np.testing.assert_allclose(metrics_both[name], metrics[name], atol=1e-5, err_msg=name)
+
+
+def test_the_gradients_cosine_of_two_devices_is_that_of_all_rows():
+    config = dataclasses.replace(CHOICE, normalize_advantages="minibatch")
+    state = trainer.init(config, Hyper(), jax.random.key(0))
+    parts = trainer.assemble(config)
+    batch = uneven_batch(parts, state)
+    # Away from the policy that drew the actions, where the two gradients differ.
+    params = jax.tree.map(lambda leaf: 3.0 * leaf + 0.3, state.params)
+    measure = partial(
+        objectives.gradient_cosine,
+        params,
+        hyper=Hyper(),
+        config=config,
+        network=parts.network,
+        family=parts.family,
+    )
+    alone = jit(measure)(batch)
+    both = on_two_devices(partial(measure, axis_name="devices"), batch, out_specs=P())
+    half = jit(measure)(jax.tree.map(lambda leaf: leaf[:32], batch))
+    for name in alone:
+        np.testing.assert_allclose(both[name], alone[name], atol=1e-5, err_msg=name)
+        assert abs(half[name] - alone[name]) > 1e-4, name
 
 
 def test_statistics_over_two_devices_are_those_of_all_rows():

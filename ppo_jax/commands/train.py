@@ -82,7 +82,7 @@ def _config_layer(name: str) -> Layer:
         raise InputError(
             f"--config {name!r} cannot be read: {error.strerror}; name a JSON or TOML file."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"--config {name!r} is neither JSON nor TOML: {error}.") from None
     if not isinstance(content, dict):
         raise InputError(f"--config {name!r} must hold settings by name, not a bare value.")
