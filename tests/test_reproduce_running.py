@@ -265,6 +265,26 @@ def test_check_finds_a_regression_and_passes_what_is_equal(suite, folder, monkey
     assert sum(line.startswith("regression: ") for line in worse.lines) == 2
 
 
+def test_check_tells_of_failed_seeds_and_of_cells_that_it_cannot_compare(
+    suite, folder, monkeypatch, tmp_path
+):
+    root = tmp_path / "results"
+    there = shutil.copytree(folder, root / "walks_cpu_2026-01-01")
+    monkeypatch.setattr(store, "RESULTS", root)
+    content = held(folder, suite, 0)
+    failed = [{**seed, "score": None} for seed in content["seeds"]]
+    store.write(folder, suite.cells[0], {**content, "seeds": failed})
+    store.file_of(there, suite.cells[1]).unlink()
+    result, _ = again(suite, folder, is_check=True)
+    assert result.exit_code == 3
+    checked = result.data["suites"][0]["check"]
+    assert [each["num_failed"] for each in checked["cells"]] == [3]
+    assert checked["not_compared"] == ["tiny:Walk/never"]
+    assert any("IQM none" in line and "3 seeds failed" in line for line in result.lines)
+    assert any(line.startswith("not compared: 1 cells (tiny:Walk/never)") for line in result.lines)
+    assert any(line.startswith("failed seeds: tiny:Walk/fast 3 of 3") for line in result.lines)
+
+
 def test_check_wants_results_of_the_same_class_of_machine(suite, folder, monkeypatch, tmp_path):
     root = tmp_path / "results"
     other = shutil.copytree(folder, root / "walks_cpu_2026-01-01")
@@ -341,6 +361,13 @@ def test_curves_are_means_over_the_episodes_of_their_window():
         (["classic", "--show", "--check"], "give one of them"),
         (["classic", "--platform", "cup"], "Nearest: cpu"),
         (["classic", "--show", "--out", "no/such/folder"], "There are no results"),
+        (["known-failures", "--show"], "no results of known-failures on cpu in 'benchmarks/res"),
+        (["classic", "--show", "--quick"], "no quick results of classic on cpu in"),
+        (["classic", "--time-limit", "-1"], "time_limit=-1 must be a number of more than 0."),
+        (["classic", "--time-limit", "0"], "time_limit=0 must be a number of more than 0."),
+        (["classic", "--time-limit", "nan"], "time_limit=nan must be a number of more than 0."),
+        (["classic", "--time-limit", "inf"], "time_limit=inf must be a number of more than 0."),
+        (["classic", "--time-limit", "soon"], "time_limit='soon' must be a number"),
         (["classic", "bsuite", "--out", "folder"], "leave it out for several"),
         (["classic", "--quik"], "--quick"),
     ],

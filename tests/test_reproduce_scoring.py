@@ -103,6 +103,18 @@ def test_failed_seeds_do_not_vanish(suite):
     assert row.share_reached == 0.75
 
 
+@pytest.mark.parametrize("score", [-100.0, -173.0])  # above the published score, and close to it
+def test_a_cell_with_a_failed_seed_has_not_reached_anything(suite, score):
+    spread = [score - 20.0, score, score, score + 20.0]
+    whole = scoring.measured(published_cell(suite), content(list(spread)))
+    assert whole.verdict in (scoring.REACHED, scoring.WITHIN)
+    scores = [None, *spread[1:]]
+    row = scoring.measured(published_cell(suite), content(scores))
+    assert (row.num_failed, row.verdict) == (1, scoring.BELOW)
+    quick = scoring.measured(published_cell(suite, is_quick=True), content(scores))
+    assert quick.verdict == scoring.NOT_REACHED_QUICK
+
+
 def test_a_quick_run_is_never_below(suite):
     bad = content([-900.0, -901.0, -902.0, -903.0])
     assert scoring.measured(published_cell(suite), bad).verdict == scoring.BELOW
@@ -149,6 +161,14 @@ def test_a_variant_that_lacks_a_task_or_a_seed_is_not_averaged(suite):
     assert [each.name for each in scoring.variants(suite, rows_of(suite, without))] == ["bad"]
     fewer = {**SCORES, "CartPole-v1/bad": SCORES["CartPole-v1/bad"][:3]}
     assert [each.name for each in scoring.variants(suite, rows_of(suite, fewer))] == ["good"]
+    failed = {**SCORES, "CartPole-v1/bad": [None, None, None, 20.0]}
+    assert [each.name for each in scoring.variants(suite, rows_of(suite, failed))] == ["good"]
+
+
+def test_a_claim_is_not_judged_on_the_seeds_that_survived(suite):
+    rows = rows_of(suite, {**SCORES, "CartPole-v1/good": [None, 500.0, 500.0, None]})
+    judged = scoring.judge(suite, rows, Claim("good", "bad", ""))
+    assert (judged.difference, judged.verdict) == (None, "– (2 seeds failed)")
 
 
 def test_a_claim_is_judged_by_the_difference_and_its_interval(suite):
@@ -184,3 +204,24 @@ def test_a_regression_is_a_difference_that_chance_does_not_explain(suite):
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    "new, before, is_regression",
+    [
+        ([None] * 10, [500.0] * 10, True),
+        ([None] * 9 + [500.0], [500.0] * 10, True),
+        ([None] + [500.0] * 9, [500.0] * 10, True),
+        ([None] + [500.0] * 9, [None] + [500.0] * 9, False),
+        ([500.0] * 10, [None] + [500.0] * 9, False),
+        ([None] * 3, [None] * 4 + [500.0] * 6, True),  # fewer seeds, of which none has a score
+        ([None] * 9 + [500.0], [None] * 9 + [500.0], None),  # one score a side has no interval
+        ([500.0] * 10, [None] * 10, None),
+        ([], [500.0] * 10, None),
+    ],
+)
+def test_more_failed_seeds_than_stored_are_a_regression(suite, new, before, is_regression):
+    cell = suite.cells[0]._replace(seeds=10)
+    rows = [scoring.measured(cell, content(scores)) for scores in (new, before)]
+    found = scoring.compare(*rows)
+    assert (None if found is None else found.is_regression) is is_regression

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -50,7 +51,9 @@ def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
         raise InputError(f"seeds={seeds} must be at least 1.")
     limit = None
     if "time_limit" in given:
-        limit = float(settings.whole_or_real("time_limit", given["time_limit"]))
+        limit = settings.whole_or_real("time_limit", given["time_limit"])
+        if not 0 < limit < math.inf:
+            raise InputError(f"time_limit={limit} must be a number of more than 0.")
     suites = specs.select(given["spec"], "quick" in given, seeds)
     from ppo_jax.reproduce import running
 

@@ -43,8 +43,8 @@ def cells(data: Mapping[str, Any], numbers: Numbers) -> Html:
     )
     rule = (
         " Reached: our IQM is at least the published value; within interval: the upper end of the "
-        "interval is; below: neither. The open diamond is the published value; reach it: share "
-        "of the seeds that do so alone."
+        "interval is; below: neither, or a seed failed. The open diamond is the published value; "
+        "reach it: share of the seeds that do so alone."
         if has_published
         else ""
     )

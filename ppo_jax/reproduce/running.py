@@ -107,6 +107,7 @@ def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduc
         data["check"] = {"against": str(against), "cells": [each._asdict() for each in compared]}
         for each in data["check"]["cells"]:
             each["cell"] = each["cell"].name
+        data["check"]["not_compared"] = not_compared(suite, compared)
         lines += ["", *said]
         exit_code = BELOW if any(each.is_regression for each in compared) else 0
     return Reproduced(data, lines, exit_code)
@@ -117,6 +118,9 @@ def folder_of(request: Request, suite: Suite) -> Path:
 
     Results of another class of machine are shown but not gone on with. A check starts from nothing,
     as it would otherwise compare stored results with themselves.
+
+    Raises:
+        InputError: there is none, and none is to be made.
     """
     if request.out is not None:
         return Path(request.out)
@@ -125,6 +129,12 @@ def folder_of(request: Request, suite: Suite) -> Path:
     if request.is_check:
         return store.RESULTS / f"check_{suite.name}_{platform}_{now:%Y-%m-%dT%H%M%S}"
     there = store.folders(suite.name, platform, request.is_quick, store.RESULTS)
+    if request.is_show and not there:
+        raise InputError(
+            f"There are no {'quick ' if request.is_quick else ''}results of {suite.name} on "
+            f"{platform} in {str(store.RESULTS)!r}: run it without --show, or name their folder "
+            "with --out."
+        )
     if not request.is_show:
         there = [each for each in there if is_of_here(each, suite)]
     new = store.unused(suite.name, platform, request.is_quick, f"{now:%Y-%m-%d}", store.RESULTS)
@@ -229,8 +239,21 @@ def check(
     ]
     lines = [tables.check_line(each) for each in compared if each.is_regression]
     worse = len(lines)
+    omitted = not_compared(suite, compared)
+    if omitted:
+        lines.append(
+            f"not compared: {len(omitted)} cells ({tables.listed(omitted)}), as new or stored "
+            "results lack them or have fewer than two seeds with a score"
+        )
     lines.append(
         f"check: {len(compared)} of {len(suite.cells)} cells compared with {against}, "
-        f"{worse or 'none'} worse than chance explains (99% interval of the difference)."
+        f"{worse or 'none'} worse than chance explains (99% interval of the difference) or with "
+        "more failed seeds."
     )
     return compared, lines
+
+
+def not_compared(suite: Suite, compared: Sequence[scoring.Compared]) -> list[str]:
+    """The cells that were asked for and are not among those compared."""
+    there = {each.cell.name for each in compared}
+    return [cell.name for cell in suite.cells if cell.name not in there]

@@ -34,6 +34,10 @@ class Measured(NamedTuple):
     def known(self) -> list[float]:
         return [score for score in self.per_seed if score is not None]
 
+    @property
+    def num_failed(self) -> int:
+        return len(self.per_seed) - len(self.known)
+
 
 def last_episodes(returns: Any, counts: Any, episodes: int) -> float | None:
     """Mean return of the last episodes of a training, None where none ended.
@@ -66,7 +70,10 @@ def verdict(iqm: float | None, ci95: Sequence[float] | None, published: float) -
 
 
 def measured(cell: Cell, content: Mapping[str, Any]) -> Measured:
-    """A cell's row, from the returns of its seeds; of more seeds than asked for the first ones."""
+    """A cell's row, from the returns of its seeds; of more seeds than asked for the first ones.
+
+    With a failed seed the verdict is below: IQM and interval are those of the seeds that survived.
+    """
     seeds = sorted(content["seeds"], key=lambda each: each["seed"])
     per_seed = tuple(each["score"] for each in seeds if each["seed"] in wanted_seeds(cell))
     scores = stats.summarise(per_seed)
@@ -75,7 +82,8 @@ def measured(cell: Cell, content: Mapping[str, Any]) -> Measured:
     if published is not None and scores["iqm"] is not None:
         share = float(np.mean([s is not None and s >= published for s in per_seed]))
     if published is not None and cell.compare:
-        words = verdict(scores["iqm"], scores["ci95"], published)
+        has_failed = scores["num_failed"] > 0
+        words = BELOW if has_failed else verdict(scores["iqm"], scores["ci95"], published)
         if len(per_seed) < cell.seeds:
             words = f"{NO_VERDICT} ({cell.seeds - len(per_seed)} seeds missing)"
         elif cell.is_quick:
@@ -152,7 +160,7 @@ def scores_of(suite: Suite, rows: Sequence[Measured], variant: str) -> dict[str,
     found = {
         row.cell.task: normalised(row.cell, row.known)
         for row in rows
-        if row.cell.variant == variant and len(row.per_seed) == row.cell.seeds and row.known
+        if row.cell.variant == variant and 0 < row.cell.seeds == len(row.known)
     }
     if not tasks or set(found) != set(tasks):
         return None
@@ -173,7 +181,10 @@ def judge(suite: Suite, rows: Sequence[Measured], claim: Claim) -> Judged:
     """A claim is reached where the difference is not negative, below where its interval is."""
     first, second = (scores_of(suite, rows, name) for name in (claim.higher, claim.lower))
     if first is None or second is None:
-        return Judged(claim, None, None, None, f"{NO_VERDICT} (not measured)")
+        sides_of = {claim.higher, claim.lower}
+        failed = sum(row.num_failed for row in rows if row.cell.variant in sides_of)
+        why = f"{failed} seeds failed" if failed else "not measured"
+        return Judged(claim, None, None, None, f"{NO_VERDICT} ({why})")
     sides = list(first.values()), list(second.values())
     difference = float(np.concatenate(sides[0]).mean() - np.concatenate(sides[1]).mean())
     ci95 = stats.difference_interval(
@@ -199,17 +210,21 @@ class Compared(NamedTuple):
 
     cell: Cell
     stored_iqm: float
-    iqm: float
-    difference_ci99: tuple[float, float] | None
+    iqm: float | None  # None where every seed failed
+    stored_num_failed: int
+    num_failed: int
+    difference_ci99: tuple[float, float] | None  # of the seeds that survived
     is_regression: bool
 
 
 def compare(new: Measured, stored: Measured) -> Compared | None:
-    """Whether the new scores are worse than chance explains; None where one side has none.
+    """Whether the new scores are worse than chance explains; None where that cannot be said.
 
-    A regression: the 99% interval of the difference of the IQMs lies below 0.
+    A regression: the 99% interval of the difference of the IQMs lies below 0, or more seeds failed
+    than in the stored result, or all did and there it has a score. It cannot be said where one side
+    has no seed or the stored one no score, nor of fewer than two scores where no more seeds failed.
     """
-    if new.iqm is None or stored.iqm is None:
+    if not new.per_seed or stored.iqm is None:
         return None
     interval = stats.difference_interval(
         [new.known],
@@ -219,5 +234,15 @@ def compare(new: Measured, stored: Measured) -> Compared | None:
         generator=np.random.default_rng(0),
     )
     tolerance = 1e-4 * max(1.0, abs(stored.iqm))
-    is_worse = interval is not None and interval[1] < -tolerance
-    return Compared(new.cell, stored.iqm, new.iqm, interval, is_worse)
+    has_failed = new.iqm is None or new.num_failed > stored.num_failed
+    if interval is None and not has_failed:
+        return None
+    return Compared(
+        cell=new.cell,
+        stored_iqm=stored.iqm,
+        iqm=new.iqm,
+        stored_num_failed=stored.num_failed,
+        num_failed=new.num_failed,
+        difference_ci99=interval,
+        is_regression=has_failed or (interval is not None and interval[1] < -tolerance),
+    )

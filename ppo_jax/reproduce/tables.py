@@ -117,18 +117,31 @@ def closing(table: Table) -> list[str]:
     """What is missing, what was odd, and where the files are."""
     said = []
     if table.lacking:
-        shown = ", ".join(table.lacking[:6]) + (", ..." if len(table.lacking) > 6 else "")
+        shown = listed(table.lacking)
         said.append(f"without a result: {len(table.lacking)} cells ({shown}); no verdict on them")
+    failed = [row for row in table.rows if row.num_failed]
+    if failed:
+        shown = listed([f"{r.cell.name} {r.num_failed} of {len(r.per_seed)}" for r in failed])
+        said.append(f"failed seeds: {shown}; IQM and interval are of the others")
     said += [f"note: {note}" for note in table.notes]
     said += [f"machine   {machine}" for machine in table.machines]
     return ["", *said, f"results   {table.folder}"]
 
 
+def listed(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+
+
 def check_line(each: Compared) -> str:
-    return (
-        f"regression: {each.cell.name} has IQM {number(each.iqm)} and had "
-        f"{number(each.stored_iqm)}; difference {interval(each.difference_ci99)} (99%)"
+    said = (
+        f"regression: {each.cell.name} has IQM {number(each.iqm)} and had {number(each.stored_iqm)}"
     )
+    if each.difference_ci99 is not None:
+        said += f"; difference {interval(each.difference_ci99)} (99%)"
+    if each.num_failed or each.stored_num_failed:
+        said += f"; {each.num_failed} seeds failed, and {each.stored_num_failed} had"
+    return said
 
 
 def short_line(row: Measured) -> str:
@@ -221,7 +234,7 @@ def data(table: Table) -> dict[str, Any]:
                     "mean": row.mean,
                     "ci95": row.ci95,
                     "num_seeds": len(row.known),
-                    "num_failed": len(row.per_seed) - len(row.known),
+                    "num_failed": row.num_failed,
                     "env_steps": row.cell.config.trained_env_steps,
                     "full_env_steps": row.cell.full_env_steps,
                     "share_reached": row.share_reached,
