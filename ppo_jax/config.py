@@ -209,7 +209,7 @@ def validate(config: Config, hyper: Hyper) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name}={value!r} must be a whole number of at least 1.")
     for spec in dataclasses.fields(Config):
-        _check_choice(spec, getattr(config, spec.name))
+        check_choice(spec, getattr(config, spec.name))
     if not config.hidden_sizes or any(
         not isinstance(size, int) or size < 1 for size in config.hidden_sizes
     ):
@@ -250,7 +250,8 @@ def validate(config: Config, hyper: Hyper) -> None:
         )
 
 
-def _check_choice(spec: dataclasses.Field, value: Any) -> None:
+def check_choice(spec: dataclasses.Field, value: Any) -> None:
+    """Refuse a word that is none of the field's choices, where it has any."""
     choices = spec.metadata.get("choices")
     if choices and value not in choices:
         raise InputError(

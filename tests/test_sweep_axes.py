@@ -94,6 +94,14 @@ def test_a_value_that_no_run_can_have_is_refused_before_anything_starts(word: st
         axes.check_values([one(word)], Config(), Hyper())
 
 
+def test_a_word_that_is_no_choice_is_refused_and_a_number_that_other_axes_may_fit_is_not() -> None:
+    for word in ("objective=clip,foo", "activation=tanh,foo", "shuffle=foo"):
+        with pytest.raises(InputError, match="='foo' is not one of"):
+            axes.check_values([one(word)], Config(), Hyper())
+    fine = axes.parse(["num_envs=5,8", "num_minibatches=5,4", "objective=clip,drift,spo"])
+    axes.check_values(fine, Config(), Hyper())
+
+
 def test_the_grid_is_every_combination_and_the_last_axis_changes_fastest() -> None:
     found = axes.grid(axes.parse(["gamma=0.1,0.2", "objective=clip,kl"]))
     assert found == [
@@ -192,15 +200,24 @@ def test_sizes_of_memory_are_read() -> None:
     ]
 
 
-def test_the_command_refuses_bad_axes_without_jax_and_writes_nothing(tmp_path) -> None:
+@pytest.mark.parametrize(
+    "word, words",
+    [
+        ("learning_rate=0..1:log", "logarithm of 0"),
+        ("objective=clip,foo", "objective='foo' is not one of clip"),
+    ],
+)
+def test_the_command_refuses_bad_axes_without_jax_and_writes_nothing(
+    word: str, words: str, tmp_path
+) -> None:
     code = (
         "import sys; from ppo_jax.cli import main; "
-        "code = main(['sweep', 'CartPole-v1', 'learning_rate=0..1:log', '--out', 'made']); "
+        f"code = main(['sweep', 'CartPole-v1', {word!r}, '--out', 'made']); "
         "assert 'jax' not in sys.modules; sys.exit(code)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2, done.stderr
-    assert "logarithm of 0" in done.stderr
+    assert words in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ppo_jax.sweeping import axes, pictures, table
 from ppo_jax.sweeping.pictures import BINS, LEAST, groups
 
 
@@ -28,3 +30,16 @@ def test_many_settings_drawn_at_random_are_bins_of_neighbours(count: int) -> Non
     assert np.array_equal(np.sort(np.concatenate(found)), np.arange(count))
     for left, right in pairwise(found):
         assert places[left].max() < places[right].min()
+
+
+def test_scores_without_rows_are_drawn_and_nothing_draws_nothing(tmp_path: Path) -> None:
+    final = {"iqm": 1.0, "ci95": None, "per_seed": [1.0], "num_failed": 0}
+    ranked = [
+        {"setting": i, "values": {"gamma": gamma}, "final_return": final}
+        for i, gamma in enumerate((0.5, 0.9))
+    ]
+    summary = {"env": "Walk", "objective": "clip", "num_seeds": 1}
+    columns = table.read_columns([])  # as where the packs are on another machine
+    drawn = pictures.draw_all(tmp_path, columns, ranked, axes.parse(["gamma=0.5,0.9"]), summary)
+    assert [Path(path).name for path in drawn] == ["axes.svg", "settings.svg"]
+    assert pictures.draw_all(tmp_path, columns, [], (), summary) == []

@@ -278,6 +278,33 @@ def test_a_stopped_sweep_goes_on_to_the_same_table_bit_for_bit(
     assert not list((tmp_path / "cut" / "packs").glob("*/checkpoints"))
 
 
+@pytest.mark.parametrize("looks", [0, 1])  # before the first pack, and in it before a row
+def test_a_sweep_that_is_stopped_before_its_first_row_says_what_is_saved(
+    looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver.signals, "listening", lambda: Context(Stop(looks)))
+    found = sweep(tmp_path / "cut")
+    assert found.exit_code == 75
+    assert len(found) == 0
+    assert found.summary["pictures"] == []
+    assert (tmp_path / "cut" / "scores.csv").read_text().startswith("rank,setting,learning_rate")
+    told = "\n".join(conclude.lines(found))
+    assert "0 of 1 packs" in told
+    assert ("the one in work is saved" in told) == bool(looks)
+    assert f"go on with: ppo-jax sweep {tmp_path / 'cut'}" in told
+
+
+def test_a_value_that_cannot_run_is_refused_before_its_program_is_made(tmp_path: Path) -> None:
+    for axes, words in (
+        ({"objective": ["clip", "foo"]}, "objective='foo' is not one of"),
+        ({"objective": ["clip", "drift"]}, "needs a drift"),
+        ({"num_envs": [4, 0]}, "num_envs=0 must be"),
+    ):
+        with pytest.raises(InputError, match=words):
+            sweep(tmp_path / "none", axes)
+    assert not (tmp_path / "none").exists()
+
+
 def memory_for(members: int) -> int:
     hyper = apply(CONFIG, HYPER, {"env.speed": 0.5})[1]
     built = engine.build(

@@ -2,20 +2,82 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from ppo_jax.sweeping import axes, pruning
+from ppo_jax.config import Config, Hyper
+from ppo_jax.signals import StopRequest
+from ppo_jax.sweeping import axes, halving, population, pruning, slots
+from ppo_jax.sweeping.options import SweepOptions
 from ppo_jax.sweeping.pbt import ancestry
+from ppo_jax.sweeping.slots import Standing
 
 NAN = float("nan")
 
 
 def test_rungs_grow_by_eta_and_end_with_the_budget() -> None:
-    assert pruning.rungs(27, 3, 1) == (1, 3, 9, 27)
-    assert pruning.rungs(100, 3, 0) == (11, 33, 99, 100)
-    assert pruning.rungs(10, 2, 4) == (4, 8, 10)
+    assert pruning.rungs(54, 3, 2) == (2, 6, 18, 54)
+    assert pruning.rungs(100, 3, 0) == (11, 33, 100)
+    assert pruning.rungs(10, 2, 4) == (4, 10)
+    assert pruning.rungs(10, 3, 0) == (3, 10)
     assert pruning.rungs(1, 3, 0) == (1,)
+
+
+def test_a_first_rung_that_was_asked_for_is_kept_wherever_it_is() -> None:
+    assert pruning.rungs(10, 2, 9) == (9, 10)
+    assert pruning.rungs(10, 2, 10) == (10,)
+    assert pruning.rungs(27, 3, 1) == (2, 6, 27)  # after one iteration there is nothing to compare
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 7])
+@pytest.mark.parametrize("eta", [2, 3, 4, 5])
+def test_at_no_budget_do_scores_begin_anew_at_a_rung(eta: int, first: int) -> None:
+    for budget in range(2, 501):
+        levels = pruning.rungs(budget, eta, first)
+        assert levels[-1] == budget
+        assert all(low < high for low, high in pairwise(levels))
+        assert len(levels) <= 3 or first
+        assert levels[0] >= 2
+        assert len(levels) > 1 or budget <= max(2, first)  # something is pruned where it can be
+        assert all(level * eta <= budget for level in levels[1:-1])
+        assert not halving._middles(levels) & set(levels)
+
+
+@pytest.mark.parametrize("budget, eta, first", [(10, 3, 0), (9, 2, 0), (3, 2, 0), (8, 2, 7)])
+def test_the_setting_with_the_best_returns_survives_a_halving(
+    budget: int, eta: int, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole loop; a made-up training gives setting i an episode of return i an iteration."""
+
+    def train(bench: Any, hyper: Any, state: Any, standing: Standing, length: int) -> Any:
+        live = [setting != slots.IDLE for setting in standing.settings]
+        pairs = zip(standing.return_sum, standing.settings, live, strict=True)
+        sums = [total + length * setting * is_live for total, setting, is_live in pairs]
+        counts = [n + length * on for n, on in zip(standing.num_episodes, live, strict=True)]
+        done = [n + length * on for n, on in zip(standing.done, live, strict=True)]
+        return state, standing._replace(done=done, return_sum=sums, num_episodes=counts)
+
+    monkeypatch.setattr(slots, "train", train)
+    monkeypatch.setattr(slots, "final_returns", lambda b, h, s, places: [[0.0] for _ in places])
+    config = Config(total_env_steps=budget, num_envs=1, rollout_length=1, num_minibatches=1)
+    options = SweepOptions(sampler="halving", eta=eta, seeds=1)
+    control = population.Control(StopRequest(), population.nobody, population.nobody)
+    engine: Any = SimpleNamespace(width=4)
+    bench = slots.Bench(engine, config, Hyper(), options, tmp_path, (0,), control)
+    settings = {i: {"gamma": i / 10} for i in range(4)}
+    prepared: Any = SimpleNamespace(settings=settings)
+    state: Any = SimpleNamespace(alive=np.ones(4, bool))
+    standing = slots.begin(bench, list(settings), list(settings.values()))
+    levels = pruning.rungs(budget, eta, first)
+    standing = halving._loop(bench, prepared, levels, Hyper(), state, standing)
+    assert "3" in standing.returns
+    assert "0" not in standing.returns
+    assert not any(np.isnan(score) for _, _, score in standing.records)
 
 
 def test_a_third_of_those_that_arrive_together_goes_on() -> None:

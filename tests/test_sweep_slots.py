@@ -52,7 +52,7 @@ def sweep(folder: Path, sampler: str, **changes: Any) -> Table:
 
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory: pytest.TempPathFactory) -> Table:
-    """6 settings in 3 slots, rungs after 2, 4 and 7 iterations."""
+    """6 settings in 3 slots, rungs after 2 and 7 iterations."""
     folder = tmp_path_factory.mktemp("sweeps") / "halved"
     return sweep(folder, "halving", slots=3, eta=2, min_env_steps=64)
 

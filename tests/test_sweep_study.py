@@ -188,6 +188,53 @@ def test_values_are_those_of_the_axes(tmp_path: Path) -> None:
         assert each.values["env.limit"] in (1, 2, 3)
 
 
+def drawn(folder: Path, batches: list[int]) -> list[axes.Values]:
+    """The settings of some batches, each asked for by a worker that opens the study anew."""
+    folder.mkdir()
+    found: list[study.Claim] = []
+    for batch in batches:
+        known = opened(folder)
+        claims = study.claim(known, AXES, batch, 14, "me")
+        for each in claims:
+            assert study.tell(known, each, each.values["learning_rate"], {})
+        found += claims
+    return [each.values for each in found]
+
+
+def test_a_study_that_is_opened_again_goes_on_as_if_it_had_not_been_closed(tmp_path: Path) -> None:
+    whole = drawn(tmp_path / "whole", [8])
+    assert drawn(tmp_path / "cut", [4, 4]) == whole
+    rates = [values["learning_rate"] for values in drawn(tmp_path / "long", [4] * 3 + [2])]
+    assert rates[:8] == [values["learning_rate"] for values in whole]
+    assert len(set(rates)) == 14  # those that TPE itself drew after 10 of chance are new ones, too
+
+
+def test_a_batch_that_was_given_back_does_not_change_the_settings_after_it(tmp_path: Path) -> None:
+    whole = drawn(tmp_path / "whole", [4, 4])
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    study.give_back(opened(cut), claim(cut, 8, batch=4))
+    assert study.take_over(opened(cut), 8, 60.0, time.time()) == [0, 1, 2, 3]
+    assert [each.values for each in claim(cut, 8, batch=8)] == whole
+
+
+def test_another_seed_draws_other_settings(tmp_path: Path) -> None:
+    known = study.open_study("it", f"sqlite:///{tmp_path / 'other.db'}", tmp_path, 1)
+    (other,) = study.claim(known, AXES, 1, 1, "me")
+    (mine,) = claim(tmp_path, 1)
+    assert other.values["learning_rate"] != mine.values["learning_rate"]
+
+
+def test_values_that_are_equal_to_six_digits_are_choices_of_their_own() -> None:
+    known = axes.parse(["gamma=0.9999999,1,0.5", "lr=0.10000001:0,0.1:0", "objective=clip,kl"])
+    found = study.distributions(known)
+    for axis in known:
+        words = found[axis.name].choices
+        values = [study.values_of([axis], {axis.name: word})[axis.name] for word in words]
+        assert tuple(values) == axis.choices
+        assert len(set(words)) == len(words)
+
+
 def test_a_study_of_another_sweep_is_not_joined(tmp_path: Path) -> None:
     study.require_same(opened(tmp_path), {"seeds": 4})
     study.require_same(opened(tmp_path), {"seeds": 4})

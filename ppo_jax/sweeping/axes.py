@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ppo_jax.config import Config, Hyper, InputError, Schedule, validate
+from ppo_jax.config import Config, Hyper, InputError, Schedule, check_choice, validate
 from ppo_jax.settings import FIELDS, convert, hint, whole_or_real
 from ppo_jax.sweeping.options import NUMERIC_ONLY, SweepOptions
 
@@ -237,11 +237,17 @@ def check(axes: Sequence[Axis], options: SweepOptions) -> None:
 
 
 def check_values(axes: Sequence[Axis], config: Config, hyper: Hyper) -> None:
-    """Refuse a value that no setting can have, before any is drawn: the ends stand for a range."""
+    """Refuse a value that no setting can have, before any is drawn: the ends stand for a range.
+
+    Of a field that shapes the program only its words are judged: whether a number fits, other axes
+    may decide.
+    """
     for axis in axes:
         for value in axis.examples():
             if axis.is_numeric:
                 validate(*apply(config, hyper, {axis.name: value}))
+            else:
+                check_choice(FIELDS[axis.name][1], value)
 
 
 def apply(config: Config, hyper: Hyper, values: Mapping[str, Any]) -> tuple[Config, Hyper]:

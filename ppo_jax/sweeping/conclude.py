@@ -188,14 +188,18 @@ def lines(result: Table) -> list[str]:
                     "flatters it"
                 )
     compiled = ", ".join(map(str, summary["compilations"]))
+    finished = summary.get("finished") if summary["stopped_early"] else None
+    in_what = " of what is finished" if finished else ""
     told.append(
-        f"trained   {summary['env_steps_in_all']:,} environment steps in "
+        f"trained   {summary['env_steps_in_all']:,} environment steps{in_what} in "
         f"{summary['train_seconds']:.1f} s ({summary['env_steps_per_second']:,} steps/s), after "
         f"{summary['compile_seconds']:.1f} s of compiling (programs per group: {compiled})"
     )
     told.append(
         f"sweep     {summary['sweep']} ({', '.join(Path(p).name for p in summary['tables'])})"
     )
+    if finished:
+        told.append(f"finished  {finished}")
     if summary["stopped_early"]:
         told.append(f"stopped   go on with: ppo-jax sweep {summary['sweep']}")
     elif "best_toml" in summary:

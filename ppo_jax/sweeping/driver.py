@@ -98,6 +98,7 @@ def train_packs(
 ) -> Outcome:
     """Every setting with every seed for the whole budget, pack by pack."""
     results: list[population.Result] = []
+    is_cut = False
     for number, each in enumerate(planned):
         for place, members in enumerate(each.packs):
             chosen = sorted({member.setting for member in members})
@@ -113,6 +114,7 @@ def train_packs(
             if control.stop and not population.is_finished(work.folder):
                 continue
             result = population.train(each.engine, work, prepared.sweep.options, control)
+            is_cut = is_cut or result is None
             results += [] if result is None else [result]
     members = [member for result in results for member in result.members]
     values = [value for result in results for value in result.final_return]
@@ -125,6 +127,9 @@ def train_packs(
         train_seconds=sum(result.train_seconds for result in results),
         compile_seconds=sum(each.engine.compile_seconds for each in planned),
         compilations=[each.engine.compilations for each in planned],
-        more={},
+        more={
+            "finished": f"{len(results)} of {sum(len(each.packs) for each in planned)} packs"
+            + ", and the one in work is saved" * is_cut
+        },
         built=[each.engine for each in planned],
     )

@@ -83,8 +83,12 @@ def _loop(
 
 
 def _middles(levels: Sequence[int]) -> set[int]:
-    """Half the way to each rung, where scores begin anew: what came before it learnt is old."""
-    return {(low + high) // 2 for low, high in zip((0, *levels), levels, strict=False)} - {0}
+    """Half the way to each rung, where scores begin anew: what came before it learnt is old.
+
+    None is a rung itself, where scores are still to be read.
+    """
+    halves = {(low + high) // 2 for low, high in zip((0, *levels), levels, strict=False)}
+    return halves - {0, *levels}
 
 
 def _event(levels: Sequence[int], done: int) -> int:

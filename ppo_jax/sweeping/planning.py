@@ -84,11 +84,11 @@ def prepare(sweep: Sweep) -> Prepared:
         chosen = samplers.random(axes, count, generator)
         if options.sampler == "tpe":  # its settings come from the study: these stand for programs
             chosen = axis_words.grid([a._replace(choices=a.examples()[:1]) for a in axes])
+    groups = plan.compile_groups(config, sweep.hyper, chosen)
     for values in chosen:
         one, numbers = axis_words.apply(config, sweep.hyper, values)
         trainer.env_params(trainer.assemble(one).environment, numbers)  # refuses unknown names
     settled = sweep._replace(config=config, axes=axes, options=options)
-    groups = plan.compile_groups(config, sweep.hyper, chosen)
     return Prepared(settled, dict(enumerate(chosen)), groups)
 
 

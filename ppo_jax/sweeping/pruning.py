@@ -16,20 +16,26 @@ RESAMPLE = 0.25  # chance of a new draw in place of a small step
 FACTOR = 1.2  # a small step on a logarithmic axis: times this, or divided by it
 STEP = 0.1  # a small step on a plain one, of its width
 
+LEAST = 2  # iterations before a rung: the returns of the first are those of the untrained policy
+
 
 def rungs(num_iterations: int, eta: int, first: int) -> tuple[int, ...]:
-    """Iterations after which settings are compared, each `eta` times the one before.
+    """Iterations after which settings are compared, each about `eta` times the one before.
+
+    None is below `LEAST`, and no pruning follows another or comes before the end too closely: all
+    but a first rung that was asked for are at most 1 / eta of the budget.
 
     Args:
         num_iterations: of the whole budget, the last rung.
-        first: iterations of the first rung; 0 for two prunings, num_iterations / eta^2.
+        first: iterations of the first rung; 0 for 1 / eta^2 and 1 / eta of the budget.
     """
-    first = first or max(1, round(num_iterations / eta**2))
-    found = []
-    while first < num_iterations:
-        found.append(first)
-        first *= eta
-    return (*found, num_iterations)
+    if first:
+        found = [max(first, LEAST)]
+        while found[-1] * eta**2 <= num_iterations:
+            found.append(found[-1] * eta)
+    else:
+        found = [num_iterations // eta**2, max(num_iterations // eta, LEAST)]
+    return (*(level for level in found if LEAST <= level < num_iterations), num_iterations)
 
 
 def survivors(

@@ -20,6 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from ppo_jax.config import InputError
 from ppo_jax.sweeping.axes import Axis, Values, show
 
@@ -57,15 +59,10 @@ def load() -> Any:
 def open_study(name: str, storage: str | None, folder: Path, seed: int) -> optuna.Study:
     """The study of that name, made where it does not exist.
 
-    `storage` is a database's URL or a journal's FILE.log; None is a SQLite file in `folder`, where
-    one worker is alone and `seed` makes its settings repeatable.
+    `storage` is a database's URL or a journal's FILE.log; None is a SQLite file in `folder`.
     """
     optuna = load()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            multivariate=True, constant_liar=True, seed=seed if storage is None else None
-        )
+    sampler = _sampler(optuna, seed)
     place = storage or f"sqlite:///{folder / 'study.db'}"
     for attempt in itertools.count(1):
         try:
@@ -92,6 +89,30 @@ def open_study(name: str, storage: str | None, folder: Path, seed: int) -> optun
                 "FILE.log."
             ) from error
     raise AssertionError("unreachable: the loop returns or raises")
+
+
+def _sampler(optuna: Any, seed: int) -> Any:
+    """TPE whose draw of a setting depends on the seed, its place and the study's content alone.
+
+    So a study that is opened again goes on as if it had never been closed, and two workers never
+    draw the same numbers.
+    """
+
+    class Repeatable(optuna.samplers.TPESampler):
+        def __init__(self, place: int) -> None:
+            drawn = np.random.SeedSequence((seed, place)).generate_state(1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                super().__init__(multivariate=True, constant_liar=True, seed=int(drawn[0]))
+
+        def before_trial(self, study: Any, trial: Any) -> None:
+            trials = study.get_trials(deepcopy=False)
+            known = roots(trials, len(trials))
+            # A sampler takes its seed only where it is made: it is made anew for each setting.
+            self.__init__(sum(number < trial.number for number in known))
+            super().before_trial(study, trial)
+
+    return Repeatable(0)
 
 
 def _storage(optuna: Any, storage: str) -> Any:
@@ -150,9 +171,14 @@ def distributions(axes: Sequence[Axis]) -> dict[str, Any]:
         elif is_run:
             found[axis.name] = optuna.distributions.IntDistribution(whole[0], whole[-1])
         else:
-            words = [show(choice) for choice in axis.choices]
-            found[axis.name] = optuna.distributions.CategoricalDistribution(words)
+            found[axis.name] = optuna.distributions.CategoricalDistribution(_words(axis))
     return found
+
+
+def _words(axis: Axis) -> list[str]:
+    """The choices as tables spell them, and in full where two of them would be spelt alike."""
+    words = [show(choice) for choice in axis.choices]
+    return words if len(set(words)) == len(words) else [repr(choice) for choice in axis.choices]
 
 
 def values_of(axes: Sequence[Axis], params: Mapping[str, Any]) -> Values:
@@ -161,7 +187,7 @@ def values_of(axes: Sequence[Axis], params: Mapping[str, Any]) -> Values:
     for axis in axes:
         value = params[axis.name]
         if axis.range is None and isinstance(value, str):
-            value = next(choice for choice in axis.choices if show(choice) == value)
+            value = axis.choices[_words(axis).index(value)]
         found[axis.name] = value
     return found
 

@@ -39,7 +39,7 @@ class Table:
         return self.columns[name]
 
     def __len__(self) -> int:
-        return len(self.columns["setting"])
+        return len(self.columns.get("setting", ()))
 
     def to_arrow(self) -> Any:
         """The columns as a pyarrow.Table (extra: sweep)."""
@@ -55,9 +55,12 @@ def read_columns(folders: Iterable[Path]) -> dict[str, np.ndarray]:
     """The tidy table of some packs, in the order of settings, seeds and steps.
 
     A line of a pack's metrics.jsonl holds a list with one number per member; where members change
-    (halving, pbt) the line names its settings, seeds, steps and axis values itself.
+    (halving, pbt) the line names its settings, seeds, steps and axis values itself. Where no line
+    was written yet there are no columns.
     """
     records = [record for folder in folders for record in _records(folder)]
+    if not records:
+        return {}
     names: dict[str, None] = dict.fromkeys(name for record in records for name in record)
     columns = {name: _column([record.get(name) for record in records]) for name in names}
     order = np.lexsort([columns[name] for name in (CLOCK, "seed", "setting") if name in columns])

@@ -73,6 +73,7 @@ def run(
         more={
             "study": options.study,
             "storage": study.shown(options.storage or f"sqlite:///{folder / 'study.db'}"),
+            "finished": f"{len(done)} of {count} settings",
             "worker": worker,
             "workers": sorted({trial.user_attrs[study.WORKER] for trial in done.values()}),
             "given_up": count - len(done) if study.is_over(opened, count) else 0,
