@@ -93,6 +93,7 @@ BAD = [
     ("train CartPole-v1 --out full/file", "is a file"),
     ("eval", "needs a run's folder"),
     ("eval nowhere", "no run's folder"),
+    ("eval swept", "is a sweep's folder and no run's"),
     ("eval run --episodes 0", "eval_episodes=0 must be"),
     ("eval run --policy-mode best", "policy_mode='best' is not one of"),
     ("eval run --video film.avi", "must end in .gif or .mp4"),
@@ -113,7 +114,7 @@ BAD = [
 
 @pytest.fixture
 def _folders(tmp_path: Path) -> None:
-    for name in ("full/file", "run/config.json"):
+    for name in ("full/file", "run/config.json", "swept/sweep.json"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("{}", "utf-8")
 

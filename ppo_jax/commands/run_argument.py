@@ -17,6 +17,11 @@ def find_run(command: str, given: Mapping[str, Any]) -> Path:
             f"{command} needs a run's folder, for example: ppo-jax {command} runs/my-run."
         )
     run = Path(given["run"])
+    if (run / "sweep.json").is_file():
+        raise InputError(
+            f"{given['run']!r} is a sweep's folder and no run's: train its winner by ppo-jax train "
+            f"ENV --preset {run / 'best.toml'}, and name that run."
+        )
     if not (run / "config.json").is_file():
         beside = [path.parent.as_posix() for path in run.parent.glob("*/config.json")]
         raise InputError(
