@@ -59,18 +59,23 @@ def by_trust_region(
             unravel(vector), rows, without_critic, config, network, family
         )
 
-    def divergence(vector: Array, rows: Batch) -> Array:
-        distribution = network.policy(unravel(vector), rows.observation)
-        return jnp.mean(family.kl(rows.distribution_old, family.keep(distribution)))
+    def curvature(v: Array, rows: Batch) -> Array:
+        """F v on these rows: the KL has no slope at theta_old, so its Hessian is J' H J alone."""
+
+        def policy(vector: Array) -> PyTree:
+            return family.keep(network.policy(unravel(vector), rows.observation))
+
+        def divergence(distribution: PyTree) -> Array:
+            return jnp.mean(family.kl(rows.distribution_old, distribution))
+
+        return trust_region.gauss_newton_product(divergence, policy, flat)(v)
 
     over_batch = partial(batch_mean, batch=batch, axis_name=axis_name)
     gradient, before = over_batch(lambda rows: jax.grad(loss, has_aux=True)(flat, rows))
     loss_old, _ = over_batch(lambda rows: loss(flat, rows))
 
     def fisher_product(v: Array) -> Array:
-        product = over_batch(
-            lambda rows: trust_region.hessian_product(lambda x: divergence(x, rows), flat)(v)
-        )
+        product = over_batch(partial(curvature, v))
         return product + hyper.fisher_damping * v
 
     def measure(vector: Array) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 The gradient of the weights is x^T g: both factors have the rows, hundreds of them, as their first
 axis. A CPU's libraries of products take that badly, each in its own way, so it is put differently
-here, as one rule for derivatives of any order (TRPO's products with a Hessian ask for the second).
+here, as one rule for derivatives of any order, which may also be carried forwards, as TRPO does.
 A layer of few outputs, as a head, is not given to the library at all (`by_columns`).
 On other devices, and for anything but rows times a kernel, a product is `jax.lax.dot_general`.
 """

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ppo_jax.types import PyTree
+
 Product = Callable[[Array], Array]
 
 
@@ -49,13 +51,23 @@ def conjugate_gradient(
     return x
 
 
-def hessian_product(function: Callable[[Array], Array], at: Array) -> Product:
-    """v -> H v with H the Hessian of `function` at `at` (Pearlmutter 1994), forward over reverse.
+def gauss_newton_product(
+    outer: Callable[[PyTree], Array], inner: Callable[[Array], PyTree], at: Array
+) -> Product:
+    """v -> J' H J v with J the Jacobian of `inner` at `at`, and H the Hessian of `outer` there.
 
-    Of the mean KL[pi_old || pi_theta] at theta_old, H is the Fisher information matrix.
+    Where `outer` has no slope at inner(at) it is the whole Hessian of outer(inner(x)), as Martens
+    2020, section 8.1, has it: of the mean KL[pi_old || pi_theta] at theta_old the Fisher matrix. It
+    takes five matrix products a layer where the whole Hessian takes nine.
     """
-    gradient = jax.grad(function)
-    return lambda v: jax.jvp(gradient, (at,), (v,))[1]
+    point, push = jax.linearize(inner, at)
+    pull = jax.linear_transpose(push, at)
+
+    def product(v: Array) -> Array:
+        slope = jax.jvp(jax.grad(outer), (point,), (push(v),))[1]
+        return pull(slope)[0]
+
+    return product
 
 
 def natural_step(
