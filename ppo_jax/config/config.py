@@ -75,6 +75,7 @@ class Config:
     measure_gradient_cosine: bool = option(
         False, "log the cosine between the gradients of L^PG and L^IS (costs two more an epoch)"
     )
+    optimizer: Any = option("adam", "optimiser")
     shuffle: str = option("samples", "what an epoch permutes", SHUFFLES)
     policy: str = option("auto", "action distribution (auto: by the action space)", POLICIES)
     torso: str = option("auto", "network body (auto: by the observation's shape)", TORSOS)
@@ -138,6 +139,9 @@ class Hyper:
     kl_stop: Any = option(math.inf, "KL[old||new] at which the remaining epochs are skipped")
     trust_region_kl: Any = option(0.01, "delta, bound on KL[old||new] of trpo and npg")
     fisher_damping: Any = option(0.1, "added to the Fisher matrix's diagonal by trpo and npg")
+    weight_decay: Any = option(0.0, "decay")
+    momentum: Any = option(0.0, "momentum")
+    rmsprop_decay: Any = option(0.99, "rms")
     log_std_init: Any = option(0.0, "initial log standard deviation of Gaussian policies")
     schedule_env_steps: Any = option(0.0, "length of the schedules (0: the whole budget)")
     env: Mapping[str, Any] = field(

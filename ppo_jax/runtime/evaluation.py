@@ -17,7 +17,7 @@ from ppo_jax.analysis import video as video_files
 from ppo_jax.config.config import Config, Hyper, InputError
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.envs.interface import Environment
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import devices
@@ -72,7 +72,7 @@ def alive_seeds(state: TrainState, layout: layouts.Layout) -> np.ndarray:
 def saved_like(config: Config, hyper: Hyper, num_seeds: int) -> TrainState:
     """Shapes and dtypes of a saved population of `num_seeds`."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_seeds))
-    plain = programs.program(config)
+    plain = population.without_budget(config)
     return jax.eval_shape(jax.vmap(partial(trainer.init, plain, hyper)), keys)
 
 
@@ -132,7 +132,7 @@ def start_from(
     state = state._replace(
         params=params, observation_moments=observation_moments, return_moments=return_moments
     )
-    return programs.place(state, layout)
+    return population.place(state, layout)
 
 
 def evaluate(
@@ -170,10 +170,10 @@ def evaluate(
     layout = layouts.choose_layout(config, trained.seeds)
     if layout.kind == "envs":  # episodes are few: there is nothing to spread
         layout = layouts.Layout("map", layout.devices[:1], trained.seeds)
-    state = programs.padded(state, layout)
+    state = population.padded(state, layout)
     play = player(config, hyper, layout, options)
     stream = FINAL if seed is None else seed
-    played = play(programs.place(state, layout), stream)
+    played = play(population.place(state, layout), stream)
     found = summary(played, alive_seeds(state, layout), options)
     if video is not None:
         known = [-np.inf if x is None else x for x in found["final_return"]["per_seed"]]

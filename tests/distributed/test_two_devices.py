@@ -14,7 +14,7 @@ from toy import CHOICE, SWING, all_metrics, flat, jit, toy_rollout
 
 from ppo_jax.config.config import Hyper
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.kernels import collectives
 from ppo_jax.rl.types import Batch, EpisodeStats
 from ppo_jax.training import batch as batches
@@ -150,7 +150,7 @@ def test_a_seed_spread_over_two_devices_learns_and_counts_all_environments():
     config = dataclasses.replace(CHOICE, activation="tanh", num_envs=32)
     layout = layouts.Layout("envs", tuple(jax.devices()[:2]), 1)
     hyper = schedules.as_arrays(config, Hyper(learning_rate=1e-2))
-    state = programs.init_population(config, hyper, 0, layout)
+    state = population.init_population(config, hyper, 0, layout)
     chunk = programs.make_chunk(config, layout)
     state, rows = chunk(hyper, state, np.int32(30))
     rows = {name: np.asarray(value)[0, :30] for name, value in rows.items()}

@@ -11,7 +11,7 @@ import numpy as np
 from tiny import CONFIG, HYPER
 
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.kernels import collectives
 from ppo_jax.training import schedules
 
@@ -26,7 +26,7 @@ def on_three_devices(function):
 
 
 def test_means_are_each_leafs_and_the_same_on_every_device():
-    found = on_three_devices(lambda tree: collectives.mean(tree, "devices"))
+    found = on_three_devices(lambda tree: collectives_mean(tree, "devices"))
 
     def mean(leaf):
         return np.broadcast_to(np.mean(leaf, axis=0), leaf.shape)
@@ -35,7 +35,7 @@ def test_means_are_each_leafs_and_the_same_on_every_device():
 
 
 def test_what_is_each_devices_own_stays_so():
-    found = on_three_devices(lambda tree: collectives.mean(tree, "devices", own="log_ratio"))
+    found = on_three_devices(lambda tree: collectives_mean(tree, "devices", own="log_ratio"))
     np.testing.assert_array_equal(found["losses"][1]["log_ratio"], TREE["losses"][1]["log_ratio"])
     np.testing.assert_allclose(found["losses"][0], 3.0)
     assert jax.tree.structure(found) == jax.tree.structure(TREE)
@@ -52,7 +52,7 @@ def test_every_device_gathers_what_all_have():
 
 
 def test_alone_nothing_is_exchanged():
-    assert collectives.mean(TREE, None) is TREE
+    assert collectives_mean(TREE, None) is TREE
     jax.tree.map(
         lambda leaf, every: np.testing.assert_array_equal(every, leaf[None]),
         TREE,
@@ -64,7 +64,7 @@ def test_an_iteration_meets_once_a_minibatch_and_twice_besides():
     """Each meeting puts a core to sleep, and XLA makes one of every array that is handed over."""
     layout = layouts.Layout("envs", tuple(jax.local_devices()[:2]), 1)
     hyper = schedules.as_arrays(CONFIG, HYPER)
-    state = programs.abstract_population(CONFIG, hyper, layout)
+    state = population.abstract_population(CONFIG, hyper, layout)
     text = programs.make_chunk(CONFIG, layout).lower(hyper, state, np.int32(1)).as_text()
     exchanges = re.findall(r"stablehlo\.(?:all_reduce|all_gather|collective\w*)", text)
     assert len(exchanges) == 1 + 2

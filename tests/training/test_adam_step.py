@@ -11,7 +11,7 @@ import pytest
 from numpy_adam import numpy_adam
 
 from ppo_jax.config.config import Hyper
-from ppo_jax.training import update as improve
+from ppo_jax.training import update
 
 
 @pytest.mark.usefixtures("double")
@@ -21,9 +21,9 @@ def test_three_adam_steps_by_hand(max_grad_norm: float) -> None:
     hyper = Hyper(learning_rate=0.1, max_grad_norm=max_grad_norm, adam_epsilon=1e-3)
     gradients = np.array([[3.0, -4.0], [0.12, 0.05], [-1.0, 1.0]])
     params = jnp.array([1.0, -2.0])
-    state = improve.init_optimiser(params)
+    state = update.init_optimiser(params)
     for gradient in gradients:
-        params, state, norm = improve.adam_step(hyper, params, state, jnp.asarray(gradient))
+        params, state, norm = update.adam_step(hyper, params, state, jnp.asarray(gradient))
         assert float(norm) == pytest.approx(np.linalg.norm(gradient), abs=1e-12)
     by_hand = numpy_adam(np.array([1.0, -2.0]), [lambda _, g=g: g for g in gradients], hyper)
     np.testing.assert_allclose(params, by_hand, atol=1e-12)
@@ -37,8 +37,8 @@ def test_the_first_step_in_numbers() -> None:
     """
     hyper = Hyper(learning_rate=1.0, max_grad_norm=1.0, adam_epsilon=0.2)
     zeros = jnp.zeros(2)
-    params, _, norm = improve.adam_step(
-        hyper, zeros, improve.init_optimiser(zeros), jnp.array([3.0, -4.0])
+    params, _, norm = update.adam_step(
+        hyper, zeros, update.init_optimiser(zeros), jnp.array([3.0, -4.0])
     )
     np.testing.assert_allclose(params, [-0.75, 0.8], atol=1e-10)
     assert float(norm) == 5.0
@@ -49,8 +49,8 @@ def test_the_norm_is_clipped_as_a_whole_so_that_directions_stay() -> None:
     """An elementwise clip would make both coordinates equal."""
     hyper = Hyper(max_grad_norm=0.1)
     zeros = jnp.zeros(2)
-    _, state, _ = improve.adam_step(
-        hyper, zeros, improve.init_optimiser(zeros), jnp.array([1.0, 20.0])
+    _, state, _ = update.adam_step(
+        hyper, zeros, update.init_optimiser(zeros), jnp.array([1.0, 20.0])
     )
     mu = np.asarray(state.mu)
     assert mu[1] / mu[0] == pytest.approx(20.0)
@@ -60,11 +60,11 @@ def test_the_norm_is_clipped_as_a_whole_so_that_directions_stay() -> None:
 def test_an_infinite_norm_bound_is_no_clipping_bit_for_bit() -> None:
     gradients = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32) * 100
     params = plain = jnp.ones(50)
-    state = improve.init_optimiser(params)
+    state = update.init_optimiser(params)
     adam = optax.scale_by_adam(eps=1e-5)
     plain_state = adam.init(plain)
     for gradient in gradients:
-        params, state, _ = improve.adam_step(Hyper(max_grad_norm=math.inf), params, state, gradient)
+        params, state, _ = update.adam_step(Hyper(max_grad_norm=math.inf), params, state, gradient)
         update, plain_state = adam.update(jnp.asarray(gradient), plain_state)
         plain = plain - 3e-4 * update
     np.testing.assert_array_equal(params, plain)
@@ -74,6 +74,6 @@ def test_a_zero_gradient_moves_nothing() -> None:
     zeros, ones = jnp.zeros(3), jnp.ones(3)
     for bound in (0.5, math.inf):
         hyper = Hyper(max_grad_norm=bound)
-        params, _, norm = improve.adam_step(hyper, ones, improve.init_optimiser(ones), zeros)
+        params, _, norm = update.adam_step(hyper, ones, update.init_optimiser(ones), zeros)
         np.testing.assert_array_equal(params, 1.0)
         assert float(norm) == 0.0

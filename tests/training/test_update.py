@@ -16,7 +16,7 @@ from toy import all_metrics
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.kernels import chunks
 from ppo_jax.rl.types import Batch
-from ppo_jax.training import update as improve
+from ppo_jax.training import update
 
 
 def make_batch(size: int, seed: int = 0, features: int = 3) -> Batch:
@@ -37,7 +37,7 @@ def make_batch(size: int, seed: int = 0, features: int = 3) -> Batch:
     )
 
 
-def mean_of(row_loss: Any, kl: Any = None) -> improve.Loss:
+def mean_of(row_loss: Any, kl: Any = None) -> update.Loss:
     """A loss with the diagnostics that every loss has; `kl` is of the parameters."""
 
     def loss(params: Any, batch: Batch) -> tuple[jax.Array, dict]:
@@ -69,14 +69,14 @@ def config_of(size: int, num_envs: int = 4, **fields: Any) -> Config:
 
 
 def run(
-    config: Config, hyper: Any, loss: improve.Loss, params: Any, batch: Batch, key: Any = None
+    config: Config, hyper: Any, loss: update.Loss, params: Any, batch: Batch, key: Any = None
 ) -> tuple[Any, Any, dict]:
     """`by_minibatches` from a fresh optimiser, compiled, with its diagnostics summarised."""
     key = jax.random.key(1) if key is None else key
 
     def update(hyper: Any, params: Any, batch: Batch) -> tuple:
-        opt_state = improve.init_optimiser(params)
-        params, opt_state, _, diagnostics = improve.by_minibatches(
+        opt_state = update.init_optimiser(params)
+        params, opt_state, _, diagnostics = update.by_minibatches(
             config, hyper, loss, params, opt_state, batch, config.num_envs, key
         )
         return params, opt_state, all_metrics(hyper, diagnostics)
@@ -91,20 +91,20 @@ def run(
 @pytest.mark.parametrize("shuffle", ["samples", "env-rows"])
 def test_minibatches_cover_each_sample_once(shuffle: str, num_minibatches: int) -> None:
     config = config_of(96, 8, shuffle=shuffle, num_minibatches=num_minibatches)
-    rows = np.asarray(improve.minibatch_rows(config, jax.random.key(0), 96, 8))
+    rows = np.asarray(update.minibatch_order(config, jax.random.key(0), 96, 8))
     assert rows.shape == (config.num_epochs, num_minibatches, 96 // num_minibatches)
     for epoch in rows:
         np.testing.assert_array_equal(np.sort(epoch.ravel()), np.arange(96))
         assert np.any(epoch.ravel() != np.arange(96))
     assert np.any(rows[0] != rows[1])
-    other = improve.minibatch_rows(config, jax.random.key(1), 96, 8)
+    other = update.minibatch_order(config, jax.random.key(1), 96, 8)
     assert np.any(rows != np.asarray(other))
 
 
 def test_env_rows_keeps_the_steps_of_an_environment_together_and_in_order() -> None:
     """Row t B + b of the batch is step t of environment b: T = 12, B = 8."""
     config = config_of(96, 8, shuffle="env-rows", num_minibatches=4)
-    rows = np.asarray(improve.minibatch_rows(config, jax.random.key(0), 96, 8))
+    rows = np.asarray(update.minibatch_order(config, jax.random.key(0), 96, 8))
     for minibatch in rows.reshape(-1, 24):
         step, environment = (x.reshape(2, 12) for x in divmod(minibatch, 8))
         assert np.all(environment == environment[:, :1])
@@ -113,7 +113,7 @@ def test_env_rows_keeps_the_steps_of_an_environment_together_and_in_order() -> N
 
 def test_samples_mixes_environments() -> None:
     config = config_of(96, 8, num_minibatches=4)
-    rows = np.asarray(improve.minibatch_rows(config, jax.random.key(0), 96, 8))
+    rows = np.asarray(update.minibatch_order(config, jax.random.key(0), 96, 8))
     assert min(len(set(minibatch % 8)) for minibatch in rows.reshape(-1, 24)) > 4
 
 
@@ -155,7 +155,7 @@ def numpy_steps(config: Config, batch: Batch, key: Any) -> list[Any]:
         np.asarray(leaf) for leaf in (batch.observation, batch.value_target, batch.advantage)
     )
     steps = []
-    for epoch in np.asarray(improve.minibatch_rows(config, key, len(target), config.num_envs)):
+    for epoch in np.asarray(update.minibatch_order(config, key, len(target), config.num_envs)):
         for rows in epoch:
 
             def gradient(flat: np.ndarray, rows: np.ndarray = rows) -> np.ndarray:
@@ -199,8 +199,8 @@ def test_after_the_kl_bound_is_reached_nothing_moves_for_each_member_of_a_vmap_a
 
     def member(kl_stop: jax.Array) -> tuple:
         hyper = Hyper(learning_rate=0.05, kl_stop=kl_stop)
-        state = improve.init_optimiser(start())
-        params, state, _, diagnostics = improve.by_minibatches(
+        state = update.init_optimiser(start())
+        params, state, _, diagnostics = update.by_minibatches(
             config, hyper, loss, start(), state, batch, 4, key
         )
         return params, state, all_metrics(hyper, diagnostics)
@@ -232,7 +232,7 @@ def test_one_minibatch_beyond_the_kl_bound_ends_all_epochs() -> None:
         return total, {**diagnostics, "kl_old_new": jnp.any(rows.action == 5) * 1.0}
 
     _, state, metrics = run(config, Hyper(kl_stop=0.5), spiked, start(), batch, key)
-    first = improve.minibatch_rows(config, key, 32, 4)[0]
+    first = update.minibatch_order(config, key, 32, 4)[0]
     before = int(np.flatnonzero(np.any(np.asarray(first) == 5, axis=1))[0])
     assert int(state.count) == before
     assert float(metrics["updates_fraction"]) == before / 8
@@ -251,8 +251,8 @@ def test_an_adaptive_learning_rate_follows_the_kl_of_every_epoch_for_each_member
 
     def member(target: jax.Array) -> tuple:
         hyper = Hyper(learning_rate=0.02, kl_lr_target=target)
-        state = improve.init_optimiser(start())
-        return improve.by_minibatches(
+        state = update.init_optimiser(start())
+        return update.by_minibatches(
             config, hyper, loss, start(), state, batch, 4, key, rate=start_rate
         )
 
@@ -292,9 +292,9 @@ def test_a_loss_without_a_kl_has_nothing_to_pace_or_to_bound_it() -> None:
     @jax.jit
     def update(bound: jax.Array) -> tuple:
         hyper = Hyper(learning_rate=0.05, kl_stop=bound, kl_lr_target=bound)
-        state = improve.init_optimiser(start())
+        state = update.init_optimiser(start())
         key = jax.random.key(1)
-        return improve.by_minibatches(config, hyper, plain, start(), state, batch, 4, key)
+        return update.by_minibatches(config, hyper, plain, start(), state, batch, 4, key)
 
     reference = update(math.inf)
     assert float(reference[2]) == 1.0
@@ -311,11 +311,11 @@ def test_a_probe_sees_the_first_minibatch_of_every_epoch_before_it_is_learnt_fro
         return {"gradient_cosine": params["b"], "seen": jnp.sum(rows.action)}
 
     def update(probe: Any, num_epochs: int) -> tuple:
-        state = improve.init_optimiser(start())
+        state = update.init_optimiser(start())
         hyper, loss = Hyper(learning_rate=0.05), mean_of(regression)
         short = config_of(32, num_epochs=num_epochs)
         keys = {"probe": probe}
-        return improve.by_minibatches(short, hyper, loss, start(), state, batch, 4, key, **keys)
+        return update.by_minibatches(short, hyper, loss, start(), state, batch, 4, key, **keys)
 
     params, _, _, found = jax.jit(lambda: update(probe, 2))()
     plain = jax.jit(lambda: update(None, 2))()
@@ -323,9 +323,9 @@ def test_a_probe_sees_the_first_minibatch_of_every_epoch_before_it_is_learnt_fro
     assert found["gradient_cosine"].shape == (2, 1)
     assert float(found["gradient_cosine"][0, 0]) == float(start()["b"])
     assert float(found["gradient_cosine"][1, 0]) != float(start()["b"])
-    for epoch, rows in enumerate(improve.minibatch_rows(config, key, 32, 4)):
+    for epoch, rows in enumerate(update.minibatch_order(config, key, 32, 4)):
         assert int(found["seen"][epoch, 0]) == int(jnp.sum(rows[0]))
-    metrics = improve.summarise(found | {"seen": jnp.zeros((2, 4))})
+    metrics = update.summarise(found | {"seen": jnp.zeros((2, 4))})
     assert float(metrics["gradient_cosine_first_epoch"]) == float(found["gradient_cosine"][0, 0])
     assert float(metrics["gradient_cosine_last_epoch"]) == float(found["gradient_cosine"][1, 0])
     assert "gradient_cosine" not in metrics
@@ -370,15 +370,15 @@ def test_the_gradient_by_pieces_is_that_of_the_whole_minibatch(
 
 
 def test_means_over_pieces_by_hand_with_every_row_kept_in_its_place() -> None:
-    rows = improve.Rows(jnp.zeros((3, 2)), jnp.array([[1.0, 2.0], [3.0, 10.0], [0.0, 2.0]]))
+    rows = update.Rows(jnp.zeros((3, 2)), jnp.array([[1.0, 2.0], [3.0, 10.0], [0.0, 2.0]]))
 
-    def gradient_of(rows: improve.Rows) -> tuple[jax.Array, dict]:
+    def gradient_of(rows: update.Rows) -> tuple[jax.Array, dict]:
         return 2.0 * rows.advantage, {
             "policy_loss": rows.advantage.sum(),
             "log_ratio": -rows.advantage,
         }
 
-    gradient, diagnostics = improve.mean_over_pieces(gradient_of, rows)
+    gradient, diagnostics = update.mean_over_pieces(gradient_of, rows)
     np.testing.assert_allclose(gradient, [8 / 3, 28 / 3], rtol=1e-6)
     assert float(diagnostics["policy_loss"]) == pytest.approx(6.0)  # (3 + 13 + 2) / 3
     np.testing.assert_array_equal(diagnostics["log_ratio"], [-1.0, -2.0, -3.0, -10.0, 0.0, -2.0])
@@ -391,10 +391,10 @@ def test_the_rows_of_two_devices_make_one_minibatch() -> None:
     batch, hyper = make_batch(32), Hyper(learning_rate=0.05)
     whole, _, metrics = run(config, hyper, mean_of(regression), start(), batch)
     halves = jax.tree.map(lambda leaf: leaf.reshape(2, 16, *leaf.shape[1:]), batch)
-    opt_state = improve.init_optimiser(start())
+    opt_state = update.init_optimiser(start())
 
     def device(rows: Batch) -> tuple:
-        params, _, _, diagnostics = improve.by_minibatches(
+        params, _, _, diagnostics = update.by_minibatches(
             config,
             hyper,
             mean_of(regression),
@@ -433,9 +433,9 @@ def test_no_value_of_a_hyperparameter_compiles_anything_anew() -> None:
     @jax.jit
     def update(hyper: Hyper) -> Any:
         traced.append(1)
-        state = improve.init_optimiser(start())
+        state = update.init_optimiser(start())
         loss = mean_of(regression)
-        return improve.by_minibatches(
+        return update.by_minibatches(
             config, hyper, loss, start(), state, batch, 4, jax.random.key(0)
         )[0]
 

@@ -14,8 +14,9 @@ from ppo_jax.analysis import video as video_files
 from ppo_jax.config.config import Config, Hyper, InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.kernels import compiler
+from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl.types import EnvCarry, PyTree, Rollout, TrainState
 from ppo_jax.runtime import evaluation
 from ppo_jax.storage.fingerprint import fingerprint
@@ -161,11 +162,11 @@ def start(
     member: int,
 ) -> TrainState:
     """The member's start state in every place of `alone`, made as the run made it."""
-    state = programs.init_population(config, hyper, options.seed, layout)
+    state = population.init_population(config, hyper, options.seed, layout)
     if options.init_from:
         state = evaluation.start_from(Path(options.init_from), config, state, layout)
     chosen = np.full(alone.num_members, member)
-    return programs.place(jax.tree.map(lambda leaf: leaf[chosen], state), alone)
+    return population.place(jax.tree.map(lambda leaf: leaf[chosen], state), alone)
 
 
 def advance(
@@ -173,7 +174,7 @@ def advance(
 ) -> TrainState:
     """The state after so many iterations more."""
     while iterations > 0:
-        length = min(iterations, programs.ROWS)
+        length = min(iterations, programs.MAX_CHUNK)
         state, _ = chunk(hyper, state, np.int32(length))
         iterations -= length
     return state
@@ -200,7 +201,7 @@ def record(
     """
     shares = len(layout.devices) if layout.kind == "envs" else 1
     carry, raw, steps, action = jax.jit(trajectory, static_argnums=(0, 3))(
-        programs.program(config), hyper, before, shares
+        population.without_budget(config), hyper, before, shares
     )
     file = folder / f"trajectory_{iteration:08d}.npz"
     np.savez_compressed(
@@ -236,18 +237,18 @@ def trajectory(
     policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
     params = trainer.env_params(parts.environment, now)
 
-    def roll(carry: EnvCarry, axis_name: str | None) -> tuple[EnvCarry, Any, Rollout]:
-        key = trainer.iteration_keys(state, axis_name)[:-1]
+    def roll(carry: EnvCarry, across: Across) -> tuple[EnvCarry, Any, Rollout]:
+        key = trainer.iteration_keys(state, across)[:-1]
         carry, steps, raw, _ = rollouts.rollout(
             config, parts.environment, params, policy, carry, key
         )
         return carry, raw, steps
 
     if shares == 1:
-        carry, raw, steps = roll(state.carry, None)
+        carry, raw, steps = roll(state.carry, ALONE)
     else:
         split = jax.tree.map(lambda x: x.reshape(shares, -1, *x.shape[1:]), state.carry)
-        found = jax.vmap(lambda share: roll(share, "devices"), axis_name="devices")(split)
+        found = jax.vmap(lambda share: roll(share, Across(("envs",))), axis_name="envs")(split)
         carry = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found[0])
         raw, steps = jax.tree.map(
             lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:]), found[1:]

@@ -18,7 +18,7 @@ import numpy as np
 from ppo_jax.apps.export import layers, numpy_policy, onnx_policy, stablehlo_policy, target
 from ppo_jax.config.config import Config, Hyper, InputError
 from ppo_jax.config.options import RunOptions
-from ppo_jax.rl.types import TrainState
+from ppo_jax.rl.types import TrainState, Window
 from ppo_jax.runtime import devices
 from ppo_jax.runtime import evaluation as evaluating
 from ppo_jax.storage import run_folder
@@ -133,7 +133,7 @@ def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> np
     def record(state: TrainState) -> jax.Array:
         policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
         key_start, key_steps = jax.random.split(jax.random.fold_in(state.key, 2**32 - 2))
-        start = rollout.reset_all(parts.environment, params, parts.family, NUM_ENVS, key_start)
+        start = rollout.reset_all(parts.environment, params, policy, NUM_ENVS, key_start)
         _, _, observation, _ = rollout.rollout(
             short, parts.environment, params, policy, start, key_steps
         )
@@ -152,7 +152,8 @@ def compare(policy: rollout.Policy, theirs: Act, observation: np.ndarray) -> Agr
     rows = observation.astype(np.float32)
     found = np.asarray(theirs(rows))
     seen = jnp.asarray(rows)
-    distribution = jax.jit(lambda x: policy.network.policy(policy.params, policy.see(x)))(seen)
+    act = jax.jit(lambda x: policy.network.policy(policy.params, Window(policy.see(x))))
+    distribution = act(seen)
     ours = np.asarray(policy.family.to_env(policy.family.mode(distribution)))
     if found.shape != ours.shape or found.dtype.kind != ours.dtype.kind:
         return Agreement(len(rows), float("inf"))

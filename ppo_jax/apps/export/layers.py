@@ -14,7 +14,7 @@ from ppo_jax.config.config import Config, InputError
 from ppo_jax.envs.interface import Box, Discrete
 from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments, PyTree
-from ppo_jax.training.trainer import Parts
+from ppo_jax.training.trainer import Agent
 
 OBSERVATION_CLIP = 10.0  # of `moments.standardise`
 
@@ -27,7 +27,7 @@ class PlainPolicy(NamedTuple):
 
 
 def describe(
-    config: Config, parts: Parts, params: PyTree, stats: Moments, env_name: str
+    config: Config, parts: Agent, params: PyTree, stats: Moments, env_name: str
 ) -> PlainPolicy:
     """The deterministic policy of a member as layers.
 

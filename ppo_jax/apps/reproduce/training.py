@@ -17,7 +17,7 @@ from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.config.config import Config
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.kernels import compiler
 from ppo_jax.runtime import evaluation as evaluating
 from ppo_jax.runtime.startup import begin
@@ -61,7 +61,7 @@ def packs(jobs: Iterable[Job]) -> list[list[Job]]:
     for job in jobs:
         cell = job.cell
         key = (
-            programs.program(cell.config),
+            population.without_budget(cell.config),
             cell.config.num_iterations,
             frozenset(cell.hyper.env),
             cell.protocol,
@@ -91,7 +91,7 @@ def train(pack: Sequence[Job], stop: Any, tell: Callable[[str], None]) -> Traine
     hyper = jax.tree.map(lambda *each: np.stack(each), *numbers)
     if layout.kind == "envs":  # every device works on every member, which share their numbers
         layout = layout._replace(kind="map", devices=layout.devices[:1])
-    hyper = programs.place_hyper(hyper, layout)
+    hyper = population.place_hyper(hyper, layout)
     state, traced, _ = begin(config, hyper, [seed for _, seed in filled], layout)
     chunk = compiler.compiled(traced)
     compile_seconds = time.perf_counter() - start
@@ -114,7 +114,7 @@ def train(pack: Sequence[Job], stop: Any, tell: Callable[[str], None]) -> Traine
             told = time.perf_counter()
             tell(_progress(config, iteration, len(members), train_seconds))
         length = max(1, int(length * min(2.0, CHUNK_SECONDS / max(seconds, 1e-3))))
-        length = min(length, programs.ROWS, max(1, config.num_iterations - iteration))
+        length = min(length, programs.MAX_CHUNK, max(1, config.num_iterations - iteration))
     cpu_seconds = time.process_time() - cpu_start
     rows = {name: np.concatenate(parts, axis=1) for name, parts in kept.items()}
     start = time.perf_counter()

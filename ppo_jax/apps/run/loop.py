@@ -20,7 +20,7 @@ from ppo_jax.apps.run import quarantine, ratio_check
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunError, RunOptions
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, text, windows
 from ppo_jax.runtime.background import Background
@@ -105,7 +105,7 @@ class Cadence(NamedTuple):
             for every in (self.evaluate, self.save, self.stops_at)
             if every
         ]
-        return min(wanted, programs.ROWS, *(bound - iteration for bound in bounds))
+        return min(wanted, programs.MAX_CHUNK, *(bound - iteration for bound in bounds))
 
 
 def log_steps(config: Config, options: RunOptions) -> int:
@@ -294,7 +294,9 @@ def save(
             writer.wait()  # before another copy of the state takes memory
         # Slicing would copy all of it on the devices first.
         is_padded = session.layout.num_members > session.options.seeds
-        taken = checkpoint.snapshot(programs.trimmed(state, session.layout) if is_padded else state)
+        taken = checkpoint.snapshot(
+            population.trimmed(state, session.layout) if is_padded else state
+        )
 
         def write() -> None:
             for file in logs.values():

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.config.config import Config
-from ppo_jax.rl.types import PyTree, TrainState
+from ppo_jax.rl.types import PyTree, TrainState, Window
 from ppo_jax.training import trainer
 
 # Largest |log-ratio| that rounding explains, by `Config.precision`.
@@ -34,15 +34,15 @@ def complaint(config: Config, state: TrainState, log_ratio_abs: float) -> str:
     """
     parts = trainer.assemble(config)
     policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
-    raw = state.carry.observation[:NUM_ROWS]
+    raw = jax.tree.map(lambda leaf: leaf[:NUM_ROWS], state.carry.observation)
     seen = policy.see(raw)
     head = (
         f"the first minibatch has a log-ratio of {log_ratio_abs:.2g}, where theta is theta_old and "
         "every ratio must be 1: "
     )
 
-    def answer(observation: jax.Array) -> PyTree:
-        return parts.network.apply(state.params, observation)
+    def answer(observation: PyTree) -> PyTree:
+        return parts.network.apply(state.params, Window(observation))
 
     once, twice = answer(seen), jax.jit(answer)(seen)
     alone = jax.tree.map(

@@ -19,7 +19,7 @@ from ppo_jax.apps.run.summary import RunResult
 from ppo_jax.config.config import Config, Hyper, InputError, Schedule, nearest, validate
 from ppo_jax.config.options import RunError, RunOptions, validate_options
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.kernels import compiler
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import devices as host
@@ -139,7 +139,7 @@ def resume(
         if state is None:
             arrays, state, traced = start(work)
         else:
-            state = programs.place(programs.padded(state, work.layout), work.layout)
+            state = population.place(population.padded(state, work.layout), work.layout)
             arrays = schedules.as_arrays(saved.config, saved.hyper)
             traced = programs.make_chunk(saved.config, work.layout).lower(
                 arrays, state, np.int32(1)
@@ -182,7 +182,7 @@ def start(work: Work) -> tuple[Hyper, TrainState, Any]:
     if not work.options.init_from:
         state, traced, _ = begin(config, arrays, seed, layout)
         return arrays, state, traced
-    state = programs.init_population(config, arrays, seed, layout)
+    state = population.init_population(config, arrays, seed, layout)
     state = evaluation.start_from(Path(work.options.init_from), config, state, layout)
     return arrays, state, programs.make_chunk(config, layout).lower(arrays, state, np.int32(1))
 

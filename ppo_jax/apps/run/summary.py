@@ -10,7 +10,7 @@ import numpy as np
 from ppo_jax.analysis import plots
 from ppo_jax.apps.run import loop
 from ppo_jax.apps.run.loop import Point, Session
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, signals
 from ppo_jax.storage import jsonl, run_folder
@@ -52,7 +52,7 @@ def concluded(
         run_folder.write_json(session.folder / "summary.json", summary)
     # A signal that came while this was written is answered: nothing is left to do, however.
     code = session.stop.exit_code or exit_code_of(summary)
-    return RunResult(summary, session.folder, programs.trimmed(state, layout), code)
+    return RunResult(summary, session.folder, population.trimmed(state, layout), code)
 
 
 def stopped(session: Session, state: TrainState, point: Point, compile_seconds: float) -> RunResult:
@@ -71,7 +71,7 @@ def stopped(session: Session, state: TrainState, point: Point, compile_seconds: 
     with loop.writing(session, point):
         run_folder.write_json(session.folder / "summary.json", summary)
     code = session.stop.exit_code or signals.STOPPED
-    return RunResult(summary, session.folder, programs.trimmed(state, session.layout), code)
+    return RunResult(summary, session.folder, population.trimmed(state, session.layout), code)
 
 
 def summary_of(

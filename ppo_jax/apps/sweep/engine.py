@@ -16,6 +16,7 @@ from ppo_jax.apps.sweep.groups import Member, Memory, largest_pack
 from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed import layout as layouts
+from ppo_jax.distributed import population as populations
 from ppo_jax.distributed import programs
 from ppo_jax.kernels import compiler
 from ppo_jax.rl.types import TrainState
@@ -83,7 +84,7 @@ def build(
         config=config,
         layout=layout,
         chunk=program,
-        init=programs.make_init(config),
+        init=populations.make_init(config),
         evaluate=programs.make_evaluation(
             config,
             layout,
@@ -91,8 +92,8 @@ def build(
             evaluation.MAX_STEPS,
             options.policy_mode == "deterministic",
         ),
-        gather=programs.make_gather(layout),
-        refill=programs.make_refill(layout),
+        gather=populations.make_gather(layout),
+        refill=populations.make_refill(layout),
         memory=memory_of(program),
         limit=limit,
         compilations=len(compiled),
@@ -135,8 +136,8 @@ def choose_layout(
 
 def lower(config: Config, arrays: Hyper, layout: layouts.Layout) -> Any:
     """The training program before it is compiled, from shapes alone: nothing is allocated."""
-    hyper = programs.place_hyper(widened(arrays, layout.num_members), layout)
-    state = programs.abstract_population(config, hyper, layout)
+    hyper = populations.place_hyper(widened(arrays, layout.num_members), layout)
+    state = populations.abstract_population(config, hyper, layout)
     n = np.int32(1) if layout.kind == "vmap" else np.ones(layout.num_members, np.int32)
     return programs.make_chunk(config, layout).lower(hyper, state, n)
 
@@ -151,7 +152,7 @@ def stacked(config: Config, hypers: Sequence[Hyper], layout: layouts.Layout) -> 
     hypers = [*hypers, *[hypers[0]] * (layout.num_members - len(hypers))]
     arrays = [schedules.as_arrays(config, hyper) for hyper in hypers]
     joined = jax.tree.map(lambda *leaves: np.stack(leaves), *arrays)
-    return programs.place_hyper(joined, layout)
+    return populations.place_hyper(joined, layout)
 
 
 def hypers_of(
@@ -168,7 +169,7 @@ def start(engine: Engine, hyper: Hyper, seeds: Sequence[int]) -> TrainState:
     # Members start one after the other on one device. Of numbers that are spread over devices XLA
     # would make a loop of exchanges between these, in which a CPU's devices wait for each other.
     here = jax.device_get(hyper)
-    return programs.place(engine.init(here, keys), engine.layout)
+    return populations.place(engine.init(here, keys), engine.layout)
 
 
 def advance(

@@ -23,7 +23,7 @@ from ppo_jax.apps.sweep.engine import Engine
 from ppo_jax.apps.sweep.groups import Member
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import progress, windows
 from ppo_jax.runtime.signals import StopRequest
@@ -145,7 +145,7 @@ def _loop(
     metrics = jsonl.JsonlLog(work.folder / "metrics.jsonl")
     length, last_saved = 1, train_seconds
     while iteration < config.num_iterations:
-        length = max(1, min(length, programs.ROWS, config.num_iterations - iteration))
+        length = max(1, min(length, programs.MAX_CHUNK, config.num_iterations - iteration))
         begin = time.perf_counter()
         state, fresh = engines.advance(engine, hyper, state, [length] * count)
         seconds = time.perf_counter() - begin
@@ -193,7 +193,7 @@ def member_returns(fresh: Rows) -> np.ndarray:
 def save(engine: Engine, work: Work, saved: Saved) -> None:
     """A checkpoint of the pack; the newest is enough, and one before it in case it is torn."""
     env_steps = saved.iteration * work.config.batch_size
-    tree = {"state": programs.trimmed(saved.state, engine.layout)}
+    tree = {"state": population.trimmed(saved.state, engine.layout)}
     done = {
         "iteration": saved.iteration,
         "train_seconds": saved.train_seconds,
@@ -212,12 +212,12 @@ def restore(engine: Engine, work: Work, hyper: Hyper) -> Saved | None:
     if newest is None:
         metrics.unlink(missing_ok=True)
         return None
-    whole = programs.abstract_population(work.config, hyper, engine.layout)
+    whole = population.abstract_population(work.config, hyper, engine.layout)
     like = {"state": of_width(whole, engine.width)}
     tree, metadata = checkpoint.load(newest, like)
     jsonl.rewind_jsonl(metrics, metadata["env_steps"])
     return Saved(
-        state=programs.place(programs.padded(tree["state"], engine.layout), engine.layout),
+        state=population.place(population.padded(tree["state"], engine.layout), engine.layout),
         pending=windows.from_json(metadata["pending"]),
         iteration=metadata["iteration"],
         train_seconds=metadata["train_seconds"],

@@ -32,7 +32,7 @@ from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.config import presets
 from ppo_jax.config.config import Config, Hyper, InputError, Schedule
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.training import schedules
 
@@ -79,7 +79,7 @@ def alone(config: Config, hyper: Hyper, seed: int, iterations: int) -> tuple[Any
     """One seed of one setting by itself, numbers shared by all (one) members, on one device."""
     chunk, layout = single_chunk()
     arrays = schedules.as_arrays(config, hyper)
-    state = programs.init_population(config, arrays, seed, layout)
+    state = population.init_population(config, arrays, seed, layout)
     state, rows = chunk(arrays, state, np.int32(iterations))
     return state, {name: np.asarray(value)[0, :iterations] for name, value in rows.items()}
 

@@ -23,6 +23,7 @@ from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.apps.sweep.plan import Prepared
 from ppo_jax.apps.sweep.results.summary import Outcome
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed import population as populations
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import progress, windows
@@ -245,7 +246,7 @@ def save(bench: Bench, state: TrainState, standing: Standing) -> None:
     env_steps = standing.clock * bench.config.batch_size
     checkpoint.save(
         checkpoint.checkpoint_folder(bench.folder, env_steps),
-        programs.trimmed(state, bench.engine.layout),
+        populations.trimmed(state, bench.engine.layout),
         {"env_steps": env_steps, "standing": jsonl.to_json(run_folder.to_json(standing._asdict()))},
     )
     checkpoint.prune(bench.folder, keep=2)
@@ -263,14 +264,14 @@ def restore(
         hyper = arrays(bench, standing.values)
         return hyper, fresh_state(bench, hyper), standing
     example = arrays(bench, first().values)
-    whole = programs.abstract_population(bench.config, example, bench.engine.layout)
+    whole = populations.abstract_population(bench.config, example, bench.engine.layout)
     like = population.of_width(whole, bench.engine.width)
     state, metadata = checkpoint.load(newest, like)
     for name in logs:
         jsonl.rewind_jsonl(bench.folder / name, metadata["env_steps"])
     standing = read(metadata["standing"])
     layout = bench.engine.layout
-    state = programs.place(programs.padded(state, layout), layout)
+    state = populations.place(populations.padded(state, layout), layout)
     return arrays(bench, standing.values), state, standing
 
 
@@ -292,4 +293,4 @@ def show(bench: Bench, standing: Standing, share: float) -> None:
 
 def next_length(bench: Bench, until: int) -> int:
     """Iterations of the next chunk: to the next event, but a logged point at a time."""
-    return min(until, population.log_iterations(bench.config, bench.options), programs.ROWS)
+    return min(until, population.log_iterations(bench.config, bench.options), programs.MAX_CHUNK)
