@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax.config.config import Config, InputError
+from ppo_jax.config.config import Config
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import without_action_mask
 from ppo_jax.kernels.matmul import dot_general
 from ppo_jax.rl.types import PyTree

@@ -15,7 +15,8 @@ import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.loading import load_attribute
 from ppo_jax.kernels.adam import adam
 from ppo_jax.rl.types import PyTree

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax.config.config import TRUST_REGION, Config, Hyper, validate
+from ppo_jax.config.config import TRUST_REGION, Config, Hyper
+from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import Environment
 from ppo_jax.kernels.collectives import ALONE, Across
