@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import shown
 
+from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments
 
@@ -17,6 +19,10 @@ from ppo_jax.rl.types import Moments
 def raise_on_rank_promotion():
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+def nothing_of(*shape: int) -> Moments:
+    return moments.init(shown(*shape))
 
 
 def of(x) -> Moments:
@@ -47,7 +53,7 @@ def test_moments_of_a_hand_computed_batch():
 def test_merging_any_chunking_gives_the_moments_of_the_concatenation(cuts):
     x = np.random.default_rng(0).normal([3.0, -2.0], [0.1, 50.0], (1000, 2)).astype(np.float32)
     chunks = [of(chunk) for chunk in np.split(x, cuts)]
-    assert_moments_of(functools.reduce(moments.merge, chunks, moments.init((2,))), x)
+    assert_moments_of(functools.reduce(moments.merge, chunks, nothing_of(2)), x)
 
 
 def test_many_small_merges_do_not_drift():
@@ -57,7 +63,7 @@ def test_many_small_merges_do_not_drift():
         return moments.merge(running, moments.from_batch(chunk)), None
 
     merged, _ = jax.jit(jax.lax.scan, static_argnums=0)(
-        step, moments.init((3,)), jnp.asarray(x).reshape(2000, 10, 3)
+        step, nothing_of(3), jnp.asarray(x).reshape(2000, 10, 3)
     )
     assert_moments_of(merged, x, rtol=1e-4)
 
@@ -88,7 +94,7 @@ def test_a_constant_column_has_exactly_no_variance(value):
 
 def test_merging_with_nothing_changes_no_bit():
     something = of(np.random.default_rng(4).normal(1e3, 7.0, (33, 5)))
-    nothing = moments.init((5,))
+    nothing = nothing_of(5)
     assert_same_bits(moments.merge(nothing, something), something)
     assert_same_bits(moments.merge(something, nothing), something)
     assert_same_bits(moments.merge(nothing, nothing), nothing)
@@ -96,9 +102,9 @@ def test_merging_with_nothing_changes_no_bit():
 
 def test_before_the_first_sample_standardising_changes_no_bit():
     x = jnp.asarray(np.random.default_rng(5).normal(size=(6, 3)), jnp.float32)
-    np.testing.assert_array_equal(moments.standardise(moments.init((3,)), x), x)
-    np.testing.assert_array_equal(moments.scale(moments.init((3,)), x), x)
-    np.testing.assert_array_equal(moments.variance(moments.init((3,))), np.ones(3))
+    np.testing.assert_array_equal(moments.standardise(nothing_of(3), x), x)
+    np.testing.assert_array_equal(moments.scale(nothing_of(3), x), x)
+    np.testing.assert_array_equal(moments.variance(nothing_of(3)), np.ones(3))
 
 
 def full_history(count: float, mean: float, variance: float) -> Moments:
@@ -118,7 +124,7 @@ def test_the_count_grows_past_the_exact_integers_of_float32():
 
 def test_past_the_largest_count_the_moments_are_an_exponential_window():
     batch = full_history(1e6, 3.0, 4.0)
-    running = moments.merge(full_history(1e10, -50.0, 9.0), moments.init((1,)))
+    running = moments.merge(full_history(1e10, -50.0, 9.0), nothing_of(1))
     np.testing.assert_allclose(moments.variance(running), 9.0, rtol=1e-6)
     assert float(running.count) == moments.MAX_COUNT
 
@@ -144,7 +150,7 @@ def test_all_reduce_over_an_axis_equals_the_whole_batch():
     x = np.random.default_rng(6).normal(100.0, 3.0, (8, 50, 2)).astype(np.float32)
 
     def member(chunk):
-        return moments.all_reduce(moments.from_batch(chunk), "devices")
+        return moments.all_reduce(moments.from_batch(chunk), Across(("devices",)))
 
     reduced = jax.vmap(member, axis_name="devices")(jnp.asarray(x))
     for device in range(8):
@@ -152,20 +158,20 @@ def test_all_reduce_over_an_axis_equals_the_whole_batch():
 
 
 def test_all_reduce_weighs_members_by_their_counts_and_ignores_empty_ones():
-    parts = [of([[0.0]]), of([[6.0], [6.0], [6.0]]), moments.init((1,))]
+    parts = [of([[0.0]]), of([[6.0], [6.0], [6.0]]), nothing_of(1)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-    reduced = jax.vmap(lambda part: moments.all_reduce(part, "d"), axis_name="d")(stacked)
+    reduced = jax.vmap(lambda part: moments.all_reduce(part, Across(("d",))), axis_name="d")(stacked)
     np.testing.assert_array_equal(reduced.count, [4, 4, 4])
     np.testing.assert_allclose(reduced.mean[:, 0], [4.5] * 3)
     np.testing.assert_allclose(reduced.m2[:, 0], [27.0] * 3)  # 4.5^2 + 3 * 1.5^2
-    empty = jax.tree.map(lambda leaf: leaf[None], moments.init((1,)))
-    nothing = jax.vmap(lambda part: moments.all_reduce(part, "d"), axis_name="d")(empty)
-    assert_same_bits(jax.tree.map(lambda leaf: leaf[0], nothing), moments.init((1,)))
+    empty = jax.tree.map(lambda leaf: leaf[None], nothing_of(1))
+    nothing = jax.vmap(lambda part: moments.all_reduce(part, Across(("d",))), axis_name="d")(empty)
+    assert_same_bits(jax.tree.map(lambda leaf: leaf[0], nothing), nothing_of(1))
 
 
 def test_all_reduce_without_an_axis_is_the_identity():
     something = of([[1.0], [2.0]])
-    assert moments.all_reduce(something, None) is something
+    assert moments.all_reduce(something, ALONE) is something
 
 
 def test_standardised_samples_have_mean_zero_and_variance_one():

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drifts import clip_drift
 from objective_cases import SMALL, train
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
-from ppo_jax.rl.surrogates import clip_drift
 from ppo_jax.training import trainer
 from ppo_jax.training.objectives import SURROGATES, Terms, check_drift, find_surrogate
 
