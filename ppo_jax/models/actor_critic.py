@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,51 +20,15 @@ from ppo_jax.config.config import Config
 from ppo_jax.kernels.backend import is_accelerator
 from ppo_jax.kernels.matmul import dot_general
 from ppo_jax.kernels.orthogonal import orthogonal
+from ppo_jax.models.body import Body, feed_forward
 from ppo_jax.models.policy_head import Family
+from ppo_jax.models.recurrent import Parts, make_recurrent_body
 from ppo_jax.models.torsos import PRECISIONS, Encoder, Torso, real
-from ppo_jax.rl.types import PyTree, Window
+from ppo_jax.rl.types import PyTree
 
 # Gains of the orthogonal start. The small one makes the first policy nearly uniform (Andrychowicz
 # et al. 2021, 3.2); layers that are not named here have the square root of 2.
 GAINS = {"policy_head": 0.01, "value_head": 1.0}
-
-
-class Body(NamedTuple):
-    """A network without its meaning; `Network` says what rows and memory are.
-
-    The policy's output is logits or a mean, [..., n] or [..., A], or a pair (mean, log_std).
-    """
-
-    init: Callable[[Array, Any], PyTree]  # (key, log_std_init) -> params
-    start: Callable[[PyTree, int], PyTree]
-    act: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Any, Any]]  # (memory, output, features)
-    apply: Callable[[PyTree, Window], tuple[Any, Any, Array]]  # (output, features, value)
-    policy: Callable[[PyTree, Window], tuple[Any, Any]]  # (output, features)
-    values: Callable[[PyTree, Window], tuple[Array, PyTree]]
-    value_after: Callable[[PyTree, PyTree, PyTree], Array]
-    carry_on: Callable[[PyTree, PyTree], PyTree]
-    log_std_shape: tuple[int, ...] | None  # of the log std that is a parameter, if one is
-
-
-def feed_forward(
-    init: Callable[[Array, Any], PyTree],
-    apply: Callable[[PyTree, PyTree], tuple[Any, Any, Array]],
-    policy: Callable[[PyTree, PyTree], tuple[Any, Any]],
-    value: Callable[[PyTree, PyTree], Array],
-    log_std_shape: tuple[int, ...] | None,
-) -> Body:
-    """A body without memory from functions of observations [..., *O] alone."""
-    return Body(
-        init=init,
-        start=lambda params, num_envs: (),
-        act=lambda params, memory, observation: ((), *policy(params, observation)),
-        apply=lambda params, window: apply(params, window.observation),
-        policy=lambda params, window: policy(params, window.observation),
-        values=lambda params, window: (value(params, window.observation), ()),
-        value_after=lambda params, memory, observation: value(params, observation),
-        carry_on=lambda memory, critic: (),
-        log_std_shape=log_std_shape,
-    )
 
 
 class ActorCritic(nn.Module):
@@ -97,6 +61,11 @@ class ActorCritic(nn.Module):
         self.value_head = nn.Dense(1, **layer(real()))
 
     def __call__(self, leaves: tuple[Array, ...]) -> tuple[Array, Array, Array]:
+        """Every layer once, to make the parameters. The heads follow a core if there is one."""
+        if self.config.memory != "none":
+            torsos = [self.features(leaves), self.critic_features(leaves)]
+            own = jnp.zeros((*torsos[0].shape[:-1], self.config.memory_size), real())
+            return self.heads(own, own)
         output, features = self.policy(leaves)
         if self.config.shared_torso:
             return output, features, self.value_of(features)
@@ -105,13 +74,19 @@ class ActorCritic(nn.Module):
     def features(self, leaves: tuple[Array, ...]) -> Array:
         return self.actor_torso(leaves).astype(real())
 
+    def critic_features(self, leaves: tuple[Array, ...]) -> Array:
+        torso = self.actor_torso if self.config.shared_torso else self.critic_torso
+        return torso(leaves)
+
     def policy(self, leaves: tuple[Array, ...]) -> tuple[Array, Array]:
         features = self.features(leaves)
-        return self.policy_head(features), features
+        return self.policy_of(features), features
+
+    def policy_of(self, features: Array) -> Array:
+        return self.policy_head(features)
 
     def value(self, leaves: tuple[Array, ...]) -> Array:
-        torso = self.actor_torso if self.config.shared_torso else self.critic_torso
-        return self.value_of(torso(leaves))
+        return self.value_of(self.critic_features(leaves))
 
     def value_of(self, features: Array) -> Array:
         return self.value_head(features)[..., 0]
@@ -164,7 +139,18 @@ def make_body(config: Config, observation: PyTree, family: Family) -> Body:
     if family.name in ("gaussian", "tanh-gaussian"):
         log_std_shape = (size,)
     elif family.name == "gsde":
-        log_std_shape = (config.hidden_sizes[-1], size)
+        width = config.hidden_sizes[-1] if config.memory == "none" else config.memory_size
+        log_std_shape = (width, size)
+    if config.memory != "none":
+        parts = Parts(
+            init=init,
+            actor=lambda params, observation: call("features", params, encode(observation)),
+            critic=lambda params, observation: call("critic_features", params, encode(observation)),
+            policy_head=lambda params, features: halves(call("policy_of", params, features)),
+            value_head=lambda params, features: call("value_of", params, features),
+            log_std_shape=log_std_shape,
+        )
+        return make_recurrent_body(config, parts)
     return feed_forward(init, apply, policy, value, log_std_shape)
 
 

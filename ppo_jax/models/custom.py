@@ -17,7 +17,7 @@ from jax import Array
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.loading import load_attribute
 from ppo_jax.envs.interface import without_action_mask
-from ppo_jax.models.actor_critic import Body, feed_forward
+from ppo_jax.models.body import Body, feed_forward
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl.types import PyTree
 

@@ -67,7 +67,8 @@ def make_network(
     Raises:
         InputError: the policy, the torso or the user's network does not fit the environment.
     """
-    family = make_family(config.policy, action_space, config.hidden_sizes[-1])
+    width = config.hidden_sizes[-1] if config.memory == "none" else config.memory_size
+    family = make_family(config.policy, action_space, width)
     if config.network is None:
         body = make_body(config, observation, family)
     else:

@@ -13,8 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ppo_jax.config.config import Config
 from ppo_jax.kernels.orthogonal import orthogonal
-from ppo_jax.rl.types import PyTree
+from ppo_jax.kernels.select import where_rows
+from ppo_jax.models.body import Body
+from ppo_jax.rl.types import PyTree, Window
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -28,24 +31,89 @@ class Core(NamedTuple):
     output: Callable[[PyTree], Array]  # memory [..., ] -> features [..., H]
 
 
-def scan(core: Core, params: PyTree, memory: PyTree, x: Array, reset: Array, size: int) -> PyTree:
-    """Memory after each step, [T, B, ...]; where an episode begins it starts anew before the step.
+class Parts(NamedTuple):
+    """A feed-forward network cut between torso and heads; functions of its parameters."""
 
-    Args:
-        memory: [B, ...], before the first step. x: [T, B, F]. reset: [T, B] bool.
-    """
-    start = core.start(x.shape[1], size)
+    init: Callable[[Array, Any], PyTree]  # (key, log_std_init) -> params
+    actor: Callable[[PyTree, PyTree], Array]  # observation -> features [..., F]
+    critic: Callable[[PyTree, PyTree], Array]  # the same function if the torso is shared
+    policy_head: Callable[[PyTree, Array], Any]  # features [..., H] -> output
+    value_head: Callable[[PyTree, Array], Array]
+    log_std_shape: tuple[int, ...] | None
 
-    def step(memory: PyTree, inputs: tuple[Array, Array]) -> tuple[PyTree, PyTree]:
-        x_t, reset_t = inputs
 
-        def choose(fresh: Array, old: Array) -> Array:
-            return jnp.where(reset_t.reshape(-1, *[1] * (old.ndim - 1)), fresh, old)
+def make_recurrent_body(config: Config, parts: Parts) -> Body:
+    """A body with a core each for actor and critic, or one for both if the torso is shared."""
+    core, size = CORES[config.memory], config.memory_size
+    names = ("actor",) if config.shared_torso else ("actor", "critic")
+    torsos = {"actor": parts.actor, "critic": parts.critic}
+    critic = names[-1]
 
-        memory = core.step(params, jax.tree.map(choose, start, memory), x_t)
-        return memory, memory
+    def init(key: Array, log_std_init: Any) -> PyTree:
+        keys = jax.random.split(key, 1 + len(names))
+        cores = [core.init(each, config.hidden_sizes[-1], size) for each in keys[1:]]
+        return {"net": parts.init(keys[0], log_std_init), **dict(zip(names, cores, strict=True))}
 
-    return jax.lax.scan(step, memory, (x, reset))[1]
+    def start(params: PyTree, num_envs: int) -> PyTree:
+        return {name: core.start(num_envs, size) for name in names}
+
+    def advance(params: PyTree, name: str, memory: PyTree, observation: PyTree) -> PyTree:
+        return core.step(params[name], memory, torsos[name](params["net"], observation))
+
+    def scan(params: PyTree, name: str, window: Window) -> PyTree:
+        """Memory after each row of whole environments [B x T, ...]."""
+        memory = window.memory[name]
+        num_envs = jax.tree.leaves(memory)[0].shape[0]
+
+        def in_time(leaf: Array) -> Array:  # [B x T, ...] -> [T, B, ...]
+            return jnp.swapaxes(leaf.reshape(num_envs, -1, *leaf.shape[1:]), 0, 1)
+
+        def by_environment(leaf: Array) -> Array:  # and back
+            return jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:])
+
+        features = in_time(torsos[name](params["net"], window.observation))
+        fresh = core.start(num_envs, size)
+
+        def step(memory: PyTree, inputs: tuple[Array, Array]) -> tuple[PyTree, PyTree]:
+            x, reset = inputs
+            memory = core.step(params[name], where_rows(reset, fresh, memory), x)
+            return memory, memory
+
+        after = jax.lax.scan(step, memory, (features, in_time(jnp.asarray(window.reset))))[1]
+        return jax.tree.map(by_environment, after)
+
+    def policy_of(params: PyTree, memory: PyTree) -> tuple[Any, Array]:
+        features = core.output(memory)
+        return parts.policy_head(params["net"], features), features
+
+    def value_of(params: PyTree, memory: PyTree) -> Array:
+        return parts.value_head(params["net"], core.output(memory))
+
+    def act(params: PyTree, memory: PyTree, observation: PyTree) -> tuple[PyTree, Any, Any]:
+        own = advance(params, "actor", memory["actor"], observation)
+        return {**memory, "actor": own}, *policy_of(params, own)
+
+    def apply(params: PyTree, window: Window) -> tuple[Any, Any, Array]:
+        after = {name: scan(params, name, window) for name in names}
+        return *policy_of(params, after["actor"]), value_of(params, after[critic])
+
+    def values(params: PyTree, window: Window) -> tuple[Array, PyTree]:
+        after = scan(params, critic, window)
+        return value_of(params, after), after
+
+    return Body(
+        init=init,
+        start=start,
+        act=act,
+        apply=apply,
+        policy=lambda params, window: policy_of(params, scan(params, "actor", window)),
+        values=values,
+        value_after=lambda params, memory, observation: value_of(
+            params, advance(params, critic, memory, observation)
+        ),
+        carry_on=lambda memory, after: {**memory, critic: after},
+        log_std_shape=parts.log_std_shape,
+    )
 
 
 def _gru_init(key: Array, num_inputs: int, size: int) -> PyTree:
