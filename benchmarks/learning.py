@@ -37,9 +37,12 @@ from learning_table import (
 )
 
 import ppo_jax
-from ppo_jax import host, plots, presets, run_folder, stats
-from ppo_jax.log import read_jsonl
-from ppo_jax.options import RunOptions
+from ppo_jax.analysis import plots, stats
+from ppo_jax.config import presets
+from ppo_jax.config.options import RunOptions
+from ppo_jax.runtime import devices
+from ppo_jax.storage import run_folder
+from ppo_jax.storage.jsonl import read_jsonl
 
 CURVE_POINTS = 60
 RESULTS = Path(__file__).parent / "results"
@@ -50,7 +53,7 @@ EPISODES_OF = {"FrozenLake-misc": 8192, "UmbrellaChain-bsuite": 8192}
 
 
 def main() -> None:
-    host.prepare_jax(RunOptions())
+    devices.prepare_jax(RunOptions())
     folder = RESULTS / f"learning_{jax.default_backend()}_{today()}"
     parser = argparse.ArgumentParser(description=SUMMARY)
     parser.add_argument("preset", nargs="*", help="presets to run (default: all)")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ppo_jax import plots
+from ppo_jax.analysis import plots
 
 MODES = ("deterministic", "sampled")
 # What an objective's trainer is called; `pg` is A2C with one epoch and one minibatch.

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax import envs, host
+from ppo_jax.config.options import RunOptions
+from ppo_jax.envs import registration
 from ppo_jax.envs.interface import Box, Discrete, Environment
-from ppo_jax.options import RunOptions
+from ppo_jax.runtime import devices
 
 MAX_STEPS = 10_000
 SUMMARY = "Mean return of uniformly random actions."
@@ -29,9 +30,9 @@ def main() -> None:
     parser.add_argument("env", nargs="+")
     parser.add_argument("--episodes", type=int, default=4096)
     given = parser.parse_args()
-    host.prepare_jax(RunOptions())
+    devices.prepare_jax(RunOptions())
     for name in given.env:
-        returns = np.asarray(random_returns(envs.make(name), given.episodes), np.float64)
+        returns = np.asarray(random_returns(registration.make(name), given.episodes), np.float64)
         error = returns.std(ddof=1) / np.sqrt(returns.size)
         print(f"{name}: {returns.mean():.6g} +- {error:.2g}", flush=True)
 

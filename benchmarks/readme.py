@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from learning_table import algorithm, percent, verdict
 
-from ppo_jax.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
+from ppo_jax.analysis.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "speed"))

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from ppo_jax.cli import main
+from ppo_jax.cli.main import main
 
 sys.exit(main())

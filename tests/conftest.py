@@ -34,7 +34,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import jax
     import jax.numpy as jnp
 
-    from ppo_jax import actor_critic
+    from ppo_jax.models import actor_critic
 
     kinds = (jnp.float64, jax.lax.Precision.HIGHEST)
     monkeypatch.setitem(actor_critic._PRECISIONS, "float32", kinds)

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from own_network import OWN_NETWORK
 from tiny import CONFIG, HYPER, STEPS, Walk, programs_are_kept
 
 import ppo_jax
-from ppo_jax import checkpoint
+from ppo_jax.storage import checkpoint
 
 TINY: dict[str, Any] = {
     "num_envs": 2,
@@ -26,17 +27,6 @@ TINY: dict[str, Any] = {
     "num_minibatches": 1,
     "hidden_sizes": (8,),
 }
-
-
-def own_init(key: jax.Array) -> dict[str, jax.Array]:
-    return {"policy": 0.1 * jax.random.normal(key, (2, 2)), "value": jnp.zeros(2)}
-
-
-def own_apply(params: Any, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return observation @ params["policy"], observation @ params["value"]
-
-
-OWN_NETWORK = (own_init, own_apply)
 
 
 def test_every_public_name_is_there_and_no_other_is() -> None:
@@ -103,7 +93,7 @@ def test_own_objects_are_trained_and_then_asked_for_again(tmp_path: Path) -> Non
 
 
 def test_environment_and_network_may_be_named_by_module_and_attribute() -> None:
-    named = dataclasses.replace(CONFIG, env="tiny:Walk", network="test_api:OWN_NETWORK")
+    named = dataclasses.replace(CONFIG, env="tiny:Walk", network="own_network:OWN_NETWORK")
     given = dataclasses.replace(CONFIG, env=Walk(), network=OWN_NETWORK)
     states = [ppo_jax.init(config, HYPER, jax.random.key(0)) for config in (named, given)]
     for one, other in zip(*(jax.tree.leaves(state.params) for state in states)):
@@ -118,7 +108,7 @@ def test_a_run_works_where_jax_has_started_with_one_device(tmp_path: Path) -> No
     )
     env = {**os.environ, "XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": "1"}
     words = [sys.executable, "-c", code, str(tmp_path / "a")]
-    here = Path(__file__).parent
+    here = Path(__file__).parent / "helpers"
     done = subprocess.run(words, cwd=here, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     newest, _ = checkpoint.latest(tmp_path / "a")

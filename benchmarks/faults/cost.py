@@ -86,9 +86,9 @@ def one_turn(size: Size, out: Path, seconds: float, minutes: float) -> tuple[lis
         how long training stood still for each save within the turn, and environment steps of all
         seeds per second.
     """
-    from ppo_jax import loop
-    from ppo_jax.config import Config, Hyper
-    from ppo_jax.runner import run
+    from ppo_jax.apps.run import loop
+    from ppo_jax.apps.run.runner import run
+    from ppo_jax.config.config import Config, Hyper
 
     config = Config(env="CartPole-v1", total_env_steps=10**10, **size.config)
     seen: list[tuple[float, int]] = []

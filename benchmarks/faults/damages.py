@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ppo_jax import checkpoint
-from ppo_jax.checkpoint import ARRAYS, MANIFEST
+from ppo_jax.storage import checkpoint
+from ppo_jax.storage.checkpoint import ARRAYS, MANIFEST
 
 FILES = (ARRAYS, MANIFEST)
 

@@ -12,7 +12,7 @@ from typing import Any
 from cases import Case, words_of
 from processes import Process
 
-from ppo_jax import checkpoint
+from ppo_jax.storage import checkpoint
 
 
 def full(case: Case, folder: Path, sizes: list[int]) -> dict[str, Any]:

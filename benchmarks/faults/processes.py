@@ -23,7 +23,8 @@ os.environ |= {
 }
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 
-from ppo_jax import cli, runner  # noqa: E402, F401, the environment comes first
+from ppo_jax.apps.run import runner  # noqa: E402, F401, the environment comes first
+from ppo_jax.cli import main  # noqa: E402, the environment comes first
 
 
 class Process:
@@ -39,7 +40,7 @@ class Process:
             try:
                 os.dup2(self._out.fileno(), 1)
                 os.dup2(self._err.fileno(), 2)
-                code = cli.main(words)
+                code = main.main(words)
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()

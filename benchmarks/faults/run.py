@@ -29,7 +29,7 @@ import stops
 from cases import CASES, words_of
 from processes import finish
 
-from ppo_jax.fingerprint import core_count, processor, source_digest
+from ppo_jax.storage.fingerprint import core_count, processor, source_digest
 
 PARTS = ("saves", "damages", "disks", "races", "signals", "kills", "cost", "soak")
 

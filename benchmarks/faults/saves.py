@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_jax import checkpoint
+from ppo_jax.storage import checkpoint
 
 CALLS = ("open", "write", "fsync", "rename", "mkdir", "close")
 LENGTH = 300_000  # of an array that takes more than one write

@@ -13,7 +13,7 @@ from typing import Any
 from cases import Case, bits, differing_bits, words_of
 from processes import Process, finish
 
-from ppo_jax import checkpoint
+from ppo_jax.storage import checkpoint
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGUSR1: 75}
 

@@ -88,11 +88,12 @@ def measure(axis: str, size: int) -> dict[str, Any]:
 
     import jax
 
-    from ppo_jax import host, timing
-    from ppo_jax.config import Config, Hyper
-    from ppo_jax.options import RunOptions
+    from ppo_jax.apps.diagnose import timing
+    from ppo_jax.config.config import Config, Hyper
+    from ppo_jax.config.options import RunOptions
+    from ppo_jax.runtime import devices
 
-    host.prepare_jax(RunOptions())
+    devices.prepare_jax(RunOptions())
     found: dict[str, Any] = {"axis": axis, "size": size}
     if axis == "env_steps":
         found |= whole_run(size)

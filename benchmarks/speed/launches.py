@@ -286,9 +286,10 @@ def compile_for_target(
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from ppo_jax import layouts, parallel
-    from ppo_jax.config import Hyper
-    from ppo_jax.schedules import as_arrays
+    from ppo_jax.config.config import Hyper
+    from ppo_jax.distributed import layout as layouts
+    from ppo_jax.distributed import programs
+    from ppo_jax.training.schedules import as_arrays
 
     topology = topologies.get_topology_desc(
         platform="cuda", target_config=TARGET.read_text("utf-8"), topology="1x1x1"
@@ -308,13 +309,13 @@ def compile_for_target(
     hyper = as_arrays(config, Hyper())
     with as_on_a_gpu():
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), seeds))
-        shapes = jax.eval_shape(parallel.make_init(config), hyper, keys)
+        shapes = jax.eval_shape(programs.make_init(config), hyper, keys)
         state = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             shapes,
-            parallel.placement(shapes, layout),
+            programs.placement(shapes, layout),
         )
-        chunk = parallel.make_chunk(config, layout)
+        chunk = programs.make_chunk(config, layout)
         if not with_rows:
             whole = chunk
             chunk = jax.jit(lambda *given: whole(*given)[0], donate_argnums=1)
@@ -365,7 +366,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="every launch with its source")
     arguments = parser.parse_args()
 
-    from ppo_jax.config import Config
+    from ppo_jax.config.config import Config
 
     config = Config(
         env=arguments.env,

@@ -19,10 +19,13 @@ import jax
 import numpy as np
 from compare import default_out, describe_machine
 
-from ppo_jax import host, layouts, parallel, schedules
-from ppo_jax.config import OBJECTIVES, Config, Hyper
-from ppo_jax.options import RunOptions
-from ppo_jax.surrogates import clip_drift
+from ppo_jax.config.config import OBJECTIVES, Config, Hyper
+from ppo_jax.config.options import RunOptions
+from ppo_jax.distributed import layout as layouts
+from ppo_jax.distributed import programs as parallel
+from ppo_jax.rl.surrogates import clip_drift
+from ppo_jax.runtime import devices
+from ppo_jax.training import schedules
 
 CASES = {
     "8 envs x 128, 1 seed": {"num_envs": 8, "seeds": 1},
@@ -41,7 +44,7 @@ def main() -> None:
     parser.add_argument("--hardware")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    host.prepare_jax(RunOptions())
+    devices.prepare_jax(RunOptions())
     machine = describe_machine(arguments.hardware)
     name = default_out(machine["hardware"]).name.replace("speed_", "objectives_", 1)
     out = arguments.out or default_out(machine["hardware"]).with_name(name)

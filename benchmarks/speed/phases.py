@@ -53,8 +53,8 @@ def main() -> None:
 
 
 def measure(case: Case, seconds: float) -> dict[str, Any]:
-    from ppo_jax import bench
-    from ppo_jax.options import RunOptions
+    from ppo_jax.apps.diagnose import bench
+    from ppo_jax.config.options import RunOptions
 
     options = RunOptions(seeds=case.seeds)
     found = bench.report(config_of(case), hyper_of(case), options, seconds)

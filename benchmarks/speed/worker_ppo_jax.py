@@ -19,7 +19,7 @@ PACKAGES = ("ppo-jax", "gymnax", "jax", "jaxlib", "optax", "numpy")
 def load() -> None:
     import gymnax.environments.environment  # noqa: F401  (imports are timed apart)
 
-    import ppo_jax.parallel  # noqa: F401
+    import ppo_jax.distributed.programs  # noqa: F401
 
 
 def layouts(case: Case) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def xla_flags(layout: str) -> tuple[str, ...]:
 
 
 def config_of(case: Case) -> Any:
-    from ppo_jax.config import Config
+    from ppo_jax.config.config import Config
 
     return Config(
         env=case.env,
@@ -48,7 +48,7 @@ def config_of(case: Case) -> Any:
 
 
 def hyper_of(case: Case) -> Any:
-    from ppo_jax.config import Hyper
+    from ppo_jax.config.config import Hyper
 
     return Hyper(
         learning_rate=case.learning_rate,
@@ -63,7 +63,7 @@ def hyper_of(case: Case) -> Any:
 
 
 def settings(case: Case) -> tuple[Any, Any]:
-    from ppo_jax.schedules import as_arrays
+    from ppo_jax.training.schedules import as_arrays
 
     config = config_of(case)
     return config, as_arrays(config, hyper_of(case))
@@ -77,10 +77,10 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
     import jax
     import jax.numpy as jnp
 
-    from ppo_jax import parallel
-    from ppo_jax.beginning import begin
-    from ppo_jax.compiling import compiled
-    from ppo_jax.layouts import Layout, choose_layout
+    from ppo_jax.distributed import programs
+    from ppo_jax.distributed.layout import Layout, choose_layout
+    from ppo_jax.kernels.compiler import compiled
+    from ppo_jax.runtime.startup import begin
 
     config, hyper = settings(case)
     spread = choose_layout(config, case.seeds)
@@ -92,18 +92,18 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
     mark("compile_seconds")
 
     def run(seed: int) -> Any:
-        keys = parallel.member_keys(seed * spread.num_members, spread)
-        state = parallel.place(begun.start(hyper, keys), spread)
+        keys = programs.member_keys(seed * spread.num_members, spread)
+        state = programs.place(begun.start(hyper, keys), spread)
         left = config.num_iterations
         while left:
-            count = min(left, parallel.ROWS)
+            count = min(left, programs.ROWS)
             state, rows = chunk_compiled(hyper, state, jnp.asarray(count))
             jax.device_get(rows)
             left -= count
         return jax.block_until_ready(state)
 
     def returns(state: Any) -> list[float]:
-        play = parallel.make_evaluation(config, spread, 128, 500, False)
+        play = programs.make_evaluation(config, spread, 128, 500, False)
         return play(hyper, state, jnp.asarray(0)).episode_return.mean(1)[: case.seeds].tolist()
 
     return Program(run, partial(env_steps, config, case.seeds), returns)
@@ -112,7 +112,7 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
 def build_train(case: Case, layout: str, mark: Callable[[str], None]) -> Program:
     import jax
 
-    from ppo_jax.trainer import train
+    from ppo_jax.training.trainer import train
 
     config, hyper = settings(case)
 

@@ -59,8 +59,8 @@ def main() -> None:
 
 def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One repetition: everything to the end, and the sampler in question."""
-    from ppo_jax.config import Config
-    from ppo_jax.sweeping.driver import sweep
+    from ppo_jax.apps.sweep.driver import sweep
+    from ppo_jax.config.config import Config
 
     is_normalized = env in NORMALIZED
     config = Config(
@@ -107,7 +107,7 @@ def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Over the repetitions: how often, by how much, at which share of the steps."""
     import numpy as np
 
-    from ppo_jax.stats import bootstrap_interval
+    from ppo_jax.analysis.stats import bootstrap_interval
 
     differences = [row["difference"] for row in rows]
     return {

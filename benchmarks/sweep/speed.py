@@ -130,14 +130,14 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
     import jax
 
-    from ppo_jax import host
-    from ppo_jax.config import Config, Hyper
-    from ppo_jax.sweeping import engine
-    from ppo_jax.sweeping.options import SweepOptions
-    from ppo_jax.sweeping.plan import Member
+    from ppo_jax.apps.sweep import engine
+    from ppo_jax.apps.sweep.groups import Member
+    from ppo_jax.apps.sweep.options import SweepOptions
+    from ppo_jax.config.config import Config, Hyper
+    from ppo_jax.runtime import devices
 
     options = SweepOptions(seeds=arguments.seeds, eval_episodes=1)
-    host.prepare_jax(options.run_options())
+    devices.prepare_jax(options.run_options())
     config = Config(
         env="CartPole-v1", total_env_steps=arguments.steps, num_envs=NUM_ENVS,
         rollout_length=LENGTH, num_epochs=EPOCHS, num_minibatches=MINIBATCHES,

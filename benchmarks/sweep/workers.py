@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, folder: Path, storage: str) -> dict[str, 
         if worker.returncode:
             raise SystemExit(stdout + stderr[-3000:])
         summaries.append(json.loads(stdout))
-    from ppo_jax.sweeping import study
+    from ppo_jax.apps.sweep.search import study
 
     opened = study.open_study("killed", storage, folder, 0)
     trials = opened.get_trials()

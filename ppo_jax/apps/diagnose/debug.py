@@ -1,0 +1,116 @@
+"""Why a member of a run was frozen: its last update once more, operation by operation."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppo_jax.apps.diagnose import nan_trace
+from ppo_jax.apps.run import quarantine
+from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.distributed import programs
+from ppo_jax.rl.types import PyTree, TrainState
+from ppo_jax.runtime import evaluation
+from ppo_jax.storage import run_folder
+from ppo_jax.training import schedules, trainer
+
+
+def debug(
+    run: Path | str,
+    *,
+    member: int = 0,
+    out: Path | str | None = None,
+    env: Any = None,
+    network: Any = None,
+) -> dict[str, Any]:
+    """Find the first operation that made a member's update non-finite, and save what it was fed.
+
+    The state of a frozen member is the one before the update that froze it, so the newest
+    checkpoint holds all that is needed to make that update again.
+
+    Args:
+        member: which of the run's seeds, counted from 0.
+        out: a new folder for batch.npz (the iteration's samples), minibatch.npz (where it went
+            wrong in one) and report.json; None for `debug-MEMBER` in the run's folder.
+        env, network: where the run was trained with Python objects, the same ones again.
+
+    Returns:
+        what `ppo-jax debug --json` prints.
+
+    Raises:
+        InputError: no such run or member, or one whose last update was applied.
+    """
+    run = Path(run)
+    config, hyper, options, saved, metadata = evaluation.load_where_trained(
+        run, member, env, network
+    )
+    failures = np.asarray(saved.failures)
+    if failures[member] == 0:
+        failed = ", ".join(map(str, np.flatnonzero(failures)))
+        there = f"those that failed: {failed}" if failed else "no member of this run did"
+        raise InputError(
+            f"member={member}: its last update was finite and applied, so there is nothing to "
+            f"explain ({there})."
+        )
+    folder = run / f"debug-{member}" if out is None else Path(out)
+    if folder.exists():
+        raise InputError(f"out={str(folder)!r} exists already: name a new folder.")
+    arrays = schedules.as_arrays(config, hyper)
+    state = quarantine.offending(jax.tree.map(lambda leaf: leaf[member], saved))
+    recorded = metadata.get("fingerprint", {})
+    shares = recorded.get("devices", 1) if recorded.get("layout") == "envs" else 1
+    plain = programs.program(config)
+    fault = nan_trace.first_fault(partial(update, plain, shares), hyper=arrays, state=state)
+    batch, rows = quarantine.sampler(config, shares)(arrays, state)
+    report = {
+        "run": str(run),
+        "member": member,
+        "seed": options.seed + member,
+        "alive": bool(saved.alive[member]),
+        "failures": int(failures[member]),
+        "iteration": int(state.iteration) + 1,
+        "env_steps": (int(state.iteration) + 1) * config.batch_size,
+        "fault": None if fault is None else fault._asdict(),
+    }
+    folder.mkdir(parents=True)
+    quarantine.save_batch(folder / "batch.npz", batch, rows)
+    report["batch"] = str(folder / "batch.npz")
+    place = minibatch_place(config, fault)
+    if place is not None and rows is not None:
+        epoch, number = place
+        few = rows[epoch, number]
+        quarantine.save_batch(folder / "minibatch.npz", jax.tree.map(lambda leaf: leaf[few], batch))
+        report |= {
+            "minibatch": str(folder / "minibatch.npz"),
+            "epoch": epoch + 1,
+            "minibatch_number": number + 1,
+        }
+    run_folder.write_json(folder / "report.json", report)
+    return report
+
+
+def update(config: Config, shares: int, hyper: Hyper, state: TrainState) -> PyTree:
+    """All that must be finite for the update to be applied."""
+
+    def one(state: TrainState, axis_name: str | None) -> PyTree:
+        experience = trainer.collect(config, hyper, state, axis_name)
+        learnt, metrics, _ = trainer.proposed(config, hyper, state, experience, axis_name)
+        observed = trainer.real_numbers(learnt.carry.observation)
+        return *trainer.must_be_finite(learnt, metrics), observed
+
+    return quarantine.on_shares(shares, one, state)
+
+
+def minibatch_place(config: Config, fault: nan_trace.Fault | None) -> tuple[int, int] | None:
+    """Epoch and minibatch, from 0, where the fault lies within the loops over both."""
+    loops = [step for step in (fault.path if fault else ()) if step[0] == "scan"]
+    wanted = (config.num_epochs, config.num_minibatches)
+    for outer, inner in pairwise(loops):
+        if (outer[2], inner[2]) == wanted:
+            return outer[1], inner[1]
+    return None

@@ -1,0 +1,96 @@
+"""The picture of `ppo-jax explain surrogate`: what the reuse of a batch does to each objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppo_jax.analysis.plots import INK, MUTED, STYLE, without_date
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart by most colour-blind readers.
+LINES = {
+    "pg": ("#D55E00", "L^PG: log π · A"),
+    "is": ("#E69F00", "L^IS: ratio · A"),
+    "kl": ("#009E73", "ratio · A − β KL"),
+    "clip": ("#0072B2", "clipped ratio (PPO)"),
+}
+REFERENCE = ("trpo", "#7A5195", "TRPO, one step a batch")
+PANELS = (
+    ("return", "Return, last fifth of training", None),
+    ("kl_old_new", "KL from the old policy at the last epoch", "log"),
+    ("ess_fraction", "Effective sample size / N at the last epoch", None),
+    ("gradient_cosine", "Cosine of ∇L^PG and ∇L^IS at the last epoch", None),
+)
+KL_FLOOR = 1e-4  # KL is 0 at E = 1, which a logarithmic axis cannot show
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path, env: str, seeds: int) -> None:
+    """Four panels over the number of steps E on each batch; the suffix of `path` says SVG or PNG.
+
+    Args:
+        rows: of `explain.surrogate`: objective, epochs, and summaries with iqm and ci95.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.0, 7.4), dpi=160)
+        grid = figure.subplots(2, 2)
+        figure.subplots_adjust(0.07, 0.08, 0.975, 0.79, wspace=0.18, hspace=0.42)
+        for axes, (name, title, scale) in zip(grid.ravel(), PANELS, strict=True):
+            _panel(axes, rows, name, scale)
+            axes.set_title(title, loc="left", size=12, color=INK, pad=8)
+        for axes in grid[1]:
+            axes.set_xlabel("E, steps taken on each batch", size=11)
+        figure.text(0.02, 0.975, "Why the ratio?", size=17, weight="bold", va="top")
+        figure.text(
+            0.02,
+            0.925,
+            f"{env}, equal environment steps, IQM of {seeds} seeds with 95% interval",
+            size=12,
+            color=MUTED,
+            va="top",
+        )
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(
+            handles,
+            labels,
+            loc="upper left",
+            bbox_to_anchor=(0.01, 0.895),
+            ncols=5,
+            frameon=False,
+            fontsize=11,
+            handlelength=1.4,
+            columnspacing=1.4,
+        )
+        figure.savefig(path, metadata=without_date(path))
+
+
+def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, scale: str | None) -> None:
+    epochs = sorted({row["epochs"] for row in rows if row["objective"] in LINES})
+    floor = KL_FLOOR if scale == "log" else -np.inf
+    for objective, (color, label) in LINES.items():
+        found = {row["epochs"]: row[name] for row in rows if row["objective"] == objective}
+        known = [e for e in epochs if e in found and found[e]["iqm"] is not None]
+        middle = [max(found[e]["iqm"], floor) for e in known]
+        ends = [found[e]["ci95"] or (found[e]["iqm"],) * 2 for e in known]
+        low, high = np.maximum(np.array(ends, float).reshape(-1, 2), floor).T
+        axes.fill_between(known, low, high, color=color, alpha=0.18, linewidth=0)
+        axes.plot(known, middle, color=color, linewidth=2.2, marker="o", markersize=4, label=label)
+    objective, color, label = REFERENCE
+    for row in rows:
+        if row["objective"] == objective and name in row:
+            value = row[name]["iqm"]
+            axes.axhline(value, color=color, linewidth=1.5, dashes=(5, 3), label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(epochs, [str(e) for e in epochs])
+    axes.minorticks_off()
+    if scale == "log":
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=KL_FLOOR)

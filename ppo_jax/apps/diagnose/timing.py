@@ -1,0 +1,226 @@
+"""The time of a training loop on this machine, and how it splits into phases.
+
+What is timed is what a run executes: the same compiled chunk in the same layout, its rows fetched
+after each call. The split is by differences: two shorter programs, of the rollout alone and of
+rollout and advantages, run as many iterations in turn with the whole one.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed import layout as layouts
+from ppo_jax.distributed import programs
+from ppo_jax.kernels import compiler
+from ppo_jax.rl.types import PyTree, TrainState
+from ppo_jax.training import schedules
+from ppo_jax.training.trainer import Experience, collect
+
+CALL_SECONDS = 0.3  # a timed call runs so many iterations that it takes about as long
+
+
+class Program(NamedTuple):
+    """A compiled training loop and its state, ready to be timed."""
+
+    config: Config
+    hyper: Hyper
+    layout: layouts.Layout
+    chunk: Callable[..., tuple[TrainState, dict[str, Array]]]
+    state: list[TrainState]  # one, which each call replaces: it is donated
+    init_seconds: float  # compiling and running the start
+    trace_seconds: float
+    compile_seconds: float
+    compile_cpu_seconds: float  # of both; far less than their sum where the machine is busy
+    program_bytes: int | None  # arguments, results and temporaries of one call
+
+    def call(self, n: int) -> None:
+        """Run n iterations and fetch their rows, as a run does."""
+        state, rows = self.chunk(self.hyper, self.state.pop(), jnp.asarray(n))
+        self.state.append(state)
+        jax.device_get(rows)
+
+    @property
+    def steps_per_iteration(self) -> int:
+        return self.config.batch_size * self.layout.num_seeds
+
+
+class Timing(NamedTuple):
+    """Medians over the timed calls of n iterations each."""
+
+    iterations: int  # n
+    rounds: int
+    iteration_seconds: float
+    iteration_cpu_seconds: float
+    iteration_seconds_range: tuple[float, float]
+    call_seconds: float  # of a call without iterations: dispatch and fetching of rows
+
+
+def prepare(
+    config: Config, hyper: Hyper, seeds: int, devices: int | None = None, seed: int = 0
+) -> Program:
+    """Compile and run the start, then compile the training loop."""
+    numbers = schedules.as_arrays(config, hyper)
+    layout = layouts.choose_layout(config, seeds, devices)
+    began = time.perf_counter()
+    state = programs.init_population(config, numbers, seed, layout)
+    jax.block_until_ready(state)
+    started, started_cpu = time.perf_counter(), time.process_time()
+    lowered = programs.make_chunk(config, layout).lower(numbers, state, jnp.asarray(1))
+    traced = time.perf_counter()
+    chunk = compiler.compiled(lowered)
+    compiled = time.perf_counter()
+    return Program(
+        config=config,
+        hyper=programs.place_hyper(numbers, layout),
+        layout=layout,
+        chunk=chunk,
+        state=[state],
+        init_seconds=started - began,
+        trace_seconds=traced - started,
+        compile_seconds=compiled - traced,
+        compile_cpu_seconds=time.process_time() - started_cpu,
+        program_bytes=_program_bytes(chunk),
+    )
+
+
+# What is kept of an iteration's first half; what nothing kept depends on is not computed. So the
+# values of all samples, their log-probabilities and GAE belong to the advantages.
+KEPT: dict[str, Callable[[Experience], PyTree]] = {
+    "rollout": lambda experience: (experience.batch.observation, experience.batch.action),
+    "advantages": lambda experience: experience,
+}
+
+
+def make_phase(program: Program, keep: Callable[[Experience], PyTree]) -> Callable[[int], None]:
+    """`run(n)`: n first halves of iterations from the program's state, which stays as it is."""
+    compiled = compile_phase(program, keep)
+    return lambda n: jax.device_get(compiled(program.hyper, program.state[0], jnp.asarray(n)))
+
+
+def compile_phase(program: Program, keep: Callable[[Experience], PyTree]) -> Any:
+    """The compiled loop over first halves of iterations, in the program's layout.
+
+    The environments go on from iteration to iteration, the policy stays as it is.
+    """
+    layout, plain = program.layout, programs.program(program.config)
+    axis_name = "devices" if layout.kind == "envs" else None
+
+    def member(hyper: Hyper, n: Array, state: TrainState) -> Array:
+        first_half = partial(collect, plain, hyper, axis_name=axis_name)
+
+        def body(_: Array, loop: tuple[TrainState, PyTree]) -> tuple[TrainState, PyTree]:
+            state, _ = loop
+            experience = first_half(state)
+            state = state._replace(carry=experience.carry, iteration=state.iteration + 1)
+            return state, keep(experience)
+
+        shapes = jax.eval_shape(lambda state: keep(first_half(state)), state)
+        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        state, kept = jax.lax.fori_loop(0, n, body, (state, blank))
+        alive = jax.tree.leaves((state.carry, kept))  # one number of each, so that none is left out
+        return sum((leaf.reshape(-1)[0] * 1.0 for leaf in alive if leaf.size), jnp.zeros(()))
+
+    def phase(hyper: Hyper, state: TrainState, n: Array) -> Array:
+        specs = (layout.member_spec(programs.has_own_hyper(hyper)), layout.member_spec(False))
+        return jax.shard_map(
+            partial(programs.spread, layout, member),
+            mesh=layout.mesh,
+            in_specs=(*specs, layout.state_specs(state)),
+            out_specs=layout.member_spec(True),
+            check_vma=False,
+        )(hyper, n, state)
+
+    jitted = jax.jit(phase, compiler_options=programs.compiler_options(1))
+    return jitted.lower(program.hyper, program.state[0], jnp.asarray(1)).compile()
+
+
+def time_phases(
+    program: Program, phases: dict[str, Callable[[int], None]], seconds: float
+) -> tuple[Timing, dict[str, float]]:
+    """The speed, and seconds of an iteration by phase, from calls that take turns."""
+    n = iterations_per_call(program)
+    for run in phases.values():
+        run(1)
+    taken: dict[str, list[float]] = {name: [] for name in ("all", *phases)}
+    timing, until = [], time.perf_counter() + seconds
+    while not timing or time.perf_counter() < until:
+        timing.append(_time_call(program, n))
+        taken["all"].append(timing[-1][0] / n)
+        for name, run in phases.items():
+            started = time.perf_counter()
+            run(n)
+            taken[name].append((time.perf_counter() - started) / n)
+    found = _medians(timing, n)
+    host_seconds = found.call_seconds / n
+    middle = {name: statistics.median(values) for name, values in taken.items()}
+    rollout = max(0.0, middle["rollout"] - host_seconds)
+    return found, {
+        "rollout": rollout,
+        "advantages": max(0.0, middle["advantages"] - middle["rollout"]),
+        "update": max(0.0, middle["all"] - middle["advantages"]),
+        "host": host_seconds,
+    }
+
+
+def time_alone(program: Program, seconds: float) -> Timing:
+    """The speed without a split into phases."""
+    n = iterations_per_call(program)
+    timing, until = [], time.perf_counter() + seconds
+    while not timing or time.perf_counter() < until:
+        timing.append(_time_call(program, n))
+    return _medians(timing, n)
+
+
+def iterations_per_call(program: Program) -> int:
+    """So many that a call takes about CALL_SECONDS, within what a call can hold; warms up."""
+    for _ in range(2):
+        started = time.perf_counter()
+        program.call(1)
+        seconds = time.perf_counter() - started
+        if seconds > CALL_SECONDS:  # too long for the first call's own costs to matter
+            return 1
+    return max(1, min(programs.ROWS, int(CALL_SECONDS / seconds)))
+
+
+def _time_call(program: Program, n: int) -> tuple[float, float, float]:
+    """Wall and CPU seconds of a call of n iterations, wall seconds of a call of none."""
+    started, started_cpu = time.perf_counter(), time.process_time()
+    program.call(n)
+    wall, cpu = time.perf_counter() - started, time.process_time() - started_cpu
+    started = time.perf_counter()
+    program.call(0)
+    return wall, cpu, time.perf_counter() - started
+
+
+def _medians(timing: list[tuple[float, float, float]], n: int) -> Timing:
+    walls, cpus, empty = zip(*timing, strict=True)
+    return Timing(
+        iterations=n,
+        rounds=len(timing),
+        iteration_seconds=statistics.median(walls) / n,
+        iteration_cpu_seconds=statistics.median(cpus) / n,
+        iteration_seconds_range=(min(walls) / n, max(walls) / n),
+        call_seconds=statistics.median(empty),
+    )
+
+
+def _program_bytes(compiled: Any) -> int | None:
+    """What one call needs on all its devices together, None where the compiler does not tell."""
+    told = compiled.memory_analysis()
+    if told is None:
+        return None
+    return (
+        told.argument_size_in_bytes
+        + told.output_size_in_bytes
+        + told.temp_size_in_bytes
+        - told.alias_size_in_bytes
+    )

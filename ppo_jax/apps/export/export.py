@@ -1,0 +1,167 @@
+"""Export of a trained policy, refused unless the artefact acts as the run's own policy does."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppo_jax.apps.export import layers, numpy_policy, onnx_policy, stablehlo_policy, target
+from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.options import RunOptions
+from ppo_jax.rl.types import TrainState
+from ppo_jax.runtime import devices
+from ppo_jax.runtime import evaluation as evaluating
+from ppo_jax.storage import run_folder
+from ppo_jax.training import evaluation, rollout, schedules, trainer
+
+TOLERANCE = 1e-5  # of an action, relative where it is larger than 1; of a logit
+NUM_ENVS, NUM_STEPS = 8, 128  # of the rollout whose observations are compared
+
+Act = Callable[[np.ndarray], np.ndarray]
+
+_TAIL = """
+
+act = load(Path(__file__).with_name("policy.npz"))
+
+if __name__ == "__main__":
+    print(act.__doc__)
+"""
+
+
+class Agreement(NamedTuple):
+    """How an artefact's actions compare with ours."""
+
+    num_observations: int
+    largest_difference: float  # of an action; of the logit chosen and the best one, where counted
+
+
+def export(
+    run: Path | str,
+    *,
+    format: str | None = None,
+    out: Path | str | None = None,
+    member: int = 0,
+    env: Any = None,
+    network: Any = None,
+) -> dict[str, Any]:
+    """Write one member's deterministic policy as an artefact that needs no training code.
+
+    Args:
+        run: a run folder. member: which of its seeds, counted from 0.
+        format: `numpy` (a folder with policy.py and policy.npz), `stablehlo` or `onnx` (a file);
+            None follows the end of `out`.
+        out: what to make; None for `policy-MEMBER` in the run's folder.
+        env, network: where the run was trained with Python objects, the same ones again.
+
+    Returns:
+        what `ppo-jax export --json` prints.
+
+    Raises:
+        InputError: no such run or member, a format that cannot hold its network, or an artefact
+            whose actions differ from ours by more than 1e-5: nothing is left behind.
+    """
+    run = Path(run)
+    format, out = target.choose(run, member, format, None if out is None else Path(out))
+    {"onnx": onnx_policy.require, "stablehlo": stablehlo_policy.require}.get(format, tuple)()
+    devices.prepare_jax(RunOptions())
+    config, hyper, state = evaluating.load_member(run, member, env, network)
+    parts = trainer.assemble(config)
+    policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
+    ours = partial(evaluation.act, policy, noise=(), key=None, is_deterministic=True)
+    name = run_folder.env_name(config)
+    temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    try:
+        if format == "stablehlo":
+            temporary.write_bytes(stablehlo_policy.build(ours, parts.environment.observation_shape))
+            theirs, _ = stablehlo_policy.load(temporary.read_bytes())
+        else:
+            plain = layers.describe(config, parts, state.params, state.observation_moments, name)
+            if format == "onnx":
+                temporary.write_bytes(onnx_policy.build(plain))
+                theirs, _ = onnx_policy.load(temporary.read_bytes())
+            else:
+                temporary.mkdir()
+                layers.save(plain, temporary / "policy.npz")
+                reader = inspect.getsource(numpy_policy)
+                (temporary / "policy.py").write_text(reader + _TAIL, "utf-8")
+                theirs = numpy_policy.load(temporary / "policy.npz")
+        agreement = compare(policy, theirs, recorded_observations(config, hyper, state))
+        if not agreement.largest_difference <= TOLERANCE:
+            remedy = "" if config.precision == "float32" else ", or train with --precision float32"
+            raise InputError(
+                f"format {format!r} was not written: its actions differ from the run's by "
+                f"{agreement.largest_difference:.2g} on {agreement.num_observations} recorded "
+                f"observations, more than {TOLERANCE:g}: use another format{remedy}."
+            )
+        os.replace(temporary, out)
+    except OSError as error:
+        raise InputError(
+            f"out={str(out)!r} cannot be written ({error.strerror}): name another place."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.unlink(missing_ok=True)
+    return {
+        "run": str(run),
+        "env": name,
+        "member": member,
+        "alive": bool(state.alive),
+        "format": format,
+        "out": str(out),
+        "num_observations": agreement.num_observations,
+        "largest_difference": agreement.largest_difference,
+    }
+
+
+def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> np.ndarray:
+    """Raw observations [n, *O] that the sampled policy of a member meets from fresh starts."""
+    short = dataclasses.replace(config, num_envs=NUM_ENVS, rollout_length=NUM_STEPS)
+    parts = trainer.assemble(config)
+    params = trainer.env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
+
+    @jax.jit
+    def record(state: TrainState) -> jax.Array:
+        policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
+        key_start, key_steps = jax.random.split(jax.random.fold_in(state.key, 2**32 - 2))
+        start = rollout.reset_all(parts.environment, params, parts.family, NUM_ENVS, key_start)
+        _, _, observation, _ = rollout.rollout(
+            short, parts.environment, params, policy, start, key_steps
+        )
+        return observation.reshape(-1, *observation.shape[2:])
+
+    return np.asarray(record(state))
+
+
+def compare(policy: rollout.Policy, theirs: Act, observation: np.ndarray) -> Agreement:
+    """Actions of an artefact next to the policy's own, [n, ...] each.
+
+    Continuous actions are compared as numbers, relative to those larger than 1. Where actions are
+    counted, two may be equally good to rounding: then the logit of each choice is compared with the
+    best one. Actions of another shape or kind differ by infinity, NaN by NaN.
+    """
+    rows = observation.astype(np.float32)
+    found = np.asarray(theirs(rows))
+    seen = jnp.asarray(rows)
+    distribution = jax.jit(lambda x: policy.network.policy(policy.params, policy.see(x)))(seen)
+    ours = np.asarray(policy.family.to_env(policy.family.mode(distribution)))
+    if found.shape != ours.shape or found.dtype.kind != ours.dtype.kind:
+        return Agreement(len(rows), float("inf"))
+    if policy.family.name == "categorical":
+        if found.min() < 0 or found.max() >= distribution.logits.shape[-1]:
+            return Agreement(len(rows), float("inf"))
+        lost = policy.family.log_prob(distribution, jnp.asarray(ours)) - policy.family.log_prob(
+            distribution, jnp.asarray(found)
+        )
+        return Agreement(len(rows), float(np.max(np.asarray(lost))))
+    size = np.maximum(1.0, np.abs(ours))
+    return Agreement(len(rows), float(np.max(np.abs(found - ours) / size)))

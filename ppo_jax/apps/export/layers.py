@@ -1,0 +1,110 @@
+"""A built-in network's policy as a description and named arrays, for programs without jax."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ppo_jax.apps.export.numpy_policy import FORMAT
+from ppo_jax.config.config import Config, InputError
+from ppo_jax.envs.interface import Box, Discrete
+from ppo_jax.rl import moments
+from ppo_jax.rl.types import Moments, PyTree
+from ppo_jax.training.trainer import Parts
+
+OBSERVATION_CLIP = 10.0  # of `moments.standardise`
+
+
+class PlainPolicy(NamedTuple):
+    """Layers, normaliser and the rule of the deterministic action; see `numpy_policy.actions`."""
+
+    description: dict[str, Any]  # JSON
+    arrays: dict[str, np.ndarray]  # float32
+
+
+def describe(
+    config: Config, parts: Parts, params: PyTree, stats: Moments, env_name: str
+) -> PlainPolicy:
+    """The deterministic policy of a member as layers.
+
+    Args:
+        params, stats: of one member, without a leading axis of seeds.
+
+    Raises:
+        InputError: the network is the user's own, whose layers are not known.
+    """
+    if config.network is not None:
+        raise InputError(
+            "format 'numpy' and 'onnx' write the layers of a built-in network, and this run has a "
+            "network of its own: use --format stablehlo."
+        )
+    environment, space = parts.environment, parts.environment.action_space
+    arrays: dict[str, np.ndarray] = {}
+    if config.normalize_observations:
+        arrays["observation_mean"] = _float32(stats.mean)
+        std = np.sqrt(_float32(moments.variance(stats)) + np.float32(moments.EPSILON))
+        arrays["observation_std"] = std
+    torso, head = params["body"]["actor_torso"], params["body"]["policy_head"]
+    layers = []
+    named = [("convolution", torso["Conv_0"])] if "Conv_0" in torso else []
+    named += [("dense", torso[f"Dense_{i}"]) for i in range(len(config.hidden_sizes))]
+    for i, (kind, layer) in enumerate([*named, ("dense", head)]):
+        is_head = i == len(named)
+        # A head of twice the size holds the log std in its second half, which no action needs.
+        size = _head_size(space) if is_head else None
+        arrays[f"layer{i}_kernel"] = _float32(layer["kernel"])[..., :size]
+        arrays[f"layer{i}_bias"] = _float32(layer["bias"])[:size]
+        layers.append({"kind": kind, "activation": "none" if is_head else config.activation})
+    rule: dict[str, Any]
+    if isinstance(space, Box):
+        kind = "squash" if parts.family.name == "tanh-gaussian" else "clip"
+        rule = {"kind": kind, "shape": list(space.shape)}
+        for name, bound in (("action_low", space.low), ("action_high", space.high)):
+            arrays[name] = np.broadcast_to(_float32(bound), space.shape).copy()
+    else:
+        sizes = [int(space.n)] if isinstance(space, Discrete) else [int(n) for n in space.ns]
+        shape = [] if isinstance(space, Discrete) else [len(sizes)]
+        rule = {"kind": "argmax", "sizes": sizes, "shape": shape}
+    description = {
+        "format": FORMAT,
+        "env": env_name,
+        "text": _text(env_name, environment.observation_shape, rule),
+        "observation_shape": list(environment.observation_shape),
+        "observation_clip": OBSERVATION_CLIP if config.normalize_observations else None,
+        "layers": layers,
+        "action": rule,
+    }
+    return PlainPolicy(description, arrays)
+
+
+def _head_size(space: Any) -> int:
+    if isinstance(space, Box):
+        return math.prod(space.shape)
+    return int(space.n) if isinstance(space, Discrete) else sum(int(n) for n in space.ns)
+
+
+def _float32(value: Any) -> np.ndarray:
+    return np.asarray(value, np.float32)
+
+
+def _text(env_name: str, shape: tuple[int, ...], rule: dict[str, Any]) -> str:
+    """What goes in and what comes out, for people."""
+    told = {
+        "argmax": f"the most likely of {rule.get('sizes')} actions, counted from 0",
+        "clip": "clipped to the environment's bounds",
+        "squash": "squashed by tanh into the environment's bounds",
+    }[rule["kind"]]
+    return (
+        f"The policy for {env_name}: a raw observation of shape {tuple(shape)}, or a batch of them "
+        f"-> an action of shape {tuple(rule['shape'])}, {told}."
+    )
+
+
+def save(policy: PlainPolicy, file: Path) -> None:
+    """Write `policy.npz`: the arrays, and the description as a text. Nothing is pickled."""
+    text = np.array(json.dumps(policy.description))
+    np.savez(file, allow_pickle=False, description=text, **policy.arrays)

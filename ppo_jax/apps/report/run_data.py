@@ -1,0 +1,254 @@
+"""What a page says of run folders, as data: read, checked, and thinned to what a screen shows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppo_jax.analysis import plots, stats
+from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.storage import jsonl, run_folder
+from ppo_jax.storage.run_folder import FORMAT
+
+MAX_RUNS = 24  # of one page, whose size grows with them
+MANY_RUNS = 6  # from here on curves have fewer points, and single seeds are not drawn
+DIAGNOSTIC_POINTS = 60
+MAX_COMPARED = 6  # runs in a table of everyone against everyone
+# Of metrics.jsonl, in the order in which they are shown.
+DIAGNOSTICS = (
+    *("kl_old_new", "clip_fraction", "entropy", "explained_variance", "ess_fraction"),
+    *("ratio_max", "value_loss", "grad_norm", "kl_coef", "learning_rate"),
+    *("episode_length", "updates_fraction", "refused_fraction", "eval_return"),
+)
+_CONSTANT = ("kl_coef", "learning_rate", "updates_fraction", "refused_fraction")  # if so, unsaid
+
+
+def collect(folders: Sequence[Path]) -> dict[str, Any]:
+    """The data of a page of runs.
+
+    Raises:
+        InputError: too many, the same one twice, or one whose files are missing or damaged.
+    """
+    if len(folders) > MAX_RUNS:
+        raise InputError(f"{len(folders)} runs are too many for a page: give at most {MAX_RUNS}.")
+    places = [folder.resolve() for folder in folders]
+    twice = next((f for i, f in enumerate(folders) if places[i] in places[:i]), None)
+    if twice is not None:
+        raise InputError(f"The run {str(twice)!r} is named twice: name every run once.")
+    names = [place.name for place in places]
+    labels = [
+        name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders)
+    ]
+    many = len(folders) > MANY_RUNS
+    return {
+        "kind": "runs",
+        "defaults": run_folder.to_json({"config": vars(Config()), "hyper": vars(Hyper())}),
+        "runs": [read(folder, label, many) for folder, label in zip(folders, labels)],
+    }
+
+
+def read(folder: Path, label: str, is_one_of_many: bool = False) -> dict[str, Any]:
+    """One run: its settings, summary, machine, curves and diagnostics.
+
+    Raises:
+        InputError: a file that is missing, cannot be read, or contradicts itself.
+    """
+    described = _json(folder / "config.json")
+    if described.get("format") != FORMAT:
+        raise InputError(
+            f"{str(folder / 'config.json')!r} has format {described.get('format')!r}; this version "
+            f"reads {FORMAT}."
+        )
+    config, hyper, options = (_table(described, k, folder) for k in ("config", "hyper", "options"))
+    metrics = folder / "metrics.jsonl"
+    if not metrics.is_file():
+        raise InputError(
+            f"The run {str(folder)!r} has no metrics.jsonl: nothing was logged in it, or it was "
+            "removed."
+        )
+    rows = _rows(metrics, options)
+    summary = _summary(folder / "summary.json") if (folder / "summary.json").is_file() else None
+    manifest = _json(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
+    return {
+        "label": label,
+        "env": str(config["env"]) if summary is None else str(summary["env"]),
+        "objective": str(config["objective"]),
+        "num_seeds": int(options["seeds"]),
+        "env_steps": rows[-1]["env_steps"] if summary is None else summary["env_steps"],
+        "total_env_steps": options["seeds"]
+        * (rows[-1]["env_steps"] if summary is None else summary["env_steps"]),
+        "summary": summary,
+        "curve": curve(rows, with_seeds=not is_one_of_many),
+        "diagnostics": diagnostics(rows),
+        "speed": speed(folder / "timing.jsonl"),
+        "config": config,
+        "hyper": hyper,
+        "options": options,
+        "manifest": manifest,
+    }
+
+
+def curve(rows: Sequence[Mapping[str, Any]], with_seeds: bool) -> dict[str, Any]:
+    """IQM over seeds of the training return and its 95% interval, by environment steps."""
+    steps, returns = plots.curves(rows)
+    if not with_seeds:
+        steps, returns = thinned(steps, returns, DIAGNOSTIC_POINTS)
+    middle, low, high = plots.summary_curve(returns)
+    found = {"env_steps": steps, "iqm": middle, "low": low, "high": high}
+    if with_seeds and returns.shape[1] > 1:
+        found["per_seed"] = returns.T
+    return {name: short(values) for name, values in found.items()}
+
+
+def diagnostics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same of everything else that is worth a look and that the run has measured."""
+    found = {}
+    for name in DIAGNOSTICS:
+        known = [row for row in rows if name in row]
+        renamed = [{"env_steps": r["env_steps"], "episode_return": r[name]} for r in known]
+        steps, values = plots.curves(renamed)
+        finite = values[np.isfinite(values)]
+        if not finite.size or (name in _CONSTANT and finite.min() == finite.max()):
+            continue
+        steps, values = thinned(steps, values, DIAGNOSTIC_POINTS)
+        middle, low, high = plots.summary_curve(values)
+        parts = {"env_steps": steps, "iqm": middle, "low": low, "high": high}
+        found[name] = {key: short(part) for key, part in parts.items()}
+    return found
+
+
+def thinned(steps: np.ndarray, values: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most `points` of them: means of neighbours, over what is known of each seed."""
+    group = -(-len(steps) // points)
+    if group <= 1:
+        return steps, values
+    edges = range(0, len(steps), group)
+    blocks = [values[edge : edge + group] for edge in edges]
+    counts = [np.isfinite(block).sum(axis=0) for block in blocks]
+    means = [
+        np.where(count > 0, np.nansum(block, axis=0) / np.maximum(count, 1), np.nan)
+        for block, count in zip(blocks, counts)
+    ]
+    return np.array([steps[edge : edge + group].mean() for edge in edges]), np.array(means)
+
+
+def improvements(runs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> dict[str, Any] | None:
+    """P(a seed of one run returns more than one of another), for all pairs of an environment."""
+    known: dict[int, list[float]] = {}
+    for i in places:
+        summary = runs[i]["summary"]
+        if summary is not None and summary["final_return"]["iqm"] is not None:
+            known[i] = [x for x in summary["final_return"]["per_seed"] if x is not None]
+    if not 2 <= len(known) <= MAX_COMPARED:
+        return None
+    pairs = [
+        [None if i == j else stats.probability_of_improvement(x, y) for j, y in known.items()]
+        for i, x in known.items()
+    ]
+    return {"env": runs[places[0]]["env"], "runs": list(known), "probability": pairs}
+
+
+def speed(path: Path) -> dict[str, Any] | None:
+    """Environment steps per second of all seeds, as they were while training."""
+    rows = jsonl.read_jsonl(path) if path.is_file() else []
+    known = [
+        row
+        for row in rows
+        if is_number(row.get("env_steps")) and is_number(row.get("env_steps_per_second"))
+    ]
+    if not known:
+        return None
+    every = -(-len(known) // DIAGNOSTIC_POINTS)
+    return {
+        "env_steps": [row["env_steps"] for row in known[::every]],
+        "env_steps_per_second": short([row["env_steps_per_second"] for row in known[::every]]),
+    }
+
+
+def short(values: Any) -> Any:
+    """Six digits of each number of an array, None for what is not known."""
+    if isinstance(values, np.ndarray | list):
+        return [short(value) for value in values]
+    return float(f"{float(values):.6g}") if math.isfinite(values) else None
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _rows(path: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, each with a number or nothing for every seed."""
+    rows = jsonl.read_jsonl(path)
+    if not rows:
+        raise InputError(f"{str(path)!r} has no rows yet: the run has logged nothing.")
+    for number, row in enumerate(rows, 1):
+        returns = row.get("episode_return")
+        lists = [row[name] for name in DIAGNOSTICS if name in row] + [returns]
+        is_whole = is_number(row.get("env_steps")) and all(
+            isinstance(values, list)
+            and len(values) == options.get("seeds")
+            and all(value is None or is_number(value) for value in values)
+            for values in lists
+        )
+        if not is_whole:
+            raise InputError(
+                f"{str(path)!r} is damaged: line {number} has not one number for each of the run's "
+                "seeds."
+            )
+    return rows
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """summary.json, whose statistics must be those of its own seeds."""
+    summary = _json(path)
+    final = summary.get("final_return")
+    per_seed = final.get("per_seed") if isinstance(final, dict) else None
+    known = ("env", "env_steps", "num_seeds", "num_failed", "policy_mode", "episodes_per_seed")
+    if (
+        not isinstance(final, dict)
+        or not isinstance(per_seed, list)
+        or not all(score is None or is_number(score) for score in per_seed)
+        or any(name not in summary for name in known)
+    ):
+        raise InputError(f"{str(path)!r} is damaged: it does not say what each seed returned.")
+    again = stats.summarise(per_seed)
+    for name in ("iqm", "mean"):
+        told, found = final.get(name), again[name]
+        if name == "mean" and name not in final:
+            final[name] = told = found  # of before it was written
+        is_same = told == found or (
+            told is not None
+            and found is not None
+            and is_number(told)
+            and math.isclose(told, found, rel_tol=1e-6)
+        )
+        if not is_same:
+            raise InputError(
+                f"{str(path)!r} is damaged: its {name} is {told}, and that of its seeds is {found}."
+            )
+    return summary
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} is damaged: {error}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{str(path)!r} is damaged: it holds no JSON object.")
+    return content
+
+
+def _table(described: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    needed = {"config": "objective", "hyper": "learning_rate", "options": "seeds"}[name]
+    found = described.get(name)
+    if not isinstance(found, dict) or needed not in found:
+        raise InputError(f"{str(folder / 'config.json')!r} is damaged: it has no {name}.{needed}.")
+    return found

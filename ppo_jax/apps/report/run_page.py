@@ -1,0 +1,290 @@
+"""The page of one or several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ppo_jax.apps.report import run_setting
+from ppo_jax.apps.report.animation import Animation
+from ppo_jax.apps.report.html import charts, parts
+from ppo_jax.apps.report.html.charts import SMALL, Line, Look
+from ppo_jax.apps.report.html.markup import Child, Html, Numbers, subscripted, tag
+from ppo_jax.apps.report.html.parts import details, grouped, section, small, table
+
+TYPICAL = "Of each run the seed whose final return is nearest to the IQM."
+_MEANINGS = {
+    "kl_old_new": ("KL[π_old‖π_θ]", "exact, mean over the minibatches' samples before each step"),
+    "clip_fraction": ("Clip fraction", "share of ratios outside 1 ± ε"),
+    "entropy": ("Entropy", "of the policy, nats"),
+    "explained_variance": ("Explained variance", "of the critic, before the update"),
+    "ess_fraction": ("Effective sample size", "(Σr)² / (N Σr²) of the ratios, share of N"),
+    "ratio_max": ("Largest ratio", "π_θ(a|s) / π_old(a|s)"),
+    "value_loss": ("Value loss", "of the critic"),
+    "grad_norm": ("Gradient norm", "global, before clipping"),
+    "kl_coef": ("β", "coefficient of the KL penalty, as adapted"),
+    "learning_rate": ("Learning rate", "as scheduled or adapted"),
+    "episode_length": ("Episode length", "while training, steps"),
+    "updates_fraction": ("Updates", "share of minibatches that were learnt from"),
+    "refused_fraction": ("Refused", "share of iterations whose update was not finite"),
+    "eval_return": ("Return when evaluated", "whole episodes, in the middle of training"),
+}
+
+
+def page(data: Mapping[str, Any], animations: Mapping[int, Animation | str]) -> str:
+    """The page as text.
+
+    Args:
+        data: what `runs.collect` gives, with version, and `animation` in runs that have one.
+        animations: by the run's place, pictures or the sentence why there are none.
+    """
+    numbers = Numbers(data)
+    runs = data["runs"]
+    by_env = grouped([run["env"] for run in runs])
+    sections = [
+        headline(numbers) if len(runs) == 1 else None,
+        learning(runs, by_env, episodes(runs, animations, numbers) if len(runs) == 1 else []),
+        final_returns(runs, by_env, numbers),
+        comparison(by_env, data, numbers),
+        moving(runs, animations, numbers) if len(runs) > 1 else None,
+        diagnostics(runs, by_env),
+        run_setting.speed(runs, numbers),
+        run_setting.settings(runs, numbers),
+        run_setting.machines(runs, numbers),
+    ]
+    return parts.document(title_of(runs), subtitle_of(runs, numbers), sections, data)
+
+
+def title_of(runs: Sequence[Mapping[str, Any]]) -> str:
+    if len(runs) == 1:
+        return f"{runs[0]['env']}, {runs[0]['objective']}"
+    envs = list(dict.fromkeys(run["env"] for run in runs))
+    if len(envs) == 1:
+        return f"{envs[0]}: {len(runs)} runs"
+    return f"{len(runs)} runs on {len(envs)} environments"
+
+
+def subtitle_of(runs: Sequence[Mapping[str, Any]], numbers: Numbers) -> list[Child]:
+    if len(runs) > 1:
+        return [tag("p", ", ".join(run["label"] for run in runs))]
+    run = runs[0]
+    return [tag("p", f"Run {run['label']}"), tag("p", state_of(run), class_="state")]
+
+
+def state_of(run: Mapping[str, Any]) -> str:
+    """Whether the run is over, in words."""
+    summary = run["summary"]
+    if summary is None:
+        return "Not finished: still running, or killed (ppo-jax resume goes on with it)."
+    if summary.get("stopped_by"):
+        return (
+            f"Stopped by {summary['stopped_by']}; not evaluated (ppo-jax resume goes on with it)."
+        )
+    if summary["num_failed"] == summary["num_seeds"]:
+        return "Finished; every seed turned non-finite."
+    return "Finished early." if summary.get("stopped_early") else "Finished."
+
+
+def headline(numbers: Numbers) -> Html:
+    """One run's main numbers, large."""
+    run = numbers.at("runs", 0)
+    summary = run["summary"]
+    at = ("runs", 0, "summary")
+    tiles: list[tuple[str, Sequence[Child]]] = []
+    if summary is not None and summary["final_return"]["iqm"] is not None:
+        said = ["IQM of ", numbers.show("runs", 0, "num_seeds"), " seeds"]
+        if run["num_seeds"] == 1:
+            said = ["one seed"]
+        final = (*at, "final_return")
+        interval = numbers.interval(*final, "ci95")
+        shown = [
+            numbers.show(*final, "iqm"),
+            small(*said, ", 95% " if interval else None, interval),
+        ]
+        tiles.append(("Final return", shown))
+        mode = ["episodes a seed, ", summary["policy_mode"], " policy"]
+        tiles.append(("Evaluated", [numbers.show(*at, "episodes_per_seed"), small(*mode)]))
+    steps = [numbers.show("runs", 0, "env_steps")]
+    total = ["a seed; ", numbers.show("runs", 0, "total_env_steps"), " in all"]
+    tiles.append(("Environment steps", [*steps, small(*total)]))
+    if summary is not None and summary.get("env_steps_per_second") is not None:
+        seconds = numbers.show(*at, "train_seconds", form=",.1f", unit=" s")
+        compiled = numbers.show(*at, "compile_seconds", form=",.1f", unit=" s")
+        rate = [numbers.show(*at, "env_steps_per_second"), small("of all seeds, over ", seconds)]
+        tiles.append(("Steps per second", rate))
+        tiles.append(("Compiling", [compiled, small("tracing included")]))
+    shown = [tag("div", tag("h3", name), content, class_="tile") for name, content in tiles]
+    return tag("div", shown, class_="tiles")
+
+
+def learning(runs: Sequence[Any], by_env: Mapping[str, list[int]], beside: Sequence[Html]) -> Html:
+    """Training returns, all runs of an environment in one chart; `beside` it what was learnt."""
+    look = Look(y_label="Return of training episodes")
+    figures = []
+    for number, (env, places) in enumerate(by_env.items()):
+        lines = [parts.line(runs[i]["label"], runs[i]["curve"]) for i in places]
+        if len(lines) > 1:
+            lines = [each._replace(seeds=()) for each in lines]
+        heading = tag("h3", env) if len(by_env) > 1 else None
+        drawn = charts.overlaid_or_many(f"curve-{number}", lines, look, "the other runs")
+        figures.append(tag("div", heading, drawn, class_="chart-box"))
+    few = any(run["num_seeds"] > 1 for run in runs)
+    words = "Interquartile mean (IQM) over seeds and its 95% bootstrap interval, the seed as unit"
+    pale = "; pale: single seeds" if any(len(own) == 1 for own in by_env.values()) else ""
+    said = f"{words}{pale}." if few else "One seed: no interval can be told."
+    shown = tag("div", figures, class_="charts")
+    if beside:
+        shown = tag("div", shown, beside, class_="beside")
+    return section("Learning curves", small(said), shown)
+
+
+def final_returns(runs: Sequence[Any], by_env: Mapping[str, list[int]], numbers: Numbers) -> Html:
+    """Whole episodes after training, and every seed's own number."""
+    head = ("run", "objective", "IQM [95%]", "", "mean", "seeds", "failed", "policy", "episodes")
+    bodies = []
+    for env, places in by_env.items():
+        finals = [(runs[i]["summary"] or {}).get("final_return") or {} for i in places]
+        ends = [end for final in finals for end in final.get("ci95") or [final.get("iqm")]]
+        span = charts.span_of(ends)
+        body: list[Sequence[Child]] = [(env,)] if len(by_env) > 1 else []
+        body += [_final_row(i, runs[i], span, numbers) for i in places]
+        bodies.append(body)
+    seeds = []
+    for i, run in enumerate(runs):
+        scores = (run["summary"] or {}).get("final_return", {}).get("per_seed") or []
+        at = ("runs", i, "summary", "final_return", "per_seed")
+        shown = [tag("li", numbers.show(*at, k)) for k in range(len(scores))]
+        if shown:
+            seeds.append(tag("p", tag("b", run["label"])))
+            seeds.append(
+                tag("ol", shown, start=str(run["options"].get("seed") or 0), class_="seeds")
+            )
+    said = (
+        "Mean return of whole episodes after training, by the policy named, with the normaliser it "
+        "was trained with. A seed that turned non-finite has failed and counts in neither mean."
+    )
+    every = details("The return of every seed", seeds) if seeds else None
+    return section("Final return", small(said), table(head, *bodies, numeric=2), every)
+
+
+def _final_row(i: int, run: Mapping[str, Any], span: Any, numbers: Numbers) -> list[Child]:
+    at = ("runs", i, "summary")
+    summary = run["summary"] or {}
+    if not summary.get("episodes_per_seed"):
+        return [run["label"], run["objective"], "not evaluated", "", "", "", "", "", ""]
+    final = summary["final_return"]
+    shown = [numbers.show(*at, "final_return", "iqm"), " "]
+    return [
+        run["label"],
+        run["objective"],
+        [*shown, numbers.interval(*at, "final_return", "ci95")],
+        charts.whisker(span, final["iqm"], final["ci95"]),
+        numbers.show(*at, "final_return", "mean"),
+        numbers.show(*at, "num_seeds"),
+        numbers.show(*at, "num_failed"),
+        summary["policy_mode"],
+        numbers.show(*at, "episodes_per_seed"),
+    ]
+
+
+def comparison(
+    by_env: Mapping[str, list[int]], data: Mapping[str, Any], numbers: Numbers
+) -> Html | None:
+    """Everyone against everyone, environment by environment."""
+    runs = data["runs"]
+    shown: list[Child] = []
+    for k, found in enumerate(data["improvements"]):
+        labels = [runs[i]["label"] for i in found["runs"]]
+        rows = [
+            [labels[a]]
+            + [
+                numbers.show("improvements", k, "probability", a, b, form=".2f")
+                for b in range(len(labels))
+            ]
+            for a in range(len(labels))
+        ]
+        if len(by_env) > 1:
+            shown.append(tag("h3", found["env"]))
+        shown.append(table(("row beats column", *labels), rows))
+    if not shown:
+        return None
+    said = (
+        "Probability that the final return of a seed of the row's run is above that of a seed of "
+        "the column's, equal ones counted half (two decimals). 0.5 is no difference."
+    )
+    return section("Probability of improvement", small(said), shown)
+
+
+def moving(
+    runs: Sequence[Any], animations: Mapping[int, Animation | str], numbers: Numbers
+) -> Html | None:
+    """Episodes of the trained policies."""
+    figures = episodes(runs, animations, numbers)
+    if not figures:
+        return None
+    return section("What was learnt", small(TYPICAL), tag("div", figures, class_="episodes"))
+
+
+def episodes(
+    runs: Sequence[Any], animations: Mapping[int, Animation | str], numbers: Numbers
+) -> list[Html]:
+    """An animation of each run that has one, a sentence for each that should have one."""
+    figures = []
+    for i, found in animations.items():
+        label = runs[i]["label"] if len(runs) > 1 else runs[i]["env"]
+        if isinstance(found, str):
+            figures.append(tag("p", f"{label}: {found}", class_="small"))
+            continue
+        at = ("runs", i, "animation")
+        said: list[Child] = [f"{label}, seed ", numbers.show(*at, "seed")]
+        typical = (
+            ", the one nearest to the IQM" if len(runs) == 1 and runs[i]["num_seeds"] > 1 else ""
+        )
+        said += [typical, " (final return ", numbers.show(*at, "final_return"), "), "]
+        steps = numbers.at(*at, "episode_steps")
+        said += [numbers.at(*at, "policy_mode"), " policy: "]
+        if steps is None or steps > numbers.at(*at, "steps_shown"):
+            said += ["the first ", numbers.show(*at, "steps_shown"), " steps of an episode"]
+            said += [" of ", numbers.show(*at, "episode_steps")] if steps else []
+        else:
+            said += ["an episode of ", numbers.show(*at, "steps_shown"), " steps"]
+        calm = "(prefers-reduced-motion: reduce), print"
+        picture = tag(
+            "picture",
+            tag("source", media=calm, srcset=found.still),
+            tag("img", src=found.image, alt=f"An episode of {label}"),
+        )
+        figures.append(tag("figure", picture, tag("figcaption", said), class_="episode"))
+    return figures
+
+
+def diagnostics(runs: Sequence[Any], by_env: Mapping[str, list[int]]) -> Html | None:
+    """Small multiples of what the trainer measures."""
+    shown: list[Child] = []
+    for number, (env, places) in enumerate(by_env.items()):
+        cells = []
+        few = places[: charts.MAX_OVERLAID]
+        for name, (title, meaning) in _MEANINGS.items():
+            lines = [
+                parts.line(runs[i]["label"], runs[i]["diagnostics"][name])
+                if name in runs[i]["diagnostics"]
+                else Line(runs[i]["label"], [], [])
+                for i in few
+            ]
+            if not any(len(each.x) for each in lines):
+                continue
+            drawn = charts.lines(f"{name}-{number}", lines, Look(y_label=title), SMALL)
+            words = tag("span", subscripted(meaning))
+            caption = tag("figcaption", tag("b", subscripted(title)), " ", words)
+            cells.append(tag("figure", caption, drawn))
+        if cells:
+            shown.append(tag("h3", env) if len(by_env) > 1 else None)
+            if len(few) > 1:
+                shown.append(charts.legend([runs[i]["label"] for i in few]))
+            if len(places) > len(few):
+                shown.append(small(f"The first {len(few)} of {len(places)} runs."))
+            shown.append(tag("div", cells, class_="multiples"))
+    if not shown:
+        return None
+    said = "IQM over seeds with its 95% interval, over environment steps per seed."
+    return section("Diagnostics", small(said), shown)

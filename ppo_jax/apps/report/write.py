@@ -1,0 +1,201 @@
+"""Runs or a suite in, one HTML file out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppo_jax.apps.report import animation, run_data, run_page
+from ppo_jax.apps.report.html import parts
+from ppo_jax.apps.reproduce import specs
+from ppo_jax.config.config import InputError, nearest
+from ppo_jax.storage.run_folder import is_run, to_json
+
+FORMAT = 1  # of the data in a page
+MAX_BYTES = 3_000_000
+MAX_ANIMATIONS = 6  # of one page; of an environment with many runs the first ones
+_ANIMATION_BYTES = 1_200_000  # of all of them together
+
+
+class Asked(NamedTuple):
+    """What is to be reported: run folders, or a suite's word."""
+
+    folders: tuple[Path, ...]
+    suite: str | None
+
+
+def report(
+    sources: Path | str | Sequence[Path | str],
+    out: Path | str | None = None,
+    *,
+    results: Path | str | None = None,
+    quick: bool = False,
+    force: bool = False,
+    animate: bool = True,
+) -> dict[str, Any]:
+    """Write runs, or the stored results of a suite, as one HTML file that needs nothing else.
+
+    Args:
+        sources: one or several run folders; or one suite: its name, its FILE.toml, or a folder of
+            results of `ppo-jax reproduce`.
+        out: the file; None for report.html in the folder of a single run, else in this folder.
+        results: where a suite's results are, if not the newest in benchmarks/results.
+        quick: of a suite, the results of its smaller budget.
+        force: replace a file that is there.
+        animate: play an episode of each run's typical seed, where it can be drawn.
+
+    Returns:
+        what `ppo-jax report --json` prints: out, bytes, kind, sources and notes.
+
+    Raises:
+        InputError: no such run or suite, files that are missing, damaged or contradict themselves,
+            or a file that exists or cannot be written; then nothing is written.
+    """
+    given = [sources] if isinstance(sources, Path | str) else list(sources)
+    asked = recognise([str(word) for word in given])
+    place = place_of(asked, None if out is None else Path(out), force)
+    folder = None if results is None else Path(results)
+    if asked.suite is None and (folder is not None or quick):
+        raise InputError("results and quick are of suites: leave them out for runs.")
+    notes: list[str] = []
+    if asked.suite is None:
+        text = run_text(asked.folders, animate, notes)
+        kind = "runs"
+    else:
+        text = suite_text(asked.suite, folder, quick)
+        kind = "suite"
+    size = write(place, text)
+    told = [str(word) for word in given]
+    return {"out": str(place), "bytes": size, "kind": kind, "sources": told, "notes": notes}
+
+
+def recognise(words: Sequence[str]) -> Asked:
+    """Runs by their folders, or one suite; nothing is read yet.
+
+    Raises:
+        InputError: nothing, both, or what is neither.
+    """
+    if not words:
+        raise InputError(
+            "report needs a run's folder or a suite, for example: ppo-jax report runs/my-run."
+        )
+    found = [word for word in words if is_run(word)]
+    others = [word for word in words if word not in found]
+    if not others:
+        return Asked(tuple(map(Path, found)), None)
+    word = others[0]
+    path = Path(word)
+    is_suite = word in specs.names() or word.endswith(".toml") or _holds_results(path)
+    if not is_suite:
+        raise InputError(_neither(word))
+    if found or len(words) > 1:
+        raise InputError(
+            f"A page has runs or one suite: {word!r} is a suite, and {len(words) - 1} more were "
+            "given."
+        )
+    return Asked((), word)
+
+
+def _holds_results(path: Path) -> bool:
+    return path.is_dir() and any(path.glob("*__*.json"))
+
+
+def _neither(word: str) -> str:
+    """The sentence about a word that is neither a run nor a suite."""
+    path = Path(word)
+    if (path / "sweep.json").is_file():
+        return (
+            f"{word!r} is a sweep's folder, which has its own report.md and pictures: give run "
+            "folders or a suite."
+        )
+    beside = [each.parent.as_posix() for each in path.parent.glob("*/config.json")]
+    return (
+        f"{word!r} is no run's folder (there is no config.json in it) and no suite "
+        f"({', '.join(specs.names())})." + nearest(path.as_posix(), [*beside, *specs.names()])
+    )
+
+
+def place_of(asked: Asked, out: Path | None, force: bool) -> Path:
+    """Where the page is written; refuses a place that is taken or cannot be written."""
+    if out is None:
+        out = (asked.folders[0] if len(asked.folders) == 1 else Path()) / "report.html"
+    if out.is_dir():
+        raise InputError(f"out={str(out)!r} is a folder: name a file in it.")
+    if out.exists() and not force:
+        raise InputError(f"out={str(out)!r} exists already: name a new file, or give --force.")
+    parent = out.absolute().parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"out={str(out)!r} cannot be written, because {str(parent)!r} is no writable folder: "
+            "name a file in another one."
+        )
+    return out
+
+
+def run_text(folders: Sequence[Path], animate: bool, notes: list[str]) -> str:
+    """The page of runs; `notes` takes a sentence for every run that is not animated."""
+    data = run_data.collect(folders)
+    places = parts.grouped([run["env"] for run in data["runs"]])
+    compared = [run_data.improvements(data["runs"], own) for own in places.values()]
+    data["improvements"] = [found for found in compared if found is not None]
+    shown: dict[int, animation.Animation | str] = {}
+    if animate:
+        chosen = range(min(len(folders), MAX_ANIMATIONS))
+        each = min(animation.MAX_BYTES, _ANIMATION_BYTES // len(chosen))
+        for i in chosen:
+            shown[i] = animation.of_run(folders[i], data["runs"][i], each)
+    for i, found in shown.items():
+        if isinstance(found, str):
+            notes.append(f"{data['runs'][i]['label']}: {found}")
+        else:
+            data["runs"][i]["animation"] = found.said
+    return run_page.page(complete(data), shown)
+
+
+def suite_text(word: str, results: Path | None, quick: bool) -> str:
+    """The page of a suite."""
+    from ppo_jax.apps.report import suite_data, suite_page  # the latter loads jax
+
+    return suite_page.page(complete(suite_data.collect(suite_data.find(word, results, quick))))
+
+
+def complete(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data as the page holds it: plain JSON, with the version that wrote it."""
+    try:
+        own = version("ppo-jax")
+    except PackageNotFoundError:
+        own = "unknown"
+    return to_json({"format": FORMAT, "version": own, **data})
+
+
+def write(place: Path, text: str) -> int:
+    """Write a page in one move; its size in bytes.
+
+    Raises:
+        InputError: it is larger than a page may be, or the disk refuses it.
+    """
+    content = text.encode("utf-8")
+    if len(content) > MAX_BYTES:
+        raise InputError(
+            f"The page would have {len(content) / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f}: "
+            "report fewer runs, or leave the animations out (--no-animation)."
+        )
+    temporary = place.with_name(f".{place.name}.tmp-{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, place)
+    except OSError as error:
+        raise InputError(
+            f"out={str(place)!r} cannot be written ({error.strerror}): name another place."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return len(content)

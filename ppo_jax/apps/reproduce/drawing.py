@@ -1,0 +1,140 @@
+"""A suite with normalised scores as one picture: a row for each variant, with its interval."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppo_jax.analysis.plots import ACCENT, GRID, INK, MUTED, REFERENCE, STYLE, without_date
+from ppo_jax.apps.reproduce.scoring import Variant
+from ppo_jax.apps.reproduce.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = "osD^vP*X<>"
+ROW_INCHES = 0.34
+LOWEST = -1.5  # scores below are drawn at the edge, with their number beside it
+
+
+def draw(table: Table, path: Path) -> None:
+    """Mean normalised score of each variant over all tasks with its 95% interval.
+
+    Pale marks are the means of the single tasks, open diamonds the published numbers. The suffix of
+    `path` says SVG or PNG.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    variants = table.variants
+    height = 1.75 + ROW_INCHES * len(variants)
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x", "font.size": 11}):
+        figure = Figure(figsize=(8.0, height), dpi=160)
+        axes = figure.add_axes((0.25, 0.62 / height, 0.71, 1.0 - 1.75 / height))
+        tasks = list(dict.fromkeys(task for each in variants for task in each.per_task))
+        low = lowest(table)
+        for row, each in enumerate(variants):
+            _draw_row(axes, row, each, tasks, low, table)
+        axes.set_yticks(range(len(variants)), [each.name for each in variants], color=INK)
+        axes.set_ylim(len(variants) - 0.4, -0.6)
+        axes.set_xlim(low - 0.06, None)
+        for x in (0.0, 1.0):
+            axes.axvline(x, color=MUTED, linewidth=1.0, zorder=1)
+        axes.set_xlabel("Normalised score (random policy 0, best known 1)", size=11)
+        figure.text(0.02, 1 - 0.1 / height, table.suite.title, size=14, weight="bold", va="top")
+        figure.text(0.02, 1 - 0.42 / height, subtitle(table), size=10.5, color=MUTED, va="top")
+        _draw_legend(figure, tasks, height, bool(table.suite.variant_published))
+        figure.savefig(path, metadata=without_date(path))
+
+
+def lowest(table: Table) -> float:
+    """Where the axis begins: the smallest number that is drawn, but not below `LOWEST`."""
+    numbers = [score for each in table.variants for score in each.per_task.values()]
+    numbers += [each.mean_ci95[0] for each in table.variants if each.mean_ci95 is not None]
+    published = table.suite.variant_published
+    numbers += [
+        published[each.name].value or 0.0 for each in table.variants if each.name in published
+    ]
+    return max(LOWEST, min([0.0, *numbers]))
+
+
+def subtitle(table: Table) -> str:
+    counts = {len(row.per_seed) for row in table.rows}
+    seeds = f"{min(counts)} seeds" if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
+    tasks = len({row.cell.task for row in table.rows})
+    quick = "; quick: smaller budgets" if table.is_quick else ""
+    return f"mean over {tasks} tasks with {seeds} each, 95% bootstrap interval by task{quick}"
+
+
+def _draw_row(
+    axes: Axes, row: int, each: Variant, tasks: list[str], low: float, table: Table
+) -> None:
+    for task, score in each.per_task.items():
+        marker = MARKERS[tasks.index(task) % len(MARKERS)]
+        axes.plot(max(score, low), row, marker, color=MUTED, alpha=0.45, markersize=5, zorder=2)
+        if score < low:
+            axes.annotate(
+                f"{score:.1f}",
+                (low, row),
+                xytext=(5, 4),
+                textcoords="offset points",
+                size=8,
+                color=MUTED,
+            )
+    if each.mean_ci95 is not None and all(math.isfinite(end) for end in each.mean_ci95):
+        ends = np.maximum(each.mean_ci95, low)
+        axes.plot(ends, [row, row], color=ACCENT, linewidth=4, solid_capstyle="round", zorder=3)
+    axes.plot(max(each.mean, low), row, "o", color=ACCENT, markersize=8, zorder=4)
+    published = table.suite.variant_published.get(each.name)
+    if published is not None and published.value is not None:
+        axes.plot(
+            max(published.value, low),
+            row,
+            "D",
+            markerfacecolor="white",
+            markeredgecolor=REFERENCE,
+            markersize=7,
+            markeredgewidth=1.6,
+            zorder=3,
+        )
+    axes.axhline(row + 0.5, color=GRID, linewidth=0.6, zorder=0)
+
+
+def _draw_legend(figure: Figure, tasks: list[str], height: float, is_published: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    plain: dict[str, Any] = {"linestyle": "none"}
+    entries = [Line2D([], [], marker="o", color=ACCENT, label="measured", **plain)]
+    if is_published:
+        entries.append(
+            Line2D(
+                [],
+                [],
+                marker="D",
+                markerfacecolor="white",
+                markeredgecolor=REFERENCE,
+                markeredgewidth=1.6,
+                label="published, on other tasks",
+                **plain,
+            )
+        )
+    entries += [
+        Line2D(
+            [], [], marker=MARKERS[i % len(MARKERS)], color=MUTED, alpha=0.6, label=task, **plain
+        )
+        for i, task in enumerate(tasks)
+    ]
+    figure.legend(
+        handles=entries,
+        loc="upper left",
+        bbox_to_anchor=(0.01, 1 - 0.6 / height),
+        ncol=4,
+        frameon=False,
+        fontsize=8.5,
+        handletextpad=0.2,
+        columnspacing=1.0,
+    )

@@ -1,0 +1,87 @@
+"""Published scores as data: the rows of data/references.csv, each with its source and protocol."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.data import DATA
+
+FILE = DATA / "references.csv"
+_SUBSTRINGS = ("variant",)  # compared by what they contain: they are long
+
+
+class Reference(NamedTuple):
+    """One published score."""
+
+    value: float | None  # None where only a range was published
+    lower: float | None
+    upper: float | None
+    env_steps: int | None
+    num_seeds: int | None
+    policy_mode: str  # deterministic, sampled, training or unknown
+    algorithm: str
+    variant: str
+    source: str  # program or paper, and where in it
+    evidence: str  # read, figure or second_hand
+
+
+@lru_cache(maxsize=1)
+def rows() -> tuple[dict[str, str], ...]:
+    """The whole table, a dictionary a row."""
+    with FILE.open(encoding="utf-8", newline="") as file:
+        return tuple(csv.DictReader(file))
+
+
+def find(wanted: Mapping[str, Any], where: str) -> Reference:
+    """The one row whose columns are as `wanted` says; of `variant` a part is enough.
+
+    Args:
+        wanted: column name -> value, for example {"table_id": "classic_rl_zoo", "env": "CartPole"}.
+        where: the spec that asks, for the sentence.
+
+    Raises:
+        InputError: a column that does not exist, no such row, or several.
+    """
+    table = rows()
+    for name in wanted:
+        if name not in table[0]:
+            raise InputError(
+                f"{where}: references.csv has no column {name!r}.{nearest(name, table[0])}"
+            )
+    found = [row for row in table if all(_fits(row, name, wanted[name]) for name in wanted)]
+    if len(found) != 1:
+        raise InputError(
+            f"{where}: published {dict(wanted)} fits {len(found)} rows of references.csv, and "
+            "must fit one: name more columns, or correct them."
+        )
+    return _reference(found[0])
+
+
+def _fits(row: Mapping[str, str], name: str, value: Any) -> bool:
+    if name in _SUBSTRINGS:
+        return str(value) in row[name]
+    return row[name] == str(value)
+
+
+def _reference(row: Mapping[str, str]) -> Reference:
+    def number(name: str) -> float | None:
+        return float(row[name]) if row[name] else None
+
+    steps, seeds = number("env_steps"), number("num_seeds")
+    section = row["source_file_or_section"]
+    return Reference(
+        value=number("value"),
+        lower=number("lower"),
+        upper=number("upper"),
+        env_steps=None if steps is None else int(steps),
+        num_seeds=None if seeds is None else int(seeds),
+        policy_mode=row["policy_mode"],
+        algorithm=row["algorithm"],
+        variant=row["variant"],
+        source=row["source"] + (f", {section}" if section else ""),
+        evidence=row["evidence"],
+    )

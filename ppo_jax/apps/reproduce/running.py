@@ -1,0 +1,260 @@
+"""What `ppo-jax reproduce` does: run what is missing, keep it as files, and judge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from ppo_jax.apps.reproduce import drawing, records, scoring, store, tables, training
+from ppo_jax.apps.reproduce.cells import Cell
+from ppo_jax.apps.reproduce.specs import Suite
+from ppo_jax.apps.reproduce.training import Job
+from ppo_jax.config.config import InputError
+from ppo_jax.config.options import RunOptions
+from ppo_jax.runtime import devices, signals
+from ppo_jax.storage import lock
+
+BELOW = 3  # exit code
+
+Tell = Callable[[str], None]
+
+
+class Request(NamedTuple):
+    """How suites are to be reproduced."""
+
+    suites: tuple[Suite, ...]
+    out: str | None = None  # of one suite; None for a folder of benchmarks/results
+    is_quick: bool = False
+    is_check: bool = False
+    is_show: bool = False  # read what is stored, run nothing
+    platform: str | None = None
+    time_limit: float | None = None
+
+
+class Reproduced(NamedTuple):
+    data: dict[str, Any]
+    lines: list[str]
+    exit_code: int
+
+
+def reproduce(request: Request, tell: Tell) -> Reproduced:
+    """Run what is missing of every suite, write its table, and say what came out.
+
+    Raises:
+        InputError: a folder that cannot be used, or one that another process is writing.
+    """
+    if request.out is not None and len(request.suites) > 1:
+        raise InputError("--out takes the results of one suite: leave it out for several.")
+    devices.prepare_jax(RunOptions(platform=request.platform))
+    parts = []
+    with signals.listening() as stop:
+        stop.tell = tell
+        stop.limit(request.time_limit)
+        for suite in request.suites:
+            parts.append(one_suite(request, suite, stop, tell))
+            if stop:
+                break
+    exit_code = max((part.exit_code for part in parts), default=0)
+    lines = [line for part in parts for line in [*part.lines, ""]][:-1]
+    if stop:
+        lines += ["", f"Stopped by {stop.reason}: finished cells are kept, run it again to go on."]
+        exit_code = stop.exit_code or exit_code
+    return Reproduced({"suites": [part.data for part in parts]}, lines, exit_code)
+
+
+def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduced:
+    """One suite: its folder, its missing cells, its table."""
+    folder = folder_of(request, suite)
+    with opened(folder, request.is_show):
+        notes = [f"{suite.name}/{name} has no setting: no preset" for name in suite.missing]
+        jobs = []
+        for cell in suite.cells:
+            found = store.read(folder, cell)
+            if found.problem:
+                notes.append(put_away(folder, cell, found.problem, request.is_show))
+                tell(notes[-1])
+            seeds = tuple(s for s in scoring.wanted_seeds(cell) if s not in found.seeds)
+            if seeds:
+                jobs.append(Job(cell, seeds))
+        if not request.is_show:
+            run_jobs(folder, suite, jobs, stop, tell)
+        rows, lacking, machines = measured_rows(folder, suite)
+        chosen = {cell.variant for cell in suite.cells}
+        judged = [
+            scoring.judge(suite, rows, claim)
+            for claim in suite.claims
+            if {claim.higher, claim.lower} <= chosen
+        ]
+        found_variants = scoring.variants(suite, rows) if suite.is_normalised else []
+        table = tables.Table(
+            suite, rows, found_variants, judged, lacking, notes, machines, str(folder)
+        )
+        if rows and not request.is_show:
+            tables.write(folder, table)
+            if found_variants:
+                drawing.draw(table, folder / "normalised_scores.svg")
+    lines, data = tables.lines(table), tables.data(table)
+    verdicts = [row.verdict for row in rows] + [each.verdict for each in judged]
+    exit_code = BELOW if scoring.BELOW in verdicts else 0
+    if request.is_check:
+        against = stored_folder(suite, folder, request)
+        compared, said = check(suite, rows, against)
+        data["check"] = {"against": str(against), "cells": [each._asdict() for each in compared]}
+        for each in data["check"]["cells"]:
+            each["cell"] = each["cell"].name
+        data["check"]["not_compared"] = not_compared(suite, compared)
+        lines += ["", *said]
+        exit_code = BELOW if any(each.is_regression for each in compared) else 0
+    return Reproduced(data, lines, exit_code)
+
+
+def folder_of(request: Request, suite: Suite) -> Path:
+    """Where a suite's results are: as asked for, else the newest folder there is, else a new one.
+
+    Results of another class of machine are shown but not gone on with. A check starts from nothing,
+    as it would otherwise compare stored results with themselves.
+
+    Raises:
+        InputError: there is none, and none is to be made.
+    """
+    if request.out is not None:
+        return Path(request.out)
+    platform = jax.default_backend()
+    now = datetime.now(UTC)
+    if request.is_check:
+        return store.RESULTS / f"check_{suite.name}_{platform}_{now:%Y-%m-%dT%H%M%S}"
+    there = store.folders(suite.name, platform, request.is_quick, store.RESULTS)
+    if request.is_show and not there:
+        raise InputError(
+            f"There are no {'quick ' if request.is_quick else ''}results of {suite.name} on "
+            f"{platform} in {str(store.RESULTS)!r}: run it without --show, or name their folder "
+            "with --out."
+        )
+    if not request.is_show:
+        there = [each for each in there if is_of_here(each, suite)]
+    new = store.unused(suite.name, platform, request.is_quick, f"{now:%Y-%m-%d}", store.RESULTS)
+    return there[0] if there else new
+
+
+def is_of_here(folder: Path, suite: Suite) -> bool:
+    """Whether all that a folder holds of a suite comes from a machine like this one."""
+    return records.machine_of(folder, suite) == records.machine_here()
+
+
+@contextmanager
+def opened(folder: Path, is_show: bool) -> Iterator[None]:
+    """The folder, made if need be, with this process as its only writer."""
+    if is_show:
+        if not folder.is_dir():
+            raise InputError(f"There are no results in {str(folder)!r}: run it without --show.")
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"The folder {str(folder)!r} cannot be made ({error.strerror}): name another with "
+            "--out."
+        ) from None
+    with lock.held(folder):
+        yield
+
+
+def put_away(folder: Path, cell: Cell, problem: str, is_show: bool) -> str:
+    """Set a file aside that is not believed; the sentence about it."""
+    if is_show:
+        return f"{problem}: it is not used."
+    aside = store.set_aside(folder, cell)
+    return f"{problem}: it is kept as {aside.name}, and the cell is run again."
+
+
+def run_jobs(folder: Path, suite: Suite, jobs: Sequence[Job], stop: Any, tell: Tell) -> None:
+    """Train what is missing, pack by pack; each cell is on the disk before the next pack starts."""
+    packs = training.packs(jobs)
+    start = time.perf_counter()
+    for number, pack in enumerate(packs, 1):
+        if stop:
+            return
+        tell(f"{suite.name} {number}/{len(packs)}: {describe(pack)}")
+        trained = training.train(pack, stop, tell)
+        if trained is None:
+            return
+        first = 0
+        for job in pack:
+            last = first + len(job.seeds)
+            before = store.read(folder, job.cell).content
+            content = records.record(job, trained, slice(first, last), before)
+            store.write(folder, job.cell, content)
+            tell(tables.short_line(scoring.measured(job.cell, content)))
+            first = last
+        spent = time.perf_counter() - start
+        tell(f"    {spent:.0f} s, {spent / number * (len(packs) - number):.0f} s left or so")
+
+
+def describe(pack: Sequence[Job]) -> str:
+    """What a pack trains, in one line."""
+    cell = pack[0].cell
+    variants = ", ".join(job.cell.variant for job in pack)
+    seeds = sum(len(job.seeds) for job in pack)
+    quick = f" of {cell.full_env_steps:,} (quick)" if cell.is_quick else ""
+    return f"{cell.task}: {variants}; {seeds} runs x {cell.config.trained_env_steps:,} steps{quick}"
+
+
+def measured_rows(
+    folder: Path, suite: Suite
+) -> tuple[list[scoring.Measured], list[str], list[str]]:
+    """The rows that there are, the names of the cells without one, and the machines in words."""
+    found = [(cell, store.read(folder, cell).content) for cell in suite.cells]
+    rows = [scoring.measured(cell, content) for cell, content in found if content]
+    lacking = [cell.name for cell, content in found if not content]
+    return rows, lacking, records.machines(content for _, content in found if content)
+
+
+def stored_folder(suite: Suite, folder: Path, request: Request) -> Path | None:
+    """The newest other results of this suite from a machine of the same class."""
+    there = store.folders(suite.name, jax.default_backend(), request.is_quick, store.RESULTS)
+    return next((each for each in there if each != folder and is_of_here(each, suite)), None)
+
+
+def check(
+    suite: Suite, rows: Sequence[scoring.Measured], against: Path | None
+) -> tuple[list[scoring.Compared], list[str]]:
+    """New rows beside the stored ones, and what to say of them."""
+    if against is None:
+        raise InputError(
+            f"There are no stored results of {suite.name} from a machine like this one to check "
+            "against: run `ppo-jax reproduce` here first, on the version that is trusted."
+        )
+    stored = {row.cell.name: row for row in measured_rows(against, suite)[0]}
+    compared = [
+        each
+        for row in rows
+        if row.cell.name in stored
+        and (each := scoring.compare(row, stored[row.cell.name])) is not None
+    ]
+    lines = [tables.check_line(each) for each in compared if each.is_regression]
+    worse = len(lines)
+    omitted = not_compared(suite, compared)
+    if omitted:
+        lines.append(
+            f"not compared: {len(omitted)} cells ({tables.listed(omitted)}), as new or stored "
+            "results lack them or have fewer than two seeds with a score"
+        )
+    lines.append(
+        f"check: {len(compared)} of {len(suite.cells)} cells compared with {against}, "
+        f"{worse or 'none'} worse than chance explains (99% interval of the difference) or with "
+        "more failed seeds."
+    )
+    return compared, lines
+
+
+def not_compared(suite: Suite, compared: Sequence[scoring.Compared]) -> list[str]:
+    """The cells that were asked for and are not among those compared."""
+    there = {each.cell.name for each in compared}
+    return [cell.name for cell in suite.cells if cell.name not in there]

@@ -1,0 +1,248 @@
+"""From per-seed returns to what a table says: scores, verdicts, normalised scores, claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ppo_jax.analysis import stats
+from ppo_jax.apps.reproduce.cells import Cell
+from ppo_jax.apps.reproduce.specs import Claim, Suite
+
+REACHED, WITHIN, BELOW = "reached", "within interval", "below"
+NOT_REACHED_QUICK = "not reached (quick)"
+NO_VERDICT = "–"
+RESAMPLES = 2000
+CHECK_CONFIDENCE = 0.99  # of `--check`: many cells are compared, and chance shall not fail them
+
+
+class Measured(NamedTuple):
+    """One cell's scores."""
+
+    cell: Cell
+    per_seed: tuple[float | None, ...]  # in the order of the seeds; None for a seed that failed
+    iqm: float | None
+    mean: float | None
+    ci95: tuple[float, float] | None
+    verdict: str
+    share_reached: float | None  # of the seeds, that reach the published score alone
+
+    @property
+    def known(self) -> list[float]:
+        return [score for score in self.per_seed if score is not None]
+
+    @property
+    def num_failed(self) -> int:
+        return len(self.per_seed) - len(self.known)
+
+
+def last_episodes(returns: Any, counts: Any, episodes: int) -> float | None:
+    """Mean return of the last episodes of a training, None where none ended.
+
+    Iterations are taken from the last one back until they hold `episodes` episodes, and all
+    episodes of these count, so that it may be a few more.
+
+    Args:
+        returns, counts: [I], sum of the returns and number of the episodes that ended in each
+            iteration.
+    """
+    held = np.cumsum(np.asarray(counts, np.float64)[::-1])
+    if not held.size or held[-1] == 0:
+        return None
+    taken = min(int(np.searchsorted(held, episodes)) + 1, held.size)
+    return float(np.asarray(returns, np.float64)[-taken:].sum() / held[taken - 1])
+
+
+def verdict(iqm: float | None, ci95: Sequence[float] | None, published: float) -> str:
+    """Reached: our IQM is at least the published value; within interval: its 95% interval is.
+
+    A shortfall that float32 loses in a sum of rewards is none.
+    """
+    if iqm is None:
+        return BELOW
+    least = published - 1e-4 * max(1.0, abs(published))
+    if iqm >= least:
+        return REACHED
+    return WITHIN if ci95 is not None and ci95[1] >= least else BELOW
+
+
+def measured(cell: Cell, content: Mapping[str, Any]) -> Measured:
+    """A cell's row, from the returns of its seeds; of more seeds than asked for the first ones.
+
+    With a failed seed the verdict is below: IQM and interval are those of the seeds that survived.
+    """
+    seeds = sorted(content["seeds"], key=lambda each: each["seed"])
+    per_seed = tuple(each["score"] for each in seeds if each["seed"] in wanted_seeds(cell))
+    scores = stats.summarise(per_seed)
+    published = cell.published[0].value if cell.published else None
+    words, share = NO_VERDICT, None
+    if published is not None and scores["iqm"] is not None:
+        share = float(np.mean([s is not None and s >= published for s in per_seed]))
+    if published is not None and cell.compare:
+        has_failed = scores["num_failed"] > 0
+        words = BELOW if has_failed else verdict(scores["iqm"], scores["ci95"], published)
+        if len(per_seed) < cell.seeds:
+            words = f"{NO_VERDICT} ({cell.seeds - len(per_seed)} seeds missing)"
+        elif cell.is_quick:
+            words = NOT_REACHED_QUICK if words == BELOW else f"{words} (quick)"
+    return Measured(
+        cell=cell,
+        per_seed=per_seed,
+        iqm=scores["iqm"],
+        mean=scores["mean"],
+        ci95=None if scores["ci95"] is None else tuple(scores["ci95"]),
+        verdict=words,
+        share_reached=share,
+    )
+
+
+def wanted_seeds(cell: Cell) -> range:
+    return range(cell.first_seed, cell.first_seed + cell.seeds)
+
+
+def normalised(cell: Cell, scores: Sequence[float]) -> np.ndarray:
+    """0 for the random policy, 1 for the best known return; not clipped."""
+    if cell.random is None or cell.best is None:
+        raise ValueError(f"{cell.full_name} has no constants to normalise with.")
+    return (np.asarray(scores, np.float64) - cell.random) / (cell.best - cell.random)
+
+
+class Variant(NamedTuple):
+    """One variant over all tasks, in normalised scores."""
+
+    name: str
+    tasks: tuple[str, ...]
+    num_seeds: int  # of all tasks together
+    mean: float  # the paper's number: over tasks and seeds alike
+    mean_ci95: tuple[float, float] | None
+    iqm: float
+    iqm_ci95: tuple[float, float] | None
+    optimality_gap: float
+    per_task: dict[str, float]  # mean over seeds
+
+
+def variants(suite: Suite, rows: Sequence[Measured]) -> list[Variant]:
+    """Every variant that has a score on every task, in the order of the suite."""
+    found = []
+    for name in dict.fromkeys(cell.variant for cell in suite.cells):
+        groups = scores_of(suite, rows, name)
+        if groups is None:
+            continue
+        flat = np.concatenate(list(groups.values()))
+        interval = partial(
+            stats.stratified_interval,
+            list(groups.values()),
+            resamples=RESAMPLES,
+            generator=np.random.default_rng(0),
+        )
+        found.append(
+            Variant(
+                name=name,
+                tasks=tuple(groups),
+                num_seeds=flat.size,
+                mean=float(flat.mean()),
+                mean_ci95=interval(np.mean),
+                iqm=float(stats.iqm(flat)),
+                iqm_ci95=interval(stats.iqm),
+                optimality_gap=float(stats.optimality_gap(flat)),
+                per_task={task: float(group.mean()) for task, group in groups.items()},
+            )
+        )
+    return found
+
+
+def scores_of(suite: Suite, rows: Sequence[Measured], variant: str) -> dict[str, np.ndarray] | None:
+    """Normalised scores of a variant by task, None unless every seed of every task has one."""
+    tasks = dict.fromkeys(cell.task for cell in suite.cells if cell.variant == variant)
+    found = {
+        row.cell.task: normalised(row.cell, row.known)
+        for row in rows
+        if row.cell.variant == variant and 0 < row.cell.seeds == len(row.known)
+    }
+    if not tasks or set(found) != set(tasks):
+        return None
+    return {task: found[task] for task in tasks}
+
+
+class Judged(NamedTuple):
+    """A published order of two variants, and what we measured of it."""
+
+    claim: Claim
+    difference: float | None  # of the mean normalised scores
+    ci95: tuple[float, float] | None
+    probability: float | None  # that a run of the first beats one of the second, mean over tasks
+    verdict: str
+
+
+def judge(suite: Suite, rows: Sequence[Measured], claim: Claim) -> Judged:
+    """A claim is reached where the difference is not negative, below where its interval is."""
+    first, second = (scores_of(suite, rows, name) for name in (claim.higher, claim.lower))
+    if first is None or second is None:
+        sides_of = {claim.higher, claim.lower}
+        failed = sum(row.num_failed for row in rows if row.cell.variant in sides_of)
+        why = f"{failed} seeds failed" if failed else "not measured"
+        return Judged(claim, None, None, None, f"{NO_VERDICT} ({why})")
+    sides = list(first.values()), list(second.values())
+    difference = float(np.concatenate(sides[0]).mean() - np.concatenate(sides[1]).mean())
+    ci95 = stats.difference_interval(
+        *sides, np.mean, resamples=RESAMPLES, generator=np.random.default_rng(0)
+    )
+    probability = float(
+        np.mean(
+            [
+                stats.probability_of_improvement(first[task], second[task])
+                for task in first
+                if task in second
+            ]
+        )
+    )
+    words = verdict(difference, ci95, 0.0) if claim.compare else NO_VERDICT
+    if claim.compare and any(row.cell.is_quick for row in rows):
+        words = NOT_REACHED_QUICK if words == BELOW else f"{words} (quick)"
+    return Judged(claim, difference, ci95, probability, words)
+
+
+class Compared(NamedTuple):
+    """New results of a cell beside stored ones of the same class of machine."""
+
+    cell: Cell
+    stored_iqm: float
+    iqm: float | None  # None where every seed failed
+    stored_num_failed: int
+    num_failed: int
+    difference_ci99: tuple[float, float] | None  # of the seeds that survived
+    is_regression: bool
+
+
+def compare(new: Measured, stored: Measured) -> Compared | None:
+    """Whether the new scores are worse than chance explains; None where that cannot be said.
+
+    A regression: the 99% interval of the difference of the IQMs lies below 0, or more seeds failed
+    than in the stored result, or all did and there it has a score. It cannot be said where one side
+    has no seed or the stored one no score, nor of fewer than two scores where no more seeds failed.
+    """
+    if not new.per_seed or stored.iqm is None:
+        return None
+    interval = stats.difference_interval(
+        [new.known],
+        [stored.known],
+        confidence=CHECK_CONFIDENCE,
+        resamples=RESAMPLES,
+        generator=np.random.default_rng(0),
+    )
+    tolerance = 1e-4 * max(1.0, abs(stored.iqm))
+    has_failed = new.iqm is None or new.num_failed > stored.num_failed
+    if interval is None and not has_failed:
+        return None
+    return Compared(
+        cell=new.cell,
+        stored_iqm=stored.iqm,
+        iqm=new.iqm,
+        stored_num_failed=stored.num_failed,
+        num_failed=new.num_failed,
+        difference_ci99=interval,
+        is_regression=has_failed or (interval is not None and interval[1] < -tolerance),
+    )

@@ -1,0 +1,188 @@
+"""Suites as data: data/specs/NAME.toml says what is trained, how it is scored, what was published.
+
+title, about   what the suite is
+[defaults]     fields of every cell: seeds, protocol, episodes, preset, [defaults.config] ...
+[[cell]]       one environment with one setting: task, variant and any of the fields
+[[task]] and [[variant]]   in place of cells, where each variant runs on each task
+[[claim]]      what was published of the order of two variants: higher, lower, source
+
+Later layers win: preset, defaults, task, variant, cell. Nothing here loads jax.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppo_jax.apps.reproduce import references
+from ppo_jax.apps.reproduce.cells import Cell, build
+from ppo_jax.apps.reproduce.references import Reference
+from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.data import DATA
+
+FOLDER = DATA / "specs"
+_TABLES = ("title", "about", "defaults", "cell", "task", "variant", "claim")
+
+
+class Claim(NamedTuple):
+    """One variant was published to be better than another, or is to be compared with it."""
+
+    higher: str
+    lower: str
+    source: str
+    compare: bool = True  # False: the difference is shown without a verdict
+
+
+class Suite(NamedTuple):
+    name: str
+    title: str
+    about: str
+    cells: tuple[Cell, ...]
+    claims: tuple[Claim, ...]
+    variant_published: dict[str, Reference]  # of a variant over all tasks
+    missing: tuple[str, ...]  # cells whose preset does not exist (yet)
+
+    @property
+    def is_normalised(self) -> bool:
+        """Whether its cells can be averaged over tasks."""
+        return bool(self.cells) and all(cell.best is not None for cell in self.cells)
+
+
+def names() -> list[str]:
+    """Every suite that comes with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def select(wanted: Sequence[str], is_quick: bool = False, seeds: int | None = None) -> list[Suite]:
+    """The suites asked for, each cut to the cells asked for.
+
+    Args:
+        wanted: SUITE, SUITE/TASK, SUITE/TASK/VARIANT or the path of a FILE.toml.
+        is_quick: the smaller budget. seeds: in place of each cell's own number.
+
+    Raises:
+        InputError: none of that name; the sentence names the nearest.
+    """
+    found: dict[str, Suite] = {}
+    kept: dict[str, set[str]] = {}
+    for word in wanted:
+        head, _, rest = word.partition("/") if not word.endswith(".toml") else (word, "", "")
+        suite = load(head, is_quick, seeds)
+        chosen = [cell for cell in suite.cells if rest in ("", cell.task, cell.name)]
+        if not chosen:
+            known = [cell.full_name for cell in suite.cells]
+            known += sorted({f"{suite.name}/{cell.task}" for cell in suite.cells})
+            lacking = [name for name in suite.missing if f"{suite.name}/{name}" == word]
+            raise InputError(
+                f"{word!r} has no setting yet: its preset does not exist."
+                if lacking
+                else f"There is no spec {word!r}.{nearest(word, known)}"
+            )
+        found[suite.name] = suite
+        kept.setdefault(suite.name, set()).update(cell.name for cell in chosen)
+    return [
+        suite._replace(cells=tuple(cell for cell in suite.cells if cell.name in kept[name]))
+        for name, suite in found.items()
+    ]
+
+
+def load(name: str, is_quick: bool = False, seeds: int | None = None) -> Suite:
+    """A suite of the package by its name, or of the user by the path of a FILE.toml.
+
+    Raises:
+        InputError: there is none, it is no TOML, or one of its entries cannot run.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not name.endswith(".toml") and name not in names():
+        raise InputError(
+            f"There is no suite {name!r}: there are {', '.join(names())}; a FILE.toml is taken "
+            f"too.{nearest(name, names())}"
+        )
+    content = _parse(path)
+    suite = path.stem
+    for key in content:
+        if key not in _TABLES:
+            raise InputError(f"{path.name}: {key!r} is no part of a suite.{nearest(key, _TABLES)}")
+    entries = _entries(content, suite)
+    cells, missing = [], []
+    for layers in entries:
+        label = "/".join(_label(layers, key, suite) for key in ("task", "variant"))
+        cell = build(suite, label, layers, is_quick, seeds)
+        if cell is None:
+            missing.append(label)
+        else:
+            cells.append(cell)
+    labels = [cell.name for cell in cells]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise InputError(f"{path.name}: the cell {twice[0]!r} is there twice.")
+    published = {
+        str(variant["name"]): references.find(variant["published"], f"{suite}/{variant['name']}")
+        for variant in content.get("variant", [])
+        if "published" in variant
+    }
+    claims = tuple(_claim(claim, path.name) for claim in content.get("claim", []))
+    known = {cell.variant for cell in cells}
+    for claim in claims:
+        for side in (claim.higher, claim.lower):
+            if side not in known:
+                raise InputError(
+                    f"{path.name}: the claim names no variant {side!r}.{nearest(side, known)}"
+                )
+    return Suite(
+        name=suite,
+        title=str(content.get("title", suite)),
+        about=str(content.get("about", "")),
+        cells=tuple(cells),
+        claims=claims,
+        variant_published=published,
+        missing=tuple(missing),
+    )
+
+
+def _claim(table: Mapping[str, Any], where: str) -> Claim:
+    try:
+        return Claim(**table)
+    except TypeError:
+        raise InputError(
+            f"{where}: a claim has {', '.join(table)}, and must have {', '.join(Claim._fields)} "
+            "(compare may be left out)."
+        ) from None
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"The suite {str(path)!r} cannot be read: {error.strerror or error}; there are "
+            f"{', '.join(names())}."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"The suite {str(path)!r} is not TOML: {error}.") from None
+
+
+def _entries(content: Mapping[str, Any], suite: str) -> list[list[Mapping[str, Any]]]:
+    """The layers of each cell, defaults first."""
+    defaults = content.get("defaults", {})
+    entries = [[defaults, cell] for cell in content.get("cell", [])]
+    for task in content.get("task", []):
+        for variant in content.get("variant", []):
+            own = {key: value for key, value in variant.items() if key != "published"}
+            entries.append([defaults, _renamed(task, "task"), _renamed(own, "variant")])
+    if not entries:
+        raise InputError(f"The suite {suite!r} has no cells.")
+    return entries
+
+
+def _renamed(table: Mapping[str, Any], role: str) -> dict[str, Any]:
+    return {(role if key == "name" else key): value for key, value in table.items()}
+
+
+def _label(layers: Sequence[Mapping[str, Any]], key: str, suite: str) -> str:
+    found = [layer[key] for layer in layers if key in layer]
+    if not found or not isinstance(found[-1], str) or "/" in found[-1]:
+        raise InputError(f"A cell of the suite {suite!r} has no {key} (a name without a slash).")
+    return found[-1]

@@ -1,0 +1,184 @@
+"""Results of cells as files: one JSON object a cell, which says itself whether it is whole.
+
+A file is written in one move and carries the sha256 of its own content. What is read is believed
+only if that fits, if its setting is the spec's, and if its seeds are all there; statistics are
+computed from the seeds' returns anew, never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppo_jax.apps.reproduce.cells import Cell
+from ppo_jax.storage import run_folder
+
+FORMAT = 1
+RESULTS = Path("benchmarks") / "results"
+
+
+class Stored(NamedTuple):
+    """What a folder holds of one cell."""
+
+    content: dict[str, Any] | None  # None where there is nothing that can be believed
+    problem: str | None  # a sentence, where a file is there and is not believed
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return () if self.content is None else tuple(s["seed"] for s in self.content["seeds"])
+
+
+def file_of(folder: Path, cell: Cell) -> Path:
+    return folder / f"{_plain(cell.task)}__{_plain(cell.variant)}.json"
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+def setting_of(cell: Cell) -> dict[str, Any]:
+    """All that a result depends on and a spec decides, as JSON holds it."""
+    return run_folder.to_json(
+        {
+            "config": vars(cell.config),
+            "hyper": vars(cell.hyper),
+            "protocol": cell.protocol,
+            "episodes": cell.episodes,
+            "is_quick": cell.is_quick,
+        }
+    )
+
+
+def read(folder: Path, cell: Cell) -> Stored:
+    """The result of a cell, with a sentence where there is a file that cannot be believed."""
+    path = file_of(folder, cell)
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return Stored(None, None)
+    except (OSError, ValueError) as error:
+        return Stored(None, f"{path} cannot be read ({error})")
+    problem = _problem(content, cell)
+    return Stored(None if problem else content, f"{path} {problem}" if problem else None)
+
+
+def _problem(content: Any, cell: Cell) -> str | None:
+    """What is wrong with a file's content, None where it can be believed."""
+    if not isinstance(content, dict) or "sha256" not in content:
+        return "is no result of a cell"
+    if content["sha256"] != checksum(content):
+        return "is damaged: its content is not what was written (sha256)"
+    if content.get("format") != FORMAT:
+        return f"has format {content.get('format')!r}; this version reads {FORMAT}"
+    if (content.get("suite"), content.get("task"), content.get("variant")) != (
+        cell.suite,
+        cell.task,
+        cell.variant,
+    ):
+        return f"is the result of another cell than {cell.full_name}"
+    changed = _changed(content.get("setting"), setting_of(cell))
+    if changed:
+        return f"was made with another setting than the spec's: {changed}"
+    seeds = content.get("seeds")
+    if not isinstance(seeds, list) or not all(_is_seed(each) for each in seeds):
+        return "has a seed without a number for its return"
+    if len({each["seed"] for each in seeds}) != len(seeds):
+        return "has a seed twice"
+    return None
+
+
+def _is_seed(each: Any) -> bool:
+    if not isinstance(each, dict) or not isinstance(each.get("seed"), int):
+        return False
+    score = each.get("score", "missing")
+    return score is None or (isinstance(score, int | float) and math.isfinite(score))
+
+
+def _changed(found: Any, wanted: Mapping[str, Any], prefix: str = "") -> str | None:
+    """The first difference between two nested tables, in words."""
+    if not isinstance(found, Mapping):
+        return f"{prefix or 'the setting'} is missing"
+    for name in {**wanted, **found}:
+        here, there = found.get(name), wanted.get(name)
+        if isinstance(there, Mapping) and isinstance(here, Mapping):
+            inner = _changed(here, there, f"{prefix}{name}.")
+            if inner:
+                return inner
+        elif here != there:
+            return f"{prefix}{name} was {here!r} and is {there!r}"
+    return None
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """sha256 of the content without its own checksum, however it is laid out."""
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write(folder: Path, cell: Cell, content: Mapping[str, Any]) -> Path:
+    """Write a cell's result in one move: the file is the old one or the new one."""
+    path = file_of(folder, cell)
+    plain = run_folder.to_json(dict(content))
+    plain["sha256"] = checksum(plain)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(_laid_out(plain))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return path
+
+
+def _laid_out(content: Mapping[str, Any]) -> str:
+    """One entry a line, and of the seeds one seed a line: short, and good to compare."""
+
+    def dumped(value: Any) -> str:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+    lines = []
+    for name, value in content.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            inner = ",\n  ".join(dumped(each) for each in value)
+            lines.append(f"{dumped(name)}: [\n  {inner}]")
+        else:
+            lines.append(f"{dumped(name)}: {dumped(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def set_aside(folder: Path, cell: Cell) -> Path:
+    """Rename a file that is not believed, so that it is neither used nor lost."""
+    path = file_of(folder, cell)
+    number = 1
+    while (aside := path.with_name(f"{path.name}.set-aside-{number}")).exists():
+        number += 1
+    os.replace(path, aside)
+    return aside
+
+
+def folders(suite: str, platform: str, is_quick: bool, root: Path = RESULTS) -> list[Path]:
+    """Folders with results of a suite on this kind of device, the latest date first."""
+    end = "_quick" if is_quick else ""
+    found = [
+        path
+        for path in root.glob(f"{suite}_{platform}_????-??-??*{end}")
+        if path.is_dir()
+        and path.name.endswith("_quick") == is_quick
+        and any(path.glob("*__*.json"))
+    ]
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def unused(suite: str, platform: str, is_quick: bool, date: str, root: Path = RESULTS) -> Path:
+    """The folder of this date; with a number behind the date where another machine has it."""
+    end = "_quick" if is_quick else ""
+    path, number = root / f"{suite}_{platform}_{date}{end}", 1
+    while any(path.glob("*__*.json")):
+        number += 1
+        path = root / f"{suite}_{platform}_{date}-{number}{end}"
+    return path

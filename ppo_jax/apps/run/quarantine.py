@@ -1,0 +1,163 @@
+"""What a frozen member leaves: the state before the update that froze it, and its samples.
+
+They are written when it happens, from the run's own state, so that whatever becomes of the run
+they are there; `debug` makes the update again and names the operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed import layout as layouts
+from ppo_jax.distributed import programs
+from ppo_jax.rl.types import Batch, PyTree, TrainState
+from ppo_jax.storage import checkpoint
+from ppo_jax.training import objectives, trainer, update
+
+LARGEST_NUMBER = 8  # of members kept in a run; `debug` can do it for all, as nothing is lost
+STATE, BATCH, ROWS = "state", "batch.npz", "minibatch_rows"
+
+
+def folder_of(run: Path, member: int) -> Path:
+    """Where it lies in a run's folder."""
+    return run / f"frozen-{member}"
+
+
+def keep(
+    run: Path,
+    config: Config,
+    hyper: Hyper,
+    layout: layouts.Layout,
+    state: TrainState,
+    members: Iterable[int],
+) -> dict[int, Path]:
+    """Write down the last good states of frozen members and the samples that they could not learn.
+
+    `frozen-K/state` is a checkpoint of member K alone, `frozen-K/batch.npz` the samples [N, ...]
+    of the iteration, with the rows of each minibatch of each epoch [E, M, N / M].
+
+    Args:
+        state: of all members [S, ...]; that of a frozen one stays for ever as it was.
+
+    Returns:
+        the folders of those that were not there already.
+
+    Raises:
+        OSError: the run's folder cannot be written.
+    """
+    wanted = [member for member in members if not (folder_of(run, member) / STATE).exists()]
+    wanted = wanted[: max(0, LARGEST_NUMBER - sum(1 for _ in run.glob(f"frozen-*/{STATE}")))]
+    if not wanted:
+        return {}
+    shares = len(layout.devices) if layout.kind == "envs" else 1
+    find = sampler(config, shares)
+    for member in wanted:
+        one = offending(alone(state, member))
+        batch, rows = find(hyper, one)
+        folder_of(run, member).mkdir(exist_ok=True)
+        save_batch(folder_of(run, member) / BATCH, batch, rows)
+        metadata = {"member": member, "failures": int(one.failures)}
+        checkpoint.save(folder_of(run, member) / STATE, one, metadata)
+    return {member: folder_of(run, member) for member in wanted}
+
+
+def alone(state: TrainState, member: int) -> TrainState:
+    """One member of a population on the default device, knowing nothing of where it was spread."""
+
+    def moved(leaf: jax.Array) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            kind = jax.random.key_impl(leaf)
+            return jax.random.wrap_key_data(moved(jax.random.key_data(leaf)), impl=kind)
+        return jnp.asarray(np.array(leaf)[member])
+
+    return jax.tree.map(moved, state)
+
+
+def sampler(
+    config: Config, shares: int
+) -> Callable[[Hyper, TrainState], tuple[Batch, np.ndarray | None]]:
+    """A compiled program for the samples of a state's next iteration.
+
+    It gives the batch [N, ...] and the rows of its minibatches [E, M, N / M]. Where environments
+    were spread over devices, the samples are those of one device after the other, and a minibatch
+    is what all devices took at the same time. A trust region has no minibatches, but None.
+    """
+    plain = programs.program(config)
+    collect = jax.jit(partial(batch_of, plain, shares))
+
+    def find(hyper: Hyper, state: TrainState) -> tuple[Batch, np.ndarray | None]:
+        batch = jax.device_get(collect(hyper, state))
+        if config.objective in objectives.TRUST_REGION:
+            return batch, None
+        return batch, np.asarray(minibatch_rows(plain, shares, state))
+
+    return find
+
+
+def offending(state: TrainState) -> TrainState:
+    """The state that went into a member's last failed update.
+
+    A failed update leaves nothing behind but its number, and a frozen member not even that.
+    """
+    return state._replace(iteration=state.iteration - jnp.where(state.alive, 1, 0))
+
+
+def on_shares(shares: int, function: Any, state: TrainState) -> PyTree:
+    """`function(state, axis_name)`, with the environments spread as over so many devices."""
+    if shares == 1:
+        return function(state, None)
+    split = jax.tree.map(
+        lambda leaf: leaf.reshape(shares, -1, *leaf.shape[1:]),
+        (state.carry, state.discounted_return),
+    )
+
+    def one(carry: Any, discounted_return: Any) -> PyTree:
+        share = state._replace(carry=carry, discounted_return=discounted_return)
+        return function(share, "devices")
+
+    return jax.vmap(one, axis_name="devices")(*split)
+
+
+def batch_of(config: Config, shares: int, hyper: Hyper, state: TrainState) -> Batch:
+    """The iteration's samples [N, ...]; of several devices one after the other."""
+    batch = on_shares(
+        shares, lambda share, axis: trainer.collect(config, hyper, share, axis).batch, state
+    )
+    if shares == 1:
+        return batch
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+
+
+def save_batch(file: Path, batch: Batch, rows: np.ndarray | None = None) -> None:
+    """One array a field; those of the old distribution by its parameters' names."""
+    named = jax.tree_util.tree_flatten_with_path(batch)[0]
+    arrays = {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        for path, leaf in named
+    }
+    if rows is not None:
+        arrays[ROWS] = rows
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def minibatch_rows(config: Config, shares: int, state: TrainState) -> jax.Array:
+    """The rows of the batch that make up each minibatch, [E, M, N / M]."""
+    size = config.batch_size // shares
+
+    def one(share: TrainState, axis_name: str | None) -> jax.Array:
+        key = trainer.iteration_keys(share, axis_name)[-1]
+        return update.minibatch_rows(config, key, size, share.discounted_return.shape[0])
+
+    rows = on_shares(shares, one, state)
+    if shares == 1:
+        return rows
+    rows = rows + size * jnp.arange(shares)[:, None, None, None]
+    return jnp.moveaxis(rows, 0, 2).reshape(*rows.shape[1:3], -1)

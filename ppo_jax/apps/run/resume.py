@@ -1,0 +1,212 @@
+"""What a run folder holds to go on from: settings, state, point, and what must be said about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppo_jax.apps.run import loop
+from ppo_jax.apps.run.loop import METRICS, TIMING, Point
+from ppo_jax.config.config import Config, Hyper, InputError, Schedule, nearest, validate
+from ppo_jax.config.options import CHANGEABLE, RunOptions, validate_options
+from ppo_jax.rl.types import TrainState
+from ppo_jax.runtime import evaluation
+from ppo_jax.storage import checkpoint, jsonl, run_folder
+from ppo_jax.storage.fingerprint import differences
+from ppo_jax.training import schedules
+
+BUDGET = ("total_env_steps", "schedule_env_steps")
+# Wanted anew at each start, where they are wanted.
+_NOT_INHERITED = {"max_seconds": None, "quiet": False, "resume": "never"}
+
+
+class Saved(NamedTuple):
+    """A run as it is to go on."""
+
+    config: Config
+    hyper: Hyper
+    options: RunOptions
+    run_id: str | None
+    is_changed: bool  # config.json must be written anew
+    notes: list[str]  # what the user should know
+
+
+def read(folder: Path, changes: dict[str, Any], env: Any = None, network: Any = None) -> Saved:
+    """The settings of a run with what may change changed; nothing is written.
+
+    Args:
+        changes: fields by name: those of `options.CHANGEABLE`, total_env_steps (upwards only) and
+            schedule_env_steps.
+
+    Raises:
+        InputError: no run folder, or a change that a run cannot go on with.
+    """
+    found = run_folder.read(folder, env, network)
+    allowed = (*BUDGET, *CHANGEABLE)
+    for name in changes:
+        if name not in allowed:
+            raise InputError(
+                f"{name} cannot be changed when a run is resumed (only {', '.join(allowed)} can): "
+                f"start a new run, with init_from where it should begin with this one's policy."
+                + nearest(name, allowed)
+            )
+    host_changes = {name: value for name, value in changes.items() if name in CHANGEABLE}
+    options = dataclasses.replace(
+        found.options, **{**_NOT_INHERITED, **host_changes, "out": str(folder)}
+    )
+    config, hyper, notes = found.config, found.hyper, []
+    total = changes.get("total_env_steps", config.total_env_steps)
+    if total < config.total_env_steps:
+        raise InputError(
+            f"total_env_steps={total} is less than the run's {config.total_env_steps}: a budget "
+            "can only be raised."
+        )
+    horizon = hyper.schedule_env_steps or float(config.trained_env_steps)
+    if total > config.total_env_steps:
+        # Rows stay where they were to come, and schedules end where they were to end.
+        options = dataclasses.replace(options, log_every=loop.log_steps(config, options))
+        hyper = dataclasses.replace(hyper, schedule_env_steps=horizon)
+        config = dataclasses.replace(config, total_env_steps=total)
+        if _has_schedule(hyper) and "schedule_env_steps" not in changes:
+            notes.append(
+                f"The budget is raised to {config.trained_env_steps:,} environment steps a seed; "
+                f"schedules still end at {horizon:,.0f} and keep their last value from there on "
+                "(--schedule-env-steps moves their end)."
+            )
+    if "schedule_env_steps" in changes:
+        hyper = dataclasses.replace(hyper, schedule_env_steps=changes["schedule_env_steps"])
+        notes.append(
+            f"Schedules end at {float(hyper.schedule_env_steps):,.0f} environment steps from now "
+            f"on, and not at {horizon:,.0f}."
+        )
+    validate(config, hyper)
+    validate_options(options)
+    is_changed = (config, hyper) != (found.config, found.hyper)
+    return Saved(config, hyper, options, run_folder.run_id(folder), is_changed, notes)
+
+
+def refuse_other_settings(
+    saved_at: Path, config: Config, hyper: Hyper, options: RunOptions
+) -> dict[str, Any]:
+    """For `--resume auto`: the changes with which the run in the folder is the one asked for.
+
+    Raises:
+        InputError: another run is there; the settings that differ are named.
+    """
+    given = [None if isinstance(x, str) else x for x in (config.env, config.network)]
+    found = run_folder.read(saved_at, *given)
+    there = run_folder.describe(found.config, found.hyper, found.options)
+    asked = run_folder.describe(config, hyper, options)
+    skipped = {*CHANGEABLE, *BUDGET, "out", "resume"}
+    if found.config.total_env_steps != config.total_env_steps:
+        skipped |= {"log_every"}  # what was raised has its rows where they were
+    told = [
+        f"{name} is {asked[table][name]} and was {there[table][name]}"
+        for table in ("config", "hyper", "options")
+        for name in there[table]
+        if name not in skipped
+        and run_folder.to_json(asked[table][name]) != run_folder.to_json(there[table][name])
+    ]
+    if told:
+        raise InputError(
+            f"--resume auto finds another run in {str(saved_at)!r} ({'; '.join(told[:4])}): name a "
+            "folder of its own with --out, or give the settings of that run."
+        )
+    changes = {name: getattr(options, name) for name in CHANGEABLE}
+    if config.total_env_steps != found.config.total_env_steps:
+        changes["total_env_steps"] = config.total_env_steps
+    if hyper.schedule_env_steps not in (0, found.hyper.schedule_env_steps):
+        changes["schedule_env_steps"] = hyper.schedule_env_steps
+    return changes
+
+
+def restore(
+    folder: Path, saved: Saved, fingerprint: dict[str, Any]
+) -> tuple[TrainState | None, Point, list[str]]:
+    """The newest undamaged state [S, ...], where it stands, and what to tell; logs are cut to it.
+
+    The state is None where the run was killed before it had one, and begins anew.
+
+    Raises:
+        InputError: no checkpoint can be read, or it does not belong to this config.json.
+    """
+    newest, notes = checkpoint.latest(folder)
+    rows_there = folder / METRICS
+    if newest is None and not notes and not (rows_there.exists() and rows_there.stat().st_size):
+        return None, Point(), ["The run had not begun yet: it begins now."]
+    if newest is None:
+        reasons = " ".join(notes) or "It has no checkpoint."
+        raise InputError(
+            f"{str(folder)!r} holds nothing to go on from: {reasons} Start anew in another folder: "
+            f"ppo-jax train --config {folder / 'config.json'} --out ..."
+        )
+    arrays = schedules.as_arrays(saved.config, saved.hyper)
+    metadata = checkpoint.metadata_of(newest)
+    try:
+        point, positions = loop.point_of(metadata)
+        refuse_other_config(newest, metadata, saved)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{newest} was not saved by a run that can be resumed: a new run can begin with its "
+            "policy, with --init-from."
+        ) from None
+    like = evaluation.saved_like(saved.config, arrays, saved.options.seeds)
+    state, _ = checkpoint.load(newest, like)
+    for name in (METRICS, TIMING):
+        warning = jsonl.rewind_to(folder / name, positions[name])
+        notes += [warning] if warning else []
+    changed = differences(metadata["fingerprint"], fingerprint)
+    notes += [f"Not bit for bit any more: {changed}"] if changed else []
+    if point.ended_by == "callback" or (
+        point.ended_by == "return" and metadata["stop_at_return"] != saved.options.stop_at_return
+    ):
+        point = point._replace(ended_by=None)
+    return state, point, notes
+
+
+def refuse_other_config(newest: Path, metadata: dict[str, Any], saved: Saved) -> None:
+    """Refuse a config.json that is not the one the checkpoint was trained with."""
+    described = run_folder.to_json(run_folder.describe(saved.config, saved.hyper, saved.options))
+    for table in ("config", "hyper"):
+        for name, value in metadata[table].items():
+            if name not in BUDGET and described[table].get(name) != value:
+                raise InputError(
+                    f"config.json has {name}={described[table].get(name)} and {newest} was trained "
+                    f"with {value}: give config.json back its value; a run with another one is a "
+                    "new run (--init-from begins it with this one's policy)."
+                )
+
+
+def record(folder: Path, saved: Saved, fingerprint: dict[str, Any], env_steps: int) -> None:
+    """Write down that the run goes on, and with which settings."""
+    if saved.is_changed:
+        described = run_folder.describe(saved.config, saved.hyper, saved.options)
+        run_folder.write_json(folder / "config.json", described | {"run_id": saved.run_id})
+    path = folder / "manifest.json"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        resumed = list(content.get("resumed", []))
+    except (OSError, ValueError, AttributeError):
+        content, resumed = {}, []
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    resumed.append({"at": now, "env_steps": env_steps, "fingerprint": fingerprint})
+    run_folder.write_json(path, {**content, "resumed": resumed})
+
+
+def finished_summary(folder: Path, env_steps: int) -> dict[str, Any] | None:
+    """The summary of a run that is over, None where it has not been written for this point."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text("utf-8"))
+        is_whole = summary["env_steps"] == env_steps and summary["stopped_by"] is None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return summary if is_whole else None
+
+
+def _has_schedule(hyper: Hyper) -> bool:
+    return any(isinstance(getattr(hyper, f.name), Schedule) for f in dataclasses.fields(hyper))

@@ -1,0 +1,291 @@
+"""The axes of a sweep: `learning_rate=1e-4..1e-2:log`, `clip_epsilon=0.1,0.2`, `num_envs=64,256`.
+
+A list has commas; a range is LOW..HIGH, LOW..HIGH:log, and with a number of points (LOW..HIGH:5,
+LOW..HIGH:5:log) the list of these. Importing this file loads no jax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ppo_jax.apps.sweep.options import NUMERIC_ONLY, SweepOptions
+from ppo_jax.config.config import Config, Hyper, InputError, Schedule, check_choice, validate
+from ppo_jax.config.layers import FIELDS, convert, hint, whole_or_real
+
+Values = dict[str, Any]  # axis name -> value: one setting
+ALIASES = {"lr": "learning_rate"}
+ENV = "env."
+
+
+class Range(NamedTuple):
+    """An interval to draw from, on a logarithmic scale or a plain one."""
+
+    low: float
+    high: float
+    is_log: bool
+
+    def at(self, share: float) -> float:
+        """The value at `share` of the way from low to high; exactly low at 0 and high at 1."""
+        if share in (0.0, 1.0):
+            return self.high if share else self.low
+        if self.is_log:
+            value = math.exp(
+                math.log(self.low) + share * (math.log(self.high) - math.log(self.low))
+            )
+        else:
+            value = self.low + share * (self.high - self.low)
+        return min(max(value, self.low), self.high)
+
+    def points(self, count: int) -> tuple[float, ...]:
+        return tuple(self.at(i / (count - 1)) for i in range(count))
+
+
+class Axis(NamedTuple):
+    """One thing that differs between settings: a list of choices, or a range."""
+
+    name: str  # a field of Config or Hyper, or env.NAME
+    choices: tuple[Any, ...]  # empty for a range
+    range: Range | None = None
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its values share one compiled program."""
+        return is_numeric(self.name)
+
+    def examples(self) -> tuple[Any, ...]:
+        """Values that stand for all: a range by its ends."""
+        return self.choices if self.range is None else (self.range.low, self.range.high)
+
+
+def is_numeric(name: str) -> bool:
+    """Whether an axis of this name stays within one compiled program."""
+    return name.startswith(ENV) or FIELDS[name][0] is Hyper
+
+
+def parse(words: Iterable[str]) -> tuple[Axis, ...]:
+    """Axes as the command line spells them.
+
+    Raises:
+        InputError: an unknown field, a range without values, a value of the wrong kind.
+    """
+    given: list[tuple[str, Any]] = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name or not text:
+            raise InputError(
+                f"{word!r} is no axis: write NAME=VALUE,VALUE or NAME=LOW..HIGH, for example "
+                "learning_rate=1e-4..1e-2:log."
+            )
+        given.append((name, text))
+    return _axes(given)
+
+
+def from_mapping(given: Mapping[str, Any]) -> tuple[Axis, ...]:
+    """Axes from Python: name -> values, or the text that the command line takes."""
+    return _axes(given.items())
+
+
+def _axes(given: Iterable[tuple[str, Any]]) -> tuple[Axis, ...]:
+    axes: list[Axis] = []
+    for name, values in given:
+        axis = _axis(name.replace("-", "_"), values)
+        if axis.name in (other.name for other in axes):
+            raise InputError(f"axis {axis.name} is given twice: write all its values in one list.")
+        axes.append(axis)
+    return tuple(axes)
+
+
+def _axis(name: str, values: Any) -> Axis:
+    name = ALIASES.get(name, name)
+    _check_name(name)
+    if not isinstance(values, str):
+        return Axis(name, _choices(name, list(values)))
+    if ".." in values:
+        return _range(name, values)
+    return Axis(name, _choices(name, values.split(",")))
+
+
+def _check_name(name: str) -> None:
+    if name.startswith(ENV) and name != ENV:
+        return  # the environment's own: judged when it is made
+    sweepable = [n for n, (owner, _) in FIELDS.items() if owner in (Config, Hyper)]
+    if name == "env":
+        raise InputError("env is no axis: returns of two environments have no common scale.")
+    if name == "total_env_steps":
+        raise InputError(
+            "total_env_steps is no axis but the budget of every setting: give --total-env-steps, "
+            "or choose --sampler halving, which spends less on what looks bad."
+        )
+    if name in FIELDS and name not in sweepable:
+        raise InputError(
+            f"{name} is no axis: it says how a sweep is carried out (--{name.replace('_', '-')})."
+        )
+    if name not in sweepable:
+        raise InputError(
+            f"{name!r} is no field that a sweep can vary.{hint(name, sweepable)} The environment's "
+            "own parameters are written env.NAME."
+        )
+
+
+def _value(name: str, text: Any) -> Any:
+    """One value of an axis; widths of layers are joined by x, as in 64x64."""
+    if hasattr(text, "item"):
+        text = text.item()  # numpy's and jax's scalars
+    if name.startswith(ENV):
+        return whole_or_real(name, text)
+    owner, spec = FIELDS[name]
+    if owner is Hyper and isinstance(text, Schedule):
+        return text
+    if spec.name == "hidden_sizes" and isinstance(text, str):
+        text = text.replace("x", ",")
+    return convert(owner, spec, text)
+
+
+def _choices(name: str, texts: Sequence[Any]) -> tuple[Any, ...]:
+    texts = [text.strip() if isinstance(text, str) else text for text in texts]
+    if not texts or "" in [text for text in texts if isinstance(text, str)]:
+        raise InputError(f"axis {name} has an empty place in its list: write NAME=VALUE,VALUE.")
+    values = tuple(_value(name, text) for text in texts)
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise InputError(f"axis {name} names {show(value)} twice: leave one out.")
+    return values
+
+
+def _range(name: str, text: str) -> Axis:
+    if not name.startswith(ENV) and FIELDS[name][1].type != "int" and FIELDS[name][0] is Config:
+        raise InputError(f"axis {name}={text}: {name} is no number, so list its values instead.")
+    low_text, _, rest = text.partition("..")
+    high_text, *modes = rest.split(":")
+    is_log = "log" in modes
+    counts = [mode for mode in modes if mode != "log"]
+    low, high = (_end(name, text, end) for end in (low_text, high_text))
+    if len(counts) > 1 or len(modes) > 2 or not all(count.isdigit() for count in counts):
+        raise InputError(
+            f"axis {name}={text} is no range: write LOW..HIGH, LOW..HIGH:log, LOW..HIGH:5 or "
+            "LOW..HIGH:5:log."
+        )
+    if not low < high:
+        raise InputError(
+            f"axis {name}={text} is empty: its low end {low:g} must be below its high end {high:g}."
+        )
+    if is_log and low <= 0.0:
+        raise InputError(
+            f"axis {name}={text} takes the logarithm of {low:g}: a log range must start above 0, "
+            f"for example at {high / 1000:g}."
+        )
+    ends = Range(low, high, is_log)
+    if not counts:
+        if not name.startswith(ENV) and FIELDS[name][0] is Config:
+            raise InputError(
+                f"axis {name}={text}: every value of {name} is a program of its own, so list the "
+                f"values, or give the range a number of points ({text}:3)."
+            )
+        return Axis(name, (), ends)
+    count = int(counts[0])
+    if count < 2:
+        raise InputError(f"axis {name}={text} needs at least 2 points, its two ends.")
+    points: tuple[Any, ...] = ends.points(count)
+    if not name.startswith(ENV) and FIELDS[name][0] is Config:
+        points = tuple(dict.fromkeys(round(point) for point in points))
+    return Axis(name, points)
+
+
+def _end(name: str, text: str, end: str) -> float:
+    try:
+        number = float(end)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(
+            f"axis {name}={text}: {end.strip() or 'nothing'!r} is no finite number, and a range "
+            "goes from one to another, LOW..HIGH."
+        )
+    return number
+
+
+def check(axes: Sequence[Axis], options: SweepOptions) -> None:
+    """Refuse axes that the sampler cannot use.
+
+    Raises:
+        InputError: no axes, a range under grid, or a field that changes the program where a
+            sampler goes on with one population.
+    """
+    if not axes:
+        raise InputError(
+            "sweep needs at least one axis, for example learning_rate=1e-4..1e-2:5:log."
+        )
+    for axis in axes:
+        takes_grid = options.sampler in NUMERIC_ONLY and not (options.settings or options.budget)
+        if (options.sampler == "grid" or takes_grid) and axis.range is not None:
+            log = ":log" if axis.range.is_log else ""
+            span = f"{axis.range.low:g}..{axis.range.high:g}"
+            raise InputError(
+                f"axis {axis.name}={span}{log} is a range, and a grid needs a number of points: "
+                f"{axis.name}={span}:5{log} (or choose --sampler random --settings N)."
+            )
+        if options.sampler in NUMERIC_ONLY and not axis.is_numeric:
+            raise InputError(
+                f"axis {axis.name} changes the compiled program, and sampler {options.sampler} "
+                "goes on with one population: sweep it with grid, random or tpe, and only numbers "
+                f"with {options.sampler}."
+            )
+
+
+def check_values(axes: Sequence[Axis], config: Config, hyper: Hyper) -> None:
+    """Refuse a value that no setting can have, before any is drawn: the ends stand for a range.
+
+    Of a field that shapes the program only its words are judged: whether a number fits, other axes
+    may decide.
+    """
+    for axis in axes:
+        for value in axis.examples():
+            if axis.is_numeric:
+                validate(*apply(config, hyper, {axis.name: value}))
+            else:
+                check_choice(FIELDS[axis.name][1], value)
+
+
+def apply(config: Config, hyper: Hyper, values: Mapping[str, Any]) -> tuple[Config, Hyper]:
+    """The base with one setting's values put in."""
+    shapes: Values = {}
+    numbers: Values = {}
+    env: Values = dict(hyper.env)
+    for name, value in values.items():
+        if name.startswith(ENV):
+            env[name.removeprefix(ENV)] = value
+        else:
+            (shapes if FIELDS[name][0] is Config else numbers)[name] = value
+    return dataclasses.replace(config, **shapes), dataclasses.replace(hyper, **numbers, env=env)
+
+
+def read_values(values: Mapping[str, Any]) -> Values:
+    """One setting as a file holds it: schedules and infinities are texts there."""
+    return {name: _value(name, value) for name, value in values.items()}
+
+
+def grid(axes: Sequence[Axis]) -> list[Values]:
+    """Every combination of the axes' choices; the last axis changes fastest."""
+    names = [axis.name for axis in axes]
+    return [
+        dict(zip(names, chosen, strict=True))
+        for chosen in itertools.product(*(axis.choices for axis in axes))
+    ]
+
+
+def show(value: Any) -> str:
+    """A value as tables and command lines spell it."""
+    if isinstance(value, tuple):
+        return "x".join(str(part) for part in value)
+    if isinstance(value, float) and not isinstance(value, Schedule):
+        return f"{value:.6g}"
+    return str(value)
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """One setting in a line."""
+    return ", ".join(f"{name}={show(value)}" for name, value in values.items())

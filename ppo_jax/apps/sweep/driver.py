@@ -1,0 +1,138 @@
+"""A sweep from its axes to its winner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ppo_jax.apps.sweep import axes as axis_words
+from ppo_jax.apps.sweep import folder as folders
+from ppo_jax.apps.sweep import pack, plan, samplers
+from ppo_jax.apps.sweep.axes import Axis
+from ppo_jax.apps.sweep.folder import Sweep
+from ppo_jax.apps.sweep.options import SweepOptions, with_changes
+from ppo_jax.apps.sweep.pack import Listener
+from ppo_jax.apps.sweep.results import summary
+from ppo_jax.apps.sweep.results.summary import Outcome
+from ppo_jax.apps.sweep.results.table import Table
+from ppo_jax.apps.sweep.search import halving, pbt, study, tpe
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.runtime import signals
+from ppo_jax.storage import lock, run_folder
+
+# How a sampler trains its settings; the others train each of them for the whole budget.
+HOW = {"halving": halving.run, "pbt": pbt.run, "tpe": tpe.run}
+UNHEARD = Listener()
+
+
+def sweep(
+    config: Config,
+    axes: Mapping[str, Any] | Sequence[Axis] = (),
+    hyper: Hyper | None = None,
+    options: SweepOptions | None = None,
+    *,
+    tell: Callable[[str], None] = pack.nobody,
+    source: str | None = None,
+    **changes: Any,
+) -> Table:
+    """Train settings x seeds as populations, one compiled program a compile group.
+
+    Args:
+        config, hyper: what all settings share. Arrays [P] in fields of `hyper` are P settings of
+            their own, which are crossed with `axes`.
+        axes: name -> values, or the text that the command line takes (`"1e-4..1e-2:log"`); names
+            are fields of `Config` and `Hyper`, and env.NAME for the environment's own parameters.
+        options: how the sweep is carried out; `changes` are its fields by name (`seeds=8`).
+        tell: is given lines about the plan and the progress.
+        source: where the shared settings come from, to be told at the start.
+
+    Returns:
+        the tidy table (setting x seed x logged point) with a score for each setting.
+
+    Raises:
+        InputError: what cannot run, before anything is written.
+    """
+    options = with_changes(options or SweepOptions(), changes)
+    known = axis_words.from_mapping(axes) if isinstance(axes, Mapping) else tuple(axes)
+    plain, arrays = samplers.from_arrays(hyper or Hyper())
+    return carry_out(Sweep(config, plain, known, arrays, options), Listener(tell), source)
+
+
+def resume(
+    path: Path | str, *, env: Any = None, network: Any = None, listener: Listener = UNHEARD
+) -> Table:
+    """Go on with a sweep that was stopped; one that is done is only written out again.
+
+    Args:
+        env, network: where the sweep was given Python objects, the same ones again.
+    """
+    return carry_out(folders.read(path, env, network), listener, None)
+
+
+def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
+    """Train what is not trained yet, then write the table, the winner and the pictures."""
+    if sweep.options.sampler == "tpe":
+        study.load()  # refused before anything is compiled
+    prepared = plan.prepare(sweep)
+    out = sweep.options.out
+    begun = Path(out) if out is not None and folders.is_sweep(out) else None
+    planned = plan.plan_all(prepared, begun)
+    for line in plan.plan_lines(prepared, planned, source):
+        listener.tell(line)
+    folder = folders.open_folder(sweep)
+    with signals.listening() as stop, lock.held(folder):
+        stop.tell = listener.tell
+        run_folder.write_json(folder / "manifest.json", run_folder.manifest(jax.local_devices()))
+        plan.write_plan(folder, planned)
+        control = pack.Control(stop, *listener)
+        how = HOW.get(sweep.options.sampler, train_packs)
+        outcome = how(prepared, planned, folder, control)
+        return summary.conclude(prepared.sweep, folder, outcome, control)
+
+
+def train_packs(
+    prepared: plan.Prepared,
+    planned: Sequence[plan.Planned],
+    folder: Path,
+    control: pack.Control,
+) -> Outcome:
+    """Every setting with every seed for the whole budget, pack by pack."""
+    results: list[pack.Result] = []
+    is_cut = False
+    for number, each in enumerate(planned):
+        for place, members in enumerate(each.packs):
+            chosen = sorted({member.setting for member in members})
+            words = f"group {number + 1}/{len(planned)}, pack {place + 1}/{len(each.packs)}"
+            work = pack.Work(
+                folder=folder / "packs" / f"{number:03d}-{place:03d}",
+                config=each.group.config,
+                hyper=prepared.sweep.hyper,
+                settings={setting: prepared.settings[setting] for setting in chosen},
+                members=members,
+                label=words,
+            )
+            if control.stop and not pack.is_finished(work.folder):
+                continue
+            result = pack.train(each.engine, work, prepared.sweep.options, control)
+            is_cut = is_cut or result is None
+            results += [] if result is None else [result]
+    members = [member for result in results for member in result.members]
+    values = [value for result in results for value in result.final_return]
+    whole = pack.by_setting(members, values)
+    seeds = prepared.sweep.options.seeds
+    return Outcome(
+        settings=prepared.settings,
+        returns={setting: found for setting, found in whole.items() if len(found) == seeds},
+        env_steps=sum(result.env_steps * len(result.members) for result in results),
+        train_seconds=sum(result.train_seconds for result in results),
+        compile_seconds=sum(each.engine.compile_seconds for each in planned),
+        compilations=[each.engine.compilations for each in planned],
+        more={
+            "finished": f"{len(results)} of {sum(len(each.packs) for each in planned)} packs"
+            + ", and the one in work is saved" * is_cut
+        },
+        built=[each.engine for each in planned],
+    )

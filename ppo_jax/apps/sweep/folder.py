@@ -1,0 +1,167 @@
+"""A sweep's folder: what the sweep is, so that the same sweep goes on in it and no other does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppo_jax.apps.sweep.axes import Axis, Range, Values, from_mapping
+from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.config import layers
+from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.storage import run_folder
+
+FORMAT = 1
+RECORD = "sweep.json"
+
+# What may differ when a sweep goes on: none of these changes a result.
+_HOW = ("quiet", "save_seconds", "memory", "devices", "out", "grace_seconds", "storage")
+
+
+class Sweep(NamedTuple):
+    """Everything that says what a sweep is."""
+
+    config: Config
+    hyper: Hyper
+    axes: tuple[Axis, ...]
+    changes: list[Values]  # settings that an array of `Hyper` named; [{}] where none did
+    options: SweepOptions
+
+
+def is_sweep(path: Path | str) -> bool:
+    return (Path(path) / RECORD).is_file()
+
+
+def describe(sweep: Sweep) -> dict[str, Any]:
+    """The content of sweep.json."""
+    base = run_folder.describe(sweep.config, sweep.hyper, sweep.options.run_options())
+    return run_folder.to_json(
+        {
+            "sweep_format": FORMAT,
+            "config": base["config"],
+            "hyper": base["hyper"],
+            "axes": {axis.name: _axis(axis) for axis in sweep.axes},
+            "changes": sweep.changes,
+            "sweep": dataclasses.asdict(sweep.options),
+        }
+    )
+
+
+def identity(sweep: Sweep) -> dict[str, Any]:
+    """What workers that join one study must agree on."""
+    content = describe(sweep)
+    how = ("settings", "seeds", "seed", "eval_episodes", "policy_mode")
+    named = {name: content["sweep"][name] for name in how}
+    return {name: content[name] for name in ("config", "hyper", "axes")} | named
+
+
+def _axis(axis: Axis) -> Any:
+    return list(axis.choices) if axis.range is None else axis.range._asdict()
+
+
+def check(out: str | None) -> None:
+    """Refuse a folder that holds something else."""
+    if out is not None and not is_sweep(out):
+        run_folder.check(out)
+
+
+def open_folder(sweep: Sweep) -> Path:
+    """Make the sweep's folder, or find it where the same sweep was stopped.
+
+    Raises:
+        InputError: the folder holds another sweep; the sentence says what differs.
+    """
+    path = Path(sweep.options.out) if sweep.options.out else _new_path(sweep.config)
+    content = describe(sweep)
+    if is_sweep(path):
+        _require_same(path, _load(path), content)
+        return path
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        run_folder.write_json(path / RECORD, content)
+    except OSError as error:
+        raise InputError(
+            f"The sweep's folder {str(path)!r} cannot be made ({error.strerror}): name another "
+            "place with --out."
+        ) from error
+    return path
+
+
+def _new_path(config: Config) -> Path:
+    """runs/sweep-ENV-OBJECTIVE-UTCTIME, with a number behind it where that is taken."""
+    usual = run_folder.default_path(config)
+    path, number = usual.with_name(f"sweep-{usual.name}"), 1
+    while path.exists():
+        number += 1
+        path = usual.with_name(f"sweep-{usual.name}-{number}")
+    return path
+
+
+def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for table in ("config", "hyper", "axes", "changes", "sweep"):
+        old, new = found[table], wanted[table]
+        if isinstance(new, dict):
+            names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+            names = [name for name in names if not (table == "sweep" and name in _HOW)]
+        else:
+            names = [table] if old != new else []
+        if names:
+            was = old.get(names[0]) if isinstance(old, dict) else old
+            now = new.get(names[0]) if isinstance(new, dict) else new
+            raise InputError(
+                f"out={str(path)!r} holds another sweep ({names[0]} was {was} and is {now}): give "
+                f"the same words again to go on, or another folder; `ppo-jax sweep {path}` goes on "
+                "as well."
+            )
+
+
+def read(path: Path | str, env: Any = None, network: Any = None) -> Sweep:
+    """The sweep that a folder belongs to, to go on with it.
+
+    Raises:
+        InputError: no sweep's folder, or one that is damaged.
+    """
+    path = Path(path)
+    content = _load(path)
+    try:
+        layer = layers.file_layer(str(path / RECORD), content)
+        base = layers.resolve([layer._replace(values={**layer.values})])
+        names = {spec.name for spec in dataclasses.fields(SweepOptions)}
+        given = {name: value for name, value in content["sweep"].items() if name in names}
+        axes = tuple(_read_axis(name, axis) for name, axis in content["axes"].items())
+        changes = list(content["changes"])
+    except (KeyError, TypeError, InputError) as error:
+        raise InputError(f"{str(path / RECORD)!r} is damaged: {error}") from error
+    given["out"] = str(path)
+    again = {name: x for name, x in (("env", env), ("network", network)) if x is not None}
+    config = dataclasses.replace(base.config, **again)
+    return Sweep(config, base.hyper, axes, changes, SweepOptions(**given))
+
+
+def _read_axis(name: str, content: Any) -> Axis:
+    if isinstance(content, dict):
+        return Axis(name, (), Range(content["low"], content["high"], content["is_log"]))
+    return from_mapping({name: content})[0]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((path / RECORD).read_text("utf-8"))
+    except OSError:
+        raise InputError(f"{str(path)!r} is no sweep's folder: it has no {RECORD}.") from None
+    except ValueError as error:
+        raise InputError(f"{str(path / RECORD)!r} is damaged: {error}") from None
+    if content.get("sweep_format") != FORMAT:
+        raise InputError(
+            f"{str(path / RECORD)!r} has format {content.get('sweep_format')}; this version reads "
+            f"{FORMAT}."
+        )
+    return content
+
+
+def sampler_seed(options: SweepOptions) -> Sequence[int]:
+    """Of the generator that draws settings: its own stream, beside those of the members."""
+    return (options.seed, 0x5EED)

@@ -1,0 +1,120 @@
+"""Compile groups and packs: which settings share a program, and how many members fit a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ppo_jax.apps.sweep.axes import Values, apply, describe, is_numeric
+from ppo_jax.config.config import Config, Hyper, InputError, validate
+
+
+class Group(NamedTuple):
+    """Settings that share one compiled program."""
+
+    config: Config
+    settings: tuple[int, ...]  # places in the sweep's list of settings
+    words: str  # what sets it apart from other groups
+
+
+class Member(NamedTuple):
+    """One training run: a setting with a seed."""
+
+    setting: int
+    seed: int
+
+
+class Memory(NamedTuple):
+    """Bytes that one device needs for its share of a pack, by the compiled program's analysis."""
+
+    state: int  # arguments: parameters, optimiser, environments
+    outputs: int  # beyond the state, which is donated: the metrics' buffer
+    working: int  # temporaries: rollout, batch, gradients
+
+    @property
+    def total(self) -> int:
+        return self.state + self.outputs + self.working
+
+
+def compile_groups(config: Config, hyper: Hyper, settings: Sequence[Values]) -> list[Group]:
+    """Group the settings by what changes the program; every setting is validated.
+
+    Raises:
+        InputError: a setting that cannot run; the sentence begins with it.
+    """
+    found: list[tuple[Config, list[int]]] = []
+    for place, values in enumerate(settings):
+        one, numbers = apply(config, hyper, values)
+        try:
+            validate(one, numbers)
+        except InputError as error:
+            raise InputError(f"setting {describe(values)}: {error}") from None
+        for other, places in found:  # a Config may hold objects that have no hash
+            if other == one:
+                places.append(place)
+                break
+        else:
+            found.append((one, [place]))
+    return [Group(one, tuple(places), group_words(settings[places[0]])) for one, places in found]
+
+
+def group_words(values: Values) -> str:
+    """What sets the group of one of its settings apart, for people."""
+    shapes = {name: value for name, value in values.items() if not is_numeric(name)}
+    return describe(shapes) or "all settings"
+
+
+def members_of(group: Group, seed: int, num_seeds: int) -> list[Member]:
+    """All runs of a group, the seeds of a setting side by side."""
+    return [Member(setting, seed + i) for setting in group.settings for i in range(num_seeds)]
+
+
+def packs_of(members: Sequence[Member], width: int) -> list[list[Member]]:
+    """`members` in as few packs of at most `width` as can be, of nearly equal size."""
+    count = -(-len(members) // width)
+    even = -(-len(members) // count)
+    return [list(members[i : i + even]) for i in range(0, len(members), even)]
+
+
+def largest_pack(
+    need: Callable[[int], Memory], num_members: int, num_devices: int, limit: int, what: str
+) -> int:
+    """The most members, at most `num_members`, whose program fits into `limit` bytes a device.
+
+    Args:
+        need: members -> memory of one device by compiling; asked once where everything fits, and
+            else for one member a device as well, as need grows in a straight line with members.
+        what: the program in words, for the sentence.
+
+    Raises:
+        InputError: not even one member fits; the sentence shows the arithmetic.
+    """
+    full = need(num_members).total
+    if full <= limit:
+        return num_members
+    one = need(min(num_devices, num_members))
+    if one.total > limit:
+        raise InputError(
+            f"One member of {what} needs {show_bytes(one.total)} on a device (state "
+            f"{show_bytes(one.state)} + metrics {show_bytes(one.outputs)} + rollout and gradients "
+            f"{show_bytes(one.working)}), and the device offers {show_bytes(limit)}: lower "
+            "num_envs, rollout_length or hidden_sizes, or raise --memory if there is more."
+        )
+    per_device = -(-num_members // num_devices)
+    slope = max((full - one.total) / max(per_device - 1, 1), 1.0)
+    width = (1 + int((limit - one.total) / slope)) * num_devices
+    while width > num_devices and need(min(width, num_members)).total > limit:
+        width = max(num_devices, int(0.9 * width / num_devices) * num_devices)
+    return min(width, num_members)
+
+
+def show_bytes(size: float) -> str:
+    """Three digits and a unit of 1024: 812 B, 1.53 MiB, 40.2 GiB."""
+    for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= factor:
+            return (
+                f"{size / factor:.3g} {unit}"
+                if size < 1000 * factor
+                else f"{size / factor:.0f} {unit}"
+            )
+    return f"{size:.0f} B"

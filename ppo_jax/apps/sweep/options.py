@@ -1,0 +1,167 @@
+"""How a sweep is carried out: which settings, how many, where, and what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ppo_jax.config.config import InputError, nearest, option
+from ppo_jax.config.options import PLATFORMS, POLICY_MODES, RunOptions
+
+SAMPLERS = ("grid", "random", "halving", "pbt", "tpe")
+NUMERIC_ONLY = ("halving", "pbt")  # one population from start to end, so one program
+LAYOUTS = ("auto", "measure", "map", "vmap")
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """A sweep's own settings; steps are environment steps of one seed unless said otherwise."""
+
+    sampler: str = option("grid", "how settings are chosen", SAMPLERS)
+    settings: int | None = option(
+        None, "settings to try (grid: all points; halving, pbt: as grid, if left out)"
+    )
+    seeds: int = option(4, "seeds of every setting")
+    seed: int = option(0, "first seed, the same for all settings; the others count up from it")
+    budget: int | None = option(
+        None, "environment steps in all: sets what --settings or --total-env-steps leaves open"
+    )
+    fresh_seeds: int | None = option(
+        None, "fresh seeds that the winner is run on again (as many as --seeds; 0: not)"
+    )
+    out: str | None = option(None, "sweep folder (else runs/sweep-ENV-OBJECTIVE-UTCTIME)")
+    log_every: int = option(0, "environment steps between rows of the table (0: about 100)")
+    eval_episodes: int = option(128, "whole episodes of each member, after training")
+    policy_mode: str = option("deterministic", "how evaluation acts", POLICY_MODES)
+    save_seconds: float = option(60.0, "seconds of training between checkpoints of a pack")
+    layout: str = option("auto", "how members share a device (measure: try both)", LAYOUTS)
+    memory: str | None = option(None, "memory to use on each device, such as 8G (else 80% of it)")
+    devices: int | None = option(None, "devices to use (auto, as when left out: all of them)")
+    platform: str | None = option(None, "where to compute (else the best that there is)", PLATFORMS)
+    eta: int = option(3, "halving: one setting in so many goes on at each rung")
+    min_env_steps: int = option(0, "halving: steps before the first rung (0: by eta)")
+    slots: int | None = option(None, "halving: settings trained at a time (0 or auto: by eta)")
+    interval: int = option(0, "pbt: environment steps between exploits (0: a twentieth)")
+    batch: int = option(8, "tpe: settings asked for and trained at a time")
+    study: str = option("sweep", "tpe: name of the study, which several workers may join")
+    storage: str | None = option(
+        None, "tpe: Optuna's storage as a URL or a journal's FILE.log (else a SQLite file in out)"
+    )
+    grace_seconds: float = option(
+        60.0, "tpe: a worker that is silent for so long has its batch taken over"
+    )
+    quiet: bool = option(False, "no progress")
+
+    def run_options(self) -> RunOptions:
+        """What of it a run knows, too."""
+        names = {spec.name for spec in dataclasses.fields(RunOptions)}
+        return RunOptions(**{name: value for name, value in vars(self).items() if name in names})
+
+    @property
+    def num_fresh_seeds(self) -> int:
+        return self.seeds if self.fresh_seeds is None else self.fresh_seeds
+
+
+_LOWEST = {
+    "settings": 1,
+    "seeds": 1,
+    "seed": 0,
+    "budget": 1,
+    "fresh_seeds": 0,
+    "log_every": 0,
+    "eval_episodes": 1,
+    "devices": 1,
+    "eta": 2,
+    "min_env_steps": 0,
+    "slots": 0,
+    "interval": 0,
+    "batch": 1,
+}
+_OF_SAMPLER = {
+    "eta": "halving",
+    "min_env_steps": "halving",
+    "slots": "halving",
+    "interval": "pbt",
+    "batch": "tpe",
+    "study": "tpe",
+    "storage": "tpe",
+    "grace_seconds": "tpe",
+}
+
+
+def validate_sweep(options: SweepOptions) -> None:
+    """Refuse options that no sweep can follow.
+
+    Raises:
+        InputError: a sentence that names the value, the rule and the remedy.
+    """
+    for spec in dataclasses.fields(SweepOptions):
+        value, choices = getattr(options, spec.name), spec.metadata["choices"]
+        if choices and value is not None and value not in choices:
+            raise InputError(
+                f"{spec.name}={value!r} is not one of {', '.join(choices)}."
+                + nearest(str(value), choices)
+            )
+    for name, low in _LOWEST.items():
+        value = getattr(options, name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise InputError(f"{name}={value!r} must be a whole number of at least {low}.")
+    for name in ("save_seconds", "grace_seconds"):
+        if not (0.0 < getattr(options, name) < math.inf):
+            raise InputError(f"{name}={getattr(options, name)!r} must be more than 0.")
+    if options.seed + options.seeds + options.num_fresh_seeds > 2**32:
+        raise InputError(
+            f"seed={options.seed} is too large: with {options.seeds} seeds and "
+            f"{options.num_fresh_seeds} fresh ones the last must be at most {2**32 - 1}."
+        )
+    for name in ("out", "study", "storage"):
+        if getattr(options, name) == "":
+            raise InputError(f"{name} is empty: give it a name or leave it out.")
+    if options.memory is not None:
+        parse_bytes(options.memory)
+    defaults = SweepOptions()
+    for name, sampler in _OF_SAMPLER.items():
+        if options.sampler != sampler and getattr(options, name) != getattr(defaults, name):
+            raise InputError(
+                f"{name}={getattr(options, name)!r} belongs to sampler {sampler}, and this sweep's "
+                f"is {options.sampler}: leave it out, or choose --sampler {sampler}."
+            )
+    if options.sampler in NUMERIC_ONLY and options.layout == "measure":
+        raise InputError("layout='measure' is for grid, random and tpe: choose auto, map or vmap.")
+    if options.sampler == "grid" and options.settings is not None:
+        raise InputError(
+            f"settings={options.settings} with sampler grid, which tries every point: give ranges "
+            "a number of points (LOW..HIGH:N), or choose --sampler random."
+        )
+    if options.sampler in ("random", "tpe") and options.settings is None and not options.budget:
+        raise InputError(
+            f"sampler {options.sampler} needs --settings N (or --budget, environment steps in all)."
+        )
+
+
+def parse_bytes(text: str) -> int:
+    """`8G`, `512M` or a plain number of bytes."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    number = text.strip().upper().removesuffix("IB").removesuffix("B")
+    factor = units.get(number[-1:], 1)
+    try:
+        size = float(number.rstrip("KMGT")) * factor
+    except ValueError:
+        size = 0.0
+    if not (1.0 <= size < math.inf):
+        raise InputError(f"memory={text!r} must be a size such as 512M or 8G.")
+    return int(size)
+
+
+def with_changes(options: SweepOptions, changes: Mapping[str, Any]) -> SweepOptions:
+    """`options` with some fields given by name."""
+    known = [spec.name for spec in dataclasses.fields(SweepOptions)]
+    for name in changes:
+        if name not in known:
+            raise InputError(f"{name!r} is no option of a sweep." + nearest(name, known))
+    return dataclasses.replace(options, **changes)

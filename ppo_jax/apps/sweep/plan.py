@@ -1,0 +1,268 @@
+"""The plan of a sweep: its settings, compile groups, packs, memory and expected time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ppo_jax.apps.sweep import axes as axis_words
+from ppo_jax.apps.sweep import engine as engines
+from ppo_jax.apps.sweep import folder as folders
+from ppo_jax.apps.sweep import groups as plan
+from ppo_jax.apps.sweep import rules, samplers
+from ppo_jax.apps.sweep.axes import Values
+from ppo_jax.apps.sweep.folder import Sweep
+from ppo_jax.apps.sweep.options import NUMERIC_ONLY, validate_sweep, with_changes
+from ppo_jax.config.config import InputError, validate
+from ppo_jax.runtime import devices, progress
+from ppo_jax.storage import run_folder
+from ppo_jax.training import trainer
+
+PLAN = "plan.json"
+
+
+class Prepared(NamedTuple):
+    """A sweep whose settings are known and have been checked."""
+
+    sweep: Sweep  # with the budget settled
+    settings: dict[int, Values]
+    groups: list[plan.Group]
+
+
+class Planned(NamedTuple):
+    """What a group will take."""
+
+    group: plan.Group
+    engine: engines.Engine
+    packs: list[list[plan.Member]]
+    seconds: float  # expected
+
+
+def check(sweep: Sweep) -> None:
+    """Refuse everything that can be told without jax.
+
+    Raises:
+        InputError: a sentence that names the value, the rule and the remedy.
+    """
+    validate_sweep(sweep.options)
+    validate(sweep.config, sweep.hyper)
+    if sweep.axes or sweep.changes == [{}]:
+        axis_words.check(sweep.axes, sweep.options)
+    if len(sweep.changes) > 1 and sweep.options.sampler != "grid":
+        raise InputError(
+            f"arrays in hyper are settings of their own, which sampler {sweep.options.sampler} "
+            "cannot choose: name axes instead."
+        )
+    axis_words.check_values(sweep.axes, sweep.config, sweep.hyper)
+    folders.check(sweep.options.out)
+
+
+def prepare(sweep: Sweep) -> Prepared:
+    """The settings that grid and random try, or those that the other samplers begin with."""
+    check(sweep)
+    options = sweep.options
+    devices.prepare_jax(options.run_options())
+    devices.device_count(options.run_options())
+    environment = trainer.assemble(sweep.config).environment
+    axes = samplers.whole_env_ranges(sweep.axes, environment.default_params)
+    if options.sampler == "grid":
+        chosen = samplers.crossed(sweep.changes, axis_words.grid(axes))
+        config, _ = samplers.settle_budget(
+            sweep.config, "grid", options.budget, len(chosen), options.seeds
+        )
+    elif options.sampler in NUMERIC_ONLY and options.settings is None and options.budget is None:
+        config, chosen = sweep.config, samplers.shuffled_grid(axes, folders.sampler_seed(options))
+        options = dataclasses.replace(options, settings=len(chosen))
+    else:
+        config, count = samplers.settle_budget(
+            sweep.config, options.sampler, options.budget, options.settings, options.seeds
+        )
+        options = dataclasses.replace(options, settings=count)
+        generator = np.random.default_rng(folders.sampler_seed(options))
+        chosen = samplers.random(axes, count, generator)
+        if options.sampler == "tpe":  # its settings come from the study: these stand for programs
+            chosen = axis_words.grid([a._replace(choices=a.examples()[:1]) for a in axes])
+    groups = plan.compile_groups(config, sweep.hyper, chosen)
+    for values in chosen:
+        one, numbers = axis_words.apply(config, sweep.hyper, values)
+        trainer.env_params(trainer.assemble(one).environment, numbers)  # refuses unknown names
+    settled = sweep._replace(config=config, axes=axes, options=options)
+    return Prepared(settled, dict(enumerate(chosen)), groups)
+
+
+def plan_group(prepared: Prepared, group: plan.Group, known: Mapping[str, Any] | None) -> Planned:
+    """Compile a group's program and measure an iteration.
+
+    Args:
+        known: width and layout of a sweep that goes on, whose packs are cut already.
+    """
+    sweep, options = prepared.sweep, prepared.sweep.options
+    members = plan.members_of(group, options.seed, options.seeds)
+    first = axis_words.apply(sweep.config, sweep.hyper, prepared.settings[group.settings[0]])[1]
+    width = len(members)
+    if known is not None:
+        width = known["width"]
+        options = with_changes(options, {"layout": known["layout"]})
+    engine = engines.fastest(group.config, first, width, options, group.words)
+    if known is not None and engine.width < width:
+        raise InputError(
+            f"this sweep was begun with packs of {width} members, and the device now has memory "
+            f"for {engine.width}: free some, or begin anew in another folder."
+        )
+    packs = plan.packs_of(members, engine.width)
+    each = engines.seconds_per_iteration(engine, [first] * engine.width)
+    return Planned(group, engine, packs, each * group.config.num_iterations * len(packs))
+
+
+def plan_slots(prepared: Prepared, known: Mapping[str, Any] | None) -> Planned:
+    """The one program of a sampler that goes on with a population of slots."""
+    sweep, options, group = prepared.sweep, prepared.sweep.options, prepared.groups[0]
+    members = plan.members_of(group, options.seed, options.seeds)
+    first = axis_words.apply(sweep.config, sweep.hyper, prepared.settings[0])[1]
+    count, total = len(prepared.settings), sweep.config.num_iterations
+    kind = engines.choose_layout(group.config, len(members), None, options.layout).kind
+    num_slots = count
+    if options.sampler == "halving":
+        num_slots = min(count, options.slots or idle_free(count, kind, options.eta))
+    width = known["width"] if known else num_slots * options.seeds
+    options = with_changes(options, {"layout": known["layout"] if known else kind})
+    engine = engines.build(group.config, first, width, options, group.words)
+    fits = engine.width // options.seeds
+    if fits < (num_slots if options.sampler == "pbt" or known else 1):
+        raise InputError(
+            f"{num_slots} settings x {options.seeds} seeds of sampler {options.sampler} train at "
+            f"the same time and {engine.width} members fit into the "
+            f"{plan.show_bytes(engine.limit)} of the device: take fewer settings or seeds, or a "
+            "smaller num_envs."
+        )
+    iterations = float(total)
+    if options.sampler == "halving":
+        levels = rules.rungs(
+            total, options.eta, -(-options.min_env_steps // group.config.batch_size)
+        )
+        share = rules.expected_share(count, levels, options.eta)
+        iterations = max(total, share * total * count / fits)
+    each = engines.seconds_per_iteration(engine, [first] * engine.width)
+    return Planned(group, engine, [members[: fits * options.seeds]], each * iterations)
+
+
+def plan_batches(prepared: Prepared) -> Planned:
+    """The first program of a study; further ones are compiled when a setting asks for them."""
+    sweep, options, group = prepared.sweep, prepared.sweep.options, prepared.groups[0]
+    first = axis_words.apply(sweep.config, sweep.hyper, prepared.settings[0])[1]
+    width = options.batch * options.seeds
+    engine = engines.fastest(group.config, first, width, options, group.words)
+    each = engines.seconds_per_iteration(engine, [first] * engine.width)
+    example = plan.members_of(group, options.seed, options.seeds)  # stands for those to come
+    packs = plan.packs_of(example * (options.settings or 1), engine.width)
+    return Planned(group, engine, packs, each * group.config.num_iterations * len(packs))
+
+
+def idle_free(count: int, kind: str, eta: int) -> int:
+    """Slots of a halving: where idle members cost nothing one a setting, else 1 / eta of that.
+
+    Members that run side by side train whether they have a setting or not, so that there fewer
+    slots, refilled more often, waste less.
+    """
+    return count if kind == "map" else -(-count // eta)
+
+
+def plan_lines(prepared: Prepared, planned: Sequence[Planned], source: str | None) -> list[str]:
+    """The plan in words."""
+    sweep, options = prepared.sweep, prepared.sweep.options
+    num_settings = options.settings or len(prepared.settings)
+    count = num_settings * options.seeds
+    steps = sweep.config.trained_env_steps
+    words = ", ".join(f"{axis.name} ({len(axis.choices) or 'range'})" for axis in sweep.axes)
+    lines = [] if source is None else [f"settings: {source}"]
+    lines.append(
+        f"{run_folder.env_name(sweep.config)}: {num_settings} settings x "
+        f"{options.seeds} seeds = {count} members of {steps:,} environment steps each "
+        f"({progress.format_steps(count * steps)} in all), {options.sampler} over "
+        f"{words or 'hyper'}"
+    )
+    for number, each in enumerate(planned, 1):
+        lines.append(f"group {number} of {len(planned)}, {group_line(each)}")
+    if options.sampler == "tpe" and not all(axis.is_numeric for axis in sweep.axes):
+        lines[-1] += "; further programs are compiled when a setting asks for them"
+    total = sum(each.seconds for each in planned)
+    lines.append(f"expected: {progress.format_seconds(total)} of training")
+    if options.num_fresh_seeds:
+        lines[-1] += f", then the winner on {options.num_fresh_seeds} fresh seeds"
+    return lines
+
+
+def group_line(planned: Planned) -> str:
+    """One group of the plan in a line."""
+    engine, packs = planned.engine, planned.packs
+    device = engine.layout.devices[0].platform
+    sizes = f"{len(packs)} packs of {engine.width}" if len(packs) > 1 else "1 pack"
+    return (
+        f"{planned.group.words}: {sum(map(len, packs))} members in "
+        f"{sizes} ({engine.layout.kind} on {len(engine.layout.devices)} {device}), "
+        f"{plan.show_bytes(engine.memory.total)} of {plan.show_bytes(engine.limit)} a device, "
+        f"compiled in {engine.compile_seconds:.1f} s, about "
+        f"{progress.format_seconds(planned.seconds)}"
+    )
+
+
+def plan_all(prepared: Prepared, folder: Path | None) -> list[Planned]:
+    """Plan every group; one that goes on keeps the packs that were cut when it began."""
+    known = read_plan(folder)
+    if prepared.sweep.options.sampler in NUMERIC_ONLY:
+        return [plan_slots(prepared, known[0] if known else None)]
+    if prepared.sweep.options.sampler == "tpe":
+        return [plan_batches(prepared)]
+    return [
+        plan_group(prepared, group, known[i] if known else None)
+        for i, group in enumerate(prepared.groups)
+    ]
+
+
+def read_plan(folder: Path | None) -> list[dict[str, Any]]:
+    """The packs of a sweep that was begun, an empty list before."""
+    path = None if folder is None else folder / PLAN
+    return [] if path is None or not path.is_file() else json.loads(path.read_text("utf-8"))
+
+
+def write_plan(folder: Path, planned: Sequence[Planned]) -> None:
+    run_folder.write_json(
+        folder / PLAN,
+        [{"width": each.engine.width, "layout": each.engine.layout.kind} for each in planned],
+    )
+
+
+def plan_only(sweep: Sweep, source: str | None = None) -> tuple[dict[str, Any], list[str]]:
+    """What `--plan` shows: groups, members, memory and expected time, nothing written."""
+    prepared = prepare(sweep)
+    options = prepared.sweep.options
+    planned = plan_all(prepared, None)
+    is_study = options.sampler == "tpe"  # whose settings are still to come
+    groups = [
+        {
+            "program": each.group.words,
+            "settings": options.settings if is_study else len(each.group.settings),
+            "members": sum(map(len, each.packs)),
+            "packs": len(each.packs),
+            "width": each.engine.width,
+            "layout": each.engine.layout.kind,
+            "memory_bytes": each.engine.memory.total,
+            "memory_limit_bytes": each.engine.limit,
+            "compile_seconds": round(each.engine.compile_seconds, 3),
+            "expected_seconds": round(each.seconds, 1),
+        }
+        for each in planned
+    ]
+    data = {
+        "settings": options.settings if is_study else len(prepared.settings),
+        "seeds": options.seeds,
+        "env_steps": prepared.sweep.config.trained_env_steps,
+        "groups": groups,
+        "expected_seconds": round(sum(each.seconds for each in planned), 1),
+    }
+    return data, plan_lines(prepared, planned, source)

@@ -1,0 +1,256 @@
+"""Pictures of a sweep: curves of the best, return along each axis, all settings, importance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppo_jax.analysis import plots
+from ppo_jax.analysis.stats import bootstrap_interval, iqm
+from ppo_jax.apps.sweep.axes import Axis, describe, show
+from ppo_jax.storage import run_folder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BEST = 5  # curves drawn
+BINS = 6  # of a range, along an axis
+LEAST = 4  # settings in a bin
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+
+
+def draw_all(
+    folder: Path,
+    columns: Mapping[str, np.ndarray],
+    ranked: Sequence[Mapping[str, Any]],
+    axes: Sequence[Axis],
+    summary: Mapping[str, Any],
+) -> list[str]:
+    """Every picture that the results allow; their paths."""
+    known = [row for row in ranked if row["final_return"]["iqm"] is not None]
+    title = f"{summary['env']}, {summary['objective']}, {summary['num_seeds']} seeds a setting"
+    names = list(known[0]["values"]) if known else []
+    drawn = []
+    if columns and known:
+        drawn.append(curves(columns, known[:BEST], folder / "curves.svg", title))
+    if known and names:
+        logs = {axis.name for axis in axes if is_log(axis)}
+        drawn.append(along_axes(known, names, logs, folder / "axes.svg", title))
+        if len(known) > 1:
+            drawn.append(parallel_coordinates(known, names, logs, folder / "settings.svg", title))
+        shares = importance(known, names)
+        if shares:
+            drawn.append(bars(shares, folder / "importance.svg", title))
+    return [str(path) for path in drawn]
+
+
+def is_log(axis: Axis) -> bool:
+    """Whether an axis is read on a logarithmic scale: drawn so, or its numbers grow so."""
+    if axis.range is not None:
+        return axis.range.is_log
+    numbers = [c for c in axis.choices if isinstance(c, int | float) and not isinstance(c, bool)]
+    if len(numbers) != len(axis.choices) or len(numbers) < 3 or min(numbers) <= 0:
+        return False
+    return max(numbers) / min(numbers) >= 20
+
+
+def curves(
+    columns: Mapping[str, np.ndarray], best: Sequence[Mapping[str, Any]], path: Path, title: str
+) -> Path:
+    """Training return of the best settings over environment steps: IQM and interval of seeds."""
+    figure, (axes,) = _figure(1, title, "return while training: IQM over seeds, 95% interval")
+    for rank, row in enumerate(best):
+        steps, returns = _curve(columns, row["setting"])
+        if not len(steps):
+            continue
+        middle, low, high = plots.summary_curve(returns)
+        color = PALETTE[rank % len(PALETTE)]
+        label = f"{rank + 1}: {_cut(describe(row['values']))}"
+        axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.plot(steps, middle, color=color, linewidth=2.0 if rank == 0 else 1.3, label=label)
+    axes.set_xlabel("environment steps of one seed")
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, -0.26))
+    return _save(figure, path)
+
+
+def _cut(text: str, length: int = 90) -> str:
+    """`text` as far as a legend has room for it."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _curve(columns: Mapping[str, np.ndarray], setting: int) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [P] and returns [P, S] of one setting, a seed's latest return where none ended."""
+    mine = columns["setting"] == setting
+    steps = np.unique(columns["env_steps"][mine])
+    seeds = np.unique(columns["seed"][mine])
+    returns = np.full((len(steps), len(seeds)), np.nan)
+    at = np.searchsorted(steps, columns["env_steps"][mine])
+    who = np.searchsorted(seeds, columns["seed"][mine])
+    returns[at, who] = columns["episode_return"][mine]
+    for series in returns.T:
+        known = np.flatnonzero(np.isfinite(series))
+        if known.size:
+            filled = np.arange(known[0], len(series))
+            series[filled] = series[known[np.searchsorted(known, filled, side="right") - 1]]
+    return steps, returns
+
+
+def along_axes(
+    known: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    logs: set[str],
+    path: Path,
+    title: str,
+) -> Path:
+    """Each setting's score against each axis, and the IQM of groups of them with interval."""
+    figure, panels = _figure(len(names), title, "final return: settings, IQM and 95% interval")
+    scores = np.array([row["final_return"]["iqm"] for row in known])
+    for axes, name in zip(panels, names, strict=True):
+        places, ticks = positions([row["values"][name] for row in known], name in logs)
+        axes.plot(places, scores, "o", color=plots.MUTED, alpha=0.6, markersize=5, linewidth=0)
+        generator = np.random.default_rng(0)
+        middles = []
+        for group in groups(places):
+            ends = bootstrap_interval(scores[group], generator=generator)
+            centre, middle = float(np.mean(places[group])), float(iqm(scores[group]))
+            middles.append((centre, middle))
+            if ends is not None:
+                axes.plot([centre, centre], ends, color=plots.ACCENT, linewidth=2.0)
+        if middles:
+            axes.plot(*zip(*middles, strict=True), "-o", color=plots.ACCENT, linewidth=1.5)
+        _ticks(axes, ticks, name in logs)
+        axes.set_xlabel(name)
+    return _save(figure, path)
+
+
+def positions(values: Sequence[Any], is_log_axis: bool) -> tuple[np.ndarray, dict[float, str]]:
+    """Where values lie along an axis, and names for places where they are no numbers."""
+    plain = [isinstance(v, int | float) and not isinstance(v, bool) for v in values]
+    if all(plain) and all(math.isfinite(v) for v in values):
+        numbers = np.array(values, np.float64)
+        return (np.log10(numbers) if is_log_axis else numbers), {}
+    words = list(dict.fromkeys(show(run_folder.to_json(v)) for v in values))
+    places = {word: float(i) for i, word in enumerate(words)}
+    found = [places[show(run_folder.to_json(v))] for v in values]
+    return np.array(found), {place: word for word, place in places.items()}
+
+
+def groups(places: np.ndarray) -> list[np.ndarray]:
+    """Settings with the same place, or bins of nearly equal size where most places have one.
+
+    Bins hold LEAST settings or more: joined one by one, settings that differ in other values as
+    well would look like a curve. With fewer than two such bins there are no groups.
+    """
+    distinct = np.unique(places)
+    if len(distinct) <= 2 * BINS and len(places) >= 2 * len(distinct):
+        return [np.flatnonzero(places == place) for place in distinct]
+    num_bins = min(BINS, len(places) // LEAST)
+    order = np.argsort(places, kind="stable")
+    return [np.sort(part) for part in np.array_split(order, num_bins)] if num_bins > 1 else []
+
+
+def parallel_coordinates(
+    known: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    logs: set[str],
+    path: Path,
+    title: str,
+) -> Path:
+    """One line a setting through its values, coloured by its score."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure, (axes,) = _figure(1, title, "every setting by its final return", len(names))
+    scores = np.array([row["final_return"]["iqm"] for row in known])
+    norm = Normalize(float(scores.min()), float(scores.max()))
+    heights = []
+    for place, name in enumerate(names):
+        values = [row["values"][name] for row in known]
+        places, ticks = positions(values, name in logs)
+        low, high = float(places.min()), float(places.max())
+        heights.append((places - low) / ((high - low) or 1.0) if high > low else places * 0 + 0.5)
+        spelled = ticks or {end: show(_number(end, name in logs)) for end in (low, high)}
+        for end, word in spelled.items():
+            share = (end - low) / (high - low) if high > low else 0.5
+            axes.text(place + 0.02, share, word, size=9, color=plots.INK, va="center")
+    for line, score in sorted(zip(np.array(heights).T, scores, strict=True), key=lambda x: x[1]):
+        axes.plot(range(len(names)), line, color=colormaps["viridis"](norm(score)), linewidth=1.2)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks([])
+    axes.set_xlim(-0.1, len(names) - 0.7)
+    axes.grid(visible=True, axis="x")
+    figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, pad=0.01)
+    return _save(figure, path)
+
+
+def _number(place: float, is_log_axis: bool) -> float:
+    return 10.0**place if is_log_axis else place
+
+
+def importance(known: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    """Share of the variance of the settings' scores that each axis explains alone.
+
+    Epsilon squared of a one-way analysis of variance (Kelley 1935): the between-group sum of
+    squares less what chance would give it, over the total; values of a range in bins. Not below 0.
+    Empty where there are too few settings to tell.
+    """
+    scores = np.array([row["final_return"]["iqm"] for row in known])
+    total = float(np.sum((scores - scores.mean()) ** 2))
+    shares = {}
+    for name in names:
+        places, _ = positions([row["values"][name] for row in known], False)
+        parts = groups(places)
+        if len(parts) < 2 or len(parts) >= len(scores) or total == 0.0:
+            continue
+        within = float(sum(np.sum((scores[p] - scores[p].mean()) ** 2) for p in parts))
+        noise = within / (len(scores) - len(parts))
+        shares[name] = max(0.0, (total - within - (len(parts) - 1) * noise) / total)
+    return shares
+
+
+def bars(shares: Mapping[str, float], path: Path, title: str) -> Path:
+    """The importance of each axis."""
+    figure, (axes,) = _figure(1, title, "share of the scores' variance that an axis explains alone")
+    ordered = sorted(shares.items(), key=lambda item: item[1])
+    axes.barh([name for name, _ in ordered], [share for _, share in ordered], color=plots.ACCENT)
+    axes.set_xlim(0, 1)
+    return _save(figure, path)
+
+
+def _figure(count: int, title: str, subtitle: str, num_ticks: int = 0) -> tuple[Any, list[Axes]]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    wide = min(count, 3)
+    tall = -(-count // wide)
+    with matplotlib.rc_context(plots.STYLE):
+        width = max(8.0 if wide == 1 else 4.0 * wide, 1.1 * num_ticks)
+        figure = Figure(figsize=(width, 1.2 + 3.6 * tall), dpi=150)
+        grid = figure.subplots(tall, wide, squeeze=False)
+        for spare in grid.flat[count:]:
+            spare.remove()
+        figure.suptitle(f"{title}\n{subtitle}", size=12, x=0.02, ha="left")
+    return figure, list(grid.flat[:count])
+
+
+def _ticks(axes: Axes, ticks: Mapping[float, str], is_log_axis: bool) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    if ticks:
+        axes.set_xticks(list(ticks), list(ticks.values()))
+    elif is_log_axis:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{10.0**x:.2g}"))
+
+
+def _save(figure: Any, path: Path) -> Path:
+    import matplotlib
+
+    with matplotlib.rc_context(plots.STYLE):
+        figure.tight_layout()
+        figure.savefig(path, metadata=plots.without_date(path))
+    return path

@@ -1,0 +1,254 @@
+"""The end of a sweep: table, scores, the winner on fresh seeds, its preset, pictures, summary."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppo_jax.analysis import stats
+from ppo_jax.apps.sweep import engine as engines
+from ppo_jax.apps.sweep import pack
+from ppo_jax.apps.sweep.axes import Values, apply, describe, show
+from ppo_jax.apps.sweep.folder import Sweep
+from ppo_jax.apps.sweep.groups import Member
+from ppo_jax.apps.sweep.results import pictures, table
+from ppo_jax.apps.sweep.results.table import Table
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.storage import run_folder
+
+
+class Outcome(NamedTuple):
+    """What training the settings brought."""
+
+    settings: dict[int, Values]
+    returns: dict[int, list[float | None]]  # final return of each seed, of settings that finished
+    env_steps: int  # in all
+    train_seconds: float
+    compile_seconds: float
+    compilations: list[int]  # of the training program, by compile group
+    more: dict[str, Any]  # what a sampler has to add to the summary
+    built: list[engines.Engine]  # compiled programs, one of which may fit the winner
+    reruns_winner: bool = True  # False for a worker of a study where another one does
+    # How the winner is trained on fresh seeds where that is not with its constant values.
+    replay: Callable[[pack.Work, engines.Engine], pack.Result | None] | None = None
+    packs: Sequence[Path] | None = None  # whose rows make the table; None for all in the folder
+
+
+def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control) -> Table:
+    """Write everything that a sweep leaves; a stopped one has no winner yet."""
+    axes = [axis.name for axis in sweep.axes] or list(sweep.changes[0])
+    packs = table.pack_folders(folder) if outcome.packs is None else outcome.packs
+    columns = table.read_columns(packs)
+    ranked = table.scores(outcome.settings, outcome.returns)
+    written = table.write(columns, folder) if columns else []
+    table.write_scores(ranked, axes, folder / "scores.csv")
+    best = ranked[0] if ranked and ranked[0]["final_return"]["iqm"] is not None else None
+    fresh = None
+    wants_fresh = sweep.options.num_fresh_seeds and outcome.reruns_winner
+    if best is not None and not control.stop and wants_fresh:
+        fresh = rerun(sweep, folder, best["setting"], outcome, control)
+    is_stopped = bool(control.stop)
+    exit_code = (control.stop.exit_code or 0) if is_stopped else int(best is None)
+    summary: dict[str, Any] = {
+        "env": run_folder.env_name(sweep.config),
+        "objective": sweep.config.objective,
+        "sampler": sweep.options.sampler,
+        "num_settings": len(outcome.settings),
+        "num_seeds": sweep.options.seeds,
+        "env_steps": sweep.config.trained_env_steps,
+        "env_steps_in_all": outcome.env_steps,
+        "num_failed": sum(row["final_return"]["num_failed"] for row in ranked),
+        "best": None if best is None else winner(best, fresh),
+        "compilations": outcome.compilations,
+        "compile_seconds": round(outcome.compile_seconds, 3),
+        "train_seconds": round(outcome.train_seconds, 3),
+        "env_steps_per_second": round(outcome.env_steps / max(outcome.train_seconds, 1e-9)),
+        "stopped_early": is_stopped,
+        "sweep": str(folder),
+        "tables": [*written, str(folder / "scores.csv")],
+        **outcome.more,
+    }
+    if best is not None and not is_stopped:
+        summary["best_toml"] = str(folder / "best.toml")
+        (folder / "best.toml").write_text(preset(sweep, summary), "utf-8")
+    summary["pictures"] = pictures.draw_all(folder, columns, ranked, sweep.axes, summary)
+    run_folder.write_json(folder / "summary.json", summary)
+    (folder / "report.md").write_text(report(summary, ranked), "utf-8")
+    return Table(columns, ranked, summary, folder, exit_code)
+
+
+def rerun(
+    sweep: Sweep,
+    folder: Path,
+    setting: int,
+    outcome: Outcome,
+    control: pack.Control,
+) -> dict[str, Any] | None:
+    """The winner on seeds that had no part in choosing it; None where a signal stopped it."""
+    options = sweep.options
+    config, hyper = apply(sweep.config, sweep.hyper, outcome.settings[setting])
+    first = options.seed + options.seeds
+    members = [Member(setting, first + i) for i in range(options.num_fresh_seeds)]
+    work = pack.Work(
+        folder=folder / "winner",
+        config=config,
+        hyper=sweep.hyper,
+        settings={setting: outcome.settings[setting]},
+        members=members,
+        label="winner on fresh seeds",
+    )
+    if pack.is_finished(work.folder):
+        result = pack.read_result(work.folder)
+    else:
+        fits = [e for e in outcome.built if e.config == config and e.width == len(members)]
+        what = describe(outcome.settings[setting])
+        engine = fits[0] if fits else engines.build(config, hyper, len(members), options, what)
+        if engine.width < len(members):
+            members = members[: engine.width]
+            work = work._replace(members=members)
+        train = outcome.replay or (lambda work, engine: pack.train(engine, work, options, control))
+        result = train(work, engine)
+    return None if result is None else stats.summarise(result.final_return)
+
+
+def winner(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The winner as selected and as it did on fresh seeds; the difference is the optimism."""
+    told = {
+        "setting": best["setting"],
+        "values": run_folder.to_json(best["values"]),
+        "selected": best["final_return"],
+        "fresh": fresh,
+        "optimism_of_selection": None,
+    }
+    if fresh is not None and fresh["iqm"] is not None:
+        told["optimism_of_selection"] = best["final_return"]["iqm"] - fresh["iqm"]
+    return told
+
+
+def preset(sweep: Sweep, summary: Mapping[str, Any]) -> str:
+    """best.toml: what differs from the defaults, and what it scored."""
+    best = summary["best"]
+    values = best["values"]
+    known = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    config, hyper = apply(sweep.config, sweep.hyper, known)
+    measured = best["fresh"] or best["selected"]
+    seeds = "fresh seeds" if best["fresh"] else "the seeds that chose it"
+    result = {
+        "score": measured["iqm"],
+        "ci95": measured["ci95"],
+        "seeds": len(measured["per_seed"]),
+        "env_steps": config.trained_env_steps,
+        "selected_score": best["selected"]["iqm"],
+    }
+    changed = {
+        "config": _changed(config, Config(), ("env", "objective")),
+        "hyper": _changed(hyper, Hyper(), ()),
+    }
+    source = (
+        f"best of {summary['num_settings']} settings x {summary['num_seeds']} seeds "
+        f"({summary['sampler']}: {describe(known)}); score on {seeds}"
+    )
+    return table.best_toml(
+        summary["env"], config.objective, **changed, result=result, source=source
+    )
+
+
+def _changed(given: Any, default: Any, without: Sequence[str]) -> dict[str, Any]:
+    """Fields that differ from the defaults, by name; the budget always."""
+    return {
+        spec.name: getattr(given, spec.name)
+        for spec in dataclasses.fields(given)
+        if spec.name not in without
+        and (
+            getattr(given, spec.name) != getattr(default, spec.name)
+            or spec.name == "total_env_steps"
+        )
+    }
+
+
+def lines(result: Table) -> list[str]:
+    """What a sweep found, for people."""
+    summary = result.summary
+    told = []
+    for rank, row in enumerate(result.settings[:5], 1):
+        told.append(f"{rank:>4}  {score_words(row['final_return']):<44}{describe(row['values'])}")
+    if summary["num_failed"]:
+        told.append(f"failed    {summary['num_failed']} members turned non-finite")
+    best = summary["best"]
+    if best is not None:
+        told += ["", f"best      {describe(best['values'])}"]
+        told.append(f"selected  {score_words(best['selected'])}")
+        if best["fresh"] is not None:
+            told.append(f"fresh     {score_words(best['fresh'])}")
+            if best["optimism_of_selection"] is not None:
+                told.append(
+                    f"optimism  {best['optimism_of_selection']:.4g}, by which choosing the best "
+                    "flatters it"
+                )
+    compiled = ", ".join(map(str, summary["compilations"]))
+    finished = summary.get("finished") if summary["stopped_early"] else None
+    in_what = " of what is finished" if finished else ""
+    told.append(
+        f"trained   {summary['env_steps_in_all']:,} environment steps{in_what} in "
+        f"{summary['train_seconds']:.1f} s ({summary['env_steps_per_second']:,} steps/s), after "
+        f"{summary['compile_seconds']:.1f} s of compiling (programs per group: {compiled})"
+    )
+    told.append(
+        f"sweep     {summary['sweep']} ({', '.join(Path(p).name for p in summary['tables'])})"
+    )
+    if finished:
+        told.append(f"finished  {finished}")
+    if summary["stopped_early"]:
+        told.append(f"stopped   go on with: ppo-jax sweep {summary['sweep']}")
+    elif "best_toml" in summary:
+        told.append(f"next      {train_command(summary)}")
+    return told
+
+
+def train_command(summary: Mapping[str, Any]) -> str:
+    """The command that trains the winner."""
+    objective = summary["best"]["values"].get("objective", summary["objective"])
+    flag = "" if objective == Config().objective else f" --objective {objective}"
+    return f"ppo-jax train {summary['env']}{flag} --preset {summary['best_toml']}"
+
+
+def score_words(final: Mapping[str, Any]) -> str:
+    """IQM and interval of a setting's seeds."""
+    if final["iqm"] is None:
+        return "none: every seed failed"
+    ends = final["ci95"]
+    spread = "" if ends is None else f" (95% {ends[0]:.4g} to {ends[1]:.4g})"
+    failed = f", {final['num_failed']} failed" if final["num_failed"] else ""
+    return f"{final['iqm']:.5g}{spread}, {len(final['per_seed'])} seeds{failed}"
+
+
+def report(summary: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]) -> str:
+    """report.md: the result, the best settings and the pictures."""
+    axes = list(ranked[0]["values"]) if ranked else []
+    text = [
+        f"# Sweep of {summary['env']}, {summary['objective']}",
+        "",
+        f"{summary['num_settings']} settings x {summary['num_seeds']} seeds by sampler "
+        f"{summary['sampler']}, {summary['env_steps_in_all']:,} environment steps in all. A score "
+        "is the IQM over seeds of the final return, with its 95% bootstrap interval.",
+        "",
+    ]
+    if summary["best"] is not None:
+        best = summary["best"]
+        text += [f"**Best**: {describe(best['values'])}", ""]
+        text += [f"- when selected: {score_words(best['selected'])}"]
+        if best["fresh"] is not None:
+            text += [f"- on fresh seeds: {score_words(best['fresh'])}"]
+        if best["optimism_of_selection"] is not None:
+            text += [f"- optimism of the selection: {best['optimism_of_selection']:.4g}"]
+        text += [""]
+    text += ["| rank | " + " | ".join([*axes, "score"]) + " |"]
+    text += ["|" + " --- |" * (len(axes) + 2)]
+    for rank, row in enumerate(ranked[:20], 1):
+        cells = [*(show(row["values"][axis]) for axis in axes), score_words(row["final_return"])]
+        text += [f"| {rank} | " + " | ".join(cells) + " |"]
+    for picture in summary["pictures"]:
+        text += ["", f"![{Path(picture).stem}]({Path(picture).name})"]
+    return "\n".join(text) + "\n"

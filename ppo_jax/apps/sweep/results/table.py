@@ -1,0 +1,218 @@
+"""What a sweep leaves: a tidy table, a score for each setting, and the best one as a preset."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppo_jax.analysis import stats
+from ppo_jax.apps.sweep.axes import Values
+from ppo_jax.config.config import InputError, Schedule
+from ppo_jax.storage import jsonl, run_folder
+
+CLOCK = "env_steps"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A sweep's results: one row for each logged point of each seed of each setting.
+
+    Columns are numpy arrays of one length: setting, seed, the axes, env_steps (of one seed), and
+    every metric of docs/design.md, NaN where it is not known. `table["episode_return"]` is one. A
+    metric that has an axis' name (learning_rate, kl_coef: as scheduled and adapted) ends in _now.
+    """
+
+    columns: dict[str, np.ndarray]
+    settings: list[dict[str, Any]]  # best first: setting, values, final_return (stats.summarise)
+    summary: dict[str, Any]  # the content of summary.json
+    folder: Path
+    exit_code: int = 0  # 0 done, 1 every member failed, 75 or 130 stopped by a signal
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        return len(self.columns.get("setting", ()))
+
+    def to_arrow(self) -> Any:
+        """The columns as a pyarrow.Table (extra: sweep)."""
+        return _arrow(self.columns)
+
+
+def pack_folders(folder: Path) -> list[Path]:
+    """The packs of a sweep that have been started, in their order."""
+    return sorted(path.parent for path in (folder / "packs").glob("*/pack.json"))
+
+
+def read_columns(folders: Iterable[Path]) -> dict[str, np.ndarray]:
+    """The tidy table of some packs, in the order of settings, seeds and steps.
+
+    A line of a pack's metrics.jsonl holds a list with one number per member; where members change
+    (halving, pbt) the line names its settings, seeds, steps and axis values itself. Where no line
+    was written yet there are no columns.
+    """
+    records = [record for folder in folders for record in _records(folder)]
+    if not records:
+        return {}
+    names: dict[str, None] = dict.fromkeys(name for record in records for name in record)
+    columns = {name: _column([record.get(name) for record in records]) for name in names}
+    order = np.lexsort([columns[name] for name in (CLOCK, "seed", "setting") if name in columns])
+    return {name: column[order] for name, column in columns.items()}
+
+
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    pack = json.loads((folder / "pack.json").read_text("utf-8"))
+    rows = folder / "metrics.jsonl"
+    for line in jsonl.read_jsonl(rows) if rows.exists() else []:
+        clock = line.pop(CLOCK)
+        own = {
+            "setting": line.pop("setting", [member[0] for member in pack["members"]]),
+            "seed": line.pop("seed", [member[1] for member in pack["members"]]),
+            CLOCK: line.pop("member_env_steps", None),
+        }
+        own[CLOCK] = own[CLOCK] or [clock] * len(own["seed"])
+        axes = line.pop("values", None)
+        for i, (setting, seed) in enumerate(zip(own["setting"], own["seed"], strict=True)):
+            values = pack["settings"][str(setting)] if axes is None else axes[i]
+            texts = {name: _plain(value) for name, value in values.items()}
+            numbers = {
+                f"{name}_now" if name in texts else name: value[i] for name, value in line.items()
+            }
+            yield {"setting": setting, "seed": seed, **texts, CLOCK: own[CLOCK][i], **numbers}
+
+
+def _plain(value: Any) -> Any:
+    """A value of an axis as a table's cell."""
+    if value in ("inf", "-inf"):
+        return float(value)
+    return "x".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _column(values: Sequence[Any]) -> np.ndarray:
+    if any(isinstance(value, str) for value in values):
+        return np.array(["" if value is None else str(value) for value in values], object)
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        return np.array(values, np.int64)
+    return np.array([math.nan if value is None else value for value in values], np.float64)
+
+
+def write(columns: Mapping[str, np.ndarray], folder: Path) -> list[str]:
+    """Write table.csv, and table.parquet where pyarrow is installed; the paths written."""
+    path = folder / "table.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        lists = [column.tolist() for column in columns.values()]
+        for row in zip(*lists, strict=True):
+            writer.writerow(["" if value != value else value for value in row])
+    written = [str(path)]
+    if find_spec("pyarrow") is not None:
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
+
+        parquet.write_table(_arrow(columns), str(folder / "table.parquet"))
+        written.append(str(folder / "table.parquet"))
+    return written
+
+
+def _arrow(columns: Mapping[str, np.ndarray]) -> Any:
+    try:
+        import pyarrow  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise InputError(
+            "a Parquet table needs the package pyarrow, which is not installed: install it with "
+            "pip install 'ppo-jax[sweep]'; table.csv holds the same."
+        ) from None
+    return pyarrow.table(
+        {
+            name: pyarrow.array(column.tolist() if column.dtype == object else column)
+            for name, column in columns.items()
+        }
+    )
+
+
+def scores(
+    settings: Mapping[int, Values], returns: Mapping[int, Sequence[float | None]]
+) -> list[dict[str, Any]]:
+    """Each setting's IQM over its seeds with a 95% interval, best first.
+
+    A setting with a failed seed comes after all settings without one, whatever its other seeds say:
+    their IQM is over what is left, and a setting that fails now and then is no winner.
+    """
+    found = []
+    for setting, per_seed in returns.items():
+        summary = stats.summarise(per_seed)
+        found.append({"setting": setting, "values": settings[setting], "final_return": summary})
+    return sorted(found, key=_rank)
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    final = row["final_return"]
+    iqm = -math.inf if final["iqm"] is None else final["iqm"]
+    return (final["num_failed"] > 0, -iqm, row["setting"])
+
+
+def write_scores(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], path: Path) -> None:
+    """One line a setting: rank, values, IQM, interval, failed seeds."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["rank", "setting", *axes, "iqm", "ci95_low", "ci95_high", "num_failed"])
+        for rank, row in enumerate(rows, 1):
+            final = row["final_return"]
+            values = [_plain(run_folder.to_json(row["values"].get(axis))) for axis in axes]
+            ends = final["ci95"] or ("", "")
+            iqm = "" if final["iqm"] is None else final["iqm"]
+            writer.writerow([rank, row["setting"], *values, iqm, *ends, final["num_failed"]])
+
+
+def best_toml(
+    env: str,
+    objective: str,
+    config: Mapping[str, Any],
+    hyper: Mapping[str, Any],
+    result: Mapping[str, Any],
+    source: str,
+) -> str:
+    """The best setting as the text of a preset file.
+
+    Args:
+        config, hyper: fields by name, hyper's `env` with the environment's own parameters.
+        result: score, ci95, seeds, env_steps, ... of the winner.
+    """
+    env_params = hyper.get("env") or {}
+    numbers = {name: value for name, value in hyper.items() if name != "env"}
+    tables = [
+        ("", {"env": env}),
+        (objective, {"source": source}),
+        (f"{objective}.config", config),
+        (f"{objective}.hyper", numbers),
+        *([(f"{objective}.hyper.env", env_params)] if env_params else []),
+        (f"{objective}.result", result),
+    ]
+    lines: list[str] = []
+    for name, content in tables:
+        lines += ["", f"[{name}]"] if name else []
+        lines += [f"{key} = {_toml(value)}" for key, value in content.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML spells it; a schedule as text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, Schedule):
+        return json.dumps(str(value))
+    if isinstance(value, float):
+        return {math.inf: "inf", -math.inf: "-inf"}.get(value, repr(value))
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,109 @@
+"""What halving and population-based training decide between chunks: pure functions of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppo_jax.apps.sweep.axes import Axis, Values
+from ppo_jax.apps.sweep.samplers import draw
+
+# Jaderberg et al. 2017, "Population Based Training of Neural Networks", section 4.1 and appendix A.
+TRUNCATION = 0.2  # the lowest fifth copies from the highest fifth
+RESAMPLE = 0.25  # chance of a new draw in place of a small step
+FACTOR = 1.2  # a small step on a logarithmic axis: times this, or divided by it
+STEP = 0.1  # a small step on a plain one, of its width
+
+LEAST = 2  # iterations before a rung: the returns of the first are those of the untrained policy
+
+
+def rungs(num_iterations: int, eta: int, first: int) -> tuple[int, ...]:
+    """Iterations after which settings are compared, each about `eta` times the one before.
+
+    None is below `LEAST`, and no pruning follows another or comes before the end too closely: all
+    but a first rung that was asked for are at most 1 / eta of the budget.
+
+    Args:
+        num_iterations: of the whole budget, the last rung.
+        first: iterations of the first rung; 0 for 1 / eta^2 and 1 / eta of the budget.
+    """
+    if first:
+        found = [max(first, LEAST)]
+        while found[-1] * eta**2 <= num_iterations:
+            found.append(found[-1] * eta)
+    else:
+        found = [num_iterations // eta**2, max(num_iterations // eta, LEAST)]
+    return (*(level for level in found if LEAST <= level < num_iterations), num_iterations)
+
+
+def survivors(
+    arrived: Sequence[tuple[int, float]], records: Sequence[tuple[int, float]], eta: int
+) -> list[int]:
+    """Which settings that have just arrived at a rung go on: those among the best 1 / eta.
+
+    Successive halving (Jamieson and Talwalkar 2016) where all arrive together; where settings come
+    later, in slots that others left, they are compared with all that ever arrived here (as the
+    asynchronous one of Li et al. 2020 does).
+
+    Args:
+        arrived: (setting, score), a score of NaN being the lowest.
+        records: the same of all that arrived before.
+    """
+    everyone = sorted([*records, *arrived], key=lambda pair: (-_number(pair[1]), pair[0]))
+    best = {setting for setting, _ in everyone[: max(1, len(everyone) // eta)]}
+    return [setting for setting, _ in arrived if setting in best]
+
+
+def expected_share(num_settings: int, levels: Sequence[int], eta: int) -> float:
+    """Iterations of a halving in all, over those of training every setting to the end."""
+    total, left, before = 0, num_settings, 0
+    for level in levels:
+        total += left * (level - before)
+        left, before = max(1, left // eta), level
+    return total / (num_settings * levels[-1])
+
+
+def exploit(scores: Sequence[float], generator: np.random.Generator) -> list[int]:
+    """For each slot the slot that it goes on from: itself, or for the lowest fifth one of the best.
+
+    Slots without a score (NaN: no episode ended) neither copy nor are copied, unless they failed
+    (-inf), which is the lowest score.
+    """
+    known = [i for i, score in enumerate(scores) if not np.isnan(score)]
+    count = int(TRUNCATION * len(scores) + 0.5)
+    sources = list(range(len(scores)))
+    if len(known) < 2:
+        return sources
+    count = min(max(count, 1), len(known) // 2)
+    ordered = sorted(known, key=lambda i: (scores[i], i))
+    best = ordered[-count:]
+    for slot in ordered[:count]:
+        sources[slot] = int(generator.choice(best))
+    return sources
+
+
+def explore(axes: Sequence[Axis], values: Values, generator: np.random.Generator) -> Values:
+    """A setting near `values`: each axis takes a small step, or now and then a new draw."""
+    return {axis.name: _moved(axis, values[axis.name], generator) for axis in axes}
+
+
+def _moved(axis: Axis, value: Any, generator: np.random.Generator) -> Any:
+    resamples, direction, share = generator.random(3)
+    up = direction < 0.5
+    if resamples < RESAMPLE:
+        return draw(axis, float(share))
+    if axis.range is None:
+        place = axis.choices.index(value) + (1 if up else -1)
+        return axis.choices[min(max(place, 0), len(axis.choices) - 1)]
+    low, high, is_log = axis.range
+    if is_log:
+        moved = value * FACTOR if up else value / FACTOR
+    else:
+        moved = value + (STEP if up else -STEP) * (high - low)
+    return min(max(moved, low), high)
+
+
+def _number(score: float) -> float:
+    return -np.inf if np.isnan(score) else score

@@ -1,0 +1,119 @@
+"""Which settings a sweep tries: drawn with the generator that is given, nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ppo_jax.apps.sweep.axes import ENV, Axis, Values, grid
+from ppo_jax.config.config import Config, Hyper, InputError, Schedule
+
+
+def draw(axis: Axis, share: float) -> Any:
+    """The axis' value at a uniform number in [0, 1)."""
+    if axis.range is not None:
+        return axis.range.at(share)
+    return axis.choices[int(share * len(axis.choices))]
+
+
+def random(axes: Sequence[Axis], count: int, generator: np.random.Generator) -> list[Values]:
+    """`count` independent settings; of one seed, more settings begin with the fewer."""
+    shares = generator.random((count, len(axes)))
+    return [
+        {axis.name: draw(axis, float(share)) for axis, share in zip(axes, row, strict=True)}
+        for row in shares
+    ]
+
+
+def shuffled_grid(axes: Sequence[Axis], seed: Sequence[int]) -> list[Values]:
+    """Every point of the grid, in random order: who comes first must not depend on the axes."""
+    points = grid(axes)
+    return [points[i] for i in np.random.default_rng(seed).permutation(len(points))]
+
+
+def whole_env_ranges(axes: Sequence[Axis], defaults: Any) -> tuple[Axis, ...]:
+    """Ranges of the environment's whole parameters as the list of whole numbers within them.
+
+    Args:
+        defaults: the environment's default parameters, whose dtypes say which are whole.
+    """
+    settled = []
+    for axis in axes:
+        default = getattr(defaults, axis.name.removeprefix(ENV), None)
+        is_whole = default is not None and np.issubdtype(np.asarray(default).dtype, np.integer)
+        if axis.name.startswith(ENV) and is_whole and axis.range is not None:
+            low, high = int(np.ceil(axis.range.low)), int(np.floor(axis.range.high))
+            if high < low:
+                raise InputError(f"axis {axis.name} holds no whole number, and it must be one.")
+            axis = Axis(axis.name, tuple(range(low, high + 1)))
+        elif axis.name.startswith(ENV) and is_whole:
+            whole = [round(c) if abs(c - round(c)) < 1e-9 else c for c in axis.choices]
+            axis = axis._replace(choices=tuple(whole))
+        settled.append(axis)
+    return tuple(settled)
+
+
+def from_arrays(hyper: Hyper) -> tuple[Hyper, list[Values]]:
+    """A `Hyper` with arrays [P] in some fields as one setting and P changes to it.
+
+    Raises:
+        InputError: arrays of different lengths, or of more than one dimension.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in vars(hyper).items():
+        if name != "env" and not isinstance(value, Schedule) and np.ndim(value):
+            arrays[name] = np.asarray(value)
+    for name, value in hyper.env.items():
+        if np.ndim(value):
+            arrays[ENV + name] = np.asarray(value)
+    shapes = {value.shape for value in arrays.values()}
+    if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+        told = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
+        raise InputError(
+            f"arrays in hyper are the settings of a sweep, so all must have one length: {told}."
+        )
+    if not arrays:
+        return hyper, [{}]
+    first = {name: value[0].item() for name, value in arrays.items()}
+    env = {name: first.get(ENV + name, value) for name, value in hyper.env.items()}
+    plain = {name: value for name, value in first.items() if not name.startswith(ENV)}
+    count = next(iter(shapes))[0]
+    changes = [{name: value[i].item() for name, value in arrays.items()} for i in range(count)]
+    return dataclasses.replace(hyper, **plain, env=env), changes
+
+
+def crossed(first: Sequence[Mapping[str, Any]], second: Sequence[Values]) -> list[Values]:
+    """Every setting of `first` with every one of `second`."""
+    return [{**a, **b} for a in first for b in second]
+
+
+def settle_budget(
+    config: Config, sampler: str, budget: int | None, count: int | None, seeds: int
+) -> tuple[Config, int]:
+    """Budget in all, settings and steps per setting: any two give the third.
+
+    Args:
+        count: settings, None where the budget is to say.
+
+    Returns:
+        `config` with its own budget, and the number of settings.
+    """
+    if budget is None:
+        assert count is not None
+        return config, count
+    if count is None:
+        count = budget // (seeds * config.trained_env_steps)
+        needed = seeds * config.trained_env_steps
+    else:
+        iterations = budget // (count * seeds * config.batch_size)
+        config = dataclasses.replace(config, total_env_steps=iterations * config.batch_size)
+        needed = count * seeds * config.batch_size
+    if budget < needed:
+        raise InputError(
+            f"budget={budget} environment steps is less than {needed}, the least that this "
+            f"{sampler} sweep with {seeds} seeds can do: raise it, or take fewer seeds or settings."
+        )
+    return config, count

@@ -1,0 +1,362 @@
+"""An Optuna study that several workers share: claim settings, beat while training, take over.
+
+Everything is in the study's storage, so a worker may die at any moment. The first N trials that no
+one took over from another are the sweep's settings ("roots"); a trial whose worker has been silent
+for too long fails, and a new trial of the same root waits for whoever asks next. What rare races
+can make too many (a trial beyond the N, a second trial of one root) is failed by the worker that
+got it, before it trains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ppo_jax.apps.sweep.axes import Axis, Values, show
+from ppo_jax.config.config import InputError
+
+if TYPE_CHECKING:
+    import optuna  # pyright: ignore[reportMissingImports]
+
+ROOT, BEAT, WORKER, VOID, DONE = "root", "heartbeat", "worker", "void", "done"
+RETURNS, PACK = "final_return", "pack"
+ATTEMPTS = 6  # to open a storage that other workers make at the same time
+_RACES = ("OperationalError", "IntegrityError", "ProgrammingError", "RuntimeError")
+MAX_TAKEOVERS = 3  # a setting on which so many workers died is left alone, and reported
+
+
+class Claim(NamedTuple):
+    """A setting that this worker has to train."""
+
+    trial: Any  # optuna's
+    root: int  # the setting's number in the sweep
+    values: Values
+
+
+def load() -> Any:
+    """Optuna, or a sentence that says how to get it."""
+    try:
+        import optuna  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise InputError(
+            "sampler tpe needs the package optuna, which is not installed: install it with "
+            "pip install 'ppo-jax[sweep]', or choose --sampler random."
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def open_study(name: str, storage: str | None, folder: Path, seed: int) -> optuna.Study:
+    """The study of that name, made where it does not exist.
+
+    `storage` is a database's URL or a journal's FILE.log; None is a SQLite file in `folder`.
+    """
+    optuna = load()
+    sampler = _sampler(optuna, seed)
+    place = storage or f"sqlite:///{folder / 'study.db'}"
+    for attempt in itertools.count(1):
+        try:
+            kept = _storage(optuna, place)
+            return optuna.create_study(
+                study_name=name,
+                storage=kept,
+                sampler=sampler,
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except Exception as error:  # whatever a database's driver throws
+            # Of workers that start together one makes the tables, and the others trip over them.
+            if attempt < ATTEMPTS and type(error).__name__ in _RACES:
+                time.sleep(0.5 * attempt)
+                continue
+            first = "".join(str(error).strip().splitlines()[:1])
+            hint = " (its driver: pip install 'ppo-jax[postgresql]')" * isinstance(
+                error, ImportError
+            )
+            raise InputError(
+                f"storage={shown(place)!r} cannot be used ({type(error).__name__}: {first}): name "
+                f"a URL, sqlite:///study.db or postgresql://user@host/name{hint}, or a journal "
+                "FILE.log."
+            ) from error
+    raise AssertionError("unreachable: the loop returns or raises")
+
+
+def _sampler(optuna: Any, seed: int) -> Any:
+    """TPE whose draw of a setting depends on the seed, its place and the study's content alone.
+
+    So a study that is opened again goes on as if it had never been closed, and two workers never
+    draw the same numbers.
+    """
+
+    class Repeatable(optuna.samplers.TPESampler):
+        def __init__(self, place: int) -> None:
+            drawn = np.random.SeedSequence((seed, place)).generate_state(1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                super().__init__(multivariate=True, constant_liar=True, seed=int(drawn[0]))
+
+        def before_trial(self, study: Any, trial: Any) -> None:
+            trials = study.get_trials(deepcopy=False)
+            known = roots(trials, len(trials))
+            # A sampler takes its seed only where it is made: it is made anew for each setting.
+            self.__init__(sum(number < trial.number for number in known))
+            super().before_trial(study, trial)
+
+    return Repeatable(0)
+
+
+def _storage(optuna: Any, storage: str) -> Any:
+    if "://" not in storage:
+        backend = optuna.storages.journal.JournalFileBackend(storage)
+        return optuna.storages.JournalStorage(backend)
+    if storage.startswith("sqlite"):
+        options: dict[str, Any] = {"connect_args": {"timeout": 60}}
+    else:  # a server may have closed a connection since it was last used
+        options = {"pool_pre_ping": True}
+    return optuna.storages.RDBStorage(with_driver(storage), engine_kwargs=options)
+
+
+def with_driver(storage: str) -> str:
+    """A PostgreSQL URL that names no driver, with psycopg where that is installed.
+
+    SQLAlchemy before 2.1 would look for psycopg2.
+    """
+    scheme, separator, rest = storage.partition("://")
+    is_bare = scheme in ("postgresql", "postgres")
+    if is_bare and find_spec("psycopg") is not None:
+        return f"postgresql+psycopg{separator}{rest}"
+    return storage
+
+
+def shown(storage: str) -> str:
+    """A storage as it may be told and written: without the password."""
+    return re.sub(r"(?<=://)([^:/@]*):[^@/]*@", r"\1:***@", storage)
+
+
+def require_same(study: optuna.Study, description: Mapping[str, Any]) -> None:
+    """Refuse to join a study of another sweep; the sentence says what differs."""
+    found = study.user_attrs.get("sweep")
+    if found is None:
+        study.set_user_attr("sweep", dict(description))
+        return
+    names = [name for name in description if description[name] != found.get(name)]
+    if names:
+        raise InputError(
+            f"study={study.study_name!r} belongs to another sweep ({names[0]} is "
+            f"{found.get(names[0])} there and {description[names[0]]} here): join with the same "
+            "words, or name another --study."
+        )
+
+
+def distributions(axes: Sequence[Axis]) -> dict[str, Any]:
+    """Axes as Optuna's distributions; choices that are no numbers go by their spelling."""
+    optuna = load()
+    found: dict[str, Any] = {}
+    for axis in axes:
+        whole = [c for c in axis.choices if isinstance(c, int) and axis.is_numeric]
+        is_run = bool(whole) and list(axis.choices) == [*range(whole[0], whole[0] + len(whole))]
+        if axis.range is not None:
+            low, high, is_log = axis.range
+            found[axis.name] = optuna.distributions.FloatDistribution(low, high, log=is_log)
+        elif is_run:
+            found[axis.name] = optuna.distributions.IntDistribution(whole[0], whole[-1])
+        else:
+            found[axis.name] = optuna.distributions.CategoricalDistribution(_words(axis))
+    return found
+
+
+def _words(axis: Axis) -> list[str]:
+    """The choices as tables spell them, and in full where two of them would be spelt alike."""
+    words = [show(choice) for choice in axis.choices]
+    return words if len(set(words)) == len(words) else [repr(choice) for choice in axis.choices]
+
+
+def values_of(axes: Sequence[Axis], params: Mapping[str, Any]) -> Values:
+    """A trial's parameters as a setting."""
+    found: Values = {}
+    for axis in axes:
+        value = params[axis.name]
+        if axis.range is None and isinstance(value, str):
+            value = axis.choices[_words(axis).index(value)]
+        found[axis.name] = value
+    return found
+
+
+def root_of(trial: Any) -> int:
+    """The setting that a trial is about: its own number, or that of the trial it took over."""
+    return int(trial.user_attrs.get(ROOT, trial.number))
+
+
+def is_done(trial: Any) -> bool:
+    """Whether a trial has told the last word on its setting."""
+    return trial.state.name == "COMPLETE" or bool(trial.user_attrs.get(DONE))
+
+
+def roots(trials: Sequence[Any], count: int) -> list[int]:
+    """The numbers of the sweep's settings: of the first `count` trials that took over none."""
+    return sorted(trial.number for trial in trials if ROOT not in trial.user_attrs)[:count]
+
+
+def void_reason(trials: Sequence[Any], number: int, count: int) -> str | None:
+    """Why a trial that was just claimed must not be trained, or None.
+
+    The answer depends on numbers alone, so that of two workers exactly one goes on.
+    """
+    mine = next(trial for trial in trials if trial.number == number)
+    root = root_of(mine)
+    if root not in roots(trials, count):
+        return "surplus"
+    for other in trials:
+        if other.number != number and root_of(other) == root:
+            is_live = other.state.name in ("RUNNING", "WAITING") and other.number < number
+            if is_live or is_done(other):
+                return "duplicate"
+    return None
+
+
+def claim(
+    study: optuna.Study, axes: Sequence[Axis], batch: int, count: int, worker: str
+) -> list[Claim]:
+    """Up to `batch` settings that nobody else trains."""
+    taken: list[Claim] = []
+    wanted = distributions(axes)
+    while len(taken) < batch and _is_open(study, count):
+        trial = study.ask(wanted)
+        trial.set_user_attr(WORKER, worker)
+        trial.set_user_attr(BEAT, time.time())
+        trials = study.get_trials(deepcopy=False)
+        reason = void_reason(trials, trial.number, count)
+        if reason is not None:
+            trial.set_user_attr(VOID, reason)
+            _fail(study, trial.number)
+            continue
+        root = root_of(next(each for each in trials if each.number == trial.number))
+        taken.append(Claim(trial, root, values_of(axes, trial.params)))
+    return taken
+
+
+def _is_open(study: optuna.Study, count: int) -> bool:
+    """Whether a setting waits to be begun or taken over."""
+    trials = study.get_trials(deepcopy=False)
+    waiting = any(trial.state.name == "WAITING" for trial in trials)
+    return waiting or len(roots(trials, count)) < count
+
+
+def take_over(study: optuna.Study, count: int, grace_seconds: float, now: float) -> list[int]:
+    """Fail trials of silent workers, and let every setting that nobody trains wait again.
+
+    Returns:
+        the settings (roots) that wait again.
+    """
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.name == "RUNNING" and now - _last_sign(trial) > grace_seconds:
+            _fail(study, trial.number)
+    trials = study.get_trials(deepcopy=False)
+    again = []
+    for root in roots(trials, count):
+        family = [trial for trial in trials if root_of(trial) == root]
+        if any(is_done(trial) for trial in family) or _is_live(family) or _is_hopeless(family):
+            continue
+        first = next(trial for trial in family if trial.number == root)
+        study.enqueue_trial(dict(first.params), user_attrs={ROOT: root})
+        again.append(root)
+    return again
+
+
+def _last_sign(trial: Any) -> float:
+    begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+    return max(begun, float(trial.user_attrs.get(BEAT, 0.0)))
+
+
+def _fail(study: optuna.Study, number: int) -> None:
+    """Fail a trial unless somebody else was faster."""
+    optuna = load()
+    with contextlib.suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):
+        study.tell(number, state=optuna.trial.TrialState.FAIL)
+
+
+def give_back(study: optuna.Study, claims: Sequence[Claim]) -> None:
+    """Leave claimed settings to whoever asks next: this worker stops."""
+    for each in claims:
+        with contextlib.suppress(Exception):  # somebody else has it already
+            each.trial.set_user_attr(VOID, "stopped")
+        _fail(study, each.trial.number)
+
+
+def tell(study: optuna.Study, each: Claim, score: float | None, facts: Mapping[str, Any]) -> bool:
+    """Tell a trained setting's score; None where it failed for good.
+
+    False: the setting was taken over in the meantime, and this result does not count.
+    """
+    optuna = load()
+    try:
+        for name, value in facts.items():
+            each.trial.set_user_attr(name, value)
+        if score is None:
+            each.trial.set_user_attr(DONE, True)
+            study.tell(each.trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(each.trial, score)
+    except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def beating(claims: Sequence[Claim], grace_seconds: float) -> Iterator[None]:
+    """Sign of life for some trials, from a thread of its own, for as long as they are trained."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(grace_seconds / 6.0):
+            for each in claims:
+                with contextlib.suppress(Exception):  # a storage that is busy: the next beat
+                    each.trial.set_user_attr(BEAT, time.time())
+
+    thread = threading.Thread(target=beat, name="study-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def finished(study: optuna.Study, count: int) -> dict[int, Any]:
+    """The trial that has the last word on each setting that has one."""
+    trials = study.get_trials(deepcopy=False)
+    known = set(roots(trials, count))
+    found: dict[int, Any] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if root_of(trial) in known and is_done(trial):
+            found.setdefault(root_of(trial), trial)
+    return found
+
+
+def is_over(study: optuna.Study, count: int) -> bool:
+    """Whether every setting has its last word, or was given up."""
+    trials = study.get_trials(deepcopy=False)
+    known = roots(trials, count)
+    families = [[trial for trial in trials if root_of(trial) == root] for root in known]
+    return len(known) == count and all(
+        any(is_done(trial) for trial in family) or (not _is_live(family) and _is_hopeless(family))
+        for family in families
+    )
+
+
+def _is_live(family: Sequence[Any]) -> bool:
+    return any(trial.state.name in ("RUNNING", "WAITING") for trial in family)
+
+
+def _is_hopeless(family: Sequence[Any]) -> bool:
+    return sum(not trial.user_attrs.get(VOID) for trial in family) > MAX_TAKEOVERS

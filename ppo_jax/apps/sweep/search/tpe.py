@@ -1,0 +1,170 @@
+"""TPE through Optuna: ask for a batch of settings, train it as one population, tell all scores.
+
+Several workers, each with its own folder and device, join one study by its name and storage.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ppo_jax.analysis import stats
+from ppo_jax.apps.sweep import engine as engines
+from ppo_jax.apps.sweep import folder as folders
+from ppo_jax.apps.sweep import pack as population
+from ppo_jax.apps.sweep.axes import apply
+from ppo_jax.apps.sweep.groups import Member, compile_groups
+from ppo_jax.apps.sweep.plan import Planned, Prepared
+from ppo_jax.apps.sweep.results.summary import Outcome
+from ppo_jax.apps.sweep.search import study
+from ppo_jax.apps.sweep.search.study import Claim
+from ppo_jax.config.config import InputError, validate
+
+POLL_SECONDS = 1.0  # between looks at a study whose last settings others train
+
+
+def run(
+    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: population.Control
+) -> Outcome:
+    """Be one worker of the study: claim, train and tell until every setting is done.
+
+    Returns:
+        what the whole study brought, with the packs of its settings that this machine can read.
+    """
+    options = prepared.sweep.options
+    count = options.settings
+    assert count is not None  # settled by `planning.prepare`
+    opened = study.open_study(options.study, options.storage, folder, options.seed)
+    study.require_same(opened, folders.identity(prepared.sweep))
+    worker = f"{socket.gethostname()}-{os.getpid()}"
+    built = [each.engine for each in planned]
+    trained_steps, seconds = 0, 0.0
+    while not control.stop and not study.is_over(opened, count):
+        for root in study.take_over(opened, count, options.grace_seconds, time.time()):
+            control.tell(f"setting {root} is taken over from a worker that is silent")
+        claims = study.claim(opened, prepared.sweep.axes, options.batch, count, worker)
+        if not claims:
+            time.sleep(POLL_SECONDS)
+            continue
+        control.tell(f"training settings {', '.join(str(each.root) for each in claims)}")
+        with study.beating(claims, options.grace_seconds):
+            steps, spent = train_batch(prepared, built, folder, opened, claims, control)
+        trained_steps, seconds = trained_steps + steps, seconds + spent
+    done = study.finished(opened, count)
+    packs = {trial.user_attrs.get(study.PACK) for trial in done.values()} - {None}
+    settings = {
+        root: study.values_of(prepared.sweep.axes, trial.params) for root, trial in done.items()
+    }
+    readable = [Path(pack) for pack in sorted(packs) if (Path(pack) / "pack.json").is_file()]
+    return Outcome(
+        settings=settings,
+        returns={
+            root: trial.user_attrs[study.RETURNS]
+            for root, trial in done.items()
+            if study.RETURNS in trial.user_attrs
+        },
+        env_steps=trained_steps,
+        train_seconds=seconds,
+        compile_seconds=sum(engine.compile_seconds for engine in built),
+        compilations=[engine.compilations for engine in built],
+        more={
+            "study": options.study,
+            "storage": study.shown(options.storage or f"sqlite:///{folder / 'study.db'}"),
+            "finished": f"{len(done)} of {count} settings",
+            "worker": worker,
+            "workers": sorted({trial.user_attrs[study.WORKER] for trial in done.values()}),
+            "given_up": count - len(done) if study.is_over(opened, count) else 0,
+        },
+        built=built,
+        reruns_winner=_told_last(done, worker),
+        packs=readable,
+    )
+
+
+def _told_last(done: Mapping[int, Any], worker: str) -> bool:
+    """Whether this worker is the one that re-runs the winner: the one that told last."""
+    order = sorted(done.values(), key=lambda trial: (trial.datetime_complete, trial.number))
+    last = order[-1] if order else None
+    return last is not None and last.user_attrs.get(study.WORKER) == worker
+
+
+def train_batch(
+    prepared: Prepared,
+    built: list[engines.Engine],
+    folder: Path,
+    opened: Any,
+    claims: list[Claim],
+    control: population.Control,
+) -> tuple[int, float]:
+    """Train claimed settings, those of one program together; environment steps and seconds."""
+    sweep, options = prepared.sweep, prepared.sweep.options
+    runnable = []
+    for each in claims:
+        try:
+            validate(*apply(sweep.config, sweep.hyper, each.values))
+            runnable.append(each)
+        except InputError as error:  # values that do not go together: no worker can train them
+            control.tell(f"setting {each.root} cannot run: {error}")
+            study.tell(opened, each, None, {})
+    groups = compile_groups(sweep.config, sweep.hyper, [each.values for each in runnable])
+    steps, seconds = 0, 0.0
+    for group in groups:
+        mine = [runnable[place] for place in group.settings]
+        engine = find_engine(built, prepared, group.config, mine[0], group.words)
+        roots = [each.root for each in mine]
+        members = [Member(root, options.seed + i) for root in roots for i in range(options.seeds)]
+        trained = []
+        for number in range(0, len(members), engine.width):
+            pack = population.Work(
+                folder=folder / "packs" / f"{mine[0].trial.number:05d}-{number:04d}",
+                config=group.config,
+                hyper=sweep.hyper,
+                settings={each.root: each.values for each in mine},
+                members=members[number : number + engine.width],
+                label=f"settings {', '.join(map(str, roots))}",
+            )
+            result = population.train(engine, pack, options, control)
+            if result is None:
+                study.give_back(opened, claims)
+                return steps, seconds
+            trained.append((pack, result))
+            steps += result.env_steps * len(result.members)
+            seconds += result.train_seconds
+        _tell_all(opened, mine, trained, control)
+    return steps, seconds
+
+
+def _tell_all(
+    opened: Any,
+    claims: list[Claim],
+    trained: list[tuple[population.Work, population.Result]],
+    control: population.Control,
+) -> None:
+    members = [member for _, result in trained for member in result.members]
+    values = [value for _, result in trained for value in result.final_return]
+    returns = population.by_setting(members, values)
+    where = {member.setting: work.folder for work, _ in trained for member in work.members}
+    for each in claims:
+        mine = returns[each.root]
+        known = [value for value in mine if value is not None]
+        score = float(stats.iqm(known)) if len(known) == len(mine) else None
+        facts = {study.RETURNS: mine, study.PACK: str(where[each.root].resolve())}
+        if not study.tell(opened, each, score, facts):
+            control.tell(f"setting {each.root} was taken over: this result does not count")
+
+
+def find_engine(
+    built: list[engines.Engine], prepared: Prepared, config: Any, first: Claim, words: str
+) -> engines.Engine:
+    """The compiled program of a group, made when the first of its settings is asked for."""
+    for engine in built:
+        if engine.config == config:
+            return engine
+    options = prepared.sweep.options
+    hyper = apply(prepared.sweep.config, prepared.sweep.hyper, first.values)[1]
+    built.append(engines.fastest(config, hyper, options.batch * options.seeds, options, words))
+    return built[-1]

@@ -1,0 +1,24 @@
+"""`ppo-jax envs`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ppo_jax.cli.answer import Answer, Command
+from ppo_jax.config import presets
+from ppo_jax.envs import registration
+
+
+def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
+    tuned = {preset.env for preset in presets.all_presets()}
+    rows = [{**row._asdict(), "preset": row.name in tuned} for row in registration.available()]
+    lines = []
+    for row in rows:
+        shape = row["observation_shape"]
+        size = "" if shape is None else "x".join(map(str, shape)) or "scalar"
+        note = "; ".join(part for part in ("preset" if row["preset"] else "", row["note"]) if part)
+        lines.append(f"{row['name']:<36}{row['action_space']:<26}{size:<12}{note}".rstrip())
+    return Answer({"envs": rows}, lines)
+
+
+COMMAND = Command("envs", "", "list the environments", _run)

@@ -1,0 +1,55 @@
+"""`ppo-jax export RUN`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ppo_jax.apps.export import target
+from ppo_jax.cli import parser as flags
+from ppo_jax.cli.answer import Answer, Command
+from ppo_jax.cli.commands.run_argument import find_member, find_run
+from ppo_jax.runtime.text import quoted
+
+_USES = {
+    "numpy": "python {out}/policy.py says what it takes; needs NumPy only",
+    "stablehlo": 'jax.export.deserialize, or ppo_jax.load_policy("{out}")',
+    "onnx": 'any ONNX runtime, or ppo_jax.load_policy("{out}")',
+}
+
+
+def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+    del words
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
+    group = parser.add_argument_group("artefact")
+    parser.add_value(group, "--member", "which seed, counted from 0 [default: 0]", "K")
+    formats = " | ".join(target.FORMATS)
+    parser.add_value(group, "--format", f"{formats} [default: as PATH ends, else numpy]", "NAME")
+    place = "folder, .stablehlo or .onnx file to make [default: policy-K in the run's folder]"
+    group.add_argument("-o", "--out", metavar="PATH", help=place)
+    parser.names.append("--out")
+
+
+def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
+    run, member = find_run("export", given), find_member(given)
+    wanted = Path(given["out"]) if "out" in given else None
+    format, out = target.choose(run, member, given.get("format"), wanted)
+    from ppo_jax.apps.export import export
+
+    report = export.export(run, format=format, out=out, member=member)
+    place = quoted(report["out"])
+    lines = [
+        f"exported  {place} ({report['format']})",
+        f"checked   {report['num_observations']:,} recorded observations, largest difference "
+        f"{report['largest_difference']:.1e}",
+        f"use       {_USES[report['format']].format(out=report['out'])}",
+    ]
+    if not report["alive"]:
+        lines.append(
+            f"note      seed {member} turned non-finite in training: this is its last finite policy"
+        )
+    return Answer(report, lines)
+
+
+COMMAND = Command("export", "RUN", "the policy as a file for NumPy, XLA or ONNX", _run, _add_flags)

@@ -1,0 +1,76 @@
+"""`ppo-jax replay RUN`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ppo_jax.cli import parser as flags
+from ppo_jax.cli.answer import FAILED, Answer, Command
+from ppo_jax.cli.commands.run_argument import find_member, find_run
+from ppo_jax.config import layers
+from ppo_jax.config.config import InputError
+
+
+def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+    del words
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
+    group = parser.add_argument_group("replay")
+    parser.add_value(group, "--member", "which seed, counted from 0 [default: 0]", "K")
+    kept = "iterations whose rollouts are written, or none [default: first and last]"
+    parser.add_value(group, "--keep", kept, "N,N,...")
+    parser.add_switch(group, "--video", "at these iterations also an episode, as a GIF")
+    parser.add_value(group, "--out", "a new folder [default: replay-K in the run's folder]", "DIR")
+
+
+def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
+    run, member = find_run("replay", given), find_member(given)
+    keep = None
+    if "keep" in given:
+        words = [] if given["keep"] == "none" else given["keep"].split(",")
+        keep = [layers.whole_number("keep", word) for word in words]
+        if not keep and "video" in given:
+            raise InputError("--video draws at kept iterations, and --keep none keeps none.")
+    from ppo_jax.apps.diagnose import replay
+
+    report = replay.replay(
+        run,
+        member=member,
+        keep=keep,
+        video="video" in given,
+        out=given.get("out"),
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    return Answer(report, _lines(report), 0 if report["is_equal"] else FAILED)
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    lines = [
+        f"replayed  seed {report['seed']} (member {report['member']}), {report['iterations']:,} "
+        f"iterations, {report['env_steps']:,} environment steps"
+    ]
+    if report["is_equal"]:
+        lines.append("equal     0 differing bits to the run's last checkpoint")
+    else:
+        lines.append(
+            f"DIFFERS   {report['differing_bits']:,} bits of the state, "
+            f"{report['differing_bits_params']:,} of them of the parameters, which are at most "
+            f"{report['largest_difference_params']:.2g} apart"
+        )
+        reasons = report["fingerprint_changes"]
+        if reasons:
+            lines += [f"because   {reason}" for reason in reasons]
+        elif report["fingerprint_known"]:
+            lines.append("because   of nothing that is recorded: the fingerprint is the same")
+        else:
+            lines.append("because   of what is not known: the checkpoint holds no fingerprint")
+    for point in report["kept"]:
+        names = [point["trajectory"], *([point["video"]] if "video" in point else [])]
+        lines.append(f"kept      {', '.join(names)}")
+    return lines
+
+
+COMMAND = Command(
+    "replay", "RUN", "train one seed again, bit for bit, and keep its rollouts", _run, _add_flags
+)

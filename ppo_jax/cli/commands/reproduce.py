@@ -1,0 +1,88 @@
+"""`ppo-jax reproduce SUITE|SPEC...`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ppo_jax.apps.reproduce import specs
+from ppo_jax.cli import parser as flags
+from ppo_jax.cli.answer import Answer, Command
+from ppo_jax.config import layers
+from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.options import PLATFORMS
+
+
+def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+    del words
+    parser.add_argument(
+        "spec", nargs="*", metavar="SPEC", help="SUITE, SUITE/TASK, SUITE/TASK/VARIANT, FILE.toml"
+    )
+    group = parser.add_argument_group(
+        f"what is run (suites: {', '.join(specs.names())}; without one they are listed)"
+    )
+    parser.add_value(group, "--seeds", "of each cell, in place of the spec's number", "N")
+    parser.add_switch(group, "--quick", "a tenth of the budget or so, marked as such everywhere")
+    parser.add_switch(group, "--show", "read what is stored, run nothing")
+    parser.add_switch(
+        group, "--check", "run all anew and compare with stored results of this class of machine"
+    )
+    parser.add_value(
+        group, "--out", "folder [default: benchmarks/results/SUITE_PLATFORM_DATE]", "DIR"
+    )
+    parser.add_value(group, "--platform", " | ".join(PLATFORMS), "NAME")
+    parser.add_value(group, "--time-limit", "seconds until it stops, with all cells kept", "X")
+
+
+def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
+    if not given.get("spec"):
+        return _suites()
+    if "show" in given and "check" in given:
+        raise InputError("--show runs nothing and --check runs all: give one of them.")
+    platform = given.get("platform")
+    if platform is not None and platform not in PLATFORMS:
+        raise InputError(
+            f"platform={platform!r} is not one of {', '.join(PLATFORMS)}."
+            + nearest(platform, PLATFORMS)
+        )
+    seeds = layers.whole_number("seeds", given["seeds"]) if "seeds" in given else None
+    if seeds is not None and seeds < 1:
+        raise InputError(f"seeds={seeds} must be at least 1.")
+    limit = None
+    if "time_limit" in given:
+        limit = layers.whole_or_real("time_limit", given["time_limit"])
+        if not 0 < limit < math.inf:
+            raise InputError(f"time_limit={limit} must be a number of more than 0.")
+    suites = specs.select(given["spec"], "quick" in given, seeds)
+    from ppo_jax.apps.reproduce import running
+
+    done = running.reproduce(
+        running.Request(
+            suites=tuple(suites),
+            out=given.get("out"),
+            is_quick="quick" in given,
+            is_check="check" in given,
+            is_show="show" in given,
+            platform=platform,
+            time_limit=limit,
+        ),
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    return Answer(done.data, done.lines, done.exit_code)
+
+
+def _suites() -> Answer:
+    """What there is to reproduce."""
+    rows = []
+    for name in specs.names():
+        suite = specs.load(name)
+        rows.append({"suite": name, "cells": len(suite.cells), "title": suite.title})
+    lines = [f"{row['suite']:<24}{row['cells']:>4} cells   {row['title']}" for row in rows]
+    return Answer({"suites": rows}, [*lines, "", "ppo-jax reproduce SUITE runs what is missing."])
+
+
+COMMAND = Command(
+    "reproduce", "[SPEC...]", "published results next to measured ones", _run, _add_flags
+)

@@ -1,0 +1,53 @@
+"""`ppo-jax resume RUN`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ppo_jax.cli import parser as flags
+from ppo_jax.cli.answer import Answer, Command
+from ppo_jax.cli.commands.run_argument import find_run
+from ppo_jax.config import layers
+from ppo_jax.config.layers import FIELDS, Layer
+from ppo_jax.config.options import CHANGEABLE, validate_options
+from ppo_jax.runtime import signals
+from ppo_jax.runtime.text import summary_lines
+
+_BUDGET = {
+    "total_env_steps": "raise the budget, in environment steps of one seed",
+    "schedule_env_steps": "move the end of the schedules [default: where it was]",
+}
+
+
+def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+    del words
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
+    group = parser.add_argument_group("what may change [default: as the run was started]")
+    for name, text in _BUDGET.items():
+        parser.add_value(group, f"--{name.replace('_', '-')}", text, "N")
+    for name in CHANGEABLE:
+        spec, flag = FIELDS[name][1], f"--{name.replace('_', '-')}"
+        if spec.type == "bool":
+            parser.add_switch(group, flag, spec.metadata["help"])
+        else:
+            parser.add_value(group, flag, spec.metadata["help"], "VALUE")
+
+
+def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
+    folder = find_run("resume", given)
+    texts = {name: text for name, text in given.items() if name in (*CHANGEABLE, *_BUDGET)}
+    read = layers.resolve([Layer("flag", texts, {})])
+    changes = {
+        name: getattr(next(part for part in read[:3] if hasattr(part, name)), name)
+        for name in texts
+    }
+    validate_options(read.options)
+    with signals.listening():  # from here on: importing jax takes a while
+        from ppo_jax.apps.run import runner
+
+        result = runner.resume(folder, **changes)
+    return Answer(result.summary, summary_lines(result.summary), result.exit_code)
+
+
+COMMAND = Command("resume", "RUN", "go on with a run that was stopped", _run, _add_flags)

@@ -1,0 +1,88 @@
+"""The command line: parse, call one function, print. Nothing is decided here.
+
+Everything that can be told without jax is told before jax is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from ppo_jax.cli.answer import BAD_INPUT, FAILED, INTERRUPTED, Answer
+from ppo_jax.cli.commands.table import COMMANDS
+from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.options import RunError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _print(_dispatch(words), "--json" in words)
+    except KeyboardInterrupt:
+        return _refuse("interrupted", words, INTERRUPTED)
+    except InputError as error:
+        return _refuse(str(error), words, BAD_INPUT)
+    except RunError as error:
+        return _refuse(str(error), words, FAILED)
+    except BrokenPipeError:  # `ppo-jax envs | head`: nobody listens any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        sentence = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        return _refuse(f"{sentence} (--debug shows where)", words, FAILED)
+
+
+def _print(answer: Answer, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(answer.data, allow_nan=False))
+    else:
+        print("\n".join(answer.lines))
+    sys.stdout.flush()
+    return answer.exit_code
+
+
+def _refuse(sentence: str, words: Sequence[str], exit_code: int) -> int:
+    sentence = " ".join(sentence.split())  # a user's module may fail with many lines
+    if "--debug" in words:
+        traceback.print_exc()
+    if "--json" in words:
+        print(json.dumps({"error": sentence}), flush=True)
+    else:
+        print(f"ppo-jax: {sentence}", file=sys.stderr)
+    return exit_code
+
+
+def _dispatch(words: Sequence[str]) -> Answer:
+    name, rest = (words[0], words[1:]) if words else ("--help", [])
+    if name == "--version":
+        version = sys.modules["ppo_jax"].__version__  # of the package that holds this file
+        return Answer({"version": version}, [f"ppo-jax {version}"])
+    if name in ("-h", "--help", "help"):
+        return _overview()
+    if name not in COMMANDS:
+        raise InputError(
+            f"{name!r} is no command: there are {', '.join(COMMANDS)}.{nearest(name, COMMANDS)}"
+        )
+    command = COMMANDS[name]
+    parser = command.parser(rest)
+    if "-h" in rest or "--help" in rest:
+        text = parser.format_help().rstrip()
+        return Answer({"help": text}, [text])
+    given, env_params = parser.read(rest)
+    if env_params and not command.takes_env_params:
+        raise InputError(f"--env.{next(iter(env_params))} is no option of `ppo-jax {name}`.")
+    return command.run(given, env_params)
+
+
+def _overview() -> Answer:
+    lines = ["Policy gradients in JAX: train, look, compare.", ""]
+    lines += [
+        f"  ppo-jax {f'{name} {each.usage}'.strip():<12} {each.summary}"
+        for name, each in COMMANDS.items()
+    ]
+    lines += ["", "`ppo-jax COMMAND --help` has the options; `ppo-jax --version` the version."]
+    return Answer({"commands": {name: each.summary for name, each in COMMANDS.items()}}, lines)

@@ -1,0 +1,8 @@
+"""Paths of the package and of the data files in it: presets, specifications, references, styles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent
+DATA = PACKAGE / "data"

@@ -1,0 +1,203 @@
+"""From texts and files to `Config`, `Hyper` and `RunOptions`: conversion and precedence.
+
+A layer is a mapping of field names to values, each a text of the command line or what a JSON or
+TOML file held. Later layers win, name by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ppo_jax.config.config import Config, Hyper, InputError, Schedule, nearest, parse_number
+from ppo_jax.config.options import RunOptions
+
+# Field name -> (the dataclass it belongs to, its specification).
+FIELDS: dict[str, tuple[type, dataclasses.Field]] = {
+    spec.name: (owner, spec)
+    for owner in (Config, Hyper, RunOptions)
+    for spec in dataclasses.fields(owner)
+    if (owner, spec.name) != (Hyper, "env")  # --env.NAME, a layer's env_params
+}
+FILE_TABLES = {"config": Config, "hyper": Hyper, "options": RunOptions}
+
+# What other programs call the same thing: for hints only, never accepted.
+OTHER_NAMES = {
+    "lr": "learning_rate",
+    "ent_coef": "entropy_coef",
+    "vf_coef": "value_coef",
+    "clip_range": "clip_epsilon",
+    "clip_eps": "clip_epsilon",
+    "n_steps": "rollout_length",
+    "num_steps": "rollout_length",
+    "n_envs": "num_envs",
+    "n_epochs": "num_epochs",
+    "update_epochs": "num_epochs",
+    "batch_size": "num_minibatches",
+    "total_timesteps": "total_env_steps",
+    "n_timesteps": "total_env_steps",
+    "num_seeds": "seeds",
+    "use_sde": "policy",
+    "sde_sample_freq": "gsde_resample_steps",
+}
+
+
+class Layer(NamedTuple):
+    """Values of one source."""
+
+    source: str  # "default", "preset ...", a file name or "flag"
+    values: Mapping[str, Any]  # by the field names of Config, Hyper and RunOptions
+    env_params: Mapping[str, Any]  # the environment's own parameters
+
+
+class Settings(NamedTuple):
+    config: Config
+    hyper: Hyper
+    options: RunOptions
+    sources: dict[str, str]  # field name -> source; names that no layer set are absent
+
+
+def resolve(layers: Iterable[Layer]) -> Settings:
+    """Convert every value and let later layers win.
+
+    Raises:
+        InputError: a name that does not exist or a value of the wrong type.
+    """
+    values: dict[type, dict[str, Any]] = {Config: {}, Hyper: {}, RunOptions: {}}
+    env_params: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in layers:
+        for name, value in layer.values.items():
+            owner, spec = FIELDS[name] if name in FIELDS else _unknown(name, layer.source)
+            values[owner][name] = convert(owner, spec, value)
+            sources[name] = layer.source
+        for name, value in layer.env_params.items():
+            env_params[name] = whole_or_real(f"env.{name}", value)
+            sources[f"env.{name}"] = layer.source
+    hyper = Hyper(**values[Hyper], env=env_params)
+    return Settings(Config(**values[Config]), hyper, RunOptions(**values[RunOptions]), sources)
+
+
+def file_layer(source: str, content: Mapping[str, Any]) -> Layer:
+    """A layer from a settings file: tables `config`, `hyper`, `options`, or their names flat.
+
+    A run's own `config.json` holds both `config` and `hyper`; what else it records is skipped.
+    """
+    content = {name.replace("-", "_"): value for name, value in content.items()}
+    tables = [name for name in FILE_TABLES if isinstance(content.get(name), Mapping)]
+    flat = {name: value for name, value in content.items() if name not in tables}
+    if {"config", "hyper"} <= set(tables):
+        flat = {}
+    values, env_params = _split_env(flat, Config)
+    for table in tables:
+        inner = {name.replace("-", "_"): value for name, value in content[table].items()}
+        more_values, more_params = _split_env(inner, FILE_TABLES[table])
+        values.update(more_values)
+        env_params.update(more_params)
+    return Layer(source, values, env_params)
+
+
+def _split_env(table: Mapping[str, Any], owner: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`env` is the environment's name in Config and a table of its parameters in Hyper."""
+    values = dict(table)
+    env_params: dict[str, Any] = {}
+    if owner is Hyper or isinstance(values.get("env"), Mapping):
+        env_params = dict(values.pop("env", None) or {})
+    return values, env_params
+
+
+def convert(owner: type, spec: dataclasses.Field, value: Any) -> Any:
+    """`value` as the field's type; a text as the command line spells it."""
+    name, kind = spec.name, str(spec.type)
+    optional = kind.endswith(" | None")
+    if optional and (value is None or value == "auto"):
+        return None
+    kind = kind.removesuffix(" | None")
+    if owner is Hyper:
+        return _hyper_number(name, value)
+    if kind == "int":
+        return whole_number(name, value)
+    if kind == "float":
+        number = parse_number(name, value)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise InputError(f"{name}={value!r} must be one number.")
+        return float(number)
+    if kind == "bool":
+        return _truth(name, value)
+    if kind.startswith("tuple"):
+        return _sizes(name, value)
+    if kind == "str" and not isinstance(value, str):
+        raise InputError(f"{name}={value!r} must be a word.")
+    return value
+
+
+def whole_number(name: str, value: Any) -> int:
+    """An integer, also when spelled 1e6, 1_000_000 or 1000000.0."""
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        if isinstance(value, str) and value.strip().lstrip("+-").replace("_", "").isdigit():
+            return int(value)
+        number = float(value)
+        if number == int(number):
+            return int(number)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"{name}={value!r} must be a whole number, for example 1000 or 1e6.")
+
+
+def whole_or_real(name: str, value: Any) -> int | float:
+    """A number of the environment's, whole where it is written as one."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(str(value))
+        except ValueError:
+            continue
+    raise InputError(f"{name}={value!r} must be a number, for example 0.7.")
+
+
+def _hyper_number(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping) and {"start", "end"} <= set(value) <= {"start", "end", "cosine"}:
+        return Schedule(value["start"], value["end"], float(value.get("cosine", 0.0)))
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputError(f"{name}={value!r} must be a number or a schedule START:END.")
+    number = parse_number(name, value)
+    return number if isinstance(number, Schedule) else float(number)
+
+
+def _truth(name: str, value: Any) -> bool:
+    words = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in words:
+        return words[str(value).lower()]
+    raise InputError(f"{name}={value!r} must be true or false.")
+
+
+def _sizes(name: str, value: Any) -> tuple[int, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    elif not isinstance(value, list | tuple):
+        value = [value]
+    try:
+        return tuple(whole_number(name, part) for part in value)
+    except InputError:
+        raise InputError(
+            f"{name}={value!r} must be widths with commas between, for example 64,64."
+        ) from None
+
+
+def _unknown(name: str, source: str) -> Any:
+    raise InputError(f"{source}: {name!r} is not a setting.{hint(name)}")
+
+
+def hint(name: str, words: Iterable[str] = tuple(FIELDS)) -> str:
+    """The part of a sentence that names the settings nearest to `name`, other names included."""
+    words = tuple(words)
+    own_name = OTHER_NAMES.get(name.lower())
+    if own_name in words:
+        return f" Its name here: {own_name}."
+    return nearest(name, words)

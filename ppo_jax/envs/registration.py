@@ -1,0 +1,131 @@
+"""From what a user names to an `Environment`: gymnax names, probes, own classes and objects."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ppo_jax.config.config import InputError, nearest
+from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete
+from ppo_jax.envs.suites import gymnax_names
+
+PROBE_PREFIX = "probe:"
+
+
+class Row(NamedTuple):
+    """What `ppo-jax envs` says of one environment."""
+
+    name: str
+    suite: str
+    action_space: str
+    observation_shape: tuple[int, ...] | None  # None: unknown without a download
+    note: str
+
+
+def make(env: Any) -> Environment:
+    """The environment that `env` means.
+
+    Args:
+        env: a gymnax name (`CartPole-v1`), `probe:NAME`, `module:attribute`, an `Environment`, or
+            an object of gymnax's API: instance, class, factory, or the (instance, parameters) pair
+            that `gymnax.make` returns.
+
+    Raises:
+        InputError: unknown, or not to be trained on; the sentence says why and what to do.
+    """
+    if not isinstance(env, str):
+        return _from_object(env, None)
+    if env.startswith(PROBE_PREFIX):
+        return _probe(env)
+    if env in gymnax_names.registered_names():
+        return _from_gymnax(env)
+    if ":" in env:
+        from ppo_jax.config.loading import load_attribute
+
+        return _from_object(load_attribute(env), env)
+    return _from_gymnax(env)
+
+
+def check_name(env: str) -> None:
+    """Refuse a mistyped gymnax or probe name without loading jax or gymnax.
+
+    `module:attribute` can only be judged by `make`.
+
+    Raises:
+        InputError: with the nearest names.
+    """
+    if ":" not in env:
+        gymnax_names.require_known(env)
+
+
+def available() -> list[Row]:
+    """Every environment that has a name, cheap enough to be listed."""
+    from ppo_jax.envs.suites import gymnax
+    from ppo_jax.envs.suites.probes import PROBES
+
+    gymnax_names.import_gymnax()
+    rows = []
+    for name in gymnax_names.registered_names():
+        suite = name.rpartition("-")[2] if name in gymnax_names.GYMNAX_NAMES else "registered"
+        suite = "classic control" if suite.startswith("v") else suite
+        if name in gymnax_names.NEEDS_DOWNLOAD:
+            rows.append(Row(name, suite, "", None, "downloads its data when it is made"))
+            continue
+        try:
+            env, params = gymnax_names.construct(name)
+            space = describe_space(gymnax.action_space(env, params, name))
+            rows.append(Row(name, suite, space, gymnax.observation_shape(env, params, name), ""))
+        except InputError as error:
+            rows.append(Row(name, suite, "", None, str(error)))
+    for name, probe in PROBES.items():
+        environment = probe.environment
+        space = describe_space(environment.action_space)
+        rows.append(Row(PROBE_PREFIX + name, "probe", space, environment.observation_shape, ""))
+    return rows
+
+
+def describe_space(space: Discrete | MultiDiscrete | Box) -> str:
+    """An action space in a few words."""
+    if isinstance(space, Discrete):
+        return f"discrete {space.n}"
+    if isinstance(space, MultiDiscrete):
+        return f"multi-discrete {' '.join(str(n) for n in space.ns)}"
+    low, high = (float(end) for end in (space.low.min(), space.high.max()))
+    return f"box {'x'.join(str(size) for size in space.shape)} in [{low:g}, {high:g}]"
+
+
+def _from_gymnax(name: str) -> Environment:
+    gymnax_names.require_known(name)
+    from ppo_jax.envs.suites import gymnax
+
+    return gymnax.make(name)
+
+
+def _probe(name: str) -> Environment:
+    from ppo_jax.envs.suites.probes import PROBES
+
+    short = name.removeprefix(PROBE_PREFIX)
+    if short not in PROBES:
+        raise InputError(
+            f"{name!r} is no probe; there are {', '.join(PROBES)}.{nearest(short, PROBES)}"
+        )
+    return PROBES[short].environment
+
+
+def _from_object(env: Any, name: str | None) -> Environment:
+    """An `Environment` from whatever a user's module or program holds."""
+    label = name or getattr(env, "__qualname__", type(env).__name__)
+    if isinstance(env, type) or (callable(env) and not hasattr(type(env), "step_env")):
+        try:
+            env = env()
+        except Exception as error:
+            raise InputError(
+                f"{label} could not be made ({type(error).__name__}: {error}): it must be "
+                "callable without arguments; pass an instance or a factory that fills them in."
+            ) from error
+    if isinstance(env, Environment):
+        return env
+    from ppo_jax.envs.suites import gymnax
+
+    if isinstance(env, tuple) and len(env) == 2:
+        return gymnax.adapt(env[0], env[1], name=name)
+    return gymnax.adapt(env, name=name)

@@ -1,0 +1,138 @@
+"""A user's network: `init_fn(key) -> params`, `apply_fn(params, observation) -> (policy, value)`.
+
+The user writes for one environment; here it is loaded, checked without being run, and batched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ppo_jax.config.config import InputError
+from ppo_jax.config.loading import load_attribute
+from ppo_jax.rl.types import PyTree
+
+
+class OwnNetwork(NamedTuple):
+    """A checked network over any leading dims `...` of the observation."""
+
+    init: Callable[[Array], PyTree]
+    apply: Callable[[PyTree, Array], tuple[Any, Array]]  # -> (policy output [..., n], value [...])
+    log_std_shape: tuple[int, ...] | None  # of the log std that it leaves to us, if it does
+
+
+def wrap_network(
+    network: Any, observation_shape: tuple[int, ...], policy: str, head_size: int
+) -> OwnNetwork:
+    """Check a user's network and batch it.
+
+    Args:
+        network: a pair (init_fn, apply_fn), an object with these two attributes, or the text
+            `module:attribute` of one. apply_fn takes the observation [*O] of one environment, as
+            real numbers, and returns (policy output, value []), the policy output being logits [n],
+            a mean [A] (a log std that is a parameter is added), or a pair (mean, log_std).
+        observation_shape: [*O].
+        policy: resolved name of the family.
+        head_size: the outputs that the family needs, n, A, or 2A for "gaussian-state-std".
+
+    Raises:
+        InputError: it cannot be loaded, fails, or returns other shapes.
+    """
+    init_fn, apply_fn = _pair(network)
+    if policy == "gsde":
+        raise InputError(
+            "policy='gsde' needs the features of a built-in network and cannot use a network of "
+            "your own; use gaussian or gaussian-state-std."
+        )
+    log_std_shape = _check(init_fn, apply_fn, observation_shape, policy, head_size)
+    rank = len(observation_shape)
+
+    def one(params: PyTree, observation: Array) -> tuple[Any, Array]:
+        result = _output(apply_fn(params, observation))
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), result)
+
+    def apply(params: PyTree, observation: Array) -> tuple[Any, Array]:
+        lead = observation.shape[: observation.ndim - rank]
+        flat = observation.reshape((math.prod(lead), *observation_shape))
+        result = jax.vmap(partial(one, params))(flat)
+        return jax.tree.map(lambda leaf: leaf.reshape(lead + leaf.shape[1:]), result)
+
+    return OwnNetwork(init_fn, apply, log_std_shape)
+
+
+def _pair(network: Any) -> tuple[Callable, Callable]:
+    found = load_attribute(network) if isinstance(network, str) else network
+    if hasattr(found, "init_fn") and hasattr(found, "apply_fn"):
+        found = (found.init_fn, found.apply_fn)
+    if not (isinstance(found, Sequence) and len(found) == 2 and all(map(callable, found))):
+        raise InputError(
+            f"network={network!r} is not a network: give a pair of functions (init_fn, apply_fn), "
+            "or module:attribute that names one."
+        )
+    return found[0], found[1]
+
+
+def _output(result: Any) -> tuple[Any, Any]:
+    """(policy output, value), a pair (mean, log_std) as a tuple."""
+    output, value = result
+    return (tuple(output) if isinstance(output, list) else output), value
+
+
+def _check(
+    init_fn: Callable, apply_fn: Callable, shape: tuple[int, ...], name: str, head_size: int
+) -> tuple[int, ...] | None:
+    """The shape of the log std that has to be added, if any; refuses outputs that do not fit."""
+    observation = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
+    params = _trial("init_fn(key)", init_fn, jax.eval_shape(lambda: jax.random.key(0)))
+    strange = [leaf.dtype for leaf in jax.tree.leaves(params) if not _is_float(leaf)]
+    if strange:
+        raise InputError(
+            f"network: init_fn returns parameters of type {strange[0]}, but all must be real "
+            "numbers to be trained; leave keys and counters out of them."
+        )
+    call = f"apply_fn(params, observation of shape {shape})"
+    result = _trial(call, apply_fn, params, observation)
+    two = name == "gaussian-state-std"
+    size = head_size // 2 if two else head_size
+    if name == "categorical":
+        policy, allowed = f"logits of shape ({size},)", [(size,)]
+    elif two:
+        policy, allowed = f"a pair (mean, log_std), each of shape ({size},)", [((size,), (size,))]
+    else:
+        policy = f"a mean of shape ({size},) or a pair (mean, log_std) of such"
+        allowed = [(size,), ((size,), (size,))]
+    try:
+        shapes = tuple(
+            tuple(leaf.shape for leaf in part) if isinstance(part, tuple) else part.shape
+            for part in _output(result)
+        )
+    except (TypeError, ValueError, AttributeError):
+        shapes = ()
+    if len(shapes) != 2 or shapes[0] not in allowed or shapes[1] != ():
+        found = jax.tree.map(lambda leaf: leaf.shape, result)
+        raise InputError(
+            f"network: {call} returns {found} where policy {name!r} needs ({policy}, value "
+            "of shape ()); change the network's last layers."
+        )
+    return shapes[0] if shapes[0] == (size,) and name != "categorical" else None
+
+
+def _trial(call: str, function: Callable, *args: Any) -> Any:
+    try:
+        return jax.eval_shape(function, *args)
+    except Exception as error:  # whatever the user's function raises is told, not thrown
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"network: {call} failed with {type(error).__name__}: {reason} Mend the network, or "
+            "leave it out to use a built-in one."
+        ) from error
+
+
+def _is_float(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)

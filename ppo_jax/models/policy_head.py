@@ -1,0 +1,229 @@
+"""The families of policies: which distribution produces an environment's actions, and how.
+
+The mathematics is in `densities`; here it is bound to an action space. Actions are kept as they
+were sampled: integers, or reals that are flat, [..., A], and neither clipped nor squashed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ppo_jax.config.config import InputError
+from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete
+from ppo_jax.rl.distributions import (
+    Categorical,
+    Gaussian,
+    MultiCategorical,
+    StateDependentNoise,
+    categorical_draw,
+    categorical_entropy,
+    categorical_kl,
+    categorical_log_prob,
+    categorical_mode,
+    categorical_sample,
+    gaussian_entropy,
+    gaussian_kl,
+    gaussian_log_prob,
+    gaussian_mode,
+    gaussian_sample,
+    state_dependent_noise_sample,
+    tanh_gaussian_entropy,
+    tanh_gaussian_log_prob,
+)
+
+Distribution = Categorical | MultiCategorical | Gaussian | StateDependentNoise
+
+
+class Family(NamedTuple):
+    """The functions of one kind of policy. Actions are kept as sampled, see `to_env`."""
+
+    name: str
+    head_size: int  # outputs of the policy head
+    draw: Callable[[Array, tuple[int, ...]], Any]  # (key, leading dims) -> numbers of `sample`
+    sample: Callable[[Any, Any, Any], Array]  # (draw, dist, noise) -> action
+    mode: Callable[[Any], Array]
+    log_prob: Callable[[Any, Array], Array]  # -> [...]
+    entropy: Callable[[Any], Array]  # -> [...]
+    kl: Callable[[Any, Any], Array]  # (old, new) -> KL[old || new], [...], exact
+    to_env: Callable[[Array], Array]  # what the environment is given: clipped or squashed
+    keep: Callable[[Any], Any]  # what a rollout stores, enough for log_prob, entropy and kl
+    draw_noise: Callable[[Array, int], Any]  # (key, num_envs) -> noise: gSDE's [B, F, A], else ()
+
+
+def make_family(
+    policy: str, action_space: Discrete | MultiDiscrete | Box, num_features: int
+) -> Family:
+    """The `Family` for a policy's name and an environment's actions.
+
+    Args:
+        policy: a word of `config.POLICIES`; "auto" follows the action space.
+        action_space: what the environment takes.
+        num_features: F, width of the features that gSDE multiplies its noise with.
+
+    Raises:
+        InputError: the policy cannot produce such actions.
+    """
+    box = isinstance(action_space, Box)
+    if policy == "auto":
+        policy = "gaussian" if box else "categorical"
+    if (policy == "categorical") == box:
+        remedy = "gaussian, gaussian-state-std, gsde or tanh-gaussian" if box else "categorical"
+        raise InputError(
+            f"policy={policy!r} cannot produce actions of {_describe(action_space)}; "
+            f"use {remedy}, or auto."
+        )
+    if isinstance(action_space, Discrete):
+        return _categorical(action_space)
+    if isinstance(action_space, MultiDiscrete):
+        return _multi_categorical(action_space)
+    if policy == "gsde":
+        return _gsde(action_space, num_features)
+    if policy == "tanh-gaussian":
+        return _tanh_gaussian(action_space)
+    return _gaussian(policy, action_space)
+
+
+def _no_noise(key: Array, shape: int | tuple[int, ...]) -> tuple[()]:
+    return ()
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _to_int32(action: Array) -> Array:
+    return action.astype(jnp.int32)
+
+
+def _categorical(space: Discrete) -> Family:
+    return Family(
+        name="categorical",
+        head_size=int(space.n),
+        draw=partial(categorical_draw, num_actions=int(space.n)),
+        sample=categorical_sample,
+        mode=categorical_mode,
+        log_prob=categorical_log_prob,
+        entropy=categorical_entropy,
+        kl=categorical_kl,
+        to_env=_to_int32,
+        keep=_identity,
+        draw_noise=_no_noise,
+    )
+
+
+def _multi_categorical(space: MultiDiscrete) -> Family:
+    """Categoricals padded with -inf to one width, then summed; actions are [..., K] int32."""
+    ns = tuple(int(n) for n in space.ns)
+
+    def rows(dist: MultiCategorical) -> Categorical:
+        width, parts, start = max(ns), [], 0
+        for n in ns:
+            part = dist.logits[..., start : start + n]
+            pad = [(0, 0)] * (part.ndim - 1) + [(0, width - n)]
+            parts.append(jnp.pad(part, pad, constant_values=-jnp.inf) if n < width else part)
+            start += n
+        return Categorical(jnp.stack(parts, axis=-2))
+
+    return Family(
+        name="categorical",
+        head_size=sum(ns),
+        draw=lambda key, shape: categorical_draw(key, (*shape, len(ns)), max(ns)),
+        sample=lambda draw, dist, noise=(): categorical_sample(draw, rows(dist)),
+        mode=lambda dist: categorical_mode(rows(dist)),
+        log_prob=lambda dist, action: categorical_log_prob(rows(dist), action).sum(-1),
+        entropy=lambda dist: categorical_entropy(rows(dist)).sum(-1),
+        kl=lambda old, new: categorical_kl(rows(old), rows(new)).sum(-1),
+        to_env=_to_int32,
+        keep=_identity,
+        draw_noise=_no_noise,
+    )
+
+
+def _flat_size(space: Box) -> int:
+    return math.prod(space.shape)
+
+
+def _bounds(space: Box) -> tuple[np.ndarray, np.ndarray]:
+    low = np.broadcast_to(np.asarray(space.low, np.float32), space.shape)
+    high = np.broadcast_to(np.asarray(space.high, np.float32), space.shape)
+    return low, high
+
+
+def _shape_for_env(action: Array, space: Box) -> Array:
+    return action.reshape(action.shape[:-1] + tuple(space.shape))
+
+
+def _clip(action: Array, space: Box) -> Array:
+    """[..., A] -> [..., *shape] within the bounds."""
+    action = _shape_for_env(action, space)
+    low, high = (_with_leading(bound, action.ndim) for bound in _bounds(space))
+    return jnp.clip(action, low, high)
+
+
+def _squash(action: Array, space: Box) -> Array:
+    """[..., A] -> low + (tanh(u) + 1) / 2 * (high - low), [..., *shape]."""
+    action = _shape_for_env(action, space)
+    low, high = (_with_leading(bound, action.ndim) for bound in _bounds(space))
+    squashed = low + 0.5 * (jnp.tanh(action) + 1.0) * (high - low)
+    return jnp.clip(squashed, low, high)  # rounding may step over `high`
+
+
+def _with_leading(bound: np.ndarray, ndim: int) -> np.ndarray:
+    return bound.reshape((1,) * (ndim - bound.ndim) + bound.shape)
+
+
+def _gaussian(name: str, space: Box) -> Family:
+    size = _flat_size(space)
+    return Family(
+        name=name,
+        head_size=2 * size if name == "gaussian-state-std" else size,
+        draw=lambda key, shape: jax.random.normal(key, (*shape, size)),
+        sample=gaussian_sample,
+        mode=gaussian_mode,
+        log_prob=gaussian_log_prob,
+        entropy=gaussian_entropy,
+        kl=gaussian_kl,
+        to_env=partial(_clip, space=space),
+        keep=_identity,
+        draw_noise=_no_noise,
+    )
+
+
+def _tanh_gaussian(space: Box) -> Family:
+    low, high = _bounds(space)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise InputError(
+            f"policy='tanh-gaussian' needs finite bounds to squash into, but {_describe(space)} "
+            "is unbounded; use gaussian."
+        )
+    return _gaussian("tanh-gaussian", space)._replace(
+        log_prob=tanh_gaussian_log_prob,
+        entropy=tanh_gaussian_entropy,
+        to_env=partial(_squash, space=space),
+    )
+
+
+def _gsde(space: Box, num_features: int) -> Family:
+    size = _flat_size(space)
+    return _gaussian("gsde", space)._replace(
+        draw=_no_noise,
+        sample=state_dependent_noise_sample,
+        keep=lambda dist: Gaussian(dist.mean, dist.log_std),
+        draw_noise=lambda key, num_envs: jax.random.normal(key, (num_envs, num_features, size)),
+    )
+
+
+def _describe(space: Discrete | MultiDiscrete | Box) -> str:
+    if isinstance(space, Discrete):
+        return f"Discrete({space.n})"
+    if isinstance(space, MultiDiscrete):
+        return f"MultiDiscrete({', '.join(str(n) for n in space.ns)})"
+    return f"Box of shape {tuple(space.shape)}"

@@ -1,1 +1,0 @@
-"""The report page: runs or a suite as one HTML file, whose numbers all come from its own data."""

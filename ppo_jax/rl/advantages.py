@@ -1,0 +1,105 @@
+"""Advantages and value targets.
+
+An episode can end in two ways, and they differ in one number only, `value_next`, the value of the
+state that follows step t:
+
+* terminated: nothing follows, `value_next` = 0;
+* truncated (a time limit): the episode would have gone on, `value_next` = V(final observation),
+  never V(observation after the reset) and never 0;
+* neither: `value_next` = V(next observation).
+
+In both endings no credit flows back over the border, so lambda's recursion is cut there.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ppo_jax.kernels import collectives
+from ppo_jax.kernels.backend import is_cpu
+
+
+def gae(
+    reward: Array,
+    value: Array,
+    value_next: Array,
+    ended: Array,
+    gamma: Array | float,
+    gae_lambda: Array | float,
+) -> tuple[Array, Array]:
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16) and its lambda-returns.
+
+    A_t = delta_t + gamma lambda (1 - ended_t) A_{t+1},
+    delta_t = r_t + gamma value_next_t - V(s_t).
+
+    Args:
+        reward, value, value_next: [T, ...] float.
+        ended: [T, ...] bool, terminated or truncated at step t.
+        gamma, gae_lambda: scalars in [0, 1].
+
+    Returns:
+        advantage [T, ...] and value target A_t + V(s_t) [T, ...], the TD(lambda) return.
+    """
+    chex.assert_equal_shape([reward, value, value_next, ended])
+    delta = reward + gamma * value_next - value
+    decay = gamma * gae_lambda * (1.0 - ended)
+
+    if not is_cpu():  # some 2 log T kernels in place of T
+        _, advantage = jax.lax.associative_scan(_chained, (decay, delta), reverse=True)
+        return advantage, advantage + value
+
+    def backward(advantage_next: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        delta_t, decay_t = step
+        advantage = delta_t + decay_t * advantage_next
+        return advantage, advantage
+
+    _, advantage = jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)
+    return advantage, advantage + value
+
+
+def _chained(later: tuple[Array, Array], earlier: tuple[Array, Array]) -> tuple[Array, Array]:
+    """A_t = delta + decay A of two stretches of time as that of the stretch they make together."""
+    (decay_later, delta_later), (decay, delta) = later, earlier
+    return decay * decay_later, delta + decay * delta_later
+
+
+def successor_values(
+    value: Array, value_last: Array, value_final: Array, terminated: Array, truncated: Array
+) -> Array:
+    """`value_next` [T, B] from the values of the observations that the policy saw.
+
+    Args:
+        value: [T, B], V(observation at step t).
+        value_last: [B], V(observation after step T - 1); unused where the episode ended.
+        value_final: [T, B], V(final observation) where truncated; unused elsewhere.
+        terminated, truncated: [T, B] bool; termination wins where both are set.
+    """
+    following = jnp.concatenate([value[1:], value_last[None]])
+    return jnp.where(terminated, 0.0, jnp.where(truncated, value_final, following))
+
+
+def standardise(advantage: Array, mean: Array, variance: Array) -> Array:
+    """(A - mean) / std. A constant advantage gives 0: the floor grows with the values' size."""
+    floor = 1e-8 + 1e-5 * jnp.abs(mean)  # float32 cannot tell deviations below this from rounding
+    return (advantage - mean) / (jnp.sqrt(variance) + floor)
+
+
+def mean_and_variance(x: Array, axis_name: str | None = None) -> tuple[Array, Array]:
+    """Mean and population variance over all elements, and over all devices of `axis_name`."""
+    centre = jnp.mean(x)
+    own = centre, jnp.mean(jnp.square(x - centre))
+    if axis_name is None:
+        return own
+    return pooled(*collectives.gathered(own, axis_name))
+
+
+def pooled(means: Array, variances: Array) -> tuple[Array, Array]:
+    """Mean and variance [...] of equally many numbers from each of D devices, from theirs [D, ...].
+
+    The whole variance is the mean of the variances and the variance of the means.
+    """
+    mean = jnp.mean(means, axis=0)
+    return mean, jnp.mean(variances + jnp.square(means - mean), axis=0)

@@ -1,0 +1,205 @@
+"""The live display of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+
+from ppo_jax.analysis.stats import bootstrap_interval
+
+Row = Mapping[str, Any]
+
+
+class Screen:
+    """One line that changes, with a bar, on a terminal; elsewhere nothing but plain lines."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self._stream = sys.stderr if stream is None else stream
+        console = Console(file=self._stream)
+        self._bar = None
+        if console.is_terminal:
+            self._bar = Bar(
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}", markup=False),
+                console=console,
+            )
+            self._task = self._bar.add_task("compiling", total=1.0)
+            self._bar.start()
+
+    @property
+    def is_live(self) -> bool:
+        return self._bar is not None
+
+    def show(self, share: float, text: str) -> None:
+        """Change the line on a terminal: `share` of the work is done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=share, description=text)
+
+    def message(self, text: str) -> None:
+        """A line of its own, above the one that changes."""
+        with contextlib.suppress(OSError, ValueError):  # a closed stderr must not end a run
+            if self._bar is not None:
+                self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                self._stream.write(f"{text}\n")
+                self._stream.flush()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Progress:
+    """The live display of a run on stderr; where that is no terminal, some twenty plain lines.
+
+    Args:
+        total_iterations: of the run.
+        total_env_steps: of one seed over the whole run.
+        num_seeds: S.
+    """
+
+    def __init__(
+        self,
+        total_iterations: int,
+        total_env_steps: int,
+        num_seeds: int,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._total_iterations = total_iterations
+        self._total_env_steps = total_env_steps
+        self._num_seeds = num_seeds
+        self._lines_told = 0
+        self._screen = Screen(stream)
+        self.message = self._screen.message
+        self.close = self._screen.close
+
+    def update(self, iteration: int, row: Row) -> None:
+        """Show the state after `iteration` iterations.
+
+        Args:
+            row: env_steps (per seed), episode_return and kl_old_new ([S], None where unknown),
+                env_steps_per_second (summed over seeds).
+        """
+        total = max(self._total_iterations, 1)
+        text = self.describe(iteration, row)
+        if self._screen.is_live:
+            self._screen.show(iteration / total, text)
+            return
+        twentieth = 20 * iteration // total
+        if twentieth >= self._lines_told or iteration >= self._total_iterations:
+            self._lines_told = twentieth + 1
+            self.message(text)
+
+    def describe(self, iteration: int, row: Row) -> str:
+        """One line: iterations, percent, time left, speed, mean return and its interval, KL."""
+        parts = [
+            f"{iteration}/{self._total_iterations}",
+            f"{100 * iteration / max(self._total_iterations, 1):.0f}%",
+        ]
+        rate = row.get("env_steps_per_second")
+        if rate:
+            steps_left = (self._total_env_steps - row["env_steps"]) * self._num_seeds
+            parts += [f"{format_seconds(max(steps_left, 0) / rate)} left"]
+            parts += [f"{format_steps(rate)} env steps/s"]
+        known = _known(row.get("episode_return"))
+        if known:
+            told = f"return {np.mean(known):.4g}"
+            interval = bootstrap_interval(
+                known, np.mean, resamples=500, generator=np.random.default_rng(0)
+            )
+            parts += [
+                told if interval is None else f"{told} ({interval[0]:.4g} to {interval[1]:.4g})"
+            ]
+        divergence = _known(row.get("kl_old_new"))
+        if divergence:
+            parts += [f"KL {np.mean(divergence):.2g}"]
+        return "  ".join(parts)
+
+
+class SweepProgress:
+    """The live display of a sweep on stderr; where that is no terminal, a line now and then."""
+
+    def __init__(self, stream: TextIO | None = None, every_seconds: float = 10.0) -> None:
+        self._every_seconds = every_seconds
+        self._told_at = time.monotonic()
+        self._screen = Screen(stream)
+        self.message = self._screen.message
+        self.close = self._screen.close
+
+    def update(self, share: float, text: str) -> None:
+        """Show how far what is being trained has come: `share` of it, in words `text`."""
+        if self._screen.is_live:
+            self._screen.show(share, text)
+        elif time.monotonic() - self._told_at >= self._every_seconds:
+            self._told_at = time.monotonic()
+            self.message(text)
+
+
+def _known(values: Sequence[float | None] | None) -> list[float]:
+    return [x for x in values or () if x is not None and math.isfinite(x)]
+
+
+def format_steps(number: float) -> str:
+    """Three significant digits with an SI unit: 950, 12.3k, 1.5M, 2.04G."""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * factor:
+            return f"{number / factor:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def format_seconds(seconds: float) -> str:
+    """45s, 3m05s or 2h07m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class Silence(NamedTuple):
+    """A display that shows nothing."""
+
+    def update(self, done: float, shown: Any) -> None:
+        del done, shown
+
+    def message(self, text: str) -> None:
+        del text
+
+
+@contextlib.contextmanager
+def display(
+    total_iterations: int, total_env_steps: int, num_seeds: int, is_quiet: bool
+) -> Iterator[Progress | Silence]:
+    """The live display, or nothing where it is not wanted."""
+    if is_quiet:
+        yield Silence()
+        return
+    shown = Progress(total_iterations, total_env_steps, num_seeds)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+@contextlib.contextmanager
+def sweep_display(is_quiet: bool) -> Iterator[SweepProgress | Silence]:
+    """The live display of a sweep, or nothing where it is not wanted."""
+    if is_quiet:
+        yield Silence()
+        return
+    shown = SweepProgress()
+    try:
+        yield shown
+    finally:
+        shown.close()

@@ -1,0 +1,76 @@
+"""Results in words, for people."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from ppo_jax.config.config import Config
+
+
+def plan_lines(
+    env: str, config: Config, num_seeds: int, devices: str, source: str | None
+) -> list[str]:
+    """What a run is about to do: its budget as it will be trained, and whose settings these are."""
+    seeds = f"{num_seeds} seeds" if num_seeds > 1 else "1 seed"
+    lines = [
+        f"{env}: {config.trained_env_steps:,} environment steps a seed ({config.num_iterations:,} "
+        f"iterations of {config.num_envs} environments x {config.rollout_length} steps), {seeds} "
+        f"on {devices}"
+    ]
+    return lines if source is None else [f"settings: {source}", *lines]
+
+
+def evaluation_line(env_steps: int, iqm: float | None) -> str:
+    """What an evaluation in the middle of a run says."""
+    told = "none, every seed failed" if iqm is None else f"{iqm:g}"
+    return f"evaluated after {env_steps:,} environment steps a seed: return {told}"
+
+
+def summary_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What a run's or an evaluation's summary says, as a few lines."""
+    final, seeds = summary["final_return"], summary["num_seeds"]
+    interval = final.get("ci95")
+    spread = "" if interval is None else f", 95% interval {interval[0]:g} to {interval[1]:g}"
+    measure = f"IQM of {seeds} seeds" if seeds > 1 else "one seed"
+    value = "none: every seed failed" if final["iqm"] is None else f"{final['iqm']:g}"
+    episodes = f"{summary['episodes_per_seed']} {summary['policy_mode']} episodes a seed"
+    lines = [f"return    {value}  {measure}{spread} ({episodes})"]
+    if summary.get("stopped_by"):
+        lines = [f"stopped   by {summary['stopped_by']}, everything is saved; not evaluated"]
+    if summary.get("num_failed"):
+        lines.append(f"failed    {summary['num_failed']} of {seeds} seeds turned non-finite")
+    trained = f"trained   {summary['env_steps']:,} environment steps a seed"
+    if summary.get("env_steps_per_second"):
+        trained += f", {summary['env_steps_per_second']:,.0f} steps/s"
+    if summary.get("train_seconds") is not None:
+        trained += f" in {summary['train_seconds']:.1f} s"
+    if summary.get("compile_seconds") is not None:
+        trained += f", after {summary['compile_seconds']:.1f} s of compiling"
+    lines.append(trained + (" (stopped early)" if summary.get("stopped_early") else ""))
+    if summary.get("video"):
+        lines.append(f"video     {summary['video']}")
+    if summary.get("run"):
+        lines.append(f"run       {summary['run']}")
+        if summary.get("learning_curve"):
+            lines.append(f"curve     {summary['learning_curve']}")
+        if summary.get("train_seconds") is not None:
+            command = "resume" if summary.get("stopped_by") else "eval"
+            lines.append(f"next      ppo-jax {command} {quoted(str(summary['run']))}")
+    return lines
+
+
+def score(table: Mapping[str, Any] | None) -> str:
+    """A preset's result or reference in two numbers."""
+    if not table or "score" not in table:
+        return "-"
+    steps = f" at {table['env_steps']:,}" if "env_steps" in table else ""
+    kind = f" ({table['kind']})" if "kind" in table else ""  # an optimum, not a result
+    return f"{table['score']:g}{steps}{kind}"
+
+
+def quoted(word: str) -> str:
+    """`word` as a shell takes it, letters of other alphabets left alone."""
+    plain = all(character.isalnum() or character in "_-./:" for character in word)
+    return word if plain else shlex.quote(word)

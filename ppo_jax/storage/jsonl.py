@@ -1,0 +1,148 @@
+"""The rows of a run as files: one JSON object a line, nothing of it lost, nothing of it twice."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppo_jax.config.config import InputError
+
+Row = Mapping[str, Any]
+
+
+def to_json(value: Any) -> Any:
+    """`value` as plain JSON data: arrays become lists, numbers that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(name): to_json(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's and jax's arrays and scalars
+        return to_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class Position(NamedTuple):
+    """How far a file of rows was written: what a checkpoint says of it."""
+
+    num_bytes: int
+    sha256: str  # of these bytes
+
+
+class JsonlLog:
+    """One JSON object a line, on its way to the disk when `write` returns.
+
+    Opening an old file drops its torn last line. A row goes out in one piece and without a buffer,
+    so that what a full disk refuses is known at once and is not written later by surprise.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        rewind_jsonl(path)
+        self._file = self._path.open("ab", buffering=0)
+        self._hash = hashlib.sha256(self._path.read_bytes())
+        self._num_bytes = self._path.stat().st_size
+
+    def write(self, row: Row) -> None:
+        """Append a row.
+
+        Raises:
+            OSError: the disk is full or read-only, or the file was removed or replaced.
+        """
+        data = (json.dumps(to_json(row), allow_nan=False) + "\n").encode()
+        self.check()
+        if self._file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        self._hash.update(data)
+        self._num_bytes += len(data)
+
+    def check(self) -> None:
+        """Raise FileNotFoundError where rows would go into a file that nobody finds any more."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+                return
+        raise FileNotFoundError(errno.ENOENT, "it was removed or replaced", str(self._path))
+
+    def position(self) -> Position:
+        return Position(self._num_bytes, self._hash.hexdigest())
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk: before a checkpoint that comes after them."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
+    """The rows of a file; a last line without an end was torn by a kill and is passed over.
+
+    Raises:
+        InputError: any other line is no JSON object.
+    """
+    return [_parse(Path(path), n, line) for n, line in enumerate(_whole_lines(Path(path)), 1)]
+
+
+def rewind_jsonl(path: Path | str, env_steps: int | None = None) -> None:
+    """Drop a torn last line, and the rows after `env_steps`: those of a run beyond its checkpoint.
+
+    What stays, stays byte for byte; the file is replaced in one step. No file is no rows.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    kept = [
+        line
+        for number, line in enumerate(_whole_lines(path), 1)
+        if env_steps is None or _parse(path, number, line)["env_steps"] <= env_steps
+    ]
+    data = b"".join(kept)
+    if len(data) == path.stat().st_size:
+        return
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def rewind_to(path: Path | str, position: Position) -> str | None:
+    """Cut a file of rows back to where a checkpoint left it.
+
+    Returns:
+        None, or a sentence where the rows before that place are not those that were written.
+    """
+    path = Path(path)
+    data = path.read_bytes() if path.exists() else b""
+    kept = data[: position.num_bytes]
+    if len(kept) < len(data):
+        os.truncate(path, position.num_bytes)
+    if hashlib.sha256(kept).hexdigest() == position.sha256:
+        return None
+    return (
+        f"{path} is not what the run wrote up to its checkpoint ({position.num_bytes} bytes, found "
+        f"{len(kept)}, or others): its earlier rows are left as they are, new ones follow."
+    )
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        if isinstance(row := json.loads(line), dict):
+            return row
+    raise InputError(
+        f"{path}: line {number} is not a JSON object, so the file is damaged: restore it or "
+        "delete the line."
+    )

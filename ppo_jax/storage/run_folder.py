@@ -1,0 +1,279 @@
+"""A run's folder: what is written where, so that it can be read, repeated and trusted.
+
+config.json      all that is needed to run it again
+manifest.json    versions, device, flags, git revision, times
+run.lock         while a process writes here: which one, see `lock`
+metrics.jsonl    one object per logged point, nothing that depends on the clock
+timing.jsonl     env_steps, wall_seconds, env_steps_per_second
+summary.json     what `train --json` prints
+checkpoints/     step_..., see `checkpoint`
+learning_curve.svg
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppo_jax.config import layers
+from ppo_jax.config.config import Config, Hyper, InputError, Schedule
+from ppo_jax.config.options import RunOptions
+from ppo_jax.storage import lock
+
+FORMAT = 1
+_MAY_BE_OBJECTS = ("env", "network")
+_OBJECT = " (an object)"  # ends the description of what cannot be written to a file
+_PACKAGES = ("ppo-jax", "jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
+
+
+RUNS = Path("runs")  # where a run without a folder of its own gets one
+
+
+def default_path(config: Config, now: datetime | None = None) -> Path:
+    """runs/ENV-OBJECTIVE-UTCTIME."""
+    now = now or datetime.now(UTC)
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name(config))
+    return RUNS / f"{name}-{config.objective}-{now:%Y%m%dT%H%M%S}"
+
+
+def env_name(config: Config) -> str:
+    """The environment's name, also where it was given as an object."""
+    return config.env if isinstance(config.env, str) else _label(config.env)
+
+
+def _label(given: Any) -> str:
+    """A short name of an object that only its program can make again."""
+    given = given[0] if type(given) is tuple and given else given  # a gymnax (env, params) pair
+    names = (getattr(given, attribute, None) for attribute in ("name", "__qualname__"))
+    return next((name for name in names if isinstance(name, str)), type(given).__name__)
+
+
+def check(out: str | None) -> None:
+    """Refuse a folder that cannot become a new run's, before anything is compiled.
+
+    Args:
+        out: the folder, None for a new one in runs/.
+
+    Raises:
+        InputError: it exists and is not empty, or it cannot be made or written.
+    """
+    path = RUNS / "new" if out is None else Path(out)
+    if path.is_file():
+        raise InputError(f"out={str(path)!r} is a file: name a new folder.")
+    if path.is_dir():
+        lock.refuse_if_held(path)
+        _refuse_used(path)
+    parent = path if path.exists() else path.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"The run's folder {str(path if out else RUNS)!r} cannot be made, because "
+            f"{str(parent.absolute())!r} is no writable folder: name another place with --out."
+        )
+
+
+@contextmanager
+def claimed(config: Config, hyper: Hyper, options: RunOptions, devices: list) -> Iterator[Path]:
+    """A new run's folder with its config.json and manifest.json, locked against other writers.
+
+    Where what follows fails before it has saved anything, the folder is left as it was found.
+
+    Raises:
+        InputError: the folder cannot be made or written, is another run's, or is locked.
+    """
+    path = Path(options.out) if options.out else default_path(config)
+    was_there = bool(options.out) and path.is_dir()
+    with ExitStack() as stack:
+        try:
+            if options.out:
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path = _new_folder(path)
+            stack.enter_context(lock.held(path))
+            _refuse_used(path)  # by one that was quicker
+            described = describe(config, hyper, options)
+            write_json(path / "config.json", described | {"run_id": uuid.uuid4().hex})
+            write_json(path / "manifest.json", manifest(devices))
+        except OSError as error:
+            raise InputError(
+                f"The run's folder {str(path)!r} cannot be made ({error.strerror}): name another "
+                "place with --out."
+            ) from error
+        try:
+            yield path
+        except Exception:
+            if not (path / "checkpoints").exists():
+                _undo(path)
+                stack.close()  # the lock is a file of the folder, too
+                if not was_there:
+                    with suppress(OSError):
+                        path.rmdir()
+            raise
+
+
+def _undo(path: Path) -> None:
+    """Remove what `claimed` and a run's first moments write."""
+    for name in ("config.json", "manifest.json", "metrics.jsonl", "timing.jsonl"):
+        with suppress(OSError):
+            (path / name).unlink()
+
+
+def is_run(path: Path | str) -> bool:
+    """Whether a run was begun in this folder."""
+    return (Path(path) / "config.json").is_file()
+
+
+def run_id(path: Path) -> str | None:
+    """Which run a folder holds, wherever it lies; None for one from before runs had names."""
+    try:
+        return json.loads((path / "config.json").read_text("utf-8")).get("run_id")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _refuse_used(path: Path) -> None:
+    """Refuse a folder with anything in it but what a start that was killed may have left."""
+    if any(found.name not in (lock.LOCK, "config.json.tmp") for found in path.iterdir()):
+        again = " (or go on with its run: ppo-jax resume)" if is_run(path) else ""
+        raise InputError(f"out={str(path)!r} exists and is not empty: name a new folder{again}.")
+
+
+def _new_folder(wanted: Path) -> Path:
+    """`wanted`, or with a number behind it where another run has the same second."""
+    path, number = wanted, 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            number += 1
+            path = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that the file is either the old one or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    text = json.dumps(to_json(content), indent=2, allow_nan=False) + "\n"
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON: arrays as lists, schedules as text, infinities as "inf", NaN as null."""
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, Schedule):  # every digit: a run must be able to go on with the same bits
+        ends = ":".join(repr(float(end)) for end in (value.start, value.end))
+        return ends + (":cosine" if value.cosine else "")
+    if hasattr(value, "tolist"):
+        return to_json(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None if np.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value
+
+
+def describe(config: Config, hyper: Hyper, options: RunOptions) -> dict[str, Any]:
+    """The content of config.json; of an environment or network object only its name."""
+    recorded = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    for name in _MAY_BE_OBJECTS:
+        if recorded[name] is not None and not isinstance(recorded[name], str):
+            recorded[name] = _label(recorded[name]) + _OBJECT
+    return {
+        "format": FORMAT,
+        "config": recorded,
+        "hyper": {f.name: getattr(hyper, f.name) for f in dataclasses.fields(hyper)},
+        "options": dataclasses.asdict(options),
+    }
+
+
+def manifest(devices: list) -> dict[str, Any]:
+    """What the bits of a run depend on beside its settings."""
+    return {
+        "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "devices": [f"{device.platform}:{device.device_kind}" for device in devices],
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "git": _git_revision(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """The revision of the folder the run was started in, None outside a repository."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def read(path: Path, env: Any = None, network: Any = None) -> layers.Settings:
+    """The settings of a finished or interrupted run.
+
+    Args:
+        env, network: what the run was given, needed where that was an object rather than a name.
+
+    Raises:
+        InputError: no run folder, one of another format, or an object that must be given again.
+    """
+    file = path / "config.json"
+    if not file.is_file():
+        raise InputError(f"{str(path)!r} is no run folder: it has no config.json.")
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        found = content["format"]
+        given = layers.resolve([layers.file_layer(str(file), content)])
+    except KeyError as error:
+        raise InputError(f"{str(file)!r} is damaged: it lacks {error}.") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{str(file)!r} is damaged: {error}") from error
+    if found != FORMAT:
+        raise InputError(f"{str(file)!r} has format {found}; this version reads {FORMAT}.")
+    again = {
+        name: value for name, value in (("env", env), ("network", network)) if value is not None
+    }
+    config = dataclasses.replace(given.config, **again)
+    for name in _MAY_BE_OBJECTS:
+        if str(getattr(config, name)).endswith(_OBJECT):
+            raise InputError(
+                f"The run {str(path)!r} was given its {name} as a Python object, which no file can "
+                f"hold: give it again from Python, for example "
+                f"ppo_jax.evaluate({str(path)!r}, {name}=...)."
+            )
+    return given._replace(config=config)

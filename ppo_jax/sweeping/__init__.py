@@ -1,1 +1,0 @@
-"""Sweeps: settings x seeds on the population axis of one compiled program."""

@@ -1,0 +1,79 @@
+"""Numbers that move with the environment steps taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+import ppo_jax.rl.types  # noqa: F401, makes pytrees of Hyper and Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule
+
+
+def _is_schedule(leaf: Any) -> bool:
+    return isinstance(leaf, Schedule)
+
+
+def value_at(schedule: Schedule, progress: Array) -> Array:
+    """The schedule's value at `progress` in [0, 1]; exactly `start` at 0 and `end` at 1."""
+    bent = 0.5 - 0.5 * jnp.cos(jnp.pi * progress)
+    share = jnp.where(schedule.cosine > 0.0, bent, progress)
+    moving = schedule.start * (1.0 - share) + schedule.end * share
+    # A constant stays itself, bit for bit, and an infinite one (inf * 0 is NaN) stays infinite.
+    return jnp.where(schedule.start == schedule.end, schedule.start, moving)
+
+
+def resolve(hyper: Hyper, progress: Array) -> Hyper:
+    """Every schedule replaced by its value at `progress`; plain numbers stay as they are."""
+    leaves, treedef = jax.tree.flatten(hyper, is_leaf=_is_schedule)
+    found = [leaf for leaf in leaves if _is_schedule(leaf)]
+    if not found:
+        return hyper
+    # All of them in one vector: one by one they would cost some three kernels each.
+    ends = zip(*((each.start, each.end, each.cosine) for each in found), strict=True)
+    together = Schedule(*(jnp.stack(jnp.broadcast_arrays(*each)) for each in ends))
+    values = iter(value_at(together, progress))
+    return jax.tree.unflatten(
+        treedef, [next(values) if _is_schedule(leaf) else leaf for leaf in leaves]
+    )
+
+
+def progress(config: Config, hyper: Hyper, iteration: Array) -> Array:
+    """Share of the schedules that has passed before `iteration`, in [0, 1]."""
+    horizon = jnp.where(
+        jnp.asarray(hyper.schedule_env_steps) > 0.0,
+        hyper.schedule_env_steps,
+        float(config.trained_env_steps),
+    )
+    return jnp.clip(iteration * (config.batch_size / horizon), 0.0, 1.0)
+
+
+def as_arrays(config: Config, hyper: Hyper) -> Hyper:
+    """Every number as a `Schedule` of float32 arrays, so that no value can cause a compilation.
+
+    The environment's parameters keep their type (int32 or float32) and take no schedule.
+    """
+    horizon = hyper.schedule_env_steps or float(config.trained_env_steps)
+    plain = {
+        name: getattr(hyper, name)
+        for name in Hyper.__dataclass_fields__
+        if name not in ("env", "schedule_env_steps")
+    }
+    ends = {
+        name: value if _is_schedule(value) else Schedule(value, value)
+        for name, value in plain.items()
+    }
+    arrays = {
+        name: Schedule(*(np.float32(part) for part in (ends.start, ends.end, ends.cosine)))
+        for name, ends in ends.items()
+    }
+    env = {name: _number(value) for name, value in hyper.env.items()}
+    return Hyper(**arrays, schedule_env_steps=np.float32(horizon), env=env)
+
+
+def _number(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    return array.astype(np.int32 if np.issubdtype(array.dtype, np.integer) else np.float32)

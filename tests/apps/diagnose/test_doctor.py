@@ -1,0 +1,73 @@
+"""What the doctor says of this machine and of an environment."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tiny import Walk
+
+from ppo_jax.apps.diagnose import doctor
+from ppo_jax.config.config import InputError
+
+
+class Fading(Walk):
+    """Its reward is no number once it has walked far: training would end at once."""
+
+    name = "Fading"
+
+    def step_env(self, key: jax.Array, state: Any, action: Any, params: Any) -> tuple:
+        observation, state, reward, terminated, info = super().step_env(key, state, action, params)
+        return (
+            observation,
+            state,
+            jnp.where(jnp.abs(state.x) > 1.0, jnp.nan, reward),
+            terminated,
+            info,
+        )
+
+
+def test_the_machine_is_described_as_it_is() -> None:
+    found = doctor.report()
+    assert found["versions"]["jax"] == jax.__version__
+    assert found["devices"] == [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()]
+    assert found["memory_bytes"] is None or found["memory_bytes"] > 2**28
+    assert found["device_memory_bytes"] is None  # a CPU's is the machine's
+    assert found["ok"]
+    json.dumps(found, allow_nan=False)
+    told = "\n".join(found["text"])
+    assert jax.__version__ in told
+    assert str(found["compilation_cache"]) in told
+
+
+def test_an_environment_that_keeps_the_contract_is_told_to_do_so() -> None:
+    found = doctor.report("tiny:Walk")
+    assert (found["ok"], found["env"], found["findings"]) == (True, "tiny:Walk", [])
+    told = "\n".join(found["text"])
+    assert "observation (2,) float32, action discrete 2, time limit 6 steps" in told
+    assert "keeps the contract" in told
+
+
+def test_a_breach_is_told_with_what_goes_wrong_and_the_remedy() -> None:
+    found = doctor.report(Fading())
+    assert not found["ok"]
+    errors = [each for each in found["findings"] if each["severity"] == "error"]
+    assert errors
+    assert any("reward" in each["what"] for each in errors)
+    for each in errors:
+        assert f"  error: {each['what']}" in found["text"]
+        assert f"    {each['remedy']}" in found["text"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_an_unknown_environment_is_bad_input() -> None:
+    with pytest.raises(InputError, match="Nearest: CartPole-v1"):
+        doctor.report("CartPole")
+
+
+def test_bytes_are_told_in_gib() -> None:
+    assert doctor.describe_bytes(3 * 2**29) == "1.5 GiB"
+    assert doctor.describe_bytes(None) == "unknown"

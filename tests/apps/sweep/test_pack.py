@@ -1,0 +1,401 @@
+"""A population of settings x seeds: every member as if alone, one program, stops and goes on.
+
+One small environment and one `map` layout on one device throughout: there the members' bits are
+those of a run of one seed, because each is computed by the same instructions at the same width.
+(On two devices XLA's CPU backend sums in another order than on one, see `parallel`.)
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import logging
+import tomllib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tiny import CONFIG, HYPER
+
+from ppo_jax.analysis import stats
+from ppo_jax.apps.sweep import driver, engine, folder, pack, plan
+from ppo_jax.apps.sweep.axes import apply, parse
+from ppo_jax.apps.sweep.folder import Sweep
+from ppo_jax.apps.sweep.groups import Member
+from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.apps.sweep.results import summary, table
+from ppo_jax.apps.sweep.results.table import Table
+from ppo_jax.config import presets
+from ppo_jax.config.config import Config, Hyper, InputError, Schedule
+from ppo_jax.distributed import layout as layouts
+from ppo_jax.distributed import programs
+from ppo_jax.runtime.signals import StopRequest
+from ppo_jax.training import schedules
+
+AXES = {"learning_rate": [0.01, 0.1], "env.speed": [0.5, 0.25]}
+OPTIONS: dict[str, Any] = {
+    "seeds": 2,
+    "eval_episodes": 4,
+    "layout": "map",
+    "log_every": 64,
+    "fresh_seeds": 2,
+    "devices": 1,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_kept() -> Iterator[None]:
+    """Equal programs are compiled once for all tests of this file."""
+    kept: dict[Any, engine.Engine] = {}
+    build = engine.build
+
+    def build_once(config: Config, hyper: Hyper, members: int, options: SweepOptions, what: str):
+        how = (options.layout, options.memory, options.eval_episodes, options.devices)
+        key = (config, members, how)
+        if key not in kept:
+            kept[key] = build(config, hyper, members, options, what)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "build", build_once)
+        yield
+
+
+def sweep(folder: Path, axes: Any = AXES, hyper: Hyper = HYPER, **changes: Any) -> Table:
+    return driver.sweep(CONFIG, axes, hyper, out=str(folder), **{**OPTIONS, **changes})
+
+
+@lru_cache
+def single_chunk() -> tuple[Any, layouts.Layout]:
+    layout = layouts.Layout("map", tuple(jax.local_devices()[:1]), 1)
+    return programs.make_chunk(CONFIG, layout), layout
+
+
+def alone(config: Config, hyper: Hyper, seed: int, iterations: int) -> tuple[Any, dict]:
+    """One seed of one setting by itself, numbers shared by all (one) members, on one device."""
+    chunk, layout = single_chunk()
+    arrays = schedules.as_arrays(config, hyper)
+    state = programs.init_population(config, arrays, seed, layout)
+    state, rows = chunk(arrays, state, np.int32(iterations))
+    return state, {name: np.asarray(value)[0, :iterations] for name, value in rows.items()}
+
+
+def bits(state: Any, member: int) -> list[np.ndarray]:
+    def data(leaf: jax.Array) -> np.ndarray:
+        is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)[member]
+
+    return [data(leaf) for leaf in jax.tree.leaves(state)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """The sweep that the others are compared with: 4 settings x 2 seeds in one pack."""
+    return sweep(tmp_path_factory.mktemp("sweeps") / "whole")
+
+
+SETTINGS = {
+    0: {"learning_rate": 0.01, "gamma": 0.9, "env.speed": 0.5, "log_std_init": 0.0},
+    1: {"learning_rate": Schedule(0.1, 0.0), "gamma": 0.5, "env.speed": 0.25, "log_std_init": 1.0},
+    2: {"learning_rate": 0.03, "gamma": 0.99, "env.speed": 0.6, "log_std_init": 0.0},
+}
+
+
+def trained(layout: str, iterations: int) -> tuple[Any, dict, list[Member]]:
+    """3 settings x 2 seeds and what fills up the devices, after some iterations."""
+    options = SweepOptions(layout=layout, seeds=2, devices=1)
+    built = engine.build(CONFIG, apply(CONFIG, HYPER, SETTINGS[0])[1], 6, options, "it")
+    members = [Member(setting, 5 + seed) for setting in SETTINGS for seed in range(2)]
+    hypers = engine.hypers_of(CONFIG, HYPER, SETTINGS, members)
+    hyper = engine.stacked(CONFIG, hypers, built.layout)
+    state = engine.start(built, hyper, [member.seed for member in members])
+    state, rows = engine.advance(built, hyper, state, iterations)
+    return state, rows, members
+
+
+def test_each_member_is_bit_for_bit_the_run_of_its_setting_and_seed_alone() -> None:
+    state, rows, members = trained("map", CONFIG.num_iterations)
+    for place, member in enumerate(members):
+        hyper = apply(CONFIG, HYPER, SETTINGS[member.setting])[1]
+        single, single_rows = alone(CONFIG, hyper, member.seed, CONFIG.num_iterations)
+        for mine, other in zip(bits(state, place), bits(single, 0), strict=True):
+            np.testing.assert_array_equal(mine, other)
+        for name, value in single_rows.items():
+            np.testing.assert_array_equal(rows[name][place], value)
+
+
+def test_side_by_side_a_member_is_the_run_alone_to_rounding() -> None:
+    # Products of matrices of another width are summed in another order, and each update amplifies
+    # the difference: 2 updates of 2 epochs x 2 minibatches stay within 1e-4 of the parameters.
+    state, _, members = trained("vmap", 2)
+    for place, member in enumerate(members):
+        hyper = apply(CONFIG, HYPER, SETTINGS[member.setting])[1]
+        single, _ = alone(CONFIG, hyper, member.seed, 2)
+        for mine, other in zip(
+            jax.tree.leaves(state.params), jax.tree.leaves(single.params), strict=True
+        ):
+            np.testing.assert_allclose(mine[place], other[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_sweep_over_every_number_at_once_compiles_one_program_a_group(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [
+        *("learning_rate=1e-4..1e-2:log", "gamma=0.5..0.99", "gae_lambda=0.5..1"),
+        *("clip_epsilon=0.1..0.3", "clip_epsilon_high=0,0.3", "dual_clip=3,inf"),
+        *("value_clip_epsilon=0.2,inf", "value_coef=0.2..1", "entropy_coef=0..0.01"),
+        *("max_grad_norm=0.5,inf", "adam_epsilon=1e-8..1e-5:log", "kl_coef=0.5..2"),
+        *("kl_target=0.01,inf", "kl_lr_target=0.01,inf", "kl_stop=0.05,inf"),
+        *("trust_region_kl=0.01..0.1", "fisher_damping=0.01..0.1", "log_std_init=-1..0"),
+        *("schedule_env_steps=0,100", "env.speed=0.2..0.6", "objective=clip,kl"),
+    ]
+    axes = parse(words)
+    fields = {spec.name for spec in dataclasses.fields(Hyper)} - {"env"}
+    assert fields == {axis.name for axis in axes} - {"env.speed", "objective"}
+    options = SweepOptions(
+        sampler="random", settings=6, seeds=2, fresh_seeds=0, eval_episodes=2, layout="map",
+        devices=1, out=str(tmp_path / "all"),
+    )  # fmt: skip
+    given = Sweep(CONFIG, HYPER, axes, [{}], options)
+    before = jax.config.jax_log_compiles
+    jax.config.update("jax_log_compiles", True)  # for all threads: one of its own compiles
+    try:
+        with caplog.at_level(logging.WARNING):
+            found = driver.carry_out(given, driver.UNHEARD, None)
+    finally:
+        jax.config.update("jax_log_compiles", before)
+    compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.msg]
+    chunks = [message for message in compiled if "jit(chunk)" in message]
+    objectives = {row["values"]["objective"] for row in found.settings}
+    assert objectives == {"clip", "kl"}  # both were drawn
+    assert len(chunks) == 2
+    assert found.summary["compilations"] == [1, 1]
+    assert len({row["values"]["gamma"] for row in found.settings}) == 6
+
+
+def test_the_table_has_a_row_for_each_logged_point_of_each_seed_of_each_setting(
+    whole: Table,
+) -> None:
+    points = -(-CONFIG.num_iterations // 2)  # 64 steps are 2 iterations of 32
+    assert len(whole) == 4 * 2 * points
+    keys = list(zip(whole["setting"], whole["seed"], whole["env_steps"], strict=True))
+    assert len(set(keys)) == len(keys)
+    mine = (whole["setting"] == 2) & (whole["seed"] == 1)
+    np.testing.assert_array_equal(whole["env_steps"][mine], [64, 128, 192, 224])
+    assert set(whole["learning_rate"][mine]) == {0.1}
+    assert set(whole["env.speed"][mine]) == {0.5}
+    np.testing.assert_allclose(whole["learning_rate_now"][mine], 0.1, rtol=1e-6)
+    with (whole.folder / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["kl_old_new"]) for row in rows] == list(whole["kl_old_new"])
+
+
+def test_a_score_is_the_iqm_over_the_seeds_and_the_best_comes_first(whole: Table) -> None:
+    result = pack.read_result(whole.folder / "packs" / "000-000")
+    returns = pack.by_setting(result.members, result.final_return)
+    scores = {setting: stats.iqm(values) for setting, values in returns.items()}
+    assert [row["final_return"]["iqm"] for row in whole.settings] == sorted(
+        scores.values(), reverse=True
+    )
+    best = whole.summary["best"]
+    assert best["selected"]["iqm"] == max(scores.values())
+    fresh = pack.read_result(whole.folder / "winner")
+    assert [member.seed for member in fresh.members] == [2, 3]  # those after the sweep's 0 and 1
+    assert best["optimism_of_selection"] == pytest.approx(
+        max(scores.values()) - stats.iqm(fresh.final_return)
+    )
+
+
+def test_the_best_setting_is_a_preset(whole: Table) -> None:
+    path = whole.folder / "best.toml"
+    best = whole.settings[0]["values"]
+    config, hyper = presets.apply(presets.read(path, "clip"))
+    expected = apply(CONFIG, HYPER, best)
+    assert (config, hyper) == expected
+    result = tomllib.loads(path.read_text())["clip"]["result"]
+    assert result["score"] == whole.summary["best"]["fresh"]["iqm"]
+
+
+def test_pictures_and_a_report_are_left(whole: Table) -> None:
+    for name in ("curves.svg", "axes.svg", "settings.svg", "importance.svg"):
+        assert (whole.folder / name).stat().st_size > 1000
+    report = (whole.folder / "report.md").read_text()
+    assert "optimism" in report
+    assert "curves.svg" in report
+    assert any("next" in line and "best.toml" in line for line in summary.lines(whole))
+
+
+class Stop(StopRequest):
+    """Asks to stop after it has been looked at `looks` times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def __bool__(self) -> bool:
+        self.looks -= 1
+        if self.looks < 0:
+            self.request("SIGTERM", 75)
+        return self.reason is not None
+
+
+def interrupted(folder_: Path, looks: int, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
+    """Sweep with a stop after some looks, again and again until it is done; how often."""
+    times = 0
+    while True:
+        times += 1
+        with monkeypatch.context() as patch:
+            patch.setattr(driver.signals, "listening", lambda: Context(Stop(looks)))
+            patch.setattr(pack, "CHUNK_SECONDS", 1e-9)  # one iteration a chunk
+            found = sweep(folder_, **changes)
+        if found.exit_code == 0:
+            return times
+        assert found.exit_code == 75
+        assert found.summary["stopped_early"]
+        assert times < 50
+
+
+class Context:
+    def __init__(self, stop: StopRequest) -> None:
+        self.stop = stop
+
+    def __enter__(self) -> StopRequest:
+        return self.stop
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_stopped_sweep_goes_on_to_the_same_table_bit_for_bit(
+    tmp_path: Path, whole: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Memory for 4 of the 8 members: two packs, and every stop falls into the middle of one.
+    limit = memory_for(4)
+    times = interrupted(tmp_path / "cut", 6, monkeypatch, memory=str(limit))
+    assert times > 2
+    assert len(list((tmp_path / "cut" / "packs").iterdir())) == 2
+    for name in ("table.csv", "scores.csv"):
+        assert (tmp_path / "cut" / name).read_text() == (whole.folder / name).read_text()
+    assert not list((tmp_path / "cut" / "packs").glob("*/checkpoints"))
+
+
+@pytest.mark.parametrize("looks", [0, 1])  # before the first pack, and in it before a row
+def test_a_sweep_that_is_stopped_before_its_first_row_says_what_is_saved(
+    looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver.signals, "listening", lambda: Context(Stop(looks)))
+    found = sweep(tmp_path / "cut")
+    assert found.exit_code == 75
+    assert len(found) == 0
+    assert found.summary["pictures"] == []
+    assert (tmp_path / "cut" / "scores.csv").read_text().startswith("rank,setting,learning_rate")
+    told = "\n".join(summary.lines(found))
+    assert "0 of 1 packs" in told
+    assert ("the one in work is saved" in told) == bool(looks)
+    assert f"go on with: ppo-jax sweep {tmp_path / 'cut'}" in told
+
+
+def test_a_value_that_cannot_run_is_refused_before_its_program_is_made(tmp_path: Path) -> None:
+    for axes, words in (
+        ({"objective": ["clip", "foo"]}, "objective='foo' is not one of"),
+        ({"objective": ["clip", "drift"]}, "needs a drift"),
+        ({"num_envs": [4, 0]}, "num_envs=0 must be"),
+    ):
+        with pytest.raises(InputError, match=words):
+            sweep(tmp_path / "none", axes)
+    assert not (tmp_path / "none").exists()
+
+
+def memory_for(members: int) -> int:
+    hyper = apply(CONFIG, HYPER, {"env.speed": 0.5})[1]
+    built = engine.build(
+        CONFIG, hyper, members, SweepOptions(layout="map", eval_episodes=4, devices=1), "it"
+    )
+    return built.memory.total
+
+
+def test_a_device_too_small_for_one_member_is_refused_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InputError, match=r"One member of all settings needs .* offers 10 KiB"):
+        sweep(tmp_path / "small", memory="10K")
+    assert not (tmp_path / "small").exists()
+
+
+def test_another_sweep_does_not_go_on_in_a_folder(whole: Table) -> None:
+    with pytest.raises(InputError, match=r"holds another sweep \(learning_rate was"):
+        sweep(whole.folder, {**AXES, "learning_rate": [0.01, 0.2]})
+
+
+def test_a_finished_sweep_is_read_again_without_training(
+    whole: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "_loop", lambda *_: pytest.fail("trained again"))
+    again = driver.resume(whole.folder)
+    assert again.settings == whole.settings
+    assert again.summary["best"] == whole.summary["best"]
+
+
+def test_a_member_that_turns_non_finite_is_reported_and_no_winner(tmp_path: Path) -> None:
+    axes = {"learning_rate": [0.01, 1e38]}
+    found = sweep(tmp_path / "broken", axes, fresh_seeds=0)
+    assert found.summary["num_failed"] == 2
+    assert found.settings[0]["values"]["learning_rate"] == 0.01
+    assert found.settings[1]["final_return"]["per_seed"] == [None, None]
+
+
+def test_arrays_in_hyper_are_swept(tmp_path: Path, whole: Table) -> None:
+    hyper = dataclasses.replace(HYPER, learning_rate=np.array([0.01, 0.1]))
+    found = sweep(tmp_path / "arrays", {"env.speed": [0.5, 0.25]}, hyper, fresh_seeds=0)
+    assert [row["final_return"] for row in found.settings] == [
+        row["final_return"] for row in whole.settings
+    ]
+
+
+def test_the_plan_says_groups_members_memory_and_time_and_writes_nothing(tmp_path: Path) -> None:
+    options = SweepOptions(**{**OPTIONS, "out": str(tmp_path / "plan")})
+    given = Sweep(CONFIG, HYPER, parse(["learning_rate=0.01,0.1"]), [{}], options)
+    data, lines = plan.plan_only(given)
+    assert [group["members"] for group in data["groups"]] == [4]
+    assert data["groups"][0]["memory_bytes"] == memory_for(4)
+    assert "2 settings x 2 seeds = 4 members of 224 environment steps" in lines[0]
+    assert not (tmp_path / "plan").exists()
+
+
+def test_the_plan_of_a_study_counts_the_settings_that_are_still_to_come(tmp_path: Path) -> None:
+    changes = {"sampler": "tpe", "settings": 6, "batch": 3, "out": str(tmp_path / "plan")}
+    axes = parse(["learning_rate=0.01..0.1", "objective=clip,kl"])
+    given = Sweep(CONFIG, HYPER, axes, [{}], SweepOptions(**{**OPTIONS, **changes}))
+    data, lines = plan.plan_only(given)
+    (group,) = data["groups"]
+    assert (data["settings"], group["settings"], group["members"]) == (6, 6, 12)
+    assert (group["packs"], group["width"]) == (2, 6)
+    assert "6 settings x 2 seeds = 12 members" in lines[0]
+    assert "12 members in 2 packs of 6" in lines[1]
+    assert "further programs are compiled when a setting asks for them" in lines[1]
+
+
+def test_the_plan_of_a_halving_is_that_of_its_slots(tmp_path: Path) -> None:
+    changes = {"sampler": "halving", "settings": 9, "slots": 3, "out": str(tmp_path / "plan")}
+    axes = parse(["learning_rate=0.01..0.1"])
+    given = Sweep(CONFIG, HYPER, axes, [{}], SweepOptions(**{**OPTIONS, **changes}))
+    data, _ = plan.plan_only(given)
+    (group,) = data["groups"]
+    assert (data["settings"], group["settings"], group["members"]) == (9, 9, 6)
+
+
+def test_a_sweep_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    axes = parse(["learning_rate=1e-4..1e-2:log", "gamma=0.9,0.99", "clip_epsilon=0.1:0,0.2"])
+    options = SweepOptions(sampler="random", settings=3, out=str(tmp_path / "it"))
+    given = Sweep(CONFIG, HYPER, axes, [{}], options)
+    folder.open_folder(given)
+    assert folder.read(tmp_path / "it") == given
+
+
+def test_a_setting_with_a_failed_seed_comes_after_all_without_one() -> None:
+    found = table.scores({0: {}, 1: {}, 2: {}}, {0: [9.0, None], 1: [1.0, 2.0], 2: [3.0, 3.0]})
+    assert [row["setting"] for row in found] == [2, 1, 0]

@@ -1,0 +1,142 @@
+"""What halving and population-based training decide, by hand and by invariants."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ppo_jax.apps.sweep import axes, pack, rules
+from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.apps.sweep.search import halving, slots
+from ppo_jax.apps.sweep.search.pbt import ancestry
+from ppo_jax.apps.sweep.search.slots import Standing
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.runtime.signals import StopRequest
+
+NAN = float("nan")
+
+
+def test_rungs_grow_by_eta_and_end_with_the_budget() -> None:
+    assert rules.rungs(54, 3, 2) == (2, 6, 18, 54)
+    assert rules.rungs(100, 3, 0) == (11, 33, 100)
+    assert rules.rungs(10, 2, 4) == (4, 10)
+    assert rules.rungs(10, 3, 0) == (3, 10)
+    assert rules.rungs(1, 3, 0) == (1,)
+
+
+def test_a_first_rung_that_was_asked_for_is_kept_wherever_it_is() -> None:
+    assert rules.rungs(10, 2, 9) == (9, 10)
+    assert rules.rungs(10, 2, 10) == (10,)
+    assert rules.rungs(27, 3, 1) == (2, 6, 27)  # after one iteration there is nothing to compare
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 7])
+@pytest.mark.parametrize("eta", [2, 3, 4, 5])
+def test_at_no_budget_do_scores_begin_anew_at_a_rung(eta: int, first: int) -> None:
+    for budget in range(2, 501):
+        levels = rules.rungs(budget, eta, first)
+        assert levels[-1] == budget
+        assert all(low < high for low, high in pairwise(levels))
+        assert len(levels) <= 3 or first
+        assert levels[0] >= 2
+        assert len(levels) > 1 or budget <= max(2, first)  # something is pruned where it can be
+        assert all(level * eta <= budget for level in levels[1:-1])
+        assert not halving._middles(levels) & set(levels)
+
+
+@pytest.mark.parametrize("budget, eta, first", [(10, 3, 0), (9, 2, 0), (3, 2, 0), (8, 2, 7)])
+def test_the_setting_with_the_best_returns_survives_a_halving(
+    budget: int, eta: int, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole loop; a made-up training gives setting i an episode of return i an iteration."""
+
+    def train(bench: Any, hyper: Any, state: Any, standing: Standing, length: int) -> Any:
+        live = [setting != slots.IDLE for setting in standing.settings]
+        pairs = zip(standing.return_sum, standing.settings, live, strict=True)
+        sums = [total + length * setting * is_live for total, setting, is_live in pairs]
+        counts = [n + length * on for n, on in zip(standing.num_episodes, live, strict=True)]
+        done = [n + length * on for n, on in zip(standing.done, live, strict=True)]
+        return state, standing._replace(done=done, return_sum=sums, num_episodes=counts)
+
+    monkeypatch.setattr(slots, "train", train)
+    monkeypatch.setattr(slots, "final_returns", lambda b, h, s, places: [[0.0] for _ in places])
+    config = Config(total_env_steps=budget, num_envs=1, rollout_length=1, num_minibatches=1)
+    options = SweepOptions(sampler="halving", eta=eta, seeds=1)
+    control = pack.Control(StopRequest(), pack.nobody, pack.nobody)
+    engine: Any = SimpleNamespace(width=4)
+    bench = slots.Bench(engine, config, Hyper(), options, tmp_path, (0,), control)
+    settings = {i: {"gamma": i / 10} for i in range(4)}
+    prepared: Any = SimpleNamespace(settings=settings)
+    state: Any = SimpleNamespace(alive=np.ones(4, bool))
+    standing = slots.begin(bench, list(settings), list(settings.values()))
+    levels = rules.rungs(budget, eta, first)
+    standing = halving._loop(bench, prepared, levels, Hyper(), state, standing)
+    assert "3" in standing.returns
+    assert "0" not in standing.returns
+    assert not any(np.isnan(score) for _, _, score in standing.records)
+
+
+def test_a_third_of_those_that_arrive_together_goes_on() -> None:
+    arrived = [(0, 1.0), (1, 5.0), (2, 3.0), (3, NAN), (4, 4.0), (5, -1.0)]
+    assert rules.survivors(arrived, [], 3) == [1, 4]
+
+
+def test_later_arrivals_are_compared_with_all_that_came_before() -> None:
+    records = [(0, 1.0), (1, 5.0), (2, 3.0)]
+    assert rules.survivors([(3, 4.0), (4, 0.0), (5, 2.0)], records, 3) == [3]
+    assert rules.survivors([(3, 2.0)], records, 3) == []
+
+
+def test_one_always_goes_on_from_the_first_arrivals() -> None:
+    assert rules.survivors([(7, -3.0), (8, -4.0)], [], 4) == [7]
+
+
+def test_the_share_of_a_halving_is_the_sum_over_its_rungs() -> None:
+    # 9 settings for 1 iteration, 3 for 2 more, 1 for 6 more: 21 of 81.
+    assert rules.expected_share(9, (1, 3, 9), 3) == pytest.approx(21 / 81)
+
+
+def test_the_lowest_fifth_copies_from_the_highest_fifth() -> None:
+    scores = [float(i) for i in range(10)]
+    for seed in range(20):
+        sources = rules.exploit(scores, np.random.default_rng(seed))
+        assert sources[2:] == list(range(2, 10))
+        assert set(sources[:2]) <= {8, 9}
+
+
+def test_failed_slots_copy_and_slots_without_a_score_are_left_alone() -> None:
+    sources = rules.exploit([NAN, 1.0, float("-inf"), 3.0, 2.0], np.random.default_rng(0))
+    assert sources == [0, 1, 3, 3, 4]
+    assert rules.exploit([NAN, NAN, 1.0], np.random.default_rng(0)) == [0, 1, 2]
+
+
+def test_a_setting_nearby_stays_within_its_axes() -> None:
+    known = axes.parse(["learning_rate=1e-4..1e-2:log", "gamma=0.9..0.99", "clip_epsilon=1,2,3"])
+    values = {"learning_rate": 1e-2, "gamma": 0.9, "clip_epsilon": 3.0}
+    generator = np.random.default_rng(0)
+    moved = [rules.explore(known, values, generator) for _ in range(200)]
+    rates = {each["learning_rate"] for each in moved}
+    assert all(1e-4 <= rate <= 1e-2 for rate in rates)
+    assert any(rate == pytest.approx(1e-2 / 1.2) for rate in rates)
+    assert any(each["gamma"] == pytest.approx(0.909) for each in moved)
+    assert {each["clip_epsilon"] for each in moved} == {1.0, 2.0, 3.0}  # 1 by a new draw only
+    share = np.mean([each["clip_epsilon"] == 1.0 for each in moved])
+    assert abs(share - 0.25 / 3) < 4 * np.sqrt(0.083 * 0.917 / 200)
+
+
+def test_the_ancestry_of_a_slot_is_the_chain_of_its_copies() -> None:
+    lines = [
+        {"iteration": 10, "copies": [{"slot": 0, "from": 2, "values": {"gamma": 0.5}}]},
+        {"iteration": 20, "copies": [{"slot": 2, "from": 1, "values": {"gamma": 0.6}}]},
+        {"iteration": 30, "copies": [{"slot": 1, "from": 0, "values": {"gamma": 0.7}}]},
+    ]
+    first = {i: {"gamma": i / 10} for i in range(3)}
+    assert ancestry(lines, 1, first) == [
+        *((0, {"gamma": 0.2}), (10, {"gamma": 0.5}), (30, {"gamma": 0.7}))
+    ]
+    assert ancestry(lines, 2, first) == [(0, {"gamma": 0.1}), (20, {"gamma": 0.6})]

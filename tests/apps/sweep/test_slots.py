@@ -1,0 +1,198 @@
+"""Halving and pbt in slots of one population: what survives is what it would be alone.
+
+One program for the whole file: slots of 2 seeds on one device, members one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tiny import CONFIG, HYPER
+
+from ppo_jax.apps.sweep import driver, engine, pack
+from ppo_jax.apps.sweep.axes import apply
+from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.apps.sweep.results.table import Table
+from ppo_jax.apps.sweep.search import slots
+from ppo_jax.apps.sweep.search.slots import Bench
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.runtime.signals import StopRequest
+from ppo_jax.storage import jsonl
+
+AXES = {"learning_rate": "1e-3..0.2:log", "gamma": "0.5..0.99"}
+OPTIONS: dict[str, Any] = {"seeds": 2, "eval_episodes": 4, "layout": "map", "log_every": 32}
+OPTIONS |= {"devices": 1, "fresh_seeds": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_kept() -> Iterator[None]:
+    """Equal programs are compiled once for all tests of this file."""
+    kept: dict[Any, engine.Engine] = {}
+    build = engine.build
+
+    def build_once(config: Config, hyper: Hyper, members: int, options: SweepOptions, what: str):
+        key = (config, members)
+        if key not in kept:
+            kept[key] = build(config, hyper, members, options, what)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "build", build_once)
+        yield
+
+
+def sweep(folder: Path, sampler: str, **changes: Any) -> Table:
+    given = {**OPTIONS, "sampler": sampler, "settings": 6, "out": str(folder), **changes}
+    return driver.sweep(CONFIG, AXES, HYPER, **given)
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """6 settings in 3 slots, rungs after 2 and 7 iterations."""
+    folder = tmp_path_factory.mktemp("sweeps") / "halved"
+    return sweep(folder, "halving", slots=3, eta=2, min_env_steps=64)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """The same 6 settings to the end."""
+    return sweep(tmp_path_factory.mktemp("sweeps") / "whole", "random", fresh_seeds=0)
+
+
+def points(table: Table, setting: int) -> dict[tuple[int, int], float]:
+    """(seed, environment steps) -> KL of one setting's rows."""
+    mine = table["setting"] == setting
+    keys = zip(table["seed"][mine], table["env_steps"][mine], strict=True)
+    return dict(zip(keys, table["kl_old_new"][mine], strict=True))
+
+
+def test_a_setting_trains_in_its_slot_as_in_the_full_sweep_bit_for_bit(
+    halved: Table, whole: Table
+) -> None:
+    assert {row["setting"] for row in halved.settings} < set(range(6))
+    full = {row["setting"]: row for row in whole.settings}
+    for row in halved.settings:
+        assert row["values"] == full[row["setting"]]["values"]
+        assert row["final_return"] == full[row["setting"]]["final_return"]
+    for setting in range(6):  # settings that left early, too, and those that came into used slots
+        mine, all_points = points(halved, setting), points(whole, setting)
+        shared = mine.keys() & all_points.keys()
+        assert shared
+        assert {key: mine[key] for key in shared} == {key: all_points[key] for key in shared}
+
+
+def test_halving_trains_less_and_its_log_says_who_went_on(halved: Table) -> None:
+    lines = jsonl.read_jsonl(halved.summary["lineage"])
+    arrivals = [each for line in lines for each in line["arrived"]]
+    first = [each["setting"] for each in arrivals if each["rung_env_steps"] == 64]
+    assert sorted(first) == list(range(6))
+    last = {each["setting"] for each in arrivals if each["rung_env_steps"] == 224}
+    assert last == {row["setting"] for row in halved.settings}
+    steps = {}
+    for each in arrivals:
+        steps[each["setting"]] = max(each["rung_env_steps"], steps.get(each["setting"], 0))
+    assert halved.summary["env_steps_in_all"] == 2 * sum(steps.values())
+    assert halved.summary["share_of_grid"] == sum(steps.values()) / (6 * 224)
+    assert halved.summary["share_of_grid"] < 0.7
+
+
+@pytest.fixture(scope="module")
+def evolved(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """6 settings that copy each other every 2 iterations of 7."""
+    return sweep(tmp_path_factory.mktemp("sweeps") / "evolved", "pbt", interval=64)
+
+
+def test_the_lineage_tells_every_copy_and_the_table_the_numbers_of_each_moment(
+    evolved: Table,
+) -> None:
+    lines = jsonl.read_jsonl(evolved.summary["lineage"])
+    assert [line["env_steps"] for line in lines] == [64, 128, 192]
+    assert all(line["copies"] for line in lines)
+    copy = lines[-1]["copies"][0]
+    mine = (evolved["setting"] == copy["slot"]) & (evolved["env_steps"] == 224)
+    assert set(evolved["learning_rate"][mine]) == {copy["values"]["learning_rate"]}
+    np.testing.assert_allclose(
+        evolved["learning_rate_now"][mine], copy["values"]["learning_rate"], rtol=1e-6
+    )
+    schedule = evolved.summary["schedules"][str(copy["slot"])]
+    assert schedule[-1] == {"env_steps": 192, "values": copy["values"]}
+
+
+def test_the_winner_of_pbt_is_shown_again_with_its_schedule(evolved: Table) -> None:
+    best = evolved.summary["best"]
+    assert len(best["fresh"]["per_seed"]) == 2
+    again = pack.read_result(evolved.folder / "winner")
+    assert [member.seed for member in again.members] == [2, 3]
+
+
+def bench(folder: Path) -> tuple[Bench, Hyper, Any]:
+    options = SweepOptions(**{**OPTIONS, "sampler": "pbt", "settings": 6})
+    built = engine.build(CONFIG, apply(CONFIG, HYPER, {"gamma": 0.5})[1], 12, options, "it")
+    control = pack.Control(StopRequest(), *driver.UNHEARD)
+    made = Bench(built, CONFIG, HYPER, options, folder, (0, 1), control)
+    values = [{"learning_rate": 0.01, "gamma": 0.5 + i / 100} for i in range(6)]
+    standing = slots.begin(made, range(6), values)
+    hyper = slots.arrays(made, values)
+    state, _ = slots.train(made, hyper, slots.fresh_state(made, hyper), standing, 2)
+    return made, hyper, state
+
+
+def test_a_copy_takes_weights_and_keeps_its_own_random_key(tmp_path: Path) -> None:
+    made, _, state = bench(tmp_path)
+    before = jax.device_get(state.params), np.asarray(jax.random.key_data(state.key))
+    copied = slots.copied(made, state, [0, 1, 5, 3, 4, 5])
+    keys = np.asarray(jax.random.key_data(copied.key))
+    np.testing.assert_array_equal(keys, before[1])
+    for new, old in zip(
+        jax.tree.leaves(jax.device_get(copied.params)), jax.tree.leaves(before[0]), strict=True
+    ):
+        np.testing.assert_array_equal(new[4:6], old[10:12])  # seed by seed
+        np.testing.assert_array_equal(np.delete(new, [4, 5], 0), np.delete(old, [4, 5], 0))
+        assert (new[4] != old[4]).any()
+
+
+class Stop(StopRequest):
+    """Asks to stop after it has been looked at `looks` times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def __bool__(self) -> bool:
+        self.looks -= 1
+        if self.looks < 0:
+            self.request("SIGTERM", 75)
+        return self.reason is not None
+
+    def __enter__(self) -> StopRequest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("sampler", ["halving", "pbt"])
+def test_a_stopped_population_goes_on_to_the_same_table(
+    tmp_path: Path,
+    sampler: str,
+    halved: Table,
+    evolved: Table,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = {"halving": halved, "pbt": evolved}[sampler]
+    more = {"halving": {"slots": 3, "eta": 2, "min_env_steps": 64}, "pbt": {"interval": 64}}
+    monkeypatch.setattr(driver.signals, "listening", lambda: Stop(3))
+    codes = []
+    while not codes or codes[-1] == 75:
+        assert len(codes) < 20
+        codes.append(sweep(tmp_path / "cut", sampler, fresh_seeds=0, **more[sampler]).exit_code)
+    assert len(codes) > 1
+    assert codes[-1] == 0
+    for name in ("table.csv", "scores.csv"):
+        mine = (tmp_path / "cut" / name).read_text()
+        assert mine == (expected.folder / name).read_text()

@@ -1,0 +1,427 @@
+"""The command line: what is said, where, and with which exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppo_jax.cli import main
+from ppo_jax.cli.commands.train import find_settings
+from ppo_jax.cli.parser import join_negative_numbers, split_env_params
+from ppo_jax.config.config import Config, Hyper, InputError, Schedule, validate
+from ppo_jax.config.layers import FIELDS
+from ppo_jax.config.options import RunOptions, validate_options
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def chosen(command: str) -> Any:
+    """The settings that a `train` command line stands for."""
+    return chosen_words(*command.split())
+
+
+def chosen_words(*words: str) -> Any:
+    return find_settings(*main.COMMANDS["train"].parser(words).read(words))
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+BAD = [
+    # unknown environment, command, option, word
+    ("train CartPol-v1", "Nearest: CartPole-v1"),
+    ("train", "needs an environment"),
+    ("trian CartPole-v1", "Nearest: train"),
+    ("train CartPole-v1 --num-env 4", "Nearest: --num-envs"),
+    ("train CartPole-v1 --num_envs 4", "Nearest: --num-envs"),
+    ("train CartPole-v1 --lr 1e-3", "Its name here: --learning-rate"),
+    ("train CartPole-v1 --num", "--num is no option"),
+    ("train CartPole-v1 Pendulum-v1", "one word too many"),
+    ("train CartPole-v1 --objective clap", "Nearest: clip"),
+    ("train CartPole-v1 --policy gaus", "Nearest: gaussian"),
+    ("train CartPole-v1 --policy-mode det", "deterministic, sampled"),
+    ("train CartPole-v1 --platform cup", "Nearest: cpu"),
+    ("train CartPole-v1 --preset CartPole", "Nearest: CartPole-v1"),
+    ("train CartPole-v1 --preset a2c --objective clip", "no preset 'a2c' for objective clip"),
+    # wrong type, missing or superfluous value
+    ("train CartPole-v1 --num-envs many", "num_envs='many' must be a whole number"),
+    ("train CartPole-v1 --num-envs 1.5", "num_envs='1.5' must be a whole number"),
+    ("train CartPole-v1 --num-envs", "--num-envs needs a value"),
+    ("train CartPole-v1 --num-envs --seeds 2", "--num-envs needs a value"),
+    ("train CartPole-v1 --json=yes", "--json takes no value"),
+    ("train CartPole-v1 --learning-rate high", "learning_rate='high' is not a number"),
+    ("train CartPole-v1 --learning-rate 1:2:sine", "START:END:cosine"),
+    ("train CartPole-v1 --hidden-sizes 64x64", "hidden_sizes="),
+    ("train CartPole-v1 --stop-at-return best", "stop_at_return='best'"),
+    ("train CartPole-v1 --env.length long", "env.length='long' must be a number"),
+    ("train CartPole-v1 --env.length", "--env.length needs a name and a value"),
+    ("train CartPole-v1 --env. 3", "needs a name and a value"),
+    # sizes and ranges
+    ("train CartPole-v1 --num-envs 0", "num_envs=0 must be"),
+    ("train CartPole-v1 --rollout-length -5", "rollout_length=-5 must be"),
+    ("train CartPole-v1 --hidden-sizes 0", "hidden_sizes=(0,)"),
+    ("train CartPole-v1 --seeds 0", "seeds=0 must be"),
+    ("train CartPole-v1 --seed -1", "seed=-1 must be"),
+    ("train CartPole-v1 --devices 0", "devices=0 must be"),
+    ("train CartPole-v1 --eval-episodes 0", "eval_episodes=0 must be"),
+    ("train CartPole-v1 --gamma 1.5", "gamma=1.5 must be"),
+    ("train CartPole-v1 --log-std-init nan:-inf", "log_std_init=nan must be"),
+    ("train CartPole-v1 --learning-rate inf", "learning_rate=inf must be finite"),
+    ("train CartPole-v1 --num-minibatches 7", "nearest number that does is 8"),
+    ("train CartPole-v1 --total-env-steps 255", "raise it to 256"),
+    # files and folders
+    ("train CartPole-v1 --config nowhere.json", "No such file"),
+    ("train CartPole-v1 --config .", "cannot be read"),
+    ("train CartPole-v1 --preset nowhere.toml", "No such file"),
+    ("train CartPole-v1 --preset CartPole-v1 --no-preset", "exclude each other"),
+    ("train CartPole-v1 --out=", "out is empty"),
+    ("export run --out=", "out is empty"),
+    ("replay run --out=", "out is empty"),
+    ("report run --out=", "out is empty"),
+    ("train CartPole-v1 --out full", "exists and is not empty"),
+    ("train CartPole-v1 --out full/file", "is a file"),
+    ("eval", "needs a run's folder"),
+    ("eval nowhere", "no run's folder"),
+    ("eval swept", "is a sweep's folder and no run's"),
+    ("eval run --episodes 0", "eval_episodes=0 must be"),
+    ("eval run --policy-mode best", "policy_mode='best' is not one of"),
+    ("eval run --video film.avi", "must end in .gif or .mp4"),
+    ("train CartPole-v1 --resume auto", "name it with --out"),
+    ("train CartPole-v1 --resume always", "never, auto"),
+    ("train CartPole-v1 --max-seconds 0", "max_seconds=0.0 must be"),
+    ("resume", "resume needs a run's folder"),
+    ("resume nowhere", "no run's folder"),
+    ("resume run --keep 0", "keep=0 must be"),
+    ("resume run --gamma 0.9", "--gamma is no option"),
+    ("resume run --total-env-steps many", "total_env_steps='many' must be"),
+    ("resume run", "is damaged"),
+    ("envs --all", "--all is no option"),
+    ("presets CartPole-v1", "one word too many"),
+    ("doctor --env.length 3", "--env.length is no option"),
+]
+
+
+@pytest.fixture
+def _folders(tmp_path: Path) -> None:
+    for name in ("full/file", "run/config.json", "swept/sweep.json"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("{}", "utf-8")
+
+
+@pytest.mark.usefixtures("_folders")
+@pytest.mark.parametrize("command, word", BAD)
+def test_bad_input_is_one_sentence_with_exit_code_2_and_nothing_written(
+    command: str, word: str, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert main.main(command.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert word in err
+    assert err.startswith("ppo-jax: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("_folders")
+@pytest.mark.parametrize("command, word", BAD[:-1:6])
+def test_error_is_a_json_object_on_stdout_when_asked(
+    command: str, word: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main([*command.split(), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert list(json.loads(out)) == ["error"]
+    assert word in json.loads(out)["error"]
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"num_env": 3}', '{"num_envs": "x"}', "\x00", "[" * 100_000]
+)
+def test_bad_settings_file_is_refused_by_name(text: str, capsys: pytest.CaptureFixture) -> None:
+    Path("bad.json").write_text(text, "utf-8")
+    assert main.main(["train", "CartPole-v1", "--config", "bad.json"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+FLAGS = [f"--{name.replace('_', '-')}" for name in FIELDS]
+WORDS = ["CartPole-v1", "", "-", "--", "--=", "-1", "1e6", "nan", "inf", "a:b", "1:2", "64,64", "µ"]
+MORE = ["--config", "--preset", "--no-preset", "--env.x", "--env.", "--no-quiet", "--json=", "-x"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from([*FLAGS, *WORDS, *MORE]) | st.text(max_size=4), max_size=6))
+def test_no_words_whatever_end_in_anything_but_settings_or_a_sentence(words: list[str]) -> None:
+    with contextlib.suppress(InputError):
+        read = find_settings(*main.COMMANDS["train"].parser(words).read(words))
+        validate(read.config, read.hyper)
+        validate_options(read.options)
+
+
+def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["train", "CartPole-v1", "--num-envs", "0", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_failure_of_the_program_is_exit_code_1_without_a_traceback(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(given: dict, params: dict) -> None:
+        raise RuntimeError("the disk is full\nand more")
+
+    command = main.COMMANDS["presets"]._replace(run=fail)
+    monkeypatch.setitem(main.COMMANDS, "presets", command)
+    assert main.main(["presets"]) == 1
+    err = capsys.readouterr().err
+    assert err == "ppo-jax: RuntimeError: the disk is full (--debug shows where)\n"
+
+
+def test_ctrl_c_is_exit_code_130(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(given: dict, params: dict) -> None:
+        raise KeyboardInterrupt
+
+    command = main.COMMANDS["presets"]._replace(run=interrupt)
+    monkeypatch.setitem(main.COMMANDS, "presets", command)
+    assert main.main(["presets", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out) == {"error": "interrupted"}
+
+
+# --- precedence ----------------------------------------------------------------------------------
+
+
+def test_bare_command_takes_the_environments_preset() -> None:
+    run = chosen("CartPole-v1")
+    assert run.config.num_epochs == 20
+    assert run.sources["num_epochs"] == "preset CartPole-v1"
+
+
+def test_no_preset_starts_from_the_defaults() -> None:
+    run = chosen("CartPole-v1 --no-preset")
+    assert run.config == Config(env="CartPole-v1")
+    assert run.hyper == Hyper()
+
+
+def test_environment_or_objective_without_a_preset_runs_on_defaults() -> None:
+    assert chosen("probe:reward-lag --num-envs 8").config == Config(env="probe:reward-lag")
+    assert chosen("CartPole-v1 --objective spo").config == Config(objective="spo")
+
+
+def test_flag_wins_over_file_over_preset_over_default() -> None:
+    # preset: 8 environments, 32 steps, 20 epochs; default shuffle
+    Path("s.json").write_text('{"rollout-length": 64, "num_epochs": 3, "gamma": "0.5:1"}', "utf-8")
+    run = chosen("CartPole-v1 --config s.json --num-epochs 2 --learning-rate 1e-4")
+    assert run.config.num_envs == 8
+    assert run.config.rollout_length == 64
+    assert run.config.num_epochs == 2
+    assert run.config.shuffle == Config().shuffle
+    assert run.hyper.gamma == Schedule(0.5, 1.0)
+    assert run.hyper.learning_rate == 1e-4
+    assert run.hyper.gae_lambda == 0.8
+
+
+def test_flag_equal_to_the_default_still_wins_over_the_preset() -> None:
+    assert Config().num_epochs == 4
+    assert chosen("CartPole-v1 --num-epochs 4").config.num_epochs == 4
+
+
+def test_switch_can_be_turned_off_again() -> None:
+    assert chosen("Acrobot-v1").config.normalize_rewards is True
+    assert chosen("Acrobot-v1 --no-normalize-rewards").config.normalize_rewards is False
+
+
+def test_objective_of_the_file_picks_the_preset() -> None:
+    Path("s.toml").write_text('objective = "pg"\n', "utf-8")
+    run = chosen("CartPole-v1 --config s.toml")
+    assert run.config == Config(objective="pg")
+
+
+def test_preset_a2c_brings_its_objective_to_any_environment() -> None:
+    run = chosen("Acrobot-v1 --preset a2c")
+    assert (run.config.env, run.config.objective) == ("Acrobot-v1", "pg")
+    assert (run.config.num_epochs, run.config.num_minibatches) == (1, 1)
+    assert run.sources["num_epochs"] == "preset a2c"
+
+
+def test_preset_of_another_environment_keeps_the_one_that_was_named() -> None:
+    run = chosen("Catch-bsuite --preset CartPole-v1")
+    assert run.config.env == "Catch-bsuite"
+    assert run.config.num_epochs == 20
+
+
+def test_record_of_a_run_is_a_settings_file_but_does_not_take_its_folder() -> None:
+    record = {
+        "format": 1,
+        "config": {"env": "Catch-bsuite", "num_envs": 4, "network": None},
+        "hyper": {"gamma": 0.9, "kl_stop": "inf", "env": {"x": 1}},
+        "options": {"out": "runs/old", "seeds": 3, "devices": None},
+        "notes": "more",
+    }
+    Path("config.json").write_text(json.dumps(record), "utf-8")
+    run = chosen("--config config.json --seed 5")
+    assert run.config.env == "Catch-bsuite"
+    assert run.hyper.env == {"x": 1}
+    assert run.options == RunOptions(seeds=3, seed=5)
+
+
+def test_environment_parameters_are_collected() -> None:
+    run = chosen("CartPole-v1 --env.length 0.7 --env.gravity=9 --env.x -1e-3 --seeds 2")
+    assert run.hyper.env == {"length": 0.7, "gravity": 9, "x": -1e-3}
+    assert run.options.seeds == 2
+
+
+def test_negative_numbers_and_schedules_are_values_not_flags() -> None:
+    run = chosen("CartPole-v1 --log-std-init -1e-3:-3.2 --stop-at-return -80.5")
+    assert run.hyper.log_std_init == Schedule(-1e-3, -3.2)
+    assert run.options.stop_at_return == -80.5
+    assert join_negative_numbers(["--a", "-1", "--b=2", "-3"]) == ["--a=-1", "--b=2", "-3"]
+
+
+def test_words_around_environment_parameters_stay_in_order() -> None:
+    rest, params = split_env_params(["a", "--env.x", "1", "--b", "--env.y-z=2", "c"])
+    assert rest == ["a", "--b", "c"]
+    assert params == {"x": "1", "y_z": "2"}
+
+
+# --- help and lists ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(main.COMMANDS))
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_of_every_command(name: str, flag: str, capsys: pytest.CaptureFixture) -> None:
+    assert main.main([name, flag]) == 0
+    out, err = capsys.readouterr()
+    assert f"ppo-jax {name}" in out
+    assert "--json" in out
+    assert err == ""
+
+
+def test_help_of_train_lists_every_field_and_default(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    main.main(["train", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for owner in (Config, Hyper, RunOptions):
+        for spec in dataclasses.fields(owner):
+            if spec.name == "env":
+                continue
+            flag = f"  --{spec.name.replace('_', '-')}"
+            place = next(
+                i for i, line in enumerate(lines) if line.startswith((f"{flag} ", f"{flag},"))
+            )
+            entry = "".join(lines[place : place + 2])  # long flags have their text a line below
+            assert spec.metadata["help"] in entry
+            assert spec.default is None or "[default: " in entry
+    text = "\n".join(lines)
+    assert "--env.NAME" in text
+    assert "Adam's step size [default: 0.0003]" in text
+
+
+def test_help_for_an_environment_shows_its_preset(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    main.main(["train", "CartPole-v1", "--help"])
+    out = capsys.readouterr().out
+    assert "[preset: 100,000]" in out
+    assert "[default: 64,64]" in out
+    assert "trpo and npg [default: 0.01]" in out
+    for words in (["--objective", "trpo"], ["--objective=trpo"]):
+        main.main(["train", "CartPole-v1", *words, "--help"])
+        assert "trpo and npg [preset: 0.01:0.0005]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_overview_names_every_command(words: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main.main(words) == 0
+    out = capsys.readouterr().out
+    assert all(f"ppo-jax {name}" in out for name in main.COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["--version"]) == 0
+    assert capsys.readouterr().out == "ppo-jax 0.1.0\n"
+
+
+def test_presets_are_listed_for_people_and_as_json(capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["presets"]) == 0
+    assert "CartPole-v1" in capsys.readouterr().out
+    assert main.main(["presets", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["presets"]
+    assert {"name", "env", "objective", "config", "hyper", "score", "source"} <= set(rows[0])
+
+
+@pytest.mark.parametrize(
+    "command", ["train --help", "train CartPole-v1 --help", "train Cartpol", "presets --json"]
+)
+def test_what_needs_no_jax_loads_none(command: str) -> None:
+    code = (
+        "import sys; from ppo_jax.cli import main; main(sys.argv[1:]);"
+        "sys.exit(bool({'jax', 'numpy', 'matplotlib', 'gymnax'} & set(sys.modules)))"
+    )
+    words = [sys.executable, "-c", code, *command.split()]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def test_module_is_the_command() -> None:
+    words = [sys.executable, "-m", "ppo_jax", "train", "CartPole-v1", "--seeds", "0", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "seeds=0" in json.loads(done.stdout)["error"]
+
+
+# --- end to end ----------------------------------------------------------------------------------
+
+TINY = "--num-envs 4 --rollout-length 16 --total-env-steps 256 --num-epochs 1 --eval-episodes 2"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess, Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    words = ["train", "CartPole-v1", *TINY.split(), "--seeds", "2", "--out", "run 1", "--json"]
+    command = [sys.executable, "-m", "ppo_jax", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    return done, folder
+
+
+def test_training_prints_its_summary_as_the_only_words_on_stdout(trained: Any) -> None:
+    done, folder = trained
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary == json.loads((folder / "run 1" / "summary.json").read_text("utf-8"))
+    assert (summary["num_seeds"], summary["env_steps"]) == (2, 256)
+    assert len(summary["final_return"]["per_seed"]) == 2
+    assert "settings: preset CartPole-v1" in done.stderr
+
+
+def test_run_folder_records_what_the_flags_said(trained: Any) -> None:
+    record = json.loads((trained[1] / "run 1" / "config.json").read_text("utf-8"))
+    assert record["config"]["num_envs"] == 4
+    assert record["hyper"]["gamma"] == 0.98
+    run = chosen_words("--config", str(trained[1] / "run 1" / "config.json"), "--seed", "7")
+    assert (run.config.env, run.config.num_envs, run.options.seeds) == ("CartPole-v1", 4, 2)
+    assert (run.options.seed, run.options.out) == (7, None)
+
+
+def test_folder_of_an_earlier_run_is_refused_and_left_alone(
+    trained: Any, capsys: pytest.CaptureFixture
+) -> None:
+    folder = trained[1] / "run 1"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert main.main(["train", "CartPole-v1", *TINY.split(), "--out", str(folder)]) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

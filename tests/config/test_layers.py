@@ -1,0 +1,156 @@
+"""From texts and files to settings: types, names, precedence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ppo_jax.config.config import Config, Hyper, InputError, Schedule
+from ppo_jax.config.layers import FIELDS, Layer, file_layer, hint, resolve
+
+
+def one(name: str, value: Any) -> Any:
+    settings = resolve([Layer("flag", {name: value}, {})])
+    for part in (settings.config, settings.hyper, settings.options):
+        if type(part) is FIELDS[name][0]:
+            return getattr(part, name)
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize(
+    "name, value, read",
+    [
+        ("num_envs", "16", 16),
+        ("total_env_steps", "1e6", 1_000_000),
+        ("total_env_steps", "1_000_000", 1_000_000),
+        ("total_env_steps", 2.5e3, 2500),
+        ("gsde_resample_steps", "-1", -1),
+        ("hidden_sizes", "64,64", (64, 64)),
+        ("hidden_sizes", "256", (256,)),
+        ("hidden_sizes", [32, 16], (32, 16)),
+        ("shared_torso", True, True),
+        ("shared_torso", "false", False),
+        ("learning_rate", "1e-3:0:cosine", Schedule(1e-3, 0.0, 1.0)),
+        ("gamma", 1, 1.0),
+        ("learning_rate", {"start": 1.0, "end": 0.5}, Schedule(1.0, 0.5, 0.0)),
+        ("value_clip_epsilon", "inf", float("inf")),
+        ("devices", "auto", None),
+        ("devices", "2", 2),
+        ("stop_at_return", "475", 475.0),
+        ("platform", None, None),
+        ("out", "runs/a b", "runs/a b"),
+    ],
+)
+def test_values_are_read_as_their_fields_type(name: str, value: Any, read: Any) -> None:
+    got = one(name, value)
+    assert got == read
+    assert type(got) is type(read)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("num_envs", "1.5"),
+        ("num_envs", "many"),
+        ("num_envs", "inf"),
+        ("num_envs", "nan"),
+        ("num_envs", True),
+        ("num_envs", None),
+        ("num_envs", ""),
+        ("num_envs", [8]),
+        ("hidden_sizes", "64;64"),
+        ("hidden_sizes", "64,1.5"),
+        ("shared_torso", "maybe"),
+        ("shared_torso", 3),
+        ("objective", 3),
+        ("gamma", True),
+        ("gamma", [0.9]),
+        ("gamma", None),
+        ("gamma", {"start": 1.0}),
+        ("stop_at_return", "1:2"),
+        ("stop_at_return", "high"),
+    ],
+)
+def test_value_of_the_wrong_type_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        one(name, value)
+    assert str(caught.value).startswith(f"{name}=")
+
+
+def test_later_layers_win_name_by_name_and_say_so() -> None:
+    settings = resolve(
+        [
+            Layer("preset x", {"num_envs": 4, "gamma": 0.9, "num_epochs": 2}, {"a": 1, "b": 1}),
+            Layer("f.json", {"num_envs": 5, "gamma": "0.8"}, {"b": 2}),
+            Layer("flag", {"num_envs": "6"}, {"c": "3"}),
+        ]
+    )
+    assert (settings.config.num_envs, settings.config.num_epochs) == (6, 2)
+    assert settings.hyper.gamma == 0.8
+    assert settings.hyper.gae_lambda == Hyper().gae_lambda
+    assert settings.hyper.env == {"a": 1, "b": 2, "c": 3}
+    assert settings.sources == {
+        "num_envs": "flag",
+        "gamma": "f.json",
+        "num_epochs": "preset x",
+        "env.a": "preset x",
+        "env.b": "f.json",
+        "env.c": "flag",
+    }
+
+
+def test_no_layer_gives_the_defaults() -> None:
+    assert resolve([])[:2] == (Config(), Hyper())
+
+
+@pytest.mark.parametrize("value, read", [("3", 3), ("0.7", 0.7), ("-1e-3", -1e-3), (2, 2)])
+def test_environment_parameters_stay_whole_where_they_are_written_so(value: Any, read: Any) -> None:
+    got = resolve([Layer("flag", {}, {"x": value})]).hyper.env["x"]
+    assert got == read
+    assert type(got) is type(read)
+
+
+@pytest.mark.parametrize("value", ["long", "", True, None, "1:2"])
+def test_environment_parameter_that_is_no_number_is_refused(value: Any) -> None:
+    with pytest.raises(InputError, match=r"^env\.length="):
+        resolve([Layer("flag", {}, {"length": value})])
+
+
+def test_unknown_name_is_refused_with_its_source_and_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"^my\.toml: 'num_env' is not.*Nearest: num_envs"):
+        resolve([Layer("my.toml", {"num_env": 3}, {})])
+
+
+@pytest.mark.parametrize(
+    "other, own",
+    [("lr", "learning_rate"), ("n_steps", "rollout_length"), ("vf_coef", "value_coef")],
+)
+def test_other_programs_names_lead_to_ours(other: str, own: str) -> None:
+    assert hint(other) == f" Its name here: {own}."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"num-envs": 4, "gamma": 0.9, "env": {"length": 0.7}},
+        {"config": {"num_envs": 4}, "hyper": {"gamma": 0.9, "env": {"length": 0.7}}},
+        {"num_envs": 4, "hyper": {"gamma": 0.9, "env": {"length": 0.7}}},
+        {"format": 1, "config": {"num-envs": 4}, "hyper": {"gamma": 0.9, "env": {"length": 0.7}}},
+    ],
+)
+def test_files_may_be_flat_or_in_tables(content: dict[str, Any]) -> None:
+    settings = resolve([file_layer("f", content)])
+    assert settings.config.num_envs == 4
+    assert settings.hyper.gamma == 0.9
+    assert settings.hyper.env == {"length": 0.7}
+
+
+def test_environment_name_in_a_file_is_not_taken_for_its_parameters() -> None:
+    layer = file_layer("f", {"config": {"env": "Pendulum-v1"}, "hyper": {"env": {}}})
+    assert resolve([layer]).config.env == "Pendulum-v1"
+
+
+def test_unknown_name_in_a_flat_file_is_refused() -> None:
+    with pytest.raises(InputError, match="Its name here: learning_rate"):
+        resolve([file_layer("f.toml", {"lr": 1e-3})])

@@ -1,0 +1,53 @@
+"""module:attribute, and the sentences where there is none."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+
+from ppo_jax.config.config import InputError
+from ppo_jax.config.loading import load_attribute
+
+
+def test_attribute_of_a_module_is_found_dotted_or_not() -> None:
+    assert load_attribute("math:pi") is math.pi
+    assert load_attribute("collections.abc:Sequence.count").__name__ == "count"
+
+
+def test_module_in_the_current_directory_is_found_and_the_path_restored(
+    tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "module_of_a_user.py").write_text("answer = 42\n")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    assert load_attribute("module_of_a_user:answer") == 42
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        ("math", ("'math'", "write module:attribute")),
+        (":pi", ("write module:attribute",)),
+        ("math:", ("write module:attribute",)),
+        ("no_such_module:thing", ("no module 'no_such_module'", "install it")),
+        ("math.deeper:thing", ("math.deeper",)),
+        ("math:sqr", ("no attribute 'sqr'", "Nearest: sqrt")),
+    ],
+)
+def test_what_cannot_be_loaded_is_told_in_a_sentence(path: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(InputError) as refused:
+        load_attribute(path)
+    assert all(word in str(refused.value) for word in words)
+
+
+def test_failure_inside_the_users_module_is_told_in_a_sentence(tmp_path, monkeypatch) -> None:
+    (tmp_path / "broken_one.py").write_text("1 / 0\n")
+    (tmp_path / "broken_two.py").write_text("import missing_dependency\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="importing broken_one failed with ZeroDivisionError"):
+        load_attribute("broken_one:thing")
+    with pytest.raises(InputError, match=r"failed with ModuleNotFoundError.*missing_dependency"):
+        load_attribute("broken_two:thing")

@@ -1,0 +1,57 @@
+"""`RunOptions`: refusals as sentences."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from ppo_jax.config.config import InputError
+from ppo_jax.config.options import RunOptions, validate_options
+
+
+def test_defaults_are_valid() -> None:
+    validate_options(RunOptions())
+
+
+@pytest.mark.parametrize(
+    "name, value, word",
+    [
+        ("seeds", 0, "at least 1"),
+        ("seeds", -2, "at least 1"),
+        ("seeds", 1.5, "whole number"),
+        ("seeds", True, "whole number"),
+        ("seed", -1, "at least 0"),
+        ("seed", 2**32, "4294967295"),
+        ("eval_every", -1, "at least 0"),
+        ("eval_episodes", 0, "at least 1"),
+        ("log_every", -5, "at least 0"),
+        ("checkpoint_every", -5, "at least 0"),
+        ("devices", 0, "at least 1"),
+        ("policy_mode", "determinstic", "Nearest: deterministic"),
+        ("platform", "cuda", "cpu, gpu, tpu"),
+        ("keep", 0, "at least 1"),
+        ("checkpoint_minutes", -1.0, "at least 0"),
+        ("checkpoint_minutes", math.inf, "at least 0"),
+        ("max_seconds", 0.0, "more than 0"),
+        ("max_seconds", math.nan, "more than 0"),
+        ("resume", "always", "never, auto"),
+        ("resume", "auto", "name it with --out"),
+        ("stop_at_return", math.nan, "finite"),
+        ("stop_at_return", math.inf, "finite"),
+        ("out", "", "empty"),
+        ("wandb", "", "empty"),
+    ],
+)
+def test_option_that_no_run_can_follow_is_refused(name: str, value: Any, word: str) -> None:
+    with pytest.raises(InputError) as caught:
+        validate_options(RunOptions(**{name: value}))
+    assert name in str(caught.value)
+    assert word in str(caught.value)
+
+
+def test_last_seed_of_a_run_must_fit_into_32_bits() -> None:
+    validate_options(RunOptions(seed=2**32 - 4, seeds=4))
+    with pytest.raises(InputError, match="too large for 5 seeds"):
+        validate_options(RunOptions(seed=2**32 - 4, seeds=5))

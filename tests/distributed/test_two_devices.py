@@ -1,0 +1,164 @@
+"""Two devices that share a seed: gradients and statistics are those of all rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from toy import CHOICE, SWING, all_metrics, flat, jit, toy_rollout
+
+from ppo_jax.config.config import Hyper
+from ppo_jax.distributed import layout as layouts
+from ppo_jax.distributed import programs
+from ppo_jax.kernels import collectives
+from ppo_jax.rl.types import Batch, EpisodeStats
+from ppo_jax.training import batch as batches
+from ppo_jax.training import objectives, schedules, trainer, update
+
+DEVICES = Mesh(np.array(jax.devices()[:2]), ("devices",))
+
+
+def on_two_devices(function, *args, out_specs):
+    """`function` of each device's half of the arguments' [T, B] or [N] rows (last axis split)."""
+    return jit(
+        jax.shard_map(
+            function, mesh=DEVICES, in_specs=P("devices"), out_specs=out_specs, check_vma=False
+        )
+    )(*args)
+
+
+def uneven_batch(parts, state):
+    """64 rows whose halves differ much: standardised each by itself they give other gradients."""
+    rng = np.random.default_rng(0)
+    num_rows = 64
+    advantage = rng.normal(size=num_rows) + np.where(np.arange(num_rows) < 32, 2.0, -1.0)
+    logits = jnp.zeros((num_rows, 2))
+    return Batch(
+        observation=jnp.asarray(rng.normal(size=(num_rows, 1)), jnp.float32),
+        action=jnp.asarray(rng.integers(0, 2, num_rows), jnp.int32),
+        log_prob_old=jnp.full(num_rows, -np.log(2.0), jnp.float32),
+        distribution_old=type(parts.network.apply(state.params, jnp.zeros((1, 1)))[0])(logits),
+        value_old=jnp.zeros(num_rows),
+        advantage=jnp.asarray(advantage, jnp.float32),
+        value_target=jnp.asarray(rng.normal(size=num_rows), jnp.float32),
+    )
+
+
+def test_gradients_averaged_over_two_devices_are_those_of_the_whole_minibatch():
+    """Three epochs of one minibatch, advantages standardised over both devices' rows."""
+    config = dataclasses.replace(CHOICE, num_epochs=3, num_minibatches=1)
+    hyper = Hyper(learning_rate=1e-2, entropy_coef=0.01)
+    state = trainer.init(config, hyper, jax.random.key(0))
+    parts = trainer.assemble(config)
+    batch = uneven_batch(parts, state)
+    loss = partial(
+        objectives.minibatch_loss,
+        hyper=hyper,
+        config=config,
+        network=parts.network,
+        family=parts.family,
+    )
+
+    def learn(batch, axis_name=None):
+        params, _, _, diagnostics = update.by_minibatches(
+            config,
+            hyper,
+            loss,
+            state.params,
+            state.opt_state,
+            batch,
+            8,
+            jax.random.key(5),
+            axis_name,
+        )
+        return params, all_metrics(hyper, diagnostics, axis_name)
+
+    alone, metrics = jit(learn)(batch)
+    both, metrics_both = on_two_devices(partial(learn, axis_name="devices"), batch, out_specs=P())
+    np.testing.assert_allclose(flat(alone), flat(both), atol=1e-5)
+    assert np.abs(flat(alone) - flat(state.params)).max() > 1e-2
+    for name in metrics:
+        np.testing.assert_allclose(metrics_both[name], metrics[name], atol=1e-5, err_msg=name)
+
+
+def test_the_gradients_cosine_of_two_devices_is_that_of_all_rows():
+    config = dataclasses.replace(CHOICE, normalize_advantages="minibatch")
+    state = trainer.init(config, Hyper(), jax.random.key(0))
+    parts = trainer.assemble(config)
+    batch = uneven_batch(parts, state)
+    # Away from the policy that drew the actions, where the two gradients differ.
+    params = jax.tree.map(lambda leaf: 3.0 * leaf + 0.3, state.params)
+    measure = partial(
+        objectives.gradient_cosine,
+        params,
+        hyper=Hyper(),
+        config=config,
+        network=parts.network,
+        family=parts.family,
+    )
+    alone = jit(measure)(batch)
+    both = on_two_devices(partial(measure, axis_name="devices"), batch, out_specs=P())
+    half = jit(measure)(jax.tree.map(lambda leaf: leaf[:32], batch))
+    for name in alone:
+        np.testing.assert_allclose(both[name], alone[name], atol=1e-5, err_msg=name)
+        assert abs(half[name] - alone[name]) > 1e-4, name
+
+
+def test_statistics_over_two_devices_are_those_of_all_rows():
+    steps = toy_rollout()
+    steps = jax.tree.map(
+        lambda leaf: (
+            jnp.concatenate([leaf, 2.0 * leaf + 1.0], axis=1)
+            if leaf.dtype == jnp.float32
+            else jnp.tile(leaf, (1, 2))
+        ),
+        steps,
+    )
+    config = dataclasses.replace(SWING, normalize_advantages="batch")
+    state = trainer.init(dataclasses.replace(SWING, num_envs=6), Hyper(), jax.random.key(0))
+
+    def measure(rows, axis_name=None):  # rows are [B, T]: the sharded axis leads
+        steps = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), rows)
+        half = state._replace(discounted_return=jnp.zeros(steps.reward.shape[1]))
+        reward, _, returns = batches.scaled_rewards(config, Hyper(), half, steps, axis_name)
+        ended = (steps.terminated | steps.truncated) * 1.0
+        episodes = EpisodeStats(jnp.sum(ended), jnp.sum(steps.reward), jnp.sum(ended))
+        batch, tally = batches.make_batch(config, Hyper(), steps, reward, episodes, axis_name)
+        counted = batches.metrics(collectives.gathered(tally, axis_name))
+        seen = batches.merged(
+            state.observation_moments, jnp.tile(steps.reward.reshape(-1, 1), 3), axis_name
+        )
+        advantage = batch.advantage.reshape(steps.reward.shape).T  # [B, T]
+        return (returns, counted, seen), advantage
+
+    rows = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), steps)
+    alone, advantage = jit(measure)(rows)
+    both, advantage_both = on_two_devices(
+        partial(measure, axis_name="devices"), rows, out_specs=(P(), P("devices"))
+    )
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(both), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(advantage, advantage_both, atol=1e-5)
+
+
+def test_a_seed_spread_over_two_devices_learns_and_counts_all_environments():
+    config = dataclasses.replace(CHOICE, activation="tanh", num_envs=32)
+    layout = layouts.Layout("envs", tuple(jax.devices()[:2]), 1)
+    hyper = schedules.as_arrays(config, Hyper(learning_rate=1e-2))
+    state = programs.init_population(config, hyper, 0, layout)
+    chunk = programs.make_chunk(config, layout)
+    state, rows = chunk(hyper, state, np.int32(30))
+    rows = {name: np.asarray(value)[0, :30] for name, value in rows.items()}
+    assert (rows["num_episodes"] == 128).all()
+    assert abs(rows["episode_return_sum"][0] / 128) < 0.4  # -1 or 1, equally likely
+    assert rows["episode_return_sum"][-1] / 128 > 0.9
+    assert (rows["log_ratio_abs_first"] <= 1e-5).all()
+    assert state.alive.all()
+    # The devices' environments draw apart.
+    halves = np.asarray(state.carry.episode_length).reshape(2, -1)
+    assert halves.shape == (2, 16)

@@ -1,0 +1,63 @@
+"""Work on a thread: in order, one piece at a time, and no failure is silent."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from ppo_jax.runtime.background import Background
+
+
+def test_work_goes_on_while_the_caller_does() -> None:
+    released, done = threading.Event(), []
+    background = Background()
+    background.start(lambda: (released.wait(30), done.append(1)))
+    assert done == []
+    background.check()
+    released.set()
+    background.wait()
+    assert done == [1]
+
+
+def test_a_second_piece_begins_when_the_first_is_done() -> None:
+    order, released = [], threading.Event()
+    background = Background()
+    background.start(lambda: (released.wait(30), order.append("first")))
+    threading.Timer(0.05, released.set).start()
+    background.start(lambda: order.append("second"))  # waits for the first
+    assert order[0] == "first"
+    background.wait()
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("ask", [Background.wait, lambda b: b.start(lambda: None)])
+def test_what_the_work_raises_is_raised_to_whoever_asks_next_and_once(ask) -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    background = Background()
+    background.start(fail)
+    with pytest.raises(OSError, match="No space left"):
+        ask(background)
+    background.wait()
+    background.check()
+
+
+def test_a_failure_is_seen_without_waiting() -> None:
+    background, begun = Background(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        raise OSError(5, "Input/output error")
+
+    background.start(fail)
+    begun.wait(30)
+
+    def look_until_told() -> None:
+        for _ in range(10_000):
+            threading.Event().wait(0.001)
+            background.check()
+
+    with pytest.raises(OSError, match="Input/output"):
+        look_until_told()

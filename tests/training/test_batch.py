@@ -1,0 +1,64 @@
+"""A rollout made into a batch: its order, its advantages, its targets."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from toy import SWING, toy_rollout
+
+from ppo_jax.config.config import Hyper
+from ppo_jax.kernels import collectives
+from ppo_jax.rl.types import EpisodeStats
+from ppo_jax.training import batch as batches
+
+EPISODES = EpisodeStats(num_episodes=2.0, return_sum=7.5, length_sum=40.0)
+
+
+def slow_gae(steps, gamma, lam):
+    """Sums of (gamma lambda)^k delta_{t+k} to the episode's end. [T, B] float64"""
+    ended = np.asarray(steps.terminated | steps.truncated)
+    delta = np.float64(steps.reward) + gamma * np.float64(steps.value_next) - steps.value
+    advantage = np.zeros((5, 3))
+    for b in range(3):
+        for t in range(5):
+            for k in range(5 - t):
+                advantage[t, b] += (gamma * lam) ** k * delta[t + k, b]
+                if ended[t + k, b]:
+                    break
+    return advantage
+
+
+def test_the_batch_is_time_major_and_holds_advantages_and_targets():
+    config = dataclasses.replace(SWING, normalize_advantages="none")
+    steps = toy_rollout()
+    hyper = Hyper(gamma=0.9, gae_lambda=0.8)
+    batch, tally = batches.make_batch(config, hyper, steps, steps.reward, EPISODES, None)
+    marks = (10.0 * np.arange(5)[:, None] + np.arange(3)).reshape(-1)
+    np.testing.assert_array_equal(batch.observation[:, 0], marks)
+    np.testing.assert_array_equal(batch.action[:, 0], marks)
+    np.testing.assert_array_equal(batch.distribution_old[0][:, 0], marks)
+    np.testing.assert_array_equal(batch.log_prob_old, np.asarray(steps.log_prob).reshape(-1))
+    np.testing.assert_array_equal(batch.value_old, np.asarray(steps.value).reshape(-1))
+    advantage = slow_gae(steps, 0.9, 0.8)
+    target = advantage + np.asarray(steps.value)
+    np.testing.assert_allclose(batch.advantage, advantage.reshape(-1), atol=1e-5)
+    np.testing.assert_allclose(batch.value_target, target.reshape(-1), atol=1e-5)
+    found = batches.metrics(collectives.gathered(tally, None))
+    explained = 1.0 - advantage.var() / target.var()
+    assert found["explained_variance"] == pytest.approx(explained, abs=1e-5)
+    names = ("num_episodes", "episode_return_sum", "episode_length_sum")
+    assert [found[name] for name in names] == [2.0, 7.5, 40.0]
+
+
+def test_advantages_are_standardised_over_the_batch_where_that_is_asked_for():
+    steps = toy_rollout()
+    advantage = slow_gae(steps, 0.99, 0.95).reshape(-1)
+    for name, expected in (
+        ("batch", (advantage - advantage.mean()) / advantage.std()),
+        ("minibatch", advantage),  # standardised later, minibatch by minibatch
+    ):
+        config = dataclasses.replace(SWING, normalize_advantages=name)
+        batch, _ = batches.make_batch(config, Hyper(), steps, steps.reward, EPISODES, None)
+        np.testing.assert_allclose(batch.advantage, expected, atol=1e-4)
