@@ -19,9 +19,9 @@ import ppo_jax
 from ppo_jax.apps.sweep import axes
 from ppo_jax.cli.commands.sweep import read_options
 from ppo_jax.cli.commands.table import COMMANDS
-from ppo_jax.cli.commands.train import find_settings
+from ppo_jax.cli.commands.train import find_settings, validate
 from ppo_jax.cli.main import main
-from ppo_jax.config.config import Config, Hyper, validate
+from ppo_jax.config.config import Config, Hyper
 
 TINY: dict[str, Any] = {
     "total_env_steps": 64,
