@@ -17,9 +17,9 @@ from ppo_jax.apps.run import summary as conclusion
 from ppo_jax.apps.run.loop import Callback, Point, Session
 from ppo_jax.apps.run.summary import RunResult
 from ppo_jax.config.config import Config, Hyper, Schedule
-from ppo_jax.config.errors import InputError, RunError, nearest
+from ppo_jax.config.errors import InputError, RunError
 from ppo_jax.config.options import RunOptions, validate_options
-from ppo_jax.config.validate import validate
+from ppo_jax.config.validate import check_names, validate
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import population, programs
 from ppo_jax.kernels import compiler
@@ -256,10 +256,7 @@ def carry_out(
 
 def with_changes(options: RunOptions, changes: dict[str, Any]) -> RunOptions:
     """`options` with some fields given by name."""
-    known = [field.name for field in dataclasses.fields(RunOptions)]
-    for name in changes:
-        if name not in known:
-            raise InputError(f"{name!r} is no option of a run." + nearest(name, known))
+    check_names(RunOptions, changes, "a run")
     changes = {k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}
     return dataclasses.replace(options, **changes)
 
