@@ -20,13 +20,14 @@ import numpy as np
 from ppo_jax.config.config import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import run_folder
-from ppo_jax.storage.jsonl import Row, to_json
+from ppo_jax.storage.files import to_strict_json
+from ppo_jax.storage.jsonl import Row
 
 
 def _means(row: Row) -> dict[str, float]:
     """One number a name, for services that draw scalars: per-seed lists by their mean."""
     means = {}
-    for name, value in to_json(row).items():
+    for name, value in to_strict_json(row).items():
         values = value if isinstance(value, list) else [value]
         known = [x for x in values if isinstance(x, (int, float))]
         if known:
@@ -86,7 +87,7 @@ class WandbLog:
         self._run = wandb.init(
             project=project,
             mode=mode,
-            config=to_json(config),
+            config=to_strict_json(config),
             dir=str(folder),
             id=run_id,
             resume="allow",
@@ -157,7 +158,7 @@ class LogFanout:
 
     def write(self, row: Row, env_steps: int) -> None:
         for worker in self._workers.values():
-            worker.put((to_json(row), env_steps))
+            worker.put((to_strict_json(row), env_steps))
         self._leave_failed_behind()
 
     def close(self, timeout_seconds: float = 10.0) -> None:

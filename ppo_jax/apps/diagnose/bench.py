@@ -25,7 +25,7 @@ from ppo_jax.config.bench_options import check_seconds, with_one_iteration
 from ppo_jax.config.config import Config, Hyper, InputError, validate
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.runtime import devices as host
-from ppo_jax.storage import run_folder
+from ppo_jax.storage.manifest import make_manifest
 
 Tell = Callable[[str], None]
 
@@ -128,7 +128,7 @@ def memory_limit() -> int | None:
 def summary(program: Program, timing: Timing, phase_seconds: dict[str, float]) -> dict[str, Any]:
     """What was found out about the given setting, ready for JSON."""
     config, layout = program.config, program.layout
-    manifest = run_folder.manifest(list(layout.devices))
+    manifest = make_manifest(list(layout.devices))
     return {
         "env": config.env if isinstance(config.env, str) else type(config.env).__name__,
         "objective": config.objective,

@@ -16,7 +16,7 @@ from ppo_jax.config.config import Config, Hyper, InputError
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.runtime import evaluation
-from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import write_json
 from ppo_jax.training import schedules, trainer
 
 
@@ -90,7 +90,7 @@ def debug(
             "epoch": epoch + 1,
             "minibatch_number": number + 1,
         }
-    run_folder.write_json(folder / "report.json", report)
+    write_json(folder / "report.json", report)
     return report
 
 

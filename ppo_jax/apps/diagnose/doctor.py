@@ -12,7 +12,7 @@ from ppo_jax.apps.diagnose import contract
 from ppo_jax.config.options import RunOptions
 from ppo_jax.envs import registration
 from ppo_jax.runtime import devices
-from ppo_jax.storage import run_folder
+from ppo_jax.storage.manifest import make_manifest
 
 
 def report(env: Any = None) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def report(env: Any = None) -> dict[str, Any]:
     """
     devices.prepare_jax(RunOptions())
     environment = None if env is None else registration.make(env)
-    manifest = run_folder.manifest(jax.local_devices())
+    manifest = make_manifest(jax.local_devices())
     memory = memory_bytes()
     found: dict[str, Any] = {
         "python": manifest["python"],

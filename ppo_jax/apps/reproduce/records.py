@@ -18,8 +18,8 @@ from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.apps.reproduce.training import DIAGNOSTICS, Job, Trained
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.runtime import evaluation
-from ppo_jax.storage import run_folder
 from ppo_jax.storage.fingerprint import fingerprint
+from ppo_jax.storage.manifest import make_manifest
 
 CURVE_POINTS = 50
 _MACHINE = ("platform", "device kind", "cores", "processor")
@@ -57,7 +57,7 @@ def record(
             len(trained.rows["alive"]) * cell.config.trained_env_steps / trained.train_seconds
         ),
         "fingerprint": trained.fingerprint,
-        "manifest": run_folder.manifest(jax.local_devices()),
+        "manifest": make_manifest(jax.local_devices()),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
     return {

@@ -15,6 +15,7 @@ from ppo_jax.config.options import CHANGEABLE, RunOptions, validate_options
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation
 from ppo_jax.storage import checkpoint, jsonl, run_folder
+from ppo_jax.storage.files import to_json, write_json
 from ppo_jax.storage.fingerprint import differences
 from ppo_jax.training import schedules
 
@@ -107,8 +108,7 @@ def refuse_other_settings(
         f"{name} is {asked[table][name]} and was {there[table][name]}"
         for table in ("config", "hyper", "options")
         for name in there[table]
-        if name not in skipped
-        and run_folder.to_json(asked[table][name]) != run_folder.to_json(there[table][name])
+        if name not in skipped and to_json(asked[table][name]) != to_json(there[table][name])
     ]
     if told:
         raise InputError(
@@ -171,7 +171,7 @@ def restore(
 
 def refuse_other_config(newest: Path, metadata: dict[str, Any], saved: Saved) -> None:
     """Refuse a config.json that is not the one the checkpoint was trained with."""
-    described = run_folder.to_json(run_folder.describe(saved.config, saved.hyper, saved.options))
+    described = to_json(run_folder.describe(saved.config, saved.hyper, saved.options))
     for table in ("config", "hyper"):
         for name, value in metadata[table].items():
             if name not in BUDGET and described[table].get(name) != value:
@@ -186,7 +186,7 @@ def record(folder: Path, saved: Saved, fingerprint: dict[str, Any], env_steps: i
     """Write down that the run goes on, and with which settings."""
     if saved.is_changed:
         described = run_folder.describe(saved.config, saved.hyper, saved.options)
-        run_folder.write_json(folder / "config.json", described | {"run_id": saved.run_id})
+        write_json(folder / "config.json", described | {"run_id": saved.run_id})
     path = folder / "manifest.json"
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -195,7 +195,7 @@ def record(folder: Path, saved: Saved, fingerprint: dict[str, Any], env_steps: i
         content, resumed = {}, []
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     resumed.append({"at": now, "env_steps": env_steps, "fingerprint": fingerprint})
-    run_folder.write_json(path, {**content, "resumed": resumed})
+    write_json(path, {**content, "resumed": resumed})
 
 
 def finished_summary(folder: Path, env_steps: int) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ from ppo_jax.runtime import evaluation, loggers, signals, text
 from ppo_jax.runtime.progress import display
 from ppo_jax.runtime.startup import begin
 from ppo_jax.storage import jsonl, lock, run_folder
+from ppo_jax.storage.files import to_json
 from ppo_jax.storage.fingerprint import fingerprint
 from ppo_jax.training import schedules, trainer
 
@@ -199,7 +200,7 @@ def open_session(
     devices = f"{len(layout.devices)} {kind}"
     for line in [*told, *text.plan_lines(name, config, options.seeds, devices, None)]:
         progress.message(line)
-    described = run_folder.to_json(run_folder.describe(config, work.hyper, options))
+    described = to_json(run_folder.describe(config, work.hyper, options))
     env_steps = point.iteration * config.batch_size
     openers = loggers.openers(folder, options, described, env_steps)
     logs = loggers.LogFanout(openers, progress.message)

@@ -14,6 +14,7 @@ from ppo_jax.distributed import programs
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, signals
 from ppo_jax.storage import jsonl, run_folder
+from ppo_jax.storage.files import write_json
 
 
 class RunResult(NamedTuple):
@@ -49,7 +50,7 @@ def concluded(
                 title=f"{summary['env']}, {config.objective}",
                 subtitle=f"return while training, {options.seeds} seeds",
             )
-        run_folder.write_json(session.folder / "summary.json", summary)
+        write_json(session.folder / "summary.json", summary)
     # A signal that came while this was written is answered: nothing is left to do, however.
     code = session.stop.exit_code or exit_code_of(summary)
     return RunResult(summary, session.folder, programs.trimmed(state, layout), code)
@@ -69,7 +70,7 @@ def stopped(session: Session, state: TrainState, point: Point, compile_seconds: 
     }
     summary = summary_of(session, point, compile_seconds, unknown, learning_curve=None)
     with loop.writing(session, point):
-        run_folder.write_json(session.folder / "summary.json", summary)
+        write_json(session.folder / "summary.json", summary)
     code = session.stop.exit_code or signals.STOPPED
     return RunResult(summary, session.folder, programs.trimmed(state, session.layout), code)
 

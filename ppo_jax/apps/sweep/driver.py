@@ -21,7 +21,9 @@ from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.apps.sweep.search import halving, pbt, study, tpe
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.runtime import signals
-from ppo_jax.storage import lock, run_folder
+from ppo_jax.storage import lock
+from ppo_jax.storage.files import write_json
+from ppo_jax.storage.manifest import make_manifest
 
 # How a sampler trains its settings; the others train each of them for the whole budget.
 HOW = {"halving": halving.run, "pbt": pbt.run, "tpe": tpe.run}
@@ -85,7 +87,7 @@ def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
     folder = folders.open_folder(sweep)
     with signals.listening() as stop, lock.held(folder):
         stop.tell = listener.tell
-        run_folder.write_json(folder / "manifest.json", run_folder.manifest(jax.local_devices()))
+        write_json(folder / "manifest.json", make_manifest(jax.local_devices()))
         plan.write_plan(folder, planned)
         control = pack.Control(stop, *listener)
         how = HOW.get(sweep.options.sampler, train_packs)

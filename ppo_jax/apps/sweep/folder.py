@@ -13,6 +13,7 @@ from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.config import layers
 from ppo_jax.config.config import Config, Hyper, InputError
 from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import to_json, write_json
 
 FORMAT = 1
 RECORD = "sweep.json"
@@ -38,7 +39,7 @@ def is_sweep(path: Path | str) -> bool:
 def describe(sweep: Sweep) -> dict[str, Any]:
     """The content of sweep.json."""
     base = run_folder.describe(sweep.config, sweep.hyper, sweep.options.run_options())
-    return run_folder.to_json(
+    return to_json(
         {
             "sweep_format": FORMAT,
             "config": base["config"],
@@ -81,7 +82,7 @@ def open_folder(sweep: Sweep) -> Path:
         return path
     try:
         path.mkdir(parents=True, exist_ok=True)
-        run_folder.write_json(path / RECORD, content)
+        write_json(path / RECORD, content)
     except OSError as error:
         raise InputError(
             f"The sweep's folder {str(path)!r} cannot be made ({error.strerror}): name another "

@@ -28,7 +28,8 @@ from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import progress, windows
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.runtime.windows import Rows
-from ppo_jax.storage import checkpoint, jsonl, run_folder
+from ppo_jax.storage import checkpoint, jsonl
+from ppo_jax.storage.files import write_json
 
 CHUNK_SECONDS = 0.5  # how long the host waits between looks at the device
 
@@ -102,12 +103,12 @@ def write_pack(work: Work) -> None:
         "batch_size": work.config.batch_size,
         "label": work.label,
     }
-    run_folder.write_json(work.folder / "pack.json", content)
+    write_json(work.folder / "pack.json", content)
 
 
 def finish(work: Work, result: Result) -> None:
     """The result, and no checkpoint any more: the pack is done."""
-    run_folder.write_json(work.folder / "result.json", result._asdict())
+    write_json(work.folder / "result.json", result._asdict())
     shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
 
 

@@ -21,6 +21,7 @@ from ppo_jax.apps.sweep.options import NUMERIC_ONLY, validate_sweep, with_change
 from ppo_jax.config.config import InputError, validate
 from ppo_jax.runtime import devices, progress
 from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import write_json
 from ppo_jax.training import trainer
 
 PLAN = "plan.json"
@@ -231,7 +232,7 @@ def read_plan(folder: Path | None) -> list[dict[str, Any]]:
 
 
 def write_plan(folder: Path, planned: Sequence[Planned]) -> None:
-    run_folder.write_json(
+    write_json(
         folder / PLAN,
         [{"width": each.engine.width, "layout": each.engine.layout.kind} for each in planned],
     )

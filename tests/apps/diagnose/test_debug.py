@@ -20,6 +20,7 @@ from ppo_jax.cli.main import main
 from ppo_jax.config.config import Config, Hyper, InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import checkpoint, run_folder
+from ppo_jax.storage.files import write_json
 from ppo_jax.training import schedules, trainer
 
 
@@ -48,7 +49,7 @@ def frozen_run(folder: Path, config: Config, spoil: Any = lambda state: state) -
         state = step(state)
     folder.mkdir()
     described = run_folder.describe(config, HYPER, RunOptions(out=str(folder), seeds=2))
-    run_folder.write_json(folder / "config.json", described)
+    write_json(folder / "config.json", described)
     metadata = {"env_steps": 3 * config.batch_size, "num_seeds": 2}
     checkpoint.save(checkpoint.checkpoint_folder(folder, 96), state, metadata)
     return folder

@@ -17,6 +17,7 @@ from ppo_jax.apps.sweep.results import pictures, table
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import to_json, write_json
 
 
 class Outcome(NamedTuple):
@@ -74,7 +75,7 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
         summary["best_toml"] = str(folder / "best.toml")
         (folder / "best.toml").write_text(preset(sweep, summary), "utf-8")
     summary["pictures"] = pictures.draw_all(folder, columns, ranked, sweep.axes, summary)
-    run_folder.write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     (folder / "report.md").write_text(report(summary, ranked), "utf-8")
     return Table(columns, ranked, summary, folder, exit_code)
 
@@ -117,7 +118,7 @@ def winner(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str
     """The winner as selected and as it did on fresh seeds; the difference is the optimism."""
     told = {
         "setting": best["setting"],
-        "values": run_folder.to_json(best["values"]),
+        "values": to_json(best["values"]),
         "selected": best["final_return"],
         "fresh": fresh,
         "optimism_of_selection": None,

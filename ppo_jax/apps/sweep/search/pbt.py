@@ -26,7 +26,8 @@ from ppo_jax.apps.sweep.search import slots
 from ppo_jax.apps.sweep.search.slots import LINEAGE, Bench, Standing
 from ppo_jax.config.config import Hyper
 from ppo_jax.rl.types import TrainState
-from ppo_jax.storage import jsonl, run_folder
+from ppo_jax.storage import jsonl
+from ppo_jax.storage.files import to_json
 
 EXPLOITS = 20  # in a run, unless said otherwise
 
@@ -106,7 +107,7 @@ def exploit(
     for slot, source in enumerate(sources):
         if source != slot:
             values[slot] = rules.explore(prepared.sweep.axes, standing.values[source], generator)
-            told = run_folder.to_json(values[slot])
+            told = to_json(values[slot])
             copies.append({"slot": slot, "from": source, "values": told})
     steps = standing.clock * bench.config.batch_size
     line = {"env_steps": steps, "iteration": generation, "scores": found, "copies": copies}

@@ -26,7 +26,8 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import progress, windows
-from ppo_jax.storage import checkpoint, jsonl, run_folder
+from ppo_jax.storage import checkpoint, jsonl
+from ppo_jax.storage.files import to_json, write_json
 
 IDLE = -1
 LINEAGE = "lineage.jsonl"  # what became of whom, and why
@@ -99,7 +100,7 @@ def carry_on(
         return read(json.loads(path.read_text("utf-8")))
     standing = loop(*restore(bench, ("metrics.jsonl", LINEAGE), first))
     if is_over(standing):
-        run_folder.write_json(path, standing._asdict())
+        write_json(path, standing._asdict())
     return standing
 
 
@@ -202,7 +203,7 @@ def train(
         "setting": [standing.settings[slot] for slot in live for _ in bench.seeds],
         "seed": [seed for _ in live for seed in bench.seeds],
         "member_env_steps": [done[slot] * batch for slot in live for _ in bench.seeds],
-        "values": [run_folder.to_json(standing.values[slot]) for slot in live for _ in bench.seeds],
+        "values": [to_json(standing.values[slot]) for slot in live for _ in bench.seeds],
         **windows.aggregate(windows.extended(None, fresh)),
     }
     write_line(bench.folder / "metrics.jsonl", line)
@@ -246,7 +247,7 @@ def save(bench: Bench, state: TrainState, standing: Standing) -> None:
     checkpoint.save(
         checkpoint.checkpoint_folder(bench.folder, env_steps),
         programs.trimmed(state, bench.engine.layout),
-        {"env_steps": env_steps, "standing": jsonl.to_json(run_folder.to_json(standing._asdict()))},
+        {"env_steps": env_steps, "standing": to_json(standing._asdict())},
     )
     checkpoint.prune(bench.folder, keep=2)
 
