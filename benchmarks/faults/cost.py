@@ -93,20 +93,20 @@ def one_turn(size: Size, out: Path, seconds: float, minutes: float) -> tuple[lis
     config = Config(env="CartPole-v1", total_env_steps=10**10, **size.config)
     seen: list[tuple[float, int]] = []
     stalls: list[float] = []
-    save = loop.save
+    save = loop.save_run
 
     def timed(*given: Any) -> Any:
         begin = time.perf_counter()
-        point = save(*given)
+        status = save(*given)
         if seen:  # the start is saved before the first row
             stalls.append(time.perf_counter() - begin)
-        return point
+        return status
 
     def clock(row: dict[str, Any]) -> bool:
         seen.append((time.perf_counter(), row["env_steps"]))
         return seen[-1][0] - seen[0][0] >= seconds
 
-    loop.save = timed
+    loop.save_run = timed
     try:
         run(
             config,
@@ -120,7 +120,7 @@ def one_turn(size: Size, out: Path, seconds: float, minutes: float) -> tuple[lis
             quiet=True,
         )
     finally:
-        loop.save = save
+        loop.save_run = save
     (begin, first), (end, last) = seen[0], seen[-1]
     # The last save is that of the end: the clock had stopped.
     return stalls[:-1], size.seeds * (last - first) / (end - begin)

@@ -54,7 +54,7 @@ def _label(given: Any) -> str:
     return next((name for name in names if isinstance(name, str)), type(given).__name__)
 
 
-def check(out: str | None) -> None:
+def check_new_folder(out: str | None) -> None:
     """Refuse a folder that cannot become a new run's, before anything is compiled.
 
     Args:
@@ -99,7 +99,7 @@ def claimed(config: Config, hyper: Hyper, options: RunOptions, devices: list) ->
             stack.enter_context(lock.held(path))
             _refuse_used(path)  # by one that was quicker
             _remove_leftovers(path)
-            described = describe(config, hyper, options)
+            described = describe_run(config, hyper, options)
             write_json(path / "config.json", described | {"run_id": uuid.uuid4().hex})
             write_json(path / "manifest.json", make_manifest(devices))
         except OSError as error:
@@ -165,7 +165,7 @@ def _new_folder(wanted: Path) -> Path:
             path = wanted.with_name(f"{wanted.name}-{number}")
 
 
-def describe(config: Config, hyper: Hyper, options: RunOptions) -> dict[str, Any]:
+def describe_run(config: Config, hyper: Hyper, options: RunOptions) -> dict[str, Any]:
     """The content of config.json; of an environment or network object only its name."""
     recorded = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     for name in _MAY_BE_OBJECTS:
@@ -179,7 +179,7 @@ def describe(config: Config, hyper: Hyper, options: RunOptions) -> dict[str, Any
     }
 
 
-def read(path: Path, env: Any = None, network: Any = None) -> layers.Settings:
+def read_settings(path: Path, env: Any = None, network: Any = None) -> layers.Settings:
     """The settings of a finished or interrupted run.
 
     Args:

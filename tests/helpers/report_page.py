@@ -120,7 +120,7 @@ def make_run(
     generator = np.random.default_rng(seeds)
     config = Config(env=env, objective=objective, total_env_steps=points * 1024, num_envs=8)
     options = RunOptions(seeds=seeds, seed=3)
-    described = run_folder.describe(config, Hyper(learning_rate=0.0007), options)
+    described = run_folder.describe_run(config, Hyper(learning_rate=0.0007), options)
     write_json(folder / "config.json", described)
     write_json(
         folder / "manifest.json",

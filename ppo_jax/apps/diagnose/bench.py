@@ -11,7 +11,6 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from ppo_jax.apps.diagnose.doctor import device_memory_bytes, memory_bytes
 from ppo_jax.apps.diagnose.timing import (
     KEPT,
     Program,
@@ -120,8 +119,8 @@ def refuse_too_large(program: Program) -> None:
 
 def memory_limit() -> int | None:
     """How much memory a program may take here, all devices together; None where it is unknown."""
-    own = device_memory_bytes()
-    total = memory_bytes() if own is None else own * len(jax.local_devices())
+    own = host.device_memory_bytes()
+    total = host.memory_bytes() if own is None else own * len(jax.local_devices())
     return None if total is None else int(MEMORY_SHARE * total)
 
 

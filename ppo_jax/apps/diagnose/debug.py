@@ -15,7 +15,7 @@ from ppo_jax.apps.run import quarantine
 from ppo_jax.config.config import Config, Hyper, InputError
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import PyTree, TrainState
-from ppo_jax.runtime import evaluation
+from ppo_jax.runtime import saved_run
 from ppo_jax.storage.files import write_json
 from ppo_jax.training import schedules, trainer
 
@@ -46,7 +46,7 @@ def debug(
         InputError: no such run or member, or one whose last update was applied.
     """
     run = Path(run)
-    config, hyper, options, saved, metadata = evaluation.load_where_trained(
+    config, hyper, options, saved, metadata = saved_run.load_where_trained(
         run, member, env, network
     )
     failures = np.asarray(saved.failures)

@@ -65,7 +65,7 @@ def surrogate(
         {"rows": one per objective and E, "text": lines for people, "figure": its path, ...}.
     """
     folder = Path(out)
-    run_folder.check(str(folder))
+    run_folder.check_new_folder(str(folder))
     if seeds < 2 or min(epochs) < 1:
         raise InputError("explain needs at least 2 seeds, for an interval, and epochs from 1 on.")
     config = dataclasses.replace(SETTING, env=env, total_env_steps=total_env_steps)

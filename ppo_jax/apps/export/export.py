@@ -19,7 +19,7 @@ from ppo_jax.config.config import Config, Hyper, InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import devices
-from ppo_jax.runtime.evaluation import load_member
+from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.files import write_atomic, write_folder_atomic
 from ppo_jax.training import evaluation, rollout, schedules, trainer

@@ -53,7 +53,7 @@ def setting_of(cell: Cell) -> dict[str, Any]:
     )
 
 
-def read(folder: Path, cell: Cell) -> Stored:
+def read_result(folder: Path, cell: Cell) -> Stored:
     """The result of a cell, with a sentence where there is a file that cannot be believed."""
     path = file_of(folder, cell)
     try:
@@ -120,7 +120,7 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write(folder: Path, cell: Cell, content: Mapping[str, Any]) -> Path:
+def write_result(folder: Path, cell: Cell, content: Mapping[str, Any]) -> Path:
     """Write a cell's result in one move: the file is the old one or the new one."""
     path = file_of(folder, cell)
     plain = to_json(dict(content))

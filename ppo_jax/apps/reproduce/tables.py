@@ -215,7 +215,7 @@ def piped(rows: Sequence[Sequence[str]]) -> list[str]:
     return [text[0], "|" + "---|" * len(rows[0]), *text[1:]]
 
 
-def data(table: Table) -> dict[str, Any]:
+def table_data(table: Table) -> dict[str, Any]:
     """The table as JSON."""
     return to_json(
         {
@@ -249,7 +249,7 @@ def data(table: Table) -> dict[str, Any]:
     )
 
 
-def write(folder: Path, table: Table) -> None:
+def write_tables(folder: Path, table: Table) -> None:
     """README.md and summary.json of the folder, each in one move."""
     write_atomic(folder / "README.md", markdown(table))
-    write_json(folder / "summary.json", data(table))
+    write_json(folder / "summary.json", table_data(table))

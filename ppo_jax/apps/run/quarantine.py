@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs
+from ppo_jax.distributed.layout import Layout
 from ppo_jax.rl.types import Batch, PyTree, TrainState
 from ppo_jax.storage import checkpoint
 from ppo_jax.training import objectives, trainer, update
@@ -35,7 +35,7 @@ def keep(
     run: Path,
     config: Config,
     hyper: Hyper,
-    layout: layouts.Layout,
+    layout: Layout,
     state: TrainState,
     members: Iterable[int],
 ) -> dict[int, Path]:

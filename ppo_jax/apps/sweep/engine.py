@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,24 +14,23 @@ from ppo_jax.apps.sweep.axes import Values, apply
 from ppo_jax.apps.sweep.groups import Member, Memory, largest_pack
 from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs
+from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.kernels import compiler
 from ppo_jax.rl.types import TrainState
-from ppo_jax.runtime import devices as host
 from ppo_jax.runtime import evaluation
+from ppo_jax.runtime.devices import device_count, free_device_bytes
 from ppo_jax.runtime.windows import Rows
 from ppo_jax.training import schedules
 
 MEMORY_SHARE = 0.8  # of what is free: evaluation and the runtime need some, too
-CPU_MEMINFO = "/proc/meminfo"
 
 
 class Engine(NamedTuple):
     """One compile group's programs, for packs of `layout.num_seeds` members."""
 
     config: Config
-    layout: layouts.Layout
+    layout: Layout
     chunk: Callable[..., Any]  # compiled: (hyper, state, n) -> (state, rows)
     init: Callable[..., TrainState]
     evaluate: Callable[..., Any]  # (hyper, state, stream) -> Episodes [members, n]
@@ -62,12 +60,12 @@ def build(
         InputError: the device is too small for one member.
     """
     start = time.perf_counter()
-    compiled: dict[int, tuple[layouts.Layout, Any]] = {}
-    count = host.device_count(options.run_options())
+    compiled: dict[int, tuple[Layout, Any]] = {}
+    count = device_count(options.run_options())
     arrays = schedules.as_arrays(config, hyper)
 
     def compile_for(members: int) -> Memory:
-        layout = choose_layout(config, members, count, options.layout)
+        layout = choose_pack_layout(config, members, count, options.layout)
         if members not in compiled:
             compiled[members] = layout, compiler.compiled(lower(config, arrays, layout))
         return memory_of(compiled[members][1])
@@ -121,19 +119,19 @@ def fastest(
     )
 
 
-def choose_layout(
+def choose_pack_layout(
     config: Config, num_members: int, num_devices: int | None, wanted: str
-) -> layouts.Layout:
+) -> Layout:
     """The layout asked for, or the one that is known to be fastest; members are never divided."""
-    layout = layouts.choose_layout(config, num_members, num_devices)
+    layout = choose_layout(config, num_members, num_devices)
     devices = tuple(jax.local_devices()[:num_devices])[:num_members]
     if wanted in ("map", "vmap"):
-        return layouts.Layout(wanted, devices, num_members)
+        return Layout(wanted, devices, num_members)
     kind = "map" if layout.kind == "envs" else layout.kind
-    return layouts.Layout(kind, devices, num_members)
+    return Layout(kind, devices, num_members)
 
 
-def lower(config: Config, arrays: Hyper, layout: layouts.Layout) -> Any:
+def lower(config: Config, arrays: Hyper, layout: Layout) -> Any:
     """The training program before it is compiled, from shapes alone: nothing is allocated."""
     hyper = programs.place_hyper(widened(arrays, layout.num_members), layout)
     state = programs.abstract_population(config, hyper, layout)
@@ -146,7 +144,7 @@ def widened(arrays: Hyper, count: int) -> Hyper:
     return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), arrays)
 
 
-def stacked(config: Config, hypers: Sequence[Hyper], layout: layouts.Layout) -> Hyper:
+def stacked(config: Config, hypers: Sequence[Hyper], layout: Layout) -> Hyper:
     """Each member's numbers as arrays on the member axis; the first fills up the devices."""
     hypers = [*hypers, *[hypers[0]] * (layout.num_members - len(hypers))]
     arrays = [schedules.as_arrays(config, hyper) for hyper in hypers]
@@ -190,6 +188,13 @@ def advance(
     return state, {name: value[: engine.width, :longest] for name, value in rows.items()}
 
 
+def advance_all(
+    engine: Engine, hyper: Hyper, count: int, state: TrainState, length: int
+) -> tuple[TrainState, Rows]:
+    """Train the first `count` members for `length` iterations each, see `advance`."""
+    return advance(engine, hyper, state, [length] * count)
+
+
 def final_returns(
     engine: Engine, hyper: Hyper, state: TrainState
 ) -> tuple[list[float | None], np.ndarray]:
@@ -225,25 +230,7 @@ def memory_of(compiled: Any) -> Memory:
 
 
 def device_bytes(device: Any, num_devices: int, wanted: str | None) -> int:
-    """Bytes that a pack may use on one device: `wanted`, or a share of what is free."""
+    """Bytes that a pack may use on one device: `wanted`, or a share of the free memory."""
     if wanted is not None:
         return parse_bytes(wanted)
-    stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        return int(MEMORY_SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
-    return int(MEMORY_SHARE * _free_memory() / num_devices)  # the cores of a CPU share one memory
-
-
-def _free_memory() -> int:
-    """Bytes of main memory that are free or can be freed."""
-    try:
-        with open(CPU_MEMINFO, encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 8 * 2**30  # nothing says how much: as much as a small machine has
+    return int(MEMORY_SHARE * free_device_bytes(device, num_devices))

@@ -38,7 +38,7 @@ def is_sweep(path: Path | str) -> bool:
 
 def describe(sweep: Sweep) -> dict[str, Any]:
     """The content of sweep.json."""
-    base = run_folder.describe(sweep.config, sweep.hyper, sweep.options.run_options())
+    base = run_folder.describe_run(sweep.config, sweep.hyper, sweep.options.run_options())
     return to_json(
         {
             "sweep_format": FORMAT,
@@ -66,7 +66,7 @@ def _axis(axis: Axis) -> Any:
 def check(out: str | None) -> None:
     """Refuse a folder that holds something else."""
     if out is not None and not is_sweep(out):
-        run_folder.check(out)
+        run_folder.check_new_folder(out)
 
 
 def open_folder(sweep: Sweep) -> Path:

@@ -126,7 +126,7 @@ def plan_slots(prepared: Prepared, known: Mapping[str, Any] | None) -> Planned:
     members = plan.members_of(group, options.seed, options.seeds)
     first = axis_words.apply(sweep.config, sweep.hyper, prepared.settings[0])[1]
     count, total = len(prepared.settings), sweep.config.num_iterations
-    kind = engines.choose_layout(group.config, len(members), None, options.layout).kind
+    kind = engines.choose_pack_layout(group.config, len(members), None, options.layout).kind
     num_slots = count
     if options.sampler == "halving":
         num_slots = min(count, options.slots or idle_free(count, kind, options.eta))

@@ -45,7 +45,7 @@ def _run(given: dict[str, Any], env_params: dict[str, str]) -> Answer:
 
     goes_on = chosen.options.resume == "auto" and out is not None and run_folder.is_run(out)
     if not goes_on:
-        run_folder.check(out)
+        run_folder.check_new_folder(out)
     used = {source for source in chosen.sources.values() if source != "flag"}
     source = ", ".join(sorted(used)) or "defaults (no preset)"
     with signals.listening():  # from here on: importing jax takes a while

@@ -48,7 +48,7 @@ def frozen_run(folder: Path, config: Config, spoil: Any = lambda state: state) -
     for _ in range(3):
         state = step(state)
     folder.mkdir()
-    described = run_folder.describe(config, HYPER, RunOptions(out=str(folder), seeds=2))
+    described = run_folder.describe_run(config, HYPER, RunOptions(out=str(folder), seeds=2))
     write_json(folder / "config.json", described)
     metadata = {"env_steps": 3 * config.batch_size, "num_seeds": 2}
     checkpoint.save(checkpoint.checkpoint_folder(folder, 96), state, metadata)

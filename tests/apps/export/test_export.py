@@ -120,7 +120,7 @@ def test_every_built_in_policy_acts_alike_in_numpy_and_onnx(
 
 
 def observation_shape(run: Path) -> tuple[int, ...]:
-    config = run_folder.read(run).config
+    config = run_folder.read_settings(run).config
     return trainer.assemble(config).environment.observation_shape
 
 
@@ -231,9 +231,9 @@ def test_of_counted_actions_only_a_worse_choice_counts(tmp_path: Path) -> None:
 
 
 def test_recorded_observations_are_those_of_the_environment(pendulum: Path) -> None:
-    from ppo_jax.runtime import evaluation
+    from ppo_jax.runtime import saved_run
 
-    rows = exporting.recorded_observations(*evaluation.load_member(pendulum, 0))
+    rows = exporting.recorded_observations(*saved_run.load_member(pendulum, 0))
     assert rows.shape == (1024, 3)
     np.testing.assert_allclose(rows[:, 0] ** 2 + rows[:, 1] ** 2, 1.0, atol=1e-5)
     assert len(np.unique(rows[:, 2])) > 500

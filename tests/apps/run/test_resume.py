@@ -18,7 +18,7 @@ from tiny import BATCH, CONFIG, HYPER, STEPS, Walk, programs_are_kept, tiny_run
 from ppo_jax.apps.run import loop, runner
 from ppo_jax.apps.run.runner import resume, run
 from ppo_jax.config.config import InputError, Schedule
-from ppo_jax.runtime import evaluation
+from ppo_jax.runtime import chunk_loop, evaluation
 from ppo_jax.storage import checkpoint, fingerprint
 from ppo_jax.storage.jsonl import read_jsonl
 
@@ -68,20 +68,20 @@ def killed_run(
     folder: Path, patch: pytest.MonkeyPatch, name: str, number: int, **more: Any
 ) -> None:
     with patch.context() as inner:
-        inner.setattr(loop, "CHUNK_SECONDS", 1e-9)
+        inner.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)
         dying_after(inner, name, number)
         with pytest.raises(Killed):
             tiny_run(folder, **{**EVERY, **more})
 
 
-@pytest.mark.parametrize("name", ["write_row", "save"])
+@pytest.mark.parametrize("name", ["write_row", "save_run"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_run_killed_anywhere_and_resumed_has_the_bits_of_one_that_was_not(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
 ) -> None:
     folder = tmp_path / "a"
     killed_run(folder, monkeypatch, name, number, checkpoint_every=2 * BATCH)
-    if (name, number) == ("save", 1):  # nothing is there yet: it begins anew in its folder
+    if (name, number) == ("save_run", 1):  # nothing is there yet: it begins anew in its folder
         assert checkpoint.latest(folder) == (None, [])
     resumed = resume(folder, quiet=True)
     assert resumed.exit_code == 0
@@ -95,8 +95,8 @@ def test_a_run_stopped_at_every_boundary_of_chunks_goes_on_with_the_same_bits(
 ) -> None:
     folder = tmp_path / "a"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "CHUNK_SECONDS", 1e-9)
-        aggregate, chunks = loop.rows.extended, []
+        patch.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)
+        aggregate, chunks = loop.windows.extended, []
 
         def extended(window: Any, fresh: Any) -> Any:
             chunks.append(1)
@@ -104,7 +104,7 @@ def test_a_run_stopped_at_every_boundary_of_chunks_goes_on_with_the_same_bits(
                 os.kill(os.getpid(), signal.SIGTERM)
             return aggregate(window, fresh)
 
-        patch.setattr(loop.rows, "extended", extended)
+        patch.setattr(loop.windows, "extended", extended)
         more = {"max_seconds": 1e-9} if stop_at == 0 else {}
         stopped = tiny_run(folder, **{**EVERY, **more})
     assert stopped.exit_code == 75
@@ -120,16 +120,16 @@ def test_a_row_left_to_the_resume_is_not_written_twice_by_a_second_one(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "a"
-    save = loop.save
+    save = loop.save_run
 
-    def stop_at_the_third(session: Any, state: Any, point: Any, *writer: Any) -> Any:
-        if point.iteration == 2:
+    def stop_at_the_third(session: Any, state: Any, status: Any, *writer: Any) -> Any:
+        if status.iteration == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return save(session, state, point, *writer)
+        return save(session, state, status, *writer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "CHUNK_SECONDS", 1e-9)
-        patch.setattr(loop, "save", stop_at_the_third)
+        patch.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)
+        patch.setattr(loop, "save_run", stop_at_the_third)
         tiny_run(folder, **EVERY)
     with monkeypatch.context() as patch:
         dying_after(patch, "write_row", 2)

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep import engine as engines
 from ppo_jax.apps.sweep import pack
-from ppo_jax.apps.sweep.axes import Values, apply, describe, show
+from ppo_jax.apps.sweep.axes import apply, describe, show
 from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.groups import Member
+from ppo_jax.apps.sweep.pack import Outcome
 from ppo_jax.apps.sweep.results import pictures, table
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.files import to_json, write_json
-
-
-class Outcome(NamedTuple):
-    """What training the settings brought."""
-
-    settings: dict[int, Values]
-    returns: dict[int, list[float | None]]  # final return of each seed, of settings that finished
-    env_steps: int  # in all
-    train_seconds: float
-    compile_seconds: float
-    compilations: list[int]  # of the training program, by compile group
-    more: dict[str, Any]  # what a sampler has to add to the summary
-    built: list[engines.Engine]  # compiled programs, one of which may fit the winner
-    reruns_winner: bool = True  # False for a worker of a study where another one does
-    # How the winner is trained on fresh seeds where that is not with its constant values.
-    replay: Callable[[pack.Work, engines.Engine], pack.Result | None] | None = None
-    packs: Sequence[Path] | None = None  # whose rows make the table; None for all in the folder
 
 
 def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control) -> Table:
@@ -92,7 +76,7 @@ def rerun(
     config, hyper = apply(sweep.config, sweep.hyper, outcome.settings[setting])
     first = options.seed + options.seeds
     members = [Member(setting, first + i) for i in range(options.num_fresh_seeds)]
-    work = pack.Work(
+    work = pack.PackJob(
         folder=folder / "winner",
         config=config,
         hyper=sweep.hyper,
@@ -109,7 +93,9 @@ def rerun(
         if engine.width < len(members):
             members = members[: engine.width]
             work = work._replace(members=members)
-        train = outcome.replay or (lambda work, engine: pack.train(engine, work, options, control))
+        train = outcome.replay or (
+            lambda work, engine: pack.train_pack(engine, work, options, control)
+        )
         result = train(work, engine)
     return None if result is None else stats.summarise(result.final_return)
 

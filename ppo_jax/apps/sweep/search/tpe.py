@@ -15,20 +15,20 @@ from typing import Any
 from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep import engine as engines
 from ppo_jax.apps.sweep import folder as folders
-from ppo_jax.apps.sweep import pack as population
+from ppo_jax.apps.sweep import pack as packs
 from ppo_jax.apps.sweep.axes import apply
 from ppo_jax.apps.sweep.groups import Member, compile_groups
+from ppo_jax.apps.sweep.pack import Outcome
 from ppo_jax.apps.sweep.plan import Planned, Prepared
-from ppo_jax.apps.sweep.results.summary import Outcome
 from ppo_jax.apps.sweep.search import study
-from ppo_jax.apps.sweep.search.study import Claim
+from ppo_jax.apps.sweep.search.study import TrialClaim
 from ppo_jax.config.config import InputError, validate
 
 POLL_SECONDS = 1.0  # between looks at a study whose last settings others train
 
 
-def run(
-    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: population.Control
+def run_tpe(
+    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: packs.Control
 ) -> Outcome:
     """Be one worker of the study: claim, train and tell until every setting is done.
 
@@ -97,8 +97,8 @@ def train_batch(
     built: list[engines.Engine],
     folder: Path,
     opened: Any,
-    claims: list[Claim],
-    control: population.Control,
+    claims: list[TrialClaim],
+    control: packs.Control,
 ) -> tuple[int, float]:
     """Train claimed settings, those of one program together; environment steps and seconds."""
     sweep, options = prepared.sweep, prepared.sweep.options
@@ -119,7 +119,7 @@ def train_batch(
         members = [Member(root, options.seed + i) for root in roots for i in range(options.seeds)]
         trained = []
         for number in range(0, len(members), engine.width):
-            pack = population.Work(
+            pack = packs.PackJob(
                 folder=folder / "packs" / f"{mine[0].trial.number:05d}-{number:04d}",
                 config=group.config,
                 hyper=sweep.hyper,
@@ -127,7 +127,7 @@ def train_batch(
                 members=members[number : number + engine.width],
                 label=f"settings {', '.join(map(str, roots))}",
             )
-            result = population.train(engine, pack, options, control)
+            result = packs.train_pack(engine, pack, options, control)
             if result is None:
                 study.give_back(opened, claims)
                 return steps, seconds
@@ -140,13 +140,13 @@ def train_batch(
 
 def _tell_all(
     opened: Any,
-    claims: list[Claim],
-    trained: list[tuple[population.Work, population.Result]],
-    control: population.Control,
+    claims: list[TrialClaim],
+    trained: list[tuple[packs.PackJob, packs.PackResult]],
+    control: packs.Control,
 ) -> None:
     members = [member for _, result in trained for member in result.members]
     values = [value for _, result in trained for value in result.final_return]
-    returns = population.by_setting(members, values)
+    returns = packs.by_setting(members, values)
     where = {member.setting: work.folder for work, _ in trained for member in work.members}
     for each in claims:
         mine = returns[each.root]
@@ -158,7 +158,7 @@ def _tell_all(
 
 
 def find_engine(
-    built: list[engines.Engine], prepared: Prepared, config: Any, first: Claim, words: str
+    built: list[engines.Engine], prepared: Prepared, config: Any, first: TrialClaim, words: str
 ) -> engines.Engine:
     """The compiled program of a group, made when the first of its settings is asked for."""
     for engine in built:
