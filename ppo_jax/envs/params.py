@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.errors import InputError, nearest
 
 
 def as_numbers(params: Any) -> Any:

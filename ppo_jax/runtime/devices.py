@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage.manifest import core_count
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import programs
 from ppo_jax.envs.interface import Environment
 from ppo_jax.rl.types import TrainState

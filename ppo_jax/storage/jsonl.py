@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.storage.files import to_strict_json, write_atomic
 
 Row = Mapping[str, Any]

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.config import layers
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import lock
 from ppo_jax.storage.files import is_temporary, write_json

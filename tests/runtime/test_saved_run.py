@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny import CONFIG
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.runtime.saved_run import load_member, load_state
 from ppo_jax.storage import checkpoint
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.analysis.video import write as write_video
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import programs
 from ppo_jax.distributed.layout import Layout, choose_layout

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.training import evaluation, trainer
 

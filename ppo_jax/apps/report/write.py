@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ppo_jax.apps.report import animation, run_data, run_page
 from ppo_jax.apps.report.html import parts
 from ppo_jax.apps.reproduce import specs
-from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.storage.files import to_json, write_atomic
 from ppo_jax.storage.run_folder import is_run
 

@@ -19,7 +19,8 @@ from ppo_jax.analysis import stats
 from ppo_jax.apps.run import quarantine, ratio_check
 from ppo_jax.apps.run.cadence import Cadence
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.config.options import RunError, RunOptions
+from ppo_jax.config.errors import RunError
+from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import programs
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.rl.types import TrainState

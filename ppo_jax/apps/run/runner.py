@@ -21,8 +21,10 @@ from ppo_jax.apps.run.resume import (
     restore_run,
 )
 from ppo_jax.apps.run.summary import RunResult, conclude, conclude_stopped, exit_code_of
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule, nearest, validate
-from ppo_jax.config.options import RunError, RunOptions, validate_options
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError, RunError, nearest
+from ppo_jax.config.options import RunOptions, validate_options
+from ppo_jax.config.validate import validate
 from ppo_jax.distributed import programs
 from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.kernels import compiler

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.apps.sweep.axes import ENV, Axis, Values, grid
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError
 
 
 def draw(axis: Axis, share: float) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ppo_jax.apps.export.load_policy import load_policy
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.storage import checkpoint
 
 

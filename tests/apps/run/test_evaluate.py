@@ -10,7 +10,7 @@ import pytest
 from tiny import programs_are_kept
 
 from ppo_jax.apps.run.evaluate import evaluate
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import programs
 from ppo_jax.runtime import evaluation, frames
 
