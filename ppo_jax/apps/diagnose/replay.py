@@ -78,9 +78,7 @@ def replay(
     advance = advance_by(chunk, arrays, alone.num_members)
     done, points = 0, []
     for iteration in kept:
-        state = train_for(advance, state, iteration - 1 - done)
-        before = first_member(state)
-        state = train_for(advance, state, 1)
+        state, before = train_one(advance, train_for(advance, state, iteration - 1 - done))
         done = iteration
         folder.mkdir(parents=True, exist_ok=True)
         after = first_member(state)
@@ -172,6 +170,12 @@ def start_member(
         state = start_from(Path(options.init_from), config, state, layout)
     chosen = np.full(alone.num_members, member)
     return programs.place(jax.tree.map(lambda leaf: leaf[chosen], state), alone)
+
+
+def train_one(advance: Advance, state: TrainState) -> tuple[TrainState, TrainState]:
+    """The state after one iteration, and the first member as it was before."""
+    before = first_member(state)  # `state` is donated
+    return train_for(advance, state, 1), before
 
 
 def train_for(advance: Advance, state: TrainState, iterations: int) -> TrainState:

@@ -7,70 +7,21 @@ past beside the state, and a checkpoint holds both.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from contextlib import suppress
 
 import jax
 import numpy as np
 
 from ppo_jax.analysis import stats
-from ppo_jax.apps.run import quarantine, ratio_check
+from ppo_jax.apps.run import quarantine, ratio_check, saving
 from ppo_jax.apps.run.cadence import Cadence
-from ppo_jax.config.config import Config, Hyper
-from ppo_jax.config.errors import RunError
+from ppo_jax.apps.run.session import RunStatus, Session, writing
 from ppo_jax.config.options import RunOptions
-from ppo_jax.distributed import programs
-from ppo_jax.distributed.layout import Layout
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, text, windows
 from ppo_jax.runtime.background import Background
 from ppo_jax.runtime.chunk_loop import Chunk, advance_by, chunks
-from ppo_jax.runtime.loggers import LogFanout
-from ppo_jax.runtime.progress import Progress, Silence
-from ppo_jax.runtime.signals import StopRequest
-from ppo_jax.storage import checkpoint
-from ppo_jax.storage.jsonl import JsonlLog, Position
 from ppo_jax.training import trainer
-
-METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
-
-Callback = Callable[[dict[str, Any]], bool | None]
-
-
-class Session(NamedTuple):
-    """All that stays the same from the first chunk of a process to its last."""
-
-    config: Config
-    hyper: Hyper  # as arrays
-    options: RunOptions
-    callbacks: Sequence[Callback]
-    layout: Layout
-    folder: Path
-    identity: dict[str, Any]  # whose checkpoints these are: run_id, config, hyper, fingerprint
-    chunk: Callable[..., Any]
-    play: evaluation.Play
-    metrics: JsonlLog
-    timing: JsonlLog
-    logs: LogFanout
-    progress: Progress | Silence
-    stop: StopRequest
-
-
-class RunStatus(NamedTuple):
-    """How far a run has come, between two chunks."""
-
-    iteration: int = 0
-    pending: windows.Window | None = None  # iterations since the last logged row
-    train_seconds: float = 0.0
-    ended_by: str | None = None  # "return" or "callback", if the budget was not spent
-    score: float | None = None  # of the evaluation at this very iteration
-    best: float | None = None  # the highest score so far
-    saved: tuple[int, str | None] | None = None  # iteration and end at the newest checkpoint
-
-    def is_over(self, config: Config) -> bool:
-        return self.iteration >= config.num_iterations or self.ended_by is not None
 
 
 def train_run(
@@ -116,7 +67,7 @@ def _train(
         with writing(session, status):
             writer.check()
         if is_save_due(cadence, options, status, time.monotonic() - saved_at):
-            status = save_run(session, state, status, writer)
+            status = saving.save_run(session, state, status, writer)
             saved_at = time.monotonic()
         if status.ended_by is not None:
             break
@@ -242,84 +193,6 @@ def write_row(
     if any([callback(row) is True for callback in session.callbacks]):
         status = status._replace(ended_by="callback")
     return status
-
-
-def save_run(
-    session: Session, state: TrainState, status: RunStatus, writer: Background | None = None
-) -> RunStatus:
-    """Save the state of all seeds and the status as a checkpoint, and prune older checkpoints.
-
-    Args:
-        writer: writes it during training; None to return when it is on the disk.
-    """
-    if status.saved == (status.iteration, status.ended_by):
-        return status
-    env_steps = status.iteration * session.config.batch_size
-    logs = {METRICS: session.metrics, TIMING: session.timing}
-    with writing(session, status):
-        for file in logs.values():
-            file.check()
-        metadata = {
-            "env_steps": env_steps,
-            "num_seeds": session.options.seeds,
-            "iteration": status.iteration,
-            "pending": windows.to_json(status.pending),
-            "train_seconds": status.train_seconds,
-            "ended_by": status.ended_by,
-            "stop_at_return": session.options.stop_at_return,
-            "score": status.score,
-            "best_score": status.best,
-            "logs": {name: file.position()._asdict() for name, file in logs.items()},
-            **session.identity,
-        }
-        if writer is not None:
-            writer.wait()  # before another copy of the state takes memory
-        # Slicing would copy all of it on the devices first.
-        is_padded = session.layout.num_members > session.options.seeds
-        taken = checkpoint.snapshot(programs.trimmed(state, session.layout) if is_padded else state)
-
-        def write() -> None:
-            for file in logs.values():
-                file.sync()
-            checkpoint.save(
-                checkpoint.checkpoint_folder(session.folder, env_steps), taken, metadata
-            )
-            checkpoint.prune(session.folder, session.options.keep)
-
-        write() if writer is None else writer.start(write)
-    return status._replace(saved=(status.iteration, status.ended_by))
-
-
-def read_status(metadata: dict[str, Any]) -> tuple[RunStatus, dict[str, Position]]:
-    """The status that `save_run` wrote beside the state, and the positions of the logs.
-
-    Raises:
-        KeyError, TypeError, ValueError: it was not written by `save_run`.
-    """
-    status = RunStatus(
-        iteration=metadata["iteration"],
-        pending=windows.from_json(metadata["pending"]),
-        train_seconds=metadata["train_seconds"],
-        ended_by=metadata["ended_by"],
-        score=metadata["score"],
-        best=metadata["best_score"],
-        saved=(metadata["iteration"], metadata["ended_by"]),
-    )
-    return status, {name: Position(**place) for name, place in metadata["logs"].items()}
-
-
-@contextmanager
-def writing(session: Session, status: RunStatus) -> Iterator[None]:
-    """End the run with one sentence if its folder cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        env_steps = status.iteration * session.config.batch_size
-        raise RunError(
-            f"Stopped after {env_steps:,} environment steps a seed, because the run's folder "
-            f"{str(session.folder)!r} cannot be written ({error.strerror or error}): what is in it "
-            "is untouched; mend that, then ppo-jax resume goes on from its newest checkpoint."
-        ) from error
 
 
 def score_of(returns: list[float | None]) -> float | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_jax.apps.run.cadence import log_steps
-from ppo_jax.apps.run.loop import METRICS, TIMING, RunStatus, read_status
+from ppo_jax.apps.run.saving import read_status
+from ppo_jax.apps.run.session import METRICS, TIMING, RunStatus
 from ppo_jax.config import layers
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, nearest

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_jax.apps.run import loop
-from ppo_jax.apps.run.loop import Callback, RunStatus, Session
+from ppo_jax.apps.run import saving
+from ppo_jax.apps.run.loop import train_run
 from ppo_jax.apps.run.resume import (
     finished_summary,
     read_run,
@@ -20,6 +20,7 @@ from ppo_jax.apps.run.resume import (
     refuse_other_settings,
     restore_run,
 )
+from ppo_jax.apps.run.session import METRICS, TIMING, Callback, RunStatus, Session
 from ppo_jax.apps.run.summary import RunResult, conclude, conclude_stopped, exit_code_of
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, RunError, nearest
@@ -94,7 +95,7 @@ def run(
         lines = [] if source is None else [f"settings: {source}"]
         session = open_session(stack, job, arrays, folder, RunStatus(), lines)
         # A folder that cannot hold a checkpoint is refused now; a run killed later can go on.
-        return carry_out(session, job, traced, state, loop.save_run(session, state, RunStatus()))
+        return carry_out(session, job, traced, state, saving.save_run(session, state, RunStatus()))
 
 
 def resume(
@@ -149,7 +150,7 @@ def resume(
                 f"{str(folder)!r} cannot be written ({error.strerror}), so its run does not go on: "
                 "mend that and try again; what is in it is untouched."
             ) from error
-        return carry_out(session, job, traced, state, loop.save_run(session, state, status))
+        return carry_out(session, job, traced, state, saving.save_run(session, state, status))
 
 
 @contextmanager
@@ -224,7 +225,7 @@ def open_session(
     openers = loggers.openers(folder, options, described, env_steps)
     logs = loggers.LogFanout(openers, progress.message)
     stack.callback(lambda: logs.close(1.0 if job.stop else 10.0))
-    files = [jsonl.JsonlLog(folder / name) for name in (loop.METRICS, loop.TIMING)]
+    files = [jsonl.JsonlLog(folder / name) for name in (METRICS, TIMING)]
     for file in files:
         stack.callback(file.close)
     job.stop.tell = progress.message
@@ -264,8 +265,8 @@ def carry_out(
     if not session.stop and not status.is_over(config):
         session = session._replace(chunk=compiler.compiled(traced))
     compile_seconds = time.perf_counter() - job.started
-    state, status = loop.train_run(session, state, status)
-    status = loop.save_run(session, state, status)
+    state, status = train_run(session, state, status)
+    status = saving.save_run(session, state, status)
     if session.stop:
         return conclude_stopped(session, state, status, compile_seconds)
     return conclude(session, state, status, compile_seconds)

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppo_jax.analysis import plots
-from ppo_jax.apps.run import loop
-from ppo_jax.apps.run.loop import RunStatus, Session
+from ppo_jax.apps.run.session import METRICS, RunStatus, Session, writing
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, signals
@@ -33,7 +32,7 @@ def conclude(
     config, options, layout = session.config, session.options, session.layout
     alive = evaluation.alive_seeds(state, layout)
     played = session.play(state, evaluation.FINAL)
-    logged = jsonl.read_jsonl(session.folder / loop.METRICS)
+    logged = jsonl.read_jsonl(session.folder / METRICS)
     curve = session.folder / "learning_curve.svg" if logged else None
     summary = summary_of(
         session,
@@ -42,7 +41,7 @@ def conclude(
         evaluation.summary(played, alive, options),
         learning_curve=str(curve) if curve else None,
     )
-    with loop.writing(session, status):
+    with writing(session, status):
         if curve:
             plots.learning_curve(
                 logged,
@@ -71,7 +70,7 @@ def conclude_stopped(
         "episode_length_mean": None,
     }
     summary = summary_of(session, status, compile_seconds, unknown, learning_curve=None)
-    with loop.writing(session, status):
+    with writing(session, status):
         write_json(session.folder / "summary.json", summary)
     code = session.stop.exit_code or signals.STOPPED
     return RunResult(summary, session.folder, programs.trimmed(state, session.layout), code)
