@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +41,37 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(actor_critic._PRECISIONS, "float32", kinds)
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished run of the tiny environment with 3 seeds; nobody changes its folder."""
+    from tiny import tiny_run
+
+    return tiny_run(tmp_path_factory.mktemp("runs") / "walked")
+
+
+@pytest.fixture(scope="session")
+def swung(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One iteration of gSDE on Pendulum: noise, bounds of the actions, a normaliser, a picture."""
+    from ppo_jax.apps.run.runner import run
+    from ppo_jax.config.config import Config, Hyper
+    from ppo_jax.config.options import RunOptions
+    from ppo_jax.runtime import evaluation
+
+    config = Config(
+        env="Pendulum-v1",
+        total_env_steps=16,
+        num_envs=2,
+        rollout_length=8,
+        num_epochs=1,
+        num_minibatches=1,
+        hidden_sizes=(8,),
+        policy="gsde",
+        normalize_observations=True,
+    )
+    folder = tmp_path_factory.mktemp("runs") / "swung"
+    options = RunOptions(out=str(folder), quiet=True, eval_episodes=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "MAX_STEPS", 5)
+        return run(config, Hyper(), options)

@@ -20,9 +20,10 @@ from ppo_jax.distributed.population import has_own_hyper, without_budget
 from ppo_jax.kernels.compiler import compiler_options
 from ppo_jax.kernels.packing import MetricTable
 from ppo_jax.kernels.reductions import stack_scalars
+from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.training import evaluation, schedules
-from ppo_jax.training.trainer import acting_policy, assemble, env_params, iterate
+from ppo_jax.training.trainer import iterate
 
 Result = tuple[TrainState, MetricTable]
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.interpreters import partial_eval
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete, action_mask
@@ -124,3 +126,27 @@ def masked(logits: Array, legal: Array | None) -> Array:
         return logits
     legal = legal | ~jnp.any(legal, axis=-1, keepdims=True)
     return jnp.where(legal, logits, -jnp.inf)
+
+
+def policy_leaves(network: Network, params: PyTree, window: Window) -> list[bool]:
+    """Flags of the leaves of `params` that the action distribution depends on.
+
+    They are found in the traced program without dead code: no assumption on the network's names.
+    """
+    if not jax.tree.leaves(window.memory):
+        window = jax.tree.map(lambda leaf: leaf[:1], window)
+    closed = jax.make_jaxpr(lambda p: network.policy(p, window))(params)
+    _, is_used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return is_used
+
+
+def freeze(params: PyTree, frozen: list[bool]) -> PyTree:
+    """`params` with no gradient into the leaves that are frozen."""
+    leaves, treedef = jax.tree.flatten(params)
+    return jax.tree.unflatten(
+        treedef,
+        [
+            jax.lax.stop_gradient(leaf) if is_frozen else leaf
+            for leaf, is_frozen in zip(leaves, frozen, strict=True)
+        ],
+    )

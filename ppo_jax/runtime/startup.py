@@ -12,8 +12,8 @@ import numpy as np
 from jax import Array
 
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import population, programs
+from ppo_jax.distributed.layout import Layout
 from ppo_jax.kernels.compiler import compiled
 from ppo_jax.rl.types import TrainState
 
@@ -26,9 +26,7 @@ class Beginning(NamedTuple):
     start: Callable[[Hyper, Array], TrainState]  # `parallel.make_init`, compiled
 
 
-def begin(
-    config: Config, hyper: Hyper, seed: int | Sequence[int], layout: layouts.Layout
-) -> Beginning:
+def begin(config: Config, hyper: Hyper, seed: int | Sequence[int], layout: Layout) -> Beginning:
     """The population that `parallel.init_population` makes of the same arguments, and its loop.
 
     Tracing is Python's work and compiling XLA's, which needs no Python: each has a core.

@@ -10,8 +10,9 @@ from jax import Array
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Environment
+from ppo_jax.models.agent import Policy
 from ppo_jax.rl.types import EnvCarry, PyTree
-from ppo_jax.training.rollout import Draws, Policy, reset_all, step
+from ppo_jax.training.rollout import Draws, reset_all, step
 
 
 class Contest(NamedTuple):

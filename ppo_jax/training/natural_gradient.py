@@ -14,15 +14,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
-from jax.interpreters import partial_eval
 
 from ppo_jax.kernels.chunks import mean_over_chunks
-from ppo_jax.models.network import Network
+from ppo_jax.models.network import Network, freeze, policy_leaves
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import trust_region
 from ppo_jax.rl.advantages import mean_and_variance, standardise
 from ppo_jax.rl.ratios import Ratios, measure_ratios
-from ppo_jax.rl.types import Batch, Metrics, PyTree, Window
+from ppo_jax.rl.types import Batch, Metrics, PyTree
 from ppo_jax.training import objectives
 from ppo_jax.training.update import Learner, Setting, minibatch_updates, summarise
 
@@ -148,27 +147,3 @@ def batch_mean(
     else:
         means, values = mean_over_chunks(function, batch)
     return setting.across.mean(means), values
-
-
-def policy_leaves(network: Network, params: PyTree, window: Window) -> list[bool]:
-    """Flags of the leaves of `params` that the action distribution depends on.
-
-    They are found in the traced program without dead code: no assumption on the network's names.
-    """
-    if not jax.tree.leaves(window.memory):
-        window = jax.tree.map(lambda leaf: leaf[:1], window)
-    closed = jax.make_jaxpr(lambda p: network.policy(p, window))(params)
-    _, is_used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    return is_used
-
-
-def freeze(params: PyTree, frozen: list[bool]) -> PyTree:
-    """`params` with no gradient into the leaves that are frozen."""
-    leaves, treedef = jax.tree.flatten(params)
-    return jax.tree.unflatten(
-        treedef,
-        [
-            jax.lax.stop_gradient(leaf) if is_frozen else leaf
-            for leaf, is_frozen in zip(leaves, frozen, strict=True)
-        ],
-    )

@@ -18,25 +18,10 @@ from ppo_jax.envs.interface import Environment
 from ppo_jax.kernels.chunks import map_chunks
 from ppo_jax.kernels.packing import scan_rows
 from ppo_jax.kernels.select import Refill, make_refill, map_where, where_rows
-from ppo_jax.models.network import Network
+from ppo_jax.models.agent import Policy
 from ppo_jax.models.policy_head import Family
-from ppo_jax.rl import advantages, moments
-from ppo_jax.rl.types import EnvCarry, EpisodeStats, Moments, PyTree, Rollout, Window
-
-
-class Policy(NamedTuple):
-    """The acting policy: frozen for the length of a rollout."""
-
-    network: Network
-    family: Family
-    params: PyTree
-    moments: Moments | None  # of the observations, None if they are not normalised
-
-    def see(self, observation: PyTree) -> PyTree:
-        """Raw observations as the network takes them."""
-        if self.moments is None:
-            return observation
-        return moments.standardise(self.moments, observation)
+from ppo_jax.rl import advantages
+from ppo_jax.rl.types import EnvCarry, EpisodeStats, PyTree, Rollout, Window
 
 
 class Draws(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,12 +12,9 @@ from jax import Array
 
 from ppo_jax.config.config import TRUST_REGION, Config, Hyper
 from ppo_jax.config.validate import validate
-from ppo_jax.envs import registration
-from ppo_jax.envs.interface import Environment
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.kernels.reductions import all_finite
-from ppo_jax.models.network import Network, make_network
-from ppo_jax.models.policy_head import Family
+from ppo_jax.models.agent import Policy, acting_policy, assemble, env_params
 from ppo_jax.rl import moments
 from ppo_jax.rl.ratios import Ratios, measure_ratios, ratio_metrics
 from ppo_jax.rl.surrogates import adapted_factor
@@ -36,7 +33,7 @@ from ppo_jax.training import objectives, schedules
 from ppo_jax.training.batch import Tally, batch_metrics, make_batch, scale_rewards
 from ppo_jax.training.natural_gradient import trust_region_update
 from ppo_jax.training.optimizer import init_optimizer
-from ppo_jax.training.rollout import Policy, reset_all, rollout
+from ppo_jax.training.rollout import reset_all, rollout
 from ppo_jax.training.update import Learner, Setting, minibatch_updates, summarise
 
 # Refused updates in a row after which a state is frozen. Chance may spoil one batch; a state that
@@ -68,14 +65,6 @@ def begin(config: Config, hyper: Hyper, state: TrainState, across: Across) -> tu
     """An iteration's setting, with every schedule's value, and its keys [5]."""
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
     return Setting(config, now, across), iteration_keys(state, across)
-
-
-class Agent(NamedTuple):
-    """The static parts that a `Config` names."""
-
-    environment: Environment
-    network: Network
-    family: Family
 
 
 class Experience(NamedTuple):
@@ -264,6 +253,7 @@ def init(config: Config, hyper: Hyper, key: Array, num_envs: int | None = None) 
             one seed's environments are spread over devices.
     """
     agent = assemble(config)
+    objectives.find_surrogate(config)  # refuses a function that is no drift before it is traced
     num_envs = config.num_envs if num_envs is None else num_envs
     key_params, key_envs, key_run = jax.random.split(key, 3)
     first = schedules.resolve(hyper, jnp.zeros(()))
@@ -298,41 +288,6 @@ def train(config: Config, hyper: Hyper, key: Array) -> tuple[TrainState, Metrics
     return jax.lax.scan(
         lambda state, _: iterate(config, hyper, state), state, length=config.num_iterations
     )
-
-
-def assemble(config: Config) -> Agent:
-    """Find the environment and build the network that `config` names.
-
-    Raises:
-        InputError: they do not fit each other.
-    """
-    try:
-        hash(config)
-    except TypeError:  # an environment object that holds arrays, such as a Box's bounds
-        return _assemble.__wrapped__(config.env, config)
-    return _assemble(config.env, config)
-
-
-@lru_cache(maxsize=64)
-def _assemble(env: object, config: Config) -> Agent:
-    # The environment is kept, and may be asked for first while something is traced: its constants
-    # must be numbers, not part of that trace.
-    with jax.ensure_compile_time_eval():
-        environment = registration.make(env)
-    network, family = make_network(config, environment.observation, environment.action_space)
-    objectives.find_surrogate(config)  # refuses now a function that is no drift
-    return Agent(environment, network, family)
-
-
-def env_params(environment: Environment, hyper: Hyper) -> PyTree:
-    """The environment's parameters with the run's own values put in."""
-    return environment.override(environment.default_params, dict(hyper.env))
-
-
-def acting_policy(config: Config, agent: Agent, params: PyTree, stats: Moments) -> Policy:
-    """The policy of a state: the parameters together with the normaliser they were trained with."""
-    seen = stats if config.normalize_observations else None
-    return Policy(agent.network, agent.family, params, seen)
 
 
 def iteration_keys(state: TrainState, across: Across = ALONE) -> Array:

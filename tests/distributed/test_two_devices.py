@@ -19,6 +19,7 @@ from ppo_jax.kernels import collectives
 from ppo_jax.rl.types import Batch, EpisodeStats
 from ppo_jax.training import batch as batches
 from ppo_jax.training import objectives, schedules, trainer, update
+from ppo_jax.models.agent import assemble
 
 DEVICES = Mesh(np.array(jax.devices()[:2]), ("devices",))
 
@@ -54,7 +55,7 @@ def test_gradients_averaged_over_two_devices_are_those_of_the_whole_minibatch():
     config = dataclasses.replace(CHOICE, num_epochs=3, num_minibatches=1)
     hyper = Hyper(learning_rate=1e-2, entropy_coef=0.01)
     state = trainer.init(config, hyper, jax.random.key(0))
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     batch = uneven_batch(parts, state)
     loss = partial(
         objectives.minibatch_loss,
@@ -89,7 +90,7 @@ def test_gradients_averaged_over_two_devices_are_those_of_the_whole_minibatch():
 def test_the_gradients_cosine_of_two_devices_is_that_of_all_rows():
     config = dataclasses.replace(CHOICE, normalize_advantages="minibatch")
     state = trainer.init(config, Hyper(), jax.random.key(0))
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     batch = uneven_batch(parts, state)
     # Away from the policy that drew the actions, where the two gradients differ.
     params = jax.tree.map(lambda leaf: 3.0 * leaf + 0.3, state.params)

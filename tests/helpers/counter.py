@@ -14,7 +14,8 @@ from ppo_jax.envs.interface import Discrete, Environment
 from ppo_jax.models.policy_head import make_family
 from ppo_jax.rl.distributions import Categorical
 from ppo_jax.rl.types import Moments
-from ppo_jax.training.rollout import Policy, reset_all, rollout
+from ppo_jax.training.rollout import reset_all, rollout
+from ppo_jax.models.agent import Policy
 
 FRESH = 1000.0  # added to the first observation of an episode: no other one is near it
 

@@ -15,6 +15,7 @@ from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments
 from ppo_jax.training import trainer
 from ppo_jax.training.rollout import draw_chance, rollout, values_where
+from ppo_jax.models.agent import acting_policy, assemble
 
 # Against an unrolled loop -------------------------------------------------------------------------
 
@@ -40,14 +41,14 @@ def test_a_rollout_is_the_plain_loop_over_gymnax_own_functions(name, changes):
         normalize_observations=True,
         orthogonal_init=False,
     )
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     env, env_params = gymnax.make(name)
     env_params = env_params.replace(**changes)
     ours = parts.environment.override(parts.environment.default_params, changes)
     state = trainer.init(config, Hyper(env=changes), jax.random.key(3))
     shape = parts.environment.observation_shape
     seen = Moments(jnp.float32(50.0), jnp.full(shape, 0.3), jnp.full(shape, 50.0 * 4.0))
-    policy = trainer.acting_policy(config, parts, state.params, seen)
+    policy = acting_policy(config, parts, state.params, seen)
     # Louder than the first policy, so that actions depend on what is seen.
     params = jax.tree.map(lambda leaf: 3.0 * leaf, state.params)
     policy = policy._replace(params=params)
@@ -238,9 +239,9 @@ def test_every_observation_is_seen_through_the_given_moments_from_the_first_step
 def test_rollouts_of_the_same_key_are_equal_and_of_another_key_are_not():
     environment = registration.make("CartPole-v1")
     config = Config(num_envs=4, rollout_length=16)
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     state = trainer.init(config, Hyper(), jax.random.key(0))
-    policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
+    policy = acting_policy(config, parts, state.params, state.observation_moments)
     run = jax.jit(
         lambda key: rollout(
             config, environment, environment.default_params, policy, state.carry, key

@@ -17,8 +17,8 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import population
 from ppo_jax.kernels.collectives import Across
 from ppo_jax.rl.types import PyTree, TrainState
-from ppo_jax.runtime import evaluation
-from ppo_jax.storage import run_folder
+from ppo_jax.runtime import saved_run
+from ppo_jax.storage.files import write_json
 from ppo_jax.training import schedules, trainer
 
 
@@ -48,7 +48,7 @@ def debug(
         InputError: no such run or member, or one whose last update was applied.
     """
     run = Path(run)
-    config, hyper, options, saved, metadata = evaluation.load_where_trained(
+    config, hyper, options, saved, metadata = saved_run.load_where_trained(
         run, member, env, network
     )
     failures = np.asarray(saved.failures)
@@ -92,7 +92,7 @@ def debug(
             "epoch": epoch + 1,
             "minibatch_number": number + 1,
         }
-    run_folder.write_json(folder / "report.json", report)
+    write_json(folder / "report.json", report)
     return report
 
 

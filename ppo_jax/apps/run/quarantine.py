@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.config.config import TRUST_REGION, Config, Hyper
-from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import population
+from ppo_jax.distributed.layout import Layout
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl.types import Batch, PyTree, TrainState
 from ppo_jax.storage import checkpoint
@@ -36,7 +36,7 @@ def keep(
     run: Path,
     config: Config,
     hyper: Hyper,
-    layout: layouts.Layout,
+    layout: Layout,
     state: TrainState,
     members: Iterable[int],
 ) -> dict[int, Path]:
@@ -143,9 +143,7 @@ def save_batch(file: Path, batch: Batch, rows: np.ndarray | None = None) -> None
     """One array a field; those of the old distribution by its parameters' names."""
     named = jax.tree_util.tree_flatten_with_path(batch)[0]
     arrays = {
-        jax.tree_util.keystr(path, simple=True, separator=".").removeprefix("window."): np.asarray(
-            leaf
-        )
+        jax.tree_util.keystr(path, simple=True, separator=".").removeprefix("window."): leaf
         for path, leaf in named
     }
     if rows is not None:

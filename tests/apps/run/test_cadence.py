@@ -7,7 +7,7 @@ import dataclasses
 from tiny import CONFIG
 
 from ppo_jax.apps.run import loop
-from ppo_jax.apps.run.loop import Cadence
+from ppo_jax.apps.run.cadence import Cadence
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import programs
 

@@ -33,9 +33,11 @@ from ppo_jax.config import presets
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import population, programs
+from ppo_jax.distributed import programs
+from ppo_jax.runtime import chunk_loop
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.training import schedules
+from ppo_jax.distributed import population
 
 AXES = {"learning_rate": [0.01, 0.1], "env.speed": [0.5, 0.25]}
 OPTIONS: dict[str, Any] = {
@@ -251,7 +253,7 @@ def interrupted(folder_: Path, looks: int, monkeypatch: pytest.MonkeyPatch, **ch
         times += 1
         with monkeypatch.context() as patch:
             patch.setattr(driver.signals, "listening", lambda: Context(Stop(looks)))
-            patch.setattr(pack, "CHUNK_SECONDS", 1e-9)  # one iteration a chunk
+            patch.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)  # one iteration a chunk
             found = sweep(folder_, **changes)
         if found.exit_code == 0:
             return times
