@@ -75,9 +75,7 @@ def first_number(params: Any, observation: Any) -> Any:
 
 def flat_policy(seen: Moments | None = None) -> Policy:
     """Uniform over three actions, with the known critic."""
-    network = network_of(
-        lambda params, x: Categorical(jnp.zeros((*x.shape[:-1], 3))), first_number
-    )
+    network = network_of(lambda params, x: Categorical(jnp.zeros((*x.shape[:-1], 3))), first_number)
     return Policy(network, make_family("categorical", Discrete(3), 1), {}, seen)
 
 
