@@ -42,7 +42,7 @@ def current() -> Backend:
 
 @contextmanager
 def use(backend: Backend | str) -> Iterator[None]:
-    """Trace with the forms of `backend`; "plain" for the plain ones. An outer "plain" stays."""
+    """Trace with the forms of `backend`. A function that `jax.jit` has traced keeps its form."""
     global _forced
     before = _forced
     _forced = Backend(backend)

@@ -47,7 +47,9 @@ def polar_factors(x: Array) -> Array:
     as uniform as that of a QR decomposition.
     """
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    identity = jnp.eye(x.shape[-1], dtype=x.dtype)
+    identity = jnp.broadcast_to(
+        jnp.eye(x.shape[-1], dtype=x.dtype), (*x.shape[:-2], x.shape[-1], x.shape[-1])
+    )
 
     def step(loop: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         x, distance, _, turn = loop

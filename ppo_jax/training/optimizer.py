@@ -108,7 +108,7 @@ def optimizer_step(
     Returns:
         params, optimiser state, and the gradient's norm before clipping.
     """
-    grad_norm = optax.global_norm(gradient)
+    grad_norm = optax.tree.norm(gradient)
     factor = jnp.minimum(1.0, hyper.max_grad_norm / (grad_norm + 1e-12))
     clipped = jax.tree.map(lambda leaf: leaf * factor, gradient)
     updates, moved = find_optimizer(config).make(hyper).update(clipped, opt_state, params)

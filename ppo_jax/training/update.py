@@ -74,10 +74,10 @@ def minibatch_order(
     num_steps = num_rows // num_envs
     if has_memory:  # rows of one environment stand together
         envs = permutations(key, config.num_epochs, num_envs)
-        rows = envs[:, :, None] * num_steps + jnp.arange(num_steps)
+        rows = envs[:, :, None] * num_steps + jnp.arange(num_steps)[None, None]
     elif config.shuffle == "env-rows":
         envs = permutations(key, config.num_epochs, num_envs)
-        rows = envs[:, :, None] + jnp.arange(num_steps) * num_envs
+        rows = envs[:, :, None] + jnp.arange(num_steps)[None, None] * num_envs
     else:
         rows = permutations(key, config.num_epochs, num_rows)
     return rows.reshape(config.num_epochs, config.num_minibatches, -1)
@@ -192,7 +192,7 @@ def summarise(diagnostics: Metrics) -> Metrics:
     share = active / jnp.maximum(jnp.sum(active), 1.0)
     names = [name for name in diagnostics if name not in (*PROBED, "active")]
     values = jnp.stack([diagnostics[name] for name in names])
-    means = jnp.sum(jnp.where(active > 0.0, values, 0.0) * share, axis=(1, 2))
+    means = jnp.sum(jnp.where(active[None] > 0.0, values, 0.0) * share[None], axis=(1, 2))
     return {
         **dict(zip(names, means, strict=True)),
         "updates_fraction": jnp.mean(active),

@@ -16,10 +16,10 @@ from ppo_jax.config.config import Hyper
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import population, programs
 from ppo_jax.kernels import collectives
+from ppo_jax.models.agent import assemble
 from ppo_jax.rl.types import Batch, EpisodeStats
 from ppo_jax.training import batch as batches
 from ppo_jax.training import objectives, schedules, trainer, update
-from ppo_jax.models.agent import assemble
 
 DEVICES = Mesh(np.array(jax.devices()[:2]), ("devices",))
 

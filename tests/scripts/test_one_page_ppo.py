@@ -16,12 +16,12 @@ import pytest
 from toy import all_metrics
 
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl import advantages
 from ppo_jax.rl.types import EpisodeStats
 from ppo_jax.training import batch as batches
 from ppo_jax.training import objectives, trainer, update
 from ppo_jax.training.rollout import rollout
-from ppo_jax.models.agent import acting_policy, assemble, env_params
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "one_page_ppo.py"
 

@@ -14,9 +14,9 @@ from objective_cases import SMALL, train
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
+from ppo_jax.models.agent import assemble
 from ppo_jax.training import trainer
 from ppo_jax.training.objectives import SURROGATES, Terms, check_drift, find_surrogate
-from ppo_jax.models.agent import assemble
 
 
 def square(ratio: jax.Array, advantage: jax.Array) -> jax.Array:

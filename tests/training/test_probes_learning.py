@@ -17,8 +17,8 @@ import pytest
 from ppo_jax.config.config import OBJECTIVES, Config, Hyper, Schedule
 from ppo_jax.envs.interface import Environment
 from ppo_jax.envs.suites.probes import PROBES, ProbeState
-from ppo_jax.training import trainer
 from ppo_jax.models.agent import acting_policy, assemble
+from ppo_jax.training import trainer
 
 
 def quick_options() -> dict[str, Any]:

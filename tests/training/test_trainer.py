@@ -13,11 +13,11 @@ from toy import CHOICE, SWING, flat, jit
 
 from ppo_jax.config.config import Hyper, Schedule
 from ppo_jax.envs.suites.probes import PROBES
+from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl import moments
 from ppo_jax.training import batch as batches
 from ppo_jax.training import objectives, trainer
 from ppo_jax.training.rollout import rollout
-from ppo_jax.models.agent import acting_policy, assemble, env_params
 
 FEW_STEPS = {"max_steps_in_episode": 10}
 

@@ -19,10 +19,9 @@ from ppo_jax.cli.main import main
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs
+from ppo_jax.models.agent import assemble
 from ppo_jax.runtime import saved_run
 from ppo_jax.storage import run_folder
-from ppo_jax.training import trainer
-from ppo_jax.models.agent import assemble
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -23,10 +23,10 @@ from ppo_jax.cli.main import main
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.rl import moments
 from ppo_jax.storage import checkpoint, run_folder
 from ppo_jax.training import schedules, trainer
-from ppo_jax.models.agent import acting_policy, assemble
 
 TINY = Config(
     num_envs=2, rollout_length=8, num_minibatches=1, hidden_sizes=(8, 8), total_env_steps=16

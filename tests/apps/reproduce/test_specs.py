@@ -9,7 +9,6 @@ import pytest
 
 from ppo_jax.apps.reproduce import references, specs
 from ppo_jax.config.errors import InputError
-from ppo_jax.training import trainer
 from ppo_jax.models.agent import assemble
 
 SMALL = """

@@ -33,11 +33,10 @@ from ppo_jax.config import presets
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.runtime import chunk_loop
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.training import schedules
-from ppo_jax.distributed import population
 
 AXES = {"learning_rate": [0.01, 0.1], "env.speed": [0.5, 0.25]}
 OPTIONS: dict[str, Any] = {
