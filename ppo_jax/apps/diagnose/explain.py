@@ -23,6 +23,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.config.validate import validate
+from ppo_jax.distributed.layout import local_devices
 from ppo_jax.envs import registration
 from ppo_jax.runtime import devices
 from ppo_jax.storage import run_folder
@@ -89,7 +90,7 @@ def surrogate(
             "config": to_json(vars(config)),
             "hyper": to_json(vars(HYPER)),
         },
-        "manifest": make_manifest(jax.local_devices()),
+        "manifest": make_manifest(local_devices()),
         "rows": rows,
         "text": conclusions(rows),
         "figure": str(folder / "explain.svg"),
