@@ -207,7 +207,7 @@ def advance_all(
 def final_returns(
     engine: Engine, hyper: Hyper, state: TrainState
 ) -> tuple[list[float | None], np.ndarray]:
-    """Mean evaluation return of each member (None if it failed), and the alive members, [W] bool."""
+    """Mean evaluation return of each member (None if it failed), and who is alive, [W] bool."""
     played = jax.device_get(engine.evaluate(hyper, state, np.uint32(evaluation.FINAL)))
     played = jax.tree.map(lambda leaf: leaf[: engine.width], played)
     alive = evaluation.alive_seeds(state, engine.layout)
