@@ -105,7 +105,7 @@ def replay(
 
 
 def compare_states(found: TrainState, saved: TrainState) -> dict[str, Any]:
-    """How far two states of one member are apart."""
+    """The differences between two states of one member."""
     bits = differing_bits(found, saved)
     return {
         "is_equal": bits == 0,
@@ -265,7 +265,7 @@ def _numbers(leaf: Any) -> np.ndarray:
 
 
 def differing_bits(a: PyTree, b: PyTree) -> int:
-    """How many bits of two trees of equal shapes and dtypes differ."""
+    """The number of bits in which two trees of equal shapes and dtypes differ."""
     return sum(
         int(np.bitwise_count(_bytes(x) ^ _bytes(y)).sum())
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

@@ -212,7 +212,7 @@ def test_the_command_refuses_bad_axes_without_jax_and_writes_nothing(
     word: str, words: str, tmp_path
 ) -> None:
     code = (
-        "import sys; from ppo_jax.cli import main; "
+        "import sys; from ppo_jax.cli.main import main; "
         f"code = main(['sweep', 'CartPole-v1', {word!r}, '--out', 'made']); "
         "assert 'jax' not in sys.modules; sys.exit(code)"
     )
