@@ -24,6 +24,9 @@ _root = Path(__file__).resolve().parent.parent
 # The commands that tests start, from whatever folder, run this checkout.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_root), os.environ.get("PYTHONPATH")]))
 
+# A vector that meets a matrix is a mistake, unless it says so.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
 # One compile cache for all test workers and for the commands that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_root / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
@@ -35,10 +38,10 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import jax
     import jax.numpy as jnp
 
-    from ppo_jax.models import actor_critic
+    from ppo_jax.models import torsos
 
     kinds = (jnp.float64, jax.lax.Precision.HIGHEST)
-    monkeypatch.setitem(actor_critic._PRECISIONS, "float32", kinds)
+    monkeypatch.setitem(torsos.PRECISIONS, "float32", kinds)
     with jax.enable_x64(True):
         yield
 

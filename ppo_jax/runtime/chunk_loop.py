@@ -88,4 +88,4 @@ def advance_by(program: Callable[..., Any], hyper: Hyper, num_members: int) -> A
 
 def until(last: int) -> NextLength:
     """Chunks of any length up to iteration `last`."""
-    return lambda done, wanted: min(wanted, programs.ROWS, last - done)
+    return lambda done, wanted: min(wanted, programs.MAX_CHUNK, last - done)

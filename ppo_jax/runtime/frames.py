@@ -14,8 +14,9 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import programs
 from ppo_jax.envs.interface import Environment
+from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl.types import TrainState
-from ppo_jax.training import evaluation, schedules, trainer
+from ppo_jax.training import evaluation, schedules
 
 MAX_FRAMES = 1_000  # a video ends here even if the episode goes on
 
@@ -45,11 +46,11 @@ def draw_frames(
     Raises:
         InputError: the environment has no picture.
     """
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     environment = parts.environment
     render = renderer(environment)
-    params = trainer.env_params(environment, schedules.resolve(hyper, jnp.ones(())))
-    policy = trainer.acting_policy(config, parts, member.params, member.observation_moments)
+    params = env_params(environment, schedules.resolve(hyper, jnp.ones(())))
+    policy = acting_policy(config, parts, member.params, member.observation_moments)
     key = jax.random.fold_in(jax.random.fold_in(member.key, programs.EVALUATION), stream)
     key_reset, key_steps = jax.random.split(key)
     observation, state = environment.reset(key_reset, params)

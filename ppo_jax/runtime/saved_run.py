@@ -13,7 +13,7 @@ import numpy as np
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import prepare_jax
@@ -24,7 +24,7 @@ from ppo_jax.training import schedules, trainer
 def saved_like(config: Config, hyper: Hyper, num_seeds: int) -> TrainState:
     """Shapes and dtypes of a saved population of `num_seeds`."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_seeds))
-    plain = programs.program(config)
+    plain = population.without_budget(config)
     return jax.eval_shape(jax.vmap(partial(trainer.init, plain, hyper)), keys)
 
 
@@ -86,7 +86,7 @@ def start_from(folder: Path, config: Config, state: TrainState, layout: Layout) 
     state = state._replace(
         params=params, observation_moments=observation_moments, return_moments=return_moments
     )
-    return programs.place(state, layout)
+    return population.place(state, layout)
 
 
 def load_member(

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.kernels.compiler import compiled
 from ppo_jax.rl.types import TrainState
@@ -23,22 +23,22 @@ class Beginning(NamedTuple):
 
     state: TrainState  # of the population, in its place
     chunk: Any  # `programs.make_chunk`, lowered; compiling it takes longest
-    start: Callable[[Hyper, Array], TrainState]  # `programs.make_init`, compiled
+    start: Callable[[Hyper, Array], TrainState]  # `population.make_init`, compiled
 
 
 def begin(config: Config, hyper: Hyper, seed: int | Sequence[int], layout: Layout) -> Beginning:
-    """The population as `programs.init_population` makes it, and its lowered loop.
+    """The population as `population.init_population` makes it, and its lowered loop.
 
     Python traces the loop while XLA, which needs no Python, compiles the start on another core.
     """
-    keys = programs.member_keys(seed, layout)
+    keys = population.member_keys(seed, layout)
     with _nothing_collected(), ThreadPoolExecutor(1) as pool:
-        lowered = programs.make_init(config).lower(hyper, keys)
+        lowered = population.make_init(config).lower(hyper, keys)
         compiling = pool.submit(compiled, lowered)
-        shapes = programs.in_place(lowered.out_info, layout)
+        shapes = population.in_place(lowered.out_info, layout)
         chunk = programs.make_chunk(config, layout).lower(hyper, shapes, np.int32(1))
         start = compiling.result()
-    return Beginning(programs.place(start(hyper, keys), layout), chunk, start)
+    return Beginning(population.place(start(hyper, keys), layout), chunk, start)
 
 
 @contextmanager

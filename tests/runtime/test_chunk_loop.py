@@ -40,7 +40,7 @@ def test_every_iteration_is_trained_exactly_once_in_order(
     np.testing.assert_array_equal(rows, np.arange(start, 1000)[None])
     assert sum(chunk.length for chunk in found) == 1000 - start
     assert found[-1].state == 1000
-    assert max(chunk.length for chunk in found) <= programs.ROWS
+    assert max(chunk.length for chunk in found) <= programs.MAX_CHUNK
 
 
 def test_chunks_end_at_the_callers_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

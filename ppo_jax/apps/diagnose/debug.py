@@ -14,7 +14,8 @@ from ppo_jax.apps.diagnose import nan_trace
 from ppo_jax.apps.run import quarantine
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population
+from ppo_jax.kernels.collectives import Across
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.runtime import saved_run
 from ppo_jax.storage.files import write_json
@@ -65,7 +66,7 @@ def debug(
     state = quarantine.offending(jax.tree.map(lambda leaf: leaf[member], saved))
     recorded = metadata.get("fingerprint", {})
     shares = recorded.get("devices", 1) if recorded.get("layout") == "envs" else 1
-    plain = programs.program(config)
+    plain = population.without_budget(config)
     fault = nan_trace.first_fault(partial(update, plain, shares), hyper=arrays, state=state)
     batch, rows = quarantine.sampler(config, shares)(arrays, state)
     report = {
@@ -98,9 +99,8 @@ def debug(
 def update(config: Config, shares: int, hyper: Hyper, state: TrainState) -> PyTree:
     """All that must be finite for the update to be applied."""
 
-    def one(state: TrainState, axis_name: str | None) -> PyTree:
-        experience = trainer.collect(config, hyper, state, axis_name)
-        learnt, metrics, _ = trainer.proposed(config, hyper, state, experience, axis_name)
+    def one(state: TrainState, across: Across) -> PyTree:
+        learnt, metrics, _ = trainer.propose(config, hyper, state, across)
         observed = trainer.real_numbers(learnt.carry.observation)
         return *trainer.must_be_finite(learnt, metrics), observed
 

@@ -120,17 +120,16 @@ def run_cell(config: Config, objective: str, num_epochs: int, seeds: int) -> Row
             per_seed = np.nanmean(metrics[name], axis=1)
         return stats.summarise([x if math.isfinite(x) else None for x in per_seed])
 
-    suffix = "" if objective == REFERENCE else "_probe_last_epoch"
     row: Row = {
         "objective": objective,
         "epochs": num_epochs,
         "return": stats.summarise(scores),
-        "kl_old_new": over_seeds(f"kl_old_new{suffix}"),
-        "ess_fraction": over_seeds(f"ess_fraction{suffix}"),
         "entropy": over_seeds("entropy"),
     }
-    if objective != REFERENCE:
-        row["gradient_cosine"] = over_seeds("gradient_cosine_last_epoch")
+    for name, probed in explain_figure.MEASURED.items():
+        metric = name if objective == REFERENCE else probed  # the reference has one step a batch
+        if metric in metrics:
+            row[name] = over_seeds(metric)
     return row
 
 

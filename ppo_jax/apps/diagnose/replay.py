@@ -15,9 +15,11 @@ from ppo_jax.analysis.video import write as write_video
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.kernels import compiler
+from ppo_jax.kernels.collectives import ALONE, Across
+from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl.types import EnvCarry, PyTree, Rollout, TrainState
 from ppo_jax.runtime import frames
 from ppo_jax.runtime.chunk_loop import Advance, advance_by, chunks, until
@@ -68,7 +70,7 @@ def replay(
     folder = run / f"replay-{member}" if out is None else Path(out)
     check_folder(folder, bool(kept))
     if video:
-        frames.renderer(trainer.assemble(config).environment)  # refuses before any training
+        frames.renderer(assemble(config).environment)  # refuses before any training
     recorded = metadata.get("fingerprint", {})
     layout = recorded_layout(config, options.seeds, recorded)
     alone = layout_of_one(layout)
@@ -165,11 +167,11 @@ def start_member(
     member: int,
 ) -> TrainState:
     """The member's start state in every place of `alone`, made as the run made it."""
-    state = programs.init_population(config, hyper, options.seed, layout)
+    state = population.init_population(config, hyper, options.seed, layout)
     if options.init_from:
         state = start_from(Path(options.init_from), config, state, layout)
     chosen = np.full(alone.num_members, member)
-    return programs.place(jax.tree.map(lambda leaf: leaf[chosen], state), alone)
+    return population.place(jax.tree.map(lambda leaf: leaf[chosen], state), alone)
 
 
 def train_one(advance: Advance, state: TrainState) -> tuple[TrainState, TrainState]:
@@ -206,7 +208,7 @@ def record_rollout(
     """
     shares = len(layout.devices) if layout.kind == "envs" else 1
     carry, raw, steps, action = jax.jit(trajectory, static_argnums=(0, 3))(
-        programs.program(config), hyper, before, shares
+        population.without_budget(config), hyper, before, shares
     )
     file = folder / f"trajectory_{iteration:08d}.npz"
     np.savez_compressed(
@@ -237,21 +239,21 @@ def trajectory(
     Args:
         shares: devices over which the run spread this seed's environments, each with its own draws.
     """
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
-    policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
-    params = trainer.env_params(parts.environment, now)
+    policy = acting_policy(config, parts, state.params, state.observation_moments)
+    params = env_params(parts.environment, now)
 
-    def roll(carry: EnvCarry, axis_name: str | None) -> tuple[EnvCarry, Any, Rollout]:
-        key = trainer.iteration_keys(state, axis_name)[:-1]
+    def roll(carry: EnvCarry, across: Across) -> tuple[EnvCarry, Any, Rollout]:
+        key = trainer.iteration_keys(state, across)[:-1]
         carry, steps, raw, _ = rollout(config, parts.environment, params, policy, carry, key)
         return carry, raw, steps
 
     if shares == 1:
-        carry, raw, steps = roll(state.carry, None)
+        carry, raw, steps = roll(state.carry, ALONE)
     else:
         split = jax.tree.map(lambda x: x.reshape(shares, -1, *x.shape[1:]), state.carry)
-        found = jax.vmap(lambda share: roll(share, "devices"), axis_name="devices")(split)
+        found = jax.vmap(lambda share: roll(share, Across(("envs",))), axis_name="envs")(split)
         carry = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found[0])
         raw, steps = jax.tree.map(
             lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:]), found[1:]

@@ -18,12 +18,13 @@ from ppo_jax.apps.export import layers, numpy_policy, onnx_policy, stablehlo_pol
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
-from ppo_jax.rl.types import TrainState
+from ppo_jax.models.agent import Agent, Policy, acting_policy, assemble, env_params
+from ppo_jax.rl.types import TrainState, Window
 from ppo_jax.runtime import devices
 from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.files import write_atomic, write_folder_atomic
-from ppo_jax.training import evaluation, rollout, schedules, trainer
+from ppo_jax.training import evaluation, rollout, schedules
 
 TOLERANCE = 1e-5  # of an action, relative if it is larger than 1; of a logit
 NUM_ENVS, NUM_STEPS = 8, 128  # of the rollout whose observations are compared
@@ -83,8 +84,8 @@ def export(
     {"onnx": onnx_policy.require, "stablehlo": stablehlo_policy.require}.get(format, tuple)()
     devices.prepare_jax(RunOptions())
     config, hyper, state = load_member(run, member, env, network)
-    parts = trainer.assemble(config)
-    policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
+    parts = assemble(config)
+    policy = acting_policy(config, parts, state.params, state.observation_moments)
     artefact = build_artefact(format, config, parts, policy, state)
     agreement = compare(policy, artefact.act, recorded_observations(config, hyper, state))
     refuse_disagreement(agreement, format, config.precision)
@@ -102,7 +103,7 @@ def export(
 
 
 def build_artefact(
-    format: str, config: Config, parts: trainer.Parts, policy: rollout.Policy, state: TrainState
+    format: str, config: Config, parts: Agent, policy: Policy, state: TrainState
 ) -> Artefact:
     """The bytes of a member's policy in one format, and its actions as read from these bytes."""
     if format == "stablehlo":
@@ -148,14 +149,14 @@ def write_artefact(out: Path, artefact: Artefact) -> None:
 def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> np.ndarray:
     """Raw observations [n, *O] that the sampled policy of a member meets from fresh starts."""
     short = dataclasses.replace(config, num_envs=NUM_ENVS, rollout_length=NUM_STEPS)
-    parts = trainer.assemble(config)
-    params = trainer.env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
+    parts = assemble(config)
+    params = env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
 
     @jax.jit
     def record(state: TrainState) -> jax.Array:
-        policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
+        policy = acting_policy(config, parts, state.params, state.observation_moments)
         key_start, key_steps = jax.random.split(jax.random.fold_in(state.key, 2**32 - 2))
-        start = rollout.reset_all(parts.environment, params, parts.family, NUM_ENVS, key_start)
+        start = rollout.reset_all(parts.environment, params, policy, NUM_ENVS, key_start)
         _, _, observation, _ = rollout.rollout(
             short, parts.environment, params, policy, start, key_steps
         )
@@ -164,7 +165,7 @@ def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> np
     return np.asarray(record(state))
 
 
-def compare(policy: rollout.Policy, theirs: Act, observation: np.ndarray) -> Agreement:
+def compare(policy: Policy, theirs: Act, observation: np.ndarray) -> Agreement:
     """Actions of an artefact next to the policy's own, [n, ...] each.
 
     Continuous actions are compared as numbers, relative to those larger than 1. Counted
@@ -174,7 +175,8 @@ def compare(policy: rollout.Policy, theirs: Act, observation: np.ndarray) -> Agr
     rows = observation.astype(np.float32)
     found = np.asarray(theirs(rows))
     seen = jnp.asarray(rows)
-    distribution = jax.jit(lambda x: policy.network.policy(policy.params, policy.see(x)))(seen)
+    act = jax.jit(lambda x: policy.network.policy(policy.params, Window(policy.see(x))))
+    distribution = act(seen)
     ours = np.asarray(policy.family.to_env(policy.family.mode(distribution)))
     if found.shape != ours.shape or found.dtype.kind != ours.dtype.kind:
         return Agreement(len(rows), float("inf"))

@@ -13,9 +13,9 @@ from ppo_jax.apps.export.numpy_policy import FORMAT
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Box, Discrete
+from ppo_jax.models.agent import Agent
 from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments, PyTree
-from ppo_jax.training.trainer import Parts
 
 OBSERVATION_CLIP = 10.0  # of `moments.standardise`
 
@@ -28,7 +28,7 @@ class PlainPolicy(NamedTuple):
 
 
 def describe_network(
-    config: Config, parts: Parts, params: PyTree, stats: Moments, env_name: str
+    config: Config, parts: Agent, params: PyTree, stats: Moments, env_name: str
 ) -> PlainPolicy:
     """The deterministic policy of a member as layers.
 

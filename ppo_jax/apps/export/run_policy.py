@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from ppo_jax.config.errors import InputError
+from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.runtime.saved_run import load_member
-from ppo_jax.training import evaluation, trainer
+from ppo_jax.training import evaluation
 
 
 def run_policy(
@@ -20,8 +21,8 @@ def run_policy(
 ) -> Callable[..., Array]:
     """The policy of a run folder as a plain function; for its arguments see `load_policy`."""
     config, _, member = load_member(run, seed_index, env, network, "seed_index")
-    parts = trainer.assemble(config)
-    acting = trainer.acting_policy(config, parts, member.params, member.observation_moments)
+    parts = assemble(config)
+    acting = acting_policy(config, parts, member.params, member.observation_moments)
     shape = parts.environment.observation_shape
 
     @jax.jit

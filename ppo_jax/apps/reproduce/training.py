@@ -16,7 +16,7 @@ import numpy as np
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.kernels import compiler
 from ppo_jax.rl.types import TrainState
@@ -65,7 +65,7 @@ def packs(jobs: Iterable[Job]) -> list[list[Job]]:
     for job in jobs:
         cell = job.cell
         key = (
-            programs.program(cell.config),
+            population.without_budget(cell.config),
             cell.config.num_iterations,
             frozenset(cell.hyper.env),
             cell.protocol,
@@ -122,7 +122,7 @@ def arrange(config: Config, members: Sequence[tuple[Cell, int]]) -> tuple[Layout
     hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)
     if layout.kind == "envs":  # there all members would share their numbers
         layout = layout._replace(kind="map", devices=layout.devices[:1])
-    return layout, programs.place_hyper(hyper, layout), [seed for _, seed in filled]
+    return layout, population.place_hyper(hyper, layout), [seed for _, seed in filled]
 
 
 def train_all(

@@ -46,7 +46,7 @@ class Cadence(NamedTuple):
             for every in (self.evaluate, self.save, self.stops_at)
             if every
         ]
-        return min(wanted, programs.ROWS, *(bound - iteration for bound in bounds))
+        return min(wanted, programs.MAX_CHUNK, *(bound - iteration for bound in bounds))
 
 
 def log_steps(config: Config, options: RunOptions) -> int:

@@ -12,15 +12,15 @@ import numpy as np
 from ppo_jax.analysis import video as video_files
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions, validate_options
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout, choose_layout
+from ppo_jax.models.agent import assemble
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import prepare_jax
 from ppo_jax.runtime.evaluation import FINAL, alive_seeds, player, summary
 from ppo_jax.runtime.frames import draw_frames, renderer
 from ppo_jax.runtime.saved_run import load_state
 from ppo_jax.storage import run_folder
-from ppo_jax.training import trainer
 
 
 def evaluate(
@@ -54,7 +54,7 @@ def evaluate(
     prepare_jax(options)
     config, hyper, trained, state, metadata = load_state(run, env, network)
     if video is not None:
-        renderer(trainer.assemble(config).environment)  # refuses before anything is played
+        renderer(assemble(config).environment)  # refuses before anything is played
     stream = FINAL if seed is None else seed
     results = play_all(config, hyper, options, state, stream)
     if video is not None:
@@ -82,7 +82,7 @@ def play_all(
     layout = choose_layout(config, num_seeds)
     if layout.kind == "envs":  # episodes are few: there is nothing to spread
         layout = Layout("map", layout.devices[:1], num_seeds)
-    placed = programs.place(programs.padded(state, layout), layout)
+    placed = population.place(population.padded(state, layout), layout)
     played = player(config, hyper, layout, options)(placed, stream)
     return summary(played, alive_seeds(placed, layout), options)
 

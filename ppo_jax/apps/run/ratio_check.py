@@ -7,15 +7,14 @@ log-probabilities of the rollout and of the loss come from two different functio
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.config.config import Config
-from ppo_jax.rl.types import PyTree, TrainState
-from ppo_jax.training import trainer
+from ppo_jax.models.agent import acting_policy, assemble
+from ppo_jax.rl.types import PyTree, TrainState, Window
 
 # Largest |log-ratio| that rounding explains, by `Config.precision`.
 TOLERANCE = {"float32": 1e-3, "tf32": 2e-2, "bfloat16": 0.2}
@@ -35,10 +34,13 @@ def complaint(config: Config, state: TrainState, log_ratio_abs: float) -> str:
         state: of one member, unbatched; before or after its first iteration.
         log_ratio_abs: largest |log-ratio| of its first minibatch; NaN counts as not 1.
     """
-    parts = trainer.assemble(config)
-    policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
+    parts = assemble(config)
+    policy = acting_policy(config, parts, state.params, state.observation_moments)
     rows = policy.see(state.carry.observation[:NUM_ROWS])
-    apply = partial(parts.network.apply, state.params)
+
+    def apply(rows: jax.Array) -> PyTree:
+        return parts.network.apply(state.params, Window(rows))
+
     cause = _cause(apply, rows, TOLERANCE[config.precision])
     return (
         f"the first minibatch has a log-ratio of {log_ratio_abs:.2g}, where theta is theta_old and "

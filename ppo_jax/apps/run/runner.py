@@ -26,9 +26,10 @@ from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, RunError, nearest
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import validate
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.kernels import compiler
+from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, loggers, signals, text
 from ppo_jax.runtime.devices import device_count, prepare_jax
@@ -38,7 +39,7 @@ from ppo_jax.runtime.startup import begin
 from ppo_jax.storage import jsonl, lock, run_folder
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.fingerprint import fingerprint
-from ppo_jax.training import schedules, trainer
+from ppo_jax.training import schedules
 
 
 class RunJob(NamedTuple):
@@ -182,8 +183,8 @@ def prepare(
     stop.limit(options.max_seconds)
     started = time.perf_counter()
     prepare_jax(options)
-    parts = trainer.assemble(config)
-    trainer.env_params(parts.environment, hyper)  # refuses parameters that do not exist
+    parts = assemble(config)
+    env_params(parts.environment, hyper)  # refuses parameters that do not exist
     layout = choose_layout(config, options.seeds, device_count(options))
     return RunJob(config, hyper, options, callbacks, layout, stop, started)
 
@@ -195,14 +196,14 @@ def start_new(job: RunJob) -> tuple[Hyper, TrainState, Any]:
     if not job.options.init_from:
         state, traced, _ = begin(config, arrays, seed, layout)
         return arrays, state, traced
-    state = programs.init_population(config, arrays, seed, layout)
+    state = population.init_population(config, arrays, seed, layout)
     state = start_from(Path(job.options.init_from), config, state, layout)
     return arrays, state, programs.make_chunk(config, layout).lower(arrays, state, np.int32(1))
 
 
 def start_again(job: RunJob, state: TrainState) -> tuple[Hyper, TrainState, Any]:
     """As `start_new`, for a state [S, ...] that was loaded."""
-    state = programs.place(programs.padded(state, job.layout), job.layout)
+    state = population.place(population.padded(state, job.layout), job.layout)
     arrays = schedules.as_arrays(job.config, job.hyper)
     traced = programs.make_chunk(job.config, job.layout).lower(arrays, state, np.int32(1))
     return arrays, state, traced

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ppo_jax.apps.run.session import METRICS, TIMING, RunStatus, Session, writing
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import windows
 from ppo_jax.runtime.background import Background
@@ -45,7 +45,9 @@ def save_run(
             writer.wait()  # before another copy of the state takes memory
         # Slicing would copy all of it on the devices first.
         is_padded = session.layout.num_members > session.options.seeds
-        taken = checkpoint.snapshot(programs.trimmed(state, session.layout) if is_padded else state)
+        taken = checkpoint.snapshot(
+            population.trimmed(state, session.layout) if is_padded else state
+        )
 
         def write() -> None:
             for file in logs.values():

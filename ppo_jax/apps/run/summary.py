@@ -9,7 +9,7 @@ import numpy as np
 
 from ppo_jax.analysis import plots
 from ppo_jax.apps.run.session import METRICS, RunStatus, Session, writing
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, signals
 from ppo_jax.storage import jsonl, run_folder
@@ -52,7 +52,7 @@ def conclude(
         write_json(session.folder / "summary.json", summary)
     # A signal that came meanwhile sets the exit code, although the run is complete.
     code = session.stop.exit_code or exit_code_of(summary)
-    return RunResult(summary, session.folder, programs.trimmed(state, layout), code)
+    return RunResult(summary, session.folder, population.trimmed(state, layout), code)
 
 
 def conclude_stopped(
@@ -73,7 +73,7 @@ def conclude_stopped(
     with writing(session, status):
         write_json(session.folder / "summary.json", summary)
     code = session.stop.exit_code or signals.STOPPED
-    return RunResult(summary, session.folder, programs.trimmed(state, session.layout), code)
+    return RunResult(summary, session.folder, population.trimmed(state, session.layout), code)
 
 
 def summary_of(

@@ -14,6 +14,7 @@ from ppo_jax.apps.sweep.axes import Values, apply
 from ppo_jax.apps.sweep.groups import Member, Memory, largest_pack
 from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed import population as populations
 from ppo_jax.distributed import programs
 from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.kernels import compiler
@@ -34,8 +35,8 @@ class Engine(NamedTuple):
     chunk: Callable[..., Any]  # compiled: (hyper, state, n) -> (state, rows)
     init: Callable[..., TrainState]
     evaluate: Callable[..., Any]  # (hyper, state, stream) -> Episodes [members, n]
-    gather: Callable[..., TrainState]  # see programs.make_gather
-    refill: Callable[..., TrainState]  # see programs.make_refill
+    gather: Callable[..., TrainState]  # see populations.make_gather
+    refill: Callable[..., TrainState]  # see populations.make_refill
     memory: Memory  # of one device
     limit: int  # bytes that one device offers
     compilations: int  # of the training program: 1, and more only if it did not fit at once
@@ -67,7 +68,7 @@ def build(
         config=config,
         layout=layout,
         chunk=program,
-        init=programs.make_init(config),
+        init=populations.make_init(config),
         evaluate=programs.make_evaluation(
             config,
             layout,
@@ -75,8 +76,8 @@ def build(
             evaluation.MAX_STEPS,
             options.policy_mode == "deterministic",
         ),
-        gather=programs.make_gather(layout),
-        refill=programs.make_refill(layout),
+        gather=populations.make_gather(layout),
+        refill=populations.make_refill(layout),
         memory=memory_of(program),
         limit=limit,
         compilations=compilations,
@@ -142,8 +143,8 @@ def choose_pack_layout(
 
 def lower(config: Config, arrays: Hyper, layout: Layout) -> Any:
     """Lower the training program from shapes alone: nothing is allocated."""
-    hyper = programs.place_hyper(widened(arrays, layout.num_members), layout)
-    state = programs.abstract_population(config, hyper, layout)
+    hyper = populations.place_hyper(widened(arrays, layout.num_members), layout)
+    state = populations.abstract_population(config, hyper, layout)
     n = np.int32(1) if layout.kind == "vmap" else np.ones(layout.num_members, np.int32)
     return programs.make_chunk(config, layout).lower(hyper, state, n)
 
@@ -158,7 +159,7 @@ def stacked(config: Config, hypers: Sequence[Hyper], layout: Layout) -> Hyper:
     hypers = [*hypers, *[hypers[0]] * (layout.num_members - len(hypers))]
     arrays = [schedules.as_arrays(config, hyper) for hyper in hypers]
     joined = jax.tree.map(lambda *leaves: np.stack(leaves), *arrays)
-    return programs.place_hyper(joined, layout)
+    return populations.place_hyper(joined, layout)
 
 
 def hypers_of(
@@ -175,7 +176,7 @@ def start(engine: Engine, hyper: Hyper, seeds: Sequence[int]) -> TrainState:
     # Members start one after the other on one device. From numbers that are spread over devices XLA
     # would make a loop of collectives, in which the devices of a CPU wait for each other.
     here = jax.device_get(hyper)
-    return programs.place(engine.init(here, keys), engine.layout)
+    return populations.place(engine.init(here, keys), engine.layout)
 
 
 def advance(
@@ -207,7 +208,7 @@ def advance_all(
 def final_returns(
     engine: Engine, hyper: Hyper, state: TrainState
 ) -> tuple[list[float | None], np.ndarray]:
-    """Mean evaluation return of each member (None if it failed), and who is alive, [W] bool."""
+    """Mean evaluation return of each member, None if it failed, and the alive ones, [W] bool."""
     played = jax.device_get(engine.evaluate(hyper, state, np.uint32(evaluation.FINAL)))
     played = jax.tree.map(lambda leaf: leaf[: engine.width], played)
     alive = evaluation.alive_seeds(state, engine.layout)

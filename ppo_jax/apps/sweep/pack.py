@@ -23,7 +23,7 @@ from ppo_jax.apps.sweep.engine import Engine
 from ppo_jax.apps.sweep.groups import Member
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import progress, windows
 from ppo_jax.runtime.chunk_loop import chunks, until
@@ -212,7 +212,7 @@ def member_returns(fresh: Rows) -> np.ndarray:
 def save_pack(engine: Engine, job: PackJob, reached: PackState) -> None:
     """Save a checkpoint; the newest is enough, and one before it in case it is damaged."""
     env_steps = reached.iteration * job.config.batch_size
-    tree = {"state": programs.trimmed(reached.state, engine.layout)}
+    tree = {"state": population.trimmed(reached.state, engine.layout)}
     done = {
         "iteration": reached.iteration,
         "train_seconds": reached.train_seconds,
@@ -231,12 +231,12 @@ def restore_pack(engine: Engine, job: PackJob, hyper: Hyper) -> PackState | None
     if newest is None:
         metrics.unlink(missing_ok=True)
         return None
-    whole = programs.abstract_population(job.config, hyper, engine.layout)
+    whole = population.abstract_population(job.config, hyper, engine.layout)
     like = {"state": of_width(whole, engine.width)}
     tree, metadata = checkpoint.load(newest, like)
     jsonl.rewind_jsonl(metrics, metadata["env_steps"])
     return PackState(
-        state=programs.place(programs.padded(tree["state"], engine.layout), engine.layout),
+        state=population.place(population.padded(tree["state"], engine.layout), engine.layout),
         pending=windows.from_json(metadata["pending"]),
         iteration=metadata["iteration"],
         train_seconds=metadata["train_seconds"],

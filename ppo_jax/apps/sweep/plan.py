@@ -20,10 +20,10 @@ from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.options import NUMERIC_ONLY, validate_sweep, with_changes
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import validate
+from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.runtime import devices, progress
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.files import write_json
-from ppo_jax.training import trainer
 
 PLAN = "plan.json"
 
@@ -70,7 +70,7 @@ def prepare(sweep: Sweep) -> Prepared:
     options = sweep.options
     devices.prepare_jax(options.run_options())
     devices.device_count(options.run_options())
-    environment = trainer.assemble(sweep.config).environment
+    environment = assemble(sweep.config).environment
     axes = samplers.whole_env_ranges(sweep.axes, environment.default_params)
     if options.sampler == "grid":
         chosen = samplers.crossed(sweep.changes, axis_words.grid(axes))
@@ -92,7 +92,7 @@ def prepare(sweep: Sweep) -> Prepared:
     groups = plan.compile_groups(config, sweep.hyper, chosen)
     for values in chosen:
         one, numbers = axis_words.apply(config, sweep.hyper, values)
-        trainer.env_params(trainer.assemble(one).environment, numbers)  # refuses unknown names
+        env_params(assemble(one).environment, numbers)  # refuses unknown names
     settled = sweep._replace(config=config, axes=axes, options=options)
     return Prepared(settled, dict(enumerate(chosen)), groups)
 

@@ -115,7 +115,7 @@ def test_the_minibatches_are_those_that_training_draws(monkeypatch: pytest.Monke
     arrays = schedules.as_arrays(CONFIG, HYPER)
     state = trainer.init(CONFIG, arrays, jax.random.key(3))
     drawn = []
-    whole = trainer.improve.minibatch_rows
+    whole = trainer.update.minibatch_order
 
     def record(*given: Any) -> jax.Array:
         rows = whole(*given)

@@ -19,9 +19,9 @@ from ppo_jax.cli.main import main
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs
+from ppo_jax.models.agent import assemble
 from ppo_jax.runtime import saved_run
 from ppo_jax.storage import run_folder
-from ppo_jax.training import trainer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -178,4 +178,4 @@ def test_the_layout_is_the_recorded_one(walked: Path) -> None:
     layout = replaying.recorded_layout(config, 3, recorded)
     assert (layout.kind, len(layout.devices), layout.num_members) == ("map", 1, 3)
     assert replaying.layout_of_one(layout).num_members == 1
-    assert trainer.assemble(config).environment.name
+    assert assemble(config).environment.name

@@ -33,7 +33,7 @@ def test_chunks_end_where_the_host_must_look() -> None:
         done += cadence.next_length(done, wanted=10**6)
         ends.append(done)
     assert ends == [30, 45, 60, 90, 120]
-    assert Cadence(1000, 1, 0, 0, 0).next_length(0, 10**6) == programs.ROWS
+    assert Cadence(1000, 1, 0, 0, 0).next_length(0, 10**6) == programs.MAX_CHUNK
     assert Cadence(1000, 1, 0, 0, 0).next_length(998, 10**6) == 2
 
 

@@ -33,7 +33,7 @@ from ppo_jax.config import presets
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.runtime import chunk_loop
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.training import schedules
@@ -81,7 +81,7 @@ def alone(config: Config, hyper: Hyper, seed: int, iterations: int) -> tuple[Any
     """One seed of one setting by itself, numbers shared by all (one) members, on one device."""
     chunk, layout = single_chunk()
     arrays = schedules.as_arrays(config, hyper)
-    state = programs.init_population(config, arrays, seed, layout)
+    state = population.init_population(config, arrays, seed, layout)
     state, rows = chunk(arrays, state, np.int32(iterations))
     return state, {name: np.asarray(value)[0, :iterations] for name, value in rows.items()}
 

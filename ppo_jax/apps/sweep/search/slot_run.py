@@ -15,6 +15,7 @@ from ppo_jax.apps.sweep.pack import Outcome
 from ppo_jax.apps.sweep.search import slots
 from ppo_jax.apps.sweep.search.slots import IDLE, LINEAGE, SlotPopulation, SlotStatus
 from ppo_jax.config.config import Hyper
+from ppo_jax.distributed import population as populations
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import progress
@@ -83,7 +84,9 @@ def train_population(
 
 def next_length(population: SlotPopulation, until: int) -> int:
     """Iterations of the next chunk: to the next event, but a logged point at a time."""
-    return min(until, pack.log_iterations(population.config, population.options), programs.ROWS)
+    return min(
+        until, pack.log_iterations(population.config, population.options), programs.MAX_CHUNK
+    )
 
 
 def outcome(
@@ -110,7 +113,7 @@ def save_population(population: SlotPopulation, state: TrainState, status: SlotS
     env_steps = status.clock * population.config.batch_size
     checkpoint.save(
         checkpoint.checkpoint_folder(population.folder, env_steps),
-        programs.trimmed(state, population.engine.layout),
+        populations.trimmed(state, population.engine.layout),
         {"env_steps": env_steps, "standing": to_json(status._asdict())},
     )
     checkpoint.prune(population.folder, keep=2)
@@ -128,14 +131,14 @@ def restore_population(
         hyper = slots.arrays(population, status.values)
         return hyper, slots.fresh_state(population, hyper), status
     example = slots.arrays(population, first().values)
-    whole = programs.abstract_population(population.config, example, population.engine.layout)
+    whole = populations.abstract_population(population.config, example, population.engine.layout)
     like = pack.of_width(whole, population.engine.width)
     state, metadata = checkpoint.load(newest, like)
     for name in logs:
         jsonl.rewind_jsonl(population.folder / name, metadata["env_steps"])
     status = slots.read_status(metadata["standing"])
     layout = population.engine.layout
-    state = programs.place(programs.padded(state, layout), layout)
+    state = populations.place(populations.padded(state, layout), layout)
     return slots.arrays(population, status.values), state, status
 
 
