@@ -7,6 +7,8 @@ TOML file held. Later layers win, name by name.
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -73,7 +75,7 @@ def resolve(layers: Iterable[Layer]) -> Settings:
             values[owner][name] = convert(owner, spec, value)
             sources[name] = layer.source
         for name, value in layer.env_params.items():
-            env_params[name] = whole_or_real(f"env.{name}", value)
+            env_params[name] = env_value(f"env.{name}", value)
             sources[f"env.{name}"] = layer.source
     hyper = Hyper(**values[Hyper], env=env_params)
     return Settings(Config(**values[Config]), hyper, RunOptions(**values[RunOptions]), sources)
@@ -103,8 +105,22 @@ def _split_env(table: Mapping[str, Any], owner: type) -> tuple[dict[str, Any], d
     values = dict(table)
     env_params: dict[str, Any] = {}
     if owner is Hyper or isinstance(values.get("env"), Mapping):
-        env_params = dict(values.pop("env", None) or {})
+        given = values.pop("env", None) or {}
+        if not isinstance(given, Mapping):
+            raise InputError(
+                f"hyper.env={given!r} must be a table of the environment's parameters by name."
+            )
+        env_params = _dotted(given)
     return values, env_params
+
+
+def _dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A table of tables as one, its names joined by dots: precedence goes name by name."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        name = prefix + name.replace("-", "_")
+        found |= _dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
 
 
 def convert(owner: type, spec: dataclasses.Field, value: Any) -> Any:
@@ -148,15 +164,74 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def whole_or_real(name: str, value: Any) -> int | float:
-    """A number of the environment's, whole where it is written as one."""
+    """A number, whole where it is written as one; a text as the command line spells it."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
+    text = str(value)
     for kind in (int, float):
         try:
-            return kind(str(value))
+            number = kind(text)
         except ValueError:
             continue
-    raise InputError(f"{name}={value!r} must be a number, for example 0.7.")
+        if kind is int or not (math.isinf(number) and any(digit.isdigit() for digit in text)):
+            return number
+    raise InputError(f"{name}={short(value)} must be a number, for example 0.7.")
+
+
+def env_value(name: str, value: Any) -> Any:
+    """A parameter of the environment's as numbers, true and false, and lists of these.
+
+    Only the environment knows what it wants: whether the value fits is judged by
+    `envs.params.override`.
+
+    Args:
+        value: a text as the command line spells it (`3`, `true`, `[1, 2]` or `1,2`), or what a
+            file or Python holds.
+
+    Raises:
+        InputError: a word, an empty place, or something that is no number at all.
+    """
+    try:
+        return _numbers(value)
+    except (ValueError, RecursionError):
+        raise InputError(
+            f"{name}={short(value)} must be a number, true, false or a list such as [1,2]: "
+            "texts, schedules and other objects cannot be set here."
+        ) from None
+
+
+def _numbers(value: Any) -> Any:
+    value = value.tolist() if hasattr(value, "tolist") else value  # numpy's and jax's
+    if isinstance(value, list | tuple):
+        return [_numbers(part) for part in value]
+    if isinstance(value, bool | int | float):
+        return value
+    if not isinstance(value, str):
+        raise ValueError
+    if value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    parts = split_list(value)
+    if len(parts) > 1 or not isinstance(parts[0], str):
+        return _numbers(parts if len(parts) > 1 else parts[0])
+    return whole_or_real("", parts[0])
+
+
+def split_list(text: str) -> list[Any]:
+    """The parts of a text between its commas; a part in brackets is a list of its own parts."""
+    try:
+        parts = json.loads(f"[{text}]", parse_float=str, parse_int=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        parts = []
+    return parts or [part.strip() for part in text.split(",")]
+
+
+def short(value: Any) -> str:
+    """A value for a sentence, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list of lists of ...
+        return f"({type(value).__name__})"
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _hyper_number(name: str, value: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from ppo_jax.apps.diagnose.random_play import NUM_STEPS, Play, play_twice, random_action
-from ppo_jax.envs.interface import Box, Discrete, Environment
+from ppo_jax.envs.interface import Box, Discrete, Environment, time_limit
 
 _LARGE = 20.0  # typical magnitude beyond which a network wants its observations standardised
 
@@ -187,7 +187,7 @@ def _check_ends(environment: Environment, play: Play) -> Iterator[Finding]:
             "return truncated & ~terminated, or clear terminated if only the time limit ended it",
         )
     ended = terminated | truncated
-    limit = environment.max_episode_steps
+    limit = time_limit(environment, environment.default_params)
     steps, envs = ended.shape
     if not ended.any() and (limit is None or limit > steps):
         yield Finding(
