@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ppo_jax.apps.sweep.driver import sweep as sweep
     from ppo_jax.config.config import Config as Config
     from ppo_jax.config.config import Hyper as Hyper
-    from ppo_jax.config.config import InputError as InputError
     from ppo_jax.config.config import Schedule as Schedule
+    from ppo_jax.config.errors import InputError as InputError
     from ppo_jax.config.options import RunOptions as RunOptions
     from ppo_jax.config.presets import preset as preset
     from ppo_jax.envs.interface import Environment as Environment
@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Config": "config.config",
     "Hyper": "config.config",
-    "InputError": "config.config",
+    "InputError": "config.errors",
     "Schedule": "config.config",
     "Environment": "envs.interface",
     "RunOptions": "config.options",

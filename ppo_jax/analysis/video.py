@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 FRAMES_PER_SECOND = 30
 SUFFIXES = (".gif", ".mp4")

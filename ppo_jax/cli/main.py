@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 from ppo_jax.cli.answer import BAD_INPUT, FAILED, INTERRUPTED, Answer
 from ppo_jax.cli.commands.table import COMMANDS
-from ppo_jax.config.config import InputError, nearest
-from ppo_jax.config.options import RunError
+from ppo_jax.config.errors import InputError, RunError, nearest
 
 
 def main(argv: Sequence[str] | None = None) -> int:

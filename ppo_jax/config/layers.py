@@ -12,7 +12,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule, nearest, parse_number
+from ppo_jax.config.config import Config, Hyper, Schedule, parse_number
+from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import RunOptions
 
 # Field name -> (the dataclass it belongs to, its specification).
@@ -98,6 +99,26 @@ def file_layer(source: str, content: Mapping[str, Any]) -> Layer:
         values.update(more_values)
         env_params.update(more_params)
     return Layer(source, values, env_params)
+
+
+def with_new_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the defaults of fields that are newer than a record of `config` and `hyper`.
+
+    Two records are comparable only after this: an earlier version wrote fewer fields.
+    """
+    completed = dict(record)
+    for table, owner in (("config", Config), ("hyper", Hyper)):
+        if isinstance(record.get(table), Mapping):
+            defaults = {name: _as_json(value) for name, value in vars(owner()).items()}
+            completed[table] = {**defaults, **record[table]}
+    return completed
+
+
+def _as_json(default: Any) -> Any:
+    """Spell a field's default as `config.json` does."""
+    if isinstance(default, tuple):
+        return list(default)
+    return "inf" if default == math.inf else default
 
 
 def _split_env(table: Mapping[str, Any], owner: type) -> tuple[dict[str, Any], dict[str, Any]]:

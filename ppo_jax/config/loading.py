@@ -6,7 +6,7 @@ import importlib
 import sys
 from typing import Any
 
-from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.errors import InputError, nearest
 
 
 def load_attribute(path: str) -> Any:

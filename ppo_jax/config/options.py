@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
-from ppo_jax.config.config import InputError, nearest, option
+from ppo_jax.config.config import option
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.validate import check_fields
 
 POLICY_MODES = ("deterministic", "sampled")
 PLATFORMS = ("cpu", "gpu", "tpu")
@@ -18,10 +19,6 @@ CHANGEABLE = (
     *("checkpoint_every", "checkpoint_minutes", "keep", "max_seconds", "stop_at_return"),
     *("devices", "platform", "quiet", "tensorboard", "wandb"),
 )
-
-
-class RunError(RuntimeError):
-    """A run that cannot go on: one sentence on what happened and what to do (exit code 1)."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +48,16 @@ class RunOptions:
     wandb: str | None = option(None, "log to this Weights & Biases project too (extra: wandb)")
 
 
-# name: lowest whole number allowed
-_LOWEST = {
-    "seeds": 1,
-    "seed": 0,
-    "eval_every": 0,
-    "eval_episodes": 1,
-    "log_every": 0,
-    "checkpoint_every": 0,
-    "keep": 1,
+# name: (lowest, highest whole number)
+_COUNTS = {
+    "seeds": (1, 2**20),
+    "seed": (0, 2**32 - 1),
+    "eval_every": (0, 2**53),
+    "eval_episodes": (1, 2**24),
+    "log_every": (0, 2**53),
+    "checkpoint_every": (0, 2**53),
+    "keep": (1, 2**31),
+    "devices": (1, 2**20),
 }
 
 
@@ -69,23 +67,12 @@ def validate_options(options: RunOptions) -> None:
     Raises:
         InputError: a sentence that names the value, the rule and the remedy.
     """
-    lowest = _LOWEST if options.devices is None else {**_LOWEST, "devices": 1}
-    for name, low in lowest.items():
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise InputError(f"{name}={value!r} must be a whole number of at least {low}.")
+    check_fields(options, _COUNTS)
     if options.seed + options.seeds > 2**32:
         raise InputError(
             f"seed={options.seed} is too large for {options.seeds} seeds: the last one must be "
             f"at most {2**32 - 1}."
         )
-    for spec in dataclasses.fields(RunOptions):
-        value, choices = getattr(options, spec.name), spec.metadata["choices"]
-        if choices and value is not None and value not in choices:
-            raise InputError(
-                f"{spec.name}={value!r} is not one of {', '.join(choices)}."
-                + nearest(str(value), choices)
-            )
     if options.stop_at_return is not None and not math.isfinite(options.stop_at_return):
         raise InputError(f"stop_at_return={options.stop_at_return} must be a finite number.")
     minutes, limit = options.checkpoint_minutes, options.max_seconds
@@ -95,6 +82,3 @@ def validate_options(options: RunOptions) -> None:
         raise InputError(f"max_seconds={limit} must be a number of more than 0.")
     if options.resume == "auto" and options.out is None:
         raise InputError("resume='auto' needs the run's folder: name it with --out.")
-    for name in ("out", "init_from", "wandb"):
-        if getattr(options, name) == "":
-            raise InputError(f"{name} is empty: give it a name or leave it out.")

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppo_jax.config.config import Config, Hyper, InputError, nearest
+from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.data import DATA
+from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.layers import Layer, file_layer, resolve
 
 FOLDER = DATA / "presets"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 
 def require_sound(low: Any, high: Any, label: str) -> None:

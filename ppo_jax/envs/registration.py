@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.envs import bounds
 from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete
 from ppo_jax.envs.suites import gymnax_names

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array, errors
 from jax.core import Tracer
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 NUMBERS = (Array, np.ndarray, np.generic, bool, int, float, complex, jax.ShapeDtypeStruct)
 

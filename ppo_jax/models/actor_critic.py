@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax.config.config import Config, InputError
+from ppo_jax.config.config import Config
+from ppo_jax.config.errors import InputError
 from ppo_jax.kernels.backend import is_cpu
 from ppo_jax.kernels.matmul import dot_general
 from ppo_jax.kernels.packing import WIDEST

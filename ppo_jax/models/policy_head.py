@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete
 from ppo_jax.rl.distributions import (
     Categorical,

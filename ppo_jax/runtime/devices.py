@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 
 

@@ -14,7 +14,8 @@ from jax import Array
 
 from ppo_jax.analysis import stats
 from ppo_jax.analysis import video as video_files
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.jsonl import Row, to_json

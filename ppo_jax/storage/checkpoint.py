@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.rl.types import PyTree
 from ppo_jax.storage import checkpoint_files as files
 from ppo_jax.storage.checkpoint_files import ARRAYS as ARRAYS

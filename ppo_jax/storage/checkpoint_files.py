@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 ARRAYS = "arrays.safetensors"
 MANIFEST = "manifest.json"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 Row = Mapping[str, Any]
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 try:
     import fcntl

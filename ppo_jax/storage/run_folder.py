@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.config import layers
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import lock
 

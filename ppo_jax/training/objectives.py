@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ppo_jax.config.config import TRUST_REGION, Config, Hyper, InputError
+from ppo_jax.config.config import TRUST_REGION, Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.loading import load_attribute
 from ppo_jax.kernels import collectives
 from ppo_jax.models.network import Network

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ppo_jax.config.config import Config, Hyper, validate
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import Environment
 from ppo_jax.kernels import collectives

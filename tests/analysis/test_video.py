@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ppo_jax.analysis import video
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 COLOURS = ((250, 0, 0), (0, 250, 0), (0, 0, 250))
 

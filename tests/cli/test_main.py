@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from ppo_jax.cli import main
 from ppo_jax.cli.commands.train import find_settings
 from ppo_jax.cli.parser import join_negative_numbers, split_env_params
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule, validate
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import FIELDS
 from ppo_jax.config.options import RunOptions, validate_options
+from ppo_jax.config.validate import validate
 
 
 @pytest.fixture(autouse=True)

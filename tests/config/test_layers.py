@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule
-from ppo_jax.config.layers import FIELDS, Layer, file_layer, hint, resolve
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.layers import FIELDS, Layer, file_layer, hint, resolve, with_new_fields
+from ppo_jax.config.options import RunOptions
+from ppo_jax.storage import run_folder
 
 
 def one(name: str, value: Any) -> Any:
@@ -180,3 +183,13 @@ def test_environment_name_in_a_file_is_not_taken_for_its_parameters() -> None:
 def test_unknown_name_in_a_flat_file_is_refused() -> None:
     with pytest.raises(InputError, match="Its name here: learning_rate"):
         resolve([file_layer("f.toml", {"lr": 1e-3})])
+
+
+def test_a_record_of_an_earlier_version_gets_the_defaults_of_newer_fields() -> None:
+    recorded = {"config": {"env": "Catch-bsuite"}, "hyper": {"gamma": 0.5}, "run_id": "a"}
+    completed = with_new_fields(recorded)
+    assert completed["run_id"] == "a"
+    defaults = run_folder.describe(Config(), Hyper(), RunOptions())
+    for table, name, value in (("config", "env", "Catch-bsuite"), ("hyper", "gamma", 0.5)):
+        assert completed[table] == {**run_folder.to_json(defaults[table]), name: value}
+    assert recorded["hyper"] == {"gamma": 0.5}

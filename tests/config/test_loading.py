@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.loading import load_attribute
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from ppo_jax.config import presets
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule, validate
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.presets import Preset
+from ppo_jax.config.validate import validate
 
 ALL = presets.all_presets()
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from flax import struct
 
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import Layer, file_layer, resolve
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.interface import Discrete, Environment

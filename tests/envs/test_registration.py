@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ppo_jax.apps.diagnose.random_play import random_action
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration as envs
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suites import gymnax_names

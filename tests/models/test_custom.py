@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ppo_jax.config.config import Config, InputError
+from ppo_jax.config.config import Config
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete
 from ppo_jax.models.network import make_network
 from ppo_jax.rl.distributions import MultiCategorical

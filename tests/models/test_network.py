@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.config.config import Config, InputError
+from ppo_jax.config.config import Config
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Box, Discrete
 from ppo_jax.models.network import make_network
 from ppo_jax.rl.distributions import Gaussian, StateDependentNoise

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete
 from ppo_jax.models import policy_head
 from ppo_jax.rl.distributions import (

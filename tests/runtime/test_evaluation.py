@@ -16,7 +16,8 @@ from tiny import CONFIG, programs_are_kept, tiny_run
 
 from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.apps.run import runner
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import programs
 from ppo_jax.envs.interface import Box, Environment

@@ -11,7 +11,7 @@ import pytest
 from tiny import BATCH, tiny_run
 
 from ppo_jax.apps.run.runner import resume
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.runtime import loggers
 from ppo_jax.runtime.loggers import LogFanout, TensorBoardLog, WandbLog

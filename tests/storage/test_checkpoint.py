@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.storage import checkpoint, checkpoint_files
 from ppo_jax.storage.checkpoint import (
     CheckpointError,

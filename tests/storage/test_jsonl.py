@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.storage.jsonl import JsonlLog, Position, read_jsonl, rewind_jsonl, rewind_to
 
 

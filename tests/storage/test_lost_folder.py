@@ -10,7 +10,7 @@ import pytest
 from tiny import BATCH, STEPS, tiny_run
 
 from ppo_jax.apps.run import runner
-from ppo_jax.config.options import RunError
+from ppo_jax.config.errors import RunError
 from ppo_jax.storage import checkpoint, checkpoint_files
 
 

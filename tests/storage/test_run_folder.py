@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from tiny import Walk
 
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.envs.suites.probes import PROBES
 from ppo_jax.storage import run_folder

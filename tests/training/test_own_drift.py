@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from objective_cases import SMALL, train
 
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
 from ppo_jax.rl.surrogates import clip_drift
 from ppo_jax.training import trainer

@@ -21,9 +21,10 @@ from ppo_jax.apps.diagnose.timing import (
     time_alone,
     time_phases,
 )
-from ppo_jax.config.bench_options import check_seconds, with_one_iteration
-from ppo_jax.config.config import Config, Hyper, InputError, validate
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
+from ppo_jax.config.validate import check_seconds, validate, with_one_iteration
 from ppo_jax.runtime import devices as host
 from ppo_jax.storage import run_folder
 

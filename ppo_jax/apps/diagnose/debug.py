@@ -12,7 +12,8 @@ import numpy as np
 
 from ppo_jax.apps.diagnose import nan_trace
 from ppo_jax.apps.run import quarantine
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.runtime import evaluation

@@ -19,8 +19,10 @@ import numpy as np
 
 from ppo_jax.analysis import stats
 from ppo_jax.apps.diagnose import explain_figure
-from ppo_jax.config.config import Config, Hyper, InputError, validate
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 from ppo_jax.runtime import devices
 from ppo_jax.storage import jsonl, run_folder

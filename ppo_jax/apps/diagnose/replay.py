@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.analysis import video as video_files
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.apps.export import layers, numpy_policy, onnx_policy, stablehlo_policy, target
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import devices

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppo_jax.apps.export.numpy_policy import FORMAT
-from ppo_jax.config.config import Config, InputError
+from ppo_jax.config.config import Config
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Box, Discrete
 from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments, PyTree

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.apps.export import numpy_policy
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 
 def load_policy(

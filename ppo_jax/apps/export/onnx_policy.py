@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.apps.export.layers import PlainPolicy
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 9  # of that opset; later runtimes read it

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, export
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # one program for all of them
 

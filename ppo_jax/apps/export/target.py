@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.errors import InputError, nearest
 
 # Format -> how its file's name ends; the numpy format is a folder.
 FORMATS = {"numpy": "", "stablehlo": ".stablehlo", "onnx": ".onnx"}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 MAX_SIDE = 320  # pixels
 MAX_FRAMES = 240  # the beginning of a longer episode

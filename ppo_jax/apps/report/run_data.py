@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.analysis import plots, stats
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.storage import jsonl, run_folder
 from ppo_jax.storage.run_folder import FORMAT
 

@@ -13,7 +13,7 @@ from ppo_jax.analysis import plots, stats
 from ppo_jax.apps.report.run_data import short
 from ppo_jax.apps.reproduce import running, scoring, specs, store, tables
 from ppo_jax.apps.reproduce.specs import Suite
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 PROFILE_POINTS = 61
 PROFILE_RESAMPLES = 1000

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ppo_jax.apps.report import animation, run_data, run_page
 from ppo_jax.apps.report.html import parts
 from ppo_jax.apps.reproduce import specs
-from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.storage.run_folder import is_run, to_json
 
 FORMAT = 1  # of the data in a page

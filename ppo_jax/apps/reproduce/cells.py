@@ -13,7 +13,9 @@ from ppo_jax.apps.reproduce import references
 from ppo_jax.apps.reproduce.references import Reference
 from ppo_jax.config import layers as settings
 from ppo_jax.config import presets
-from ppo_jax.config.config import Config, Hyper, InputError, nearest, validate
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 
 PROTOCOLS = ("deterministic", "sampled", "training")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ppo_jax.config.config import InputError, nearest
 from ppo_jax.config.data import DATA
+from ppo_jax.config.errors import InputError, nearest
 
 FILE = DATA / "references.csv"
 _SUBSTRINGS = ("variant",)  # compared by what they contain: they are long

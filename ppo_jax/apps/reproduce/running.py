@@ -15,7 +15,7 @@ from ppo_jax.apps.reproduce import drawing, records, scoring, store, tables, tra
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.apps.reproduce.training import Job
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.runtime import devices, signals
 from ppo_jax.storage import lock

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from ppo_jax.apps.reproduce import references
 from ppo_jax.apps.reproduce.cells import Cell, build
 from ppo_jax.apps.reproduce.references import Reference
-from ppo_jax.config.config import InputError, nearest
 from ppo_jax.config.data import DATA
+from ppo_jax.config.errors import InputError, nearest
 
 FOLDER = DATA / "specs"
 _TABLES = ("title", "about", "defaults", "cell", "task", "variant", "claim")

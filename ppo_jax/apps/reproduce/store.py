@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_jax.apps.reproduce.cells import Cell
+from ppo_jax.config.layers import with_new_fields
 from ppo_jax.storage import run_folder
 
 FORMAT = 1
@@ -81,7 +82,10 @@ def _problem(content: Any, cell: Cell) -> str | None:
         cell.variant,
     ):
         return f"is the result of another cell than {cell.full_name}"
-    changed = _changed(content.get("setting"), setting_of(cell))
+    setting = content.get("setting")
+    if isinstance(setting, Mapping):
+        setting = with_new_fields(setting)
+    changed = _changed(setting, setting_of(cell))
     if changed:
         return f"was made with another setting than the spec's: {changed}"
     seeds = content.get("seeds")

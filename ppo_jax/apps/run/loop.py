@@ -18,7 +18,8 @@ import numpy as np
 from ppo_jax.analysis import stats
 from ppo_jax.apps.run import quarantine, ratio_check
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.config.options import RunError, RunOptions
+from ppo_jax.config.errors import RunError
+from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import TrainState

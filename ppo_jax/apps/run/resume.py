@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 
 from ppo_jax.apps.run import loop
 from ppo_jax.apps.run.loop import METRICS, TIMING, Point
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule, nearest, validate
+from ppo_jax.config import layers
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import CHANGEABLE, RunOptions, validate_options
+from ppo_jax.config.validate import validate
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation
 from ppo_jax.storage import checkpoint, jsonl, run_folder
@@ -172,8 +175,9 @@ def restore(
 def refuse_other_config(newest: Path, metadata: dict[str, Any], saved: Saved) -> None:
     """Refuse a config.json that is not the one the checkpoint was trained with."""
     described = run_folder.to_json(run_folder.describe(saved.config, saved.hyper, saved.options))
+    trained = layers.with_new_fields(metadata)
     for table in ("config", "hyper"):
-        for name, value in metadata[table].items():
+        for name, value in trained[table].items():
             if name not in BUDGET and described[table].get(name) != value:
                 raise InputError(
                     f"config.json has {name}={described[table].get(name)} and {newest} was trained "

@@ -16,8 +16,10 @@ from ppo_jax.apps.run import resume as resuming
 from ppo_jax.apps.run import summary as conclusion
 from ppo_jax.apps.run.loop import Callback, Point, Session
 from ppo_jax.apps.run.summary import RunResult
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule, nearest, validate
-from ppo_jax.config.options import RunError, RunOptions, validate_options
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError, RunError, nearest
+from ppo_jax.config.options import RunOptions, validate_options
+from ppo_jax.config.validate import validate
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs
 from ppo_jax.kernels import compiler

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ppo_jax.apps.sweep.options import NUMERIC_ONLY, SweepOptions
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule, check_choice, validate
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import FIELDS, convert, env_value, hint, split_list
+from ppo_jax.config.validate import check_choice, validate
 
 Values = dict[str, Any]  # axis name -> value: one setting
 ALIASES = {"lr": "learning_rate"}

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from ppo_jax.apps.sweep.axes import Axis, Range, Values, from_mapping
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.config import layers
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.storage import run_folder
 
 FORMAT = 1
@@ -77,7 +78,8 @@ def open_folder(sweep: Sweep) -> Path:
     path = Path(sweep.options.out) if sweep.options.out else _new_path(sweep.config)
     content = describe(sweep)
     if is_sweep(path):
-        _require_same(path, _load(path), content)
+        found = layers.with_new_fields(_load(path))
+        _require_same(path, found, content)
         return path
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ppo_jax.apps.sweep.axes import Values, apply, describe, is_numeric
-from ppo_jax.config.config import Config, Hyper, InputError, validate
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.validate import validate
 
 
 class Group(NamedTuple):

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ppo_jax.config.config import InputError, nearest, option
+from ppo_jax.config.config import option
+from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import PLATFORMS, POLICY_MODES, RunOptions
 
 SAMPLERS = ("grid", "random", "halving", "pbt", "tpe")

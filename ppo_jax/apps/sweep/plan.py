@@ -18,7 +18,8 @@ from ppo_jax.apps.sweep import rules, samplers
 from ppo_jax.apps.sweep.axes import Values
 from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.options import NUMERIC_ONLY, validate_sweep, with_changes
-from ppo_jax.config.config import InputError, validate
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.validate import validate
 from ppo_jax.runtime import devices, progress
 from ppo_jax.storage import run_folder
 from ppo_jax.training import trainer

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.apps.sweep.axes import ENV, Axis, Values, grid
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs import params as parameters
 
 MOST_WHOLE = 100_000  # values of a range of whole numbers, which are listed one by one

@@ -10,9 +10,10 @@ from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.train import find_settings
 from ppo_jax.config import layers, presets
-from ppo_jax.config.bench_options import check_seconds, with_one_iteration
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule, parse_number, validate
+from ppo_jax.config.config import Config, Hyper, Schedule, parse_number
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
+from ppo_jax.config.validate import check_seconds, validate, with_one_iteration
 from ppo_jax.envs import registration
 
 ENV = "CartPole-v1"

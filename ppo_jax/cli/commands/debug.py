@@ -9,7 +9,7 @@ from typing import Any
 from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.run_argument import find_member, find_run
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 
 def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.run_argument import find_run
 from ppo_jax.config import layers
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import Layer
 from ppo_jax.config.options import POLICY_MODES, validate_options
 from ppo_jax.runtime.text import summary_lines

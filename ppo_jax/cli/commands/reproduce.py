@@ -11,7 +11,7 @@ from ppo_jax.apps.reproduce import specs
 from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.config import layers
-from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import PLATFORMS
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.config import layers
-from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.errors import InputError, nearest
 
 
 def find_run(command: str, given: Mapping[str, Any]) -> Path:

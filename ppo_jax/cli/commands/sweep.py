@@ -13,7 +13,9 @@ from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.train import find_settings
 from ppo_jax.config import layers, presets
-from ppo_jax.config.config import Config, Hyper, InputError, validate
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 from ppo_jax.runtime import signals
 

@@ -12,9 +12,10 @@ from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.config import layers as settings
 from ppo_jax.config import presets
-from ppo_jax.config.config import InputError, validate
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import Layer, Settings
 from ppo_jax.config.options import validate_options
+from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 from ppo_jax.runtime import signals
 from ppo_jax.runtime.text import summary_lines

@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ppo_jax.config.config import InputError, nearest
+from ppo_jax.config.errors import InputError, nearest
 
 # `gymnax.registered_envs` of gymnax 1.0.1, written out so that a mistyped name is answered at once.
 GYMNAX_NAMES = (

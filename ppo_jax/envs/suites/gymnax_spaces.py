@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs import bounds as bounds_of
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.interface import Box, Discrete, ObservationSpace

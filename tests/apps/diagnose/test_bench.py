@@ -13,7 +13,8 @@ from tiny import CONFIG, HYPER
 from ppo_jax.apps.diagnose import bench, timing
 from ppo_jax.apps.diagnose.timing import KEPT, Program
 from ppo_jax.cli import main
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 
 

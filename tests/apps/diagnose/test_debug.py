@@ -17,7 +17,8 @@ from tiny import CONFIG, Walk, WalkState
 from ppo_jax.apps.diagnose.debug import debug
 from ppo_jax.apps.run import quarantine
 from ppo_jax.cli.main import main
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import checkpoint, run_folder
 from ppo_jax.training import schedules, trainer

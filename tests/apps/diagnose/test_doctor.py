@@ -11,7 +11,7 @@ import pytest
 from tiny import Walk
 
 from ppo_jax.apps.diagnose import doctor
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 
 class Fading(Walk):

@@ -16,7 +16,7 @@ from tiny import LENGTH, START, programs_are_kept, tiny_run
 from ppo_jax.apps.diagnose import replay as replaying
 from ppo_jax.apps.diagnose.replay import replay
 from ppo_jax.cli.main import main
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs
 from ppo_jax.storage import run_folder

@@ -20,7 +20,8 @@ from ppo_jax.apps.export import numpy_policy
 from ppo_jax.apps.export.export import export
 from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.cli.main import main
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.rl import moments
 from ppo_jax.storage import checkpoint, run_folder

@@ -13,7 +13,7 @@ from report_page import make_run
 
 from ppo_jax.analysis import stats
 from ppo_jax.apps.report import run_data
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 
 @pytest.fixture(scope="module")

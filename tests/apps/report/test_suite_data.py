@@ -15,7 +15,7 @@ from ppo_jax.apps.reproduce import scoring, specs, store
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.cli.main import main
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 STORED = Path(__file__).parents[3] / "benchmarks/results/ppo-table-1_cpu_2026-11-22"
 SUITE = """

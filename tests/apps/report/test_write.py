@@ -17,7 +17,7 @@ from report_page import Page, false_numbers, make_run
 
 from ppo_jax.apps.report import write
 from ppo_jax.cli.main import main
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 
 EVIL = "<script>alert(1)</script>&\"'"
 

@@ -16,7 +16,7 @@ from ppo_jax.apps.reproduce import records, running, specs, store, training
 from ppo_jax.apps.reproduce.running import Request
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.cli.main import main
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.storage import lock
 from ppo_jax.training import schedules, trainer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ppo_jax.apps.reproduce import references, specs
-from ppo_jax.config.config import InputError
+from ppo_jax.config.errors import InputError
 from ppo_jax.training import trainer
 
 SMALL = """

@@ -11,7 +11,7 @@ import pytest
 from tiny import BATCH, tiny_run
 
 from ppo_jax.apps.run import loop
-from ppo_jax.config.options import RunError
+from ppo_jax.config.errors import RunError
 from ppo_jax.storage import checkpoint
 
 EVERY = {"log_every": BATCH, "checkpoint_every": 2 * BATCH, "keep": 9}

@@ -17,7 +17,8 @@ from tiny import BATCH, CONFIG, HYPER, STEPS, Walk, programs_are_kept, tiny_run
 
 from ppo_jax.apps.run import loop, runner
 from ppo_jax.apps.run.runner import resume, run
-from ppo_jax.config.config import InputError, Schedule
+from ppo_jax.config.config import Schedule
+from ppo_jax.config.errors import InputError
 from ppo_jax.runtime import evaluation
 from ppo_jax.storage import checkpoint, fingerprint
 from ppo_jax.storage.jsonl import read_jsonl

@@ -20,7 +20,8 @@ from tiny import BATCH, CONFIG, HYPER, START, STEPS, Walk, programs_are_kept, ti
 from ppo_jax.analysis import stats
 from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.apps.run import loop, runner
-from ppo_jax.config.config import Hyper, InputError
+from ppo_jax.config.config import Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import programs
 from ppo_jax.envs import registration
 from ppo_jax.runtime import evaluation, loggers

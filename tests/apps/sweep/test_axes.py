@@ -12,7 +12,8 @@ import pytest
 from ppo_jax.apps.sweep import axes, samplers
 from ppo_jax.apps.sweep.axes import Axis, Range
 from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes, validate_sweep
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError
 
 RANDOM = SweepOptions(sampler="random", settings=4)
 

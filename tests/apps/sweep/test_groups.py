@@ -6,7 +6,8 @@ import pytest
 
 from ppo_jax.apps.sweep import groups
 from ppo_jax.apps.sweep.groups import Group, Member, Memory
-from ppo_jax.config.config import Config, Hyper, InputError
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 
 CONFIG = Config(total_env_steps=10_000)
 

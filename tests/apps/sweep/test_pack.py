@@ -30,7 +30,8 @@ from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.apps.sweep.results import summary, table
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.config import presets
-from ppo_jax.config.config import Config, Hyper, InputError, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs
 from ppo_jax.runtime.signals import StopRequest

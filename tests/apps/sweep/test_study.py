@@ -22,7 +22,7 @@ optuna = pytest.importorskip("optuna")
 
 from ppo_jax.apps.sweep import axes  # noqa: E402
 from ppo_jax.apps.sweep.search import study  # noqa: E402
-from ppo_jax.config.config import InputError  # noqa: E402
+from ppo_jax.config.errors import InputError  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks" / "sweep"))
 

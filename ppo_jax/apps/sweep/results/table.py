@@ -15,7 +15,8 @@ import numpy as np
 
 from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep.axes import Values
-from ppo_jax.config.config import InputError, Schedule
+from ppo_jax.config.config import Schedule
+from ppo_jax.config.errors import InputError
 from ppo_jax.storage import jsonl, run_folder
 
 CLOCK = "env_steps"

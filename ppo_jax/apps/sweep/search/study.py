@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ppo_jax.apps.sweep.axes import Axis, Values, show
-from ppo_jax.config.config import InputError
+from ppo_jax.config import layers
+from ppo_jax.config.errors import InputError
 
 if TYPE_CHECKING:
     import optuna  # pyright: ignore[reportMissingImports]
@@ -149,6 +150,7 @@ def require_same(study: optuna.Study, description: Mapping[str, Any]) -> None:
     if found is None:
         study.set_user_attr("sweep", dict(description))
         return
+    found = layers.with_new_fields(found)
     names = [name for name in description if description[name] != found.get(name)]
     if names:
         raise InputError(

@@ -22,7 +22,8 @@ from ppo_jax.apps.sweep.plan import Planned, Prepared
 from ppo_jax.apps.sweep.results.summary import Outcome
 from ppo_jax.apps.sweep.search import study
 from ppo_jax.apps.sweep.search.study import Claim
-from ppo_jax.config.config import InputError, validate
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.validate import validate
 
 POLL_SECONDS = 1.0  # between looks at a study whose last settings others train
 

@@ -1,0 +1,21 @@
+"""The two errors that end a command with a sentence, and hints for mistyped words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input: one sentence names the value, the rule and the remedy (exit code 2)."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on: one sentence gives the cause and the remedy (exit code 1)."""
+
+
+def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
+    """Return the end of a sentence with the words closest to `word`, or an empty text."""
+    lowered = {candidate.lower(): candidate for candidate in words}
+    close = difflib.get_close_matches(word.lower(), lowered, n=count, cutoff=0.45)
+    return f" Nearest: {', '.join(lowered[match] for match in close)}." if close else ""

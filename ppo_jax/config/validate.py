@@ -1,0 +1,266 @@
+"""Checks of settings before anything is compiled: each refusal is one sentence with a remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ppo_jax.config.config import OPTIMIZERS, TRUST_REGION, Config, Hyper, Schedule
+from ppo_jax.config.errors import InputError, nearest
+
+INT32 = 2**31 - 1  # samples and iterations are numbered by int32 on the device
+
+# name: (lowest, highest whole number)
+_COUNTS = {
+    "total_env_steps": (1, 2**53),  # exact as a float
+    "num_envs": (1, 2**24),
+    "rollout_length": (1, 2**24),
+    "num_epochs": (1, 2**16),
+    "num_minibatches": (1, 2**24),
+    "num_cg_iterations": (1, 2**16),
+}
+MAX_WIDTH = 2**16  # of a hidden layer
+
+# name: (lowest, highest, whether the lowest itself is allowed)
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "learning_rate": (0.0, math.inf, True),
+    "gamma": (0.0, 1.0, True),
+    "gae_lambda": (0.0, 1.0, True),
+    "clip_epsilon": (0.0, math.inf, True),
+    "clip_epsilon_high": (0.0, math.inf, True),
+    "dual_clip": (1.0, math.inf, False),
+    "value_clip_epsilon": (0.0, math.inf, False),
+    "value_coef": (0.0, math.inf, True),
+    "max_grad_norm": (0.0, math.inf, False),
+    "adam_epsilon": (0.0, math.inf, False),
+    "weight_decay": (0.0, math.inf, True),
+    "momentum": (0.0, 1.0, True),
+    "rmsprop_decay": (0.0, 1.0, True),
+    "kl_coef": (0.0, math.inf, True),
+    "kl_stop": (0.0, math.inf, False),
+    "kl_target": (0.0, math.inf, False),
+    "kl_lr_target": (0.0, math.inf, False),
+    "trust_region_kl": (0.0, math.inf, False),
+    "fisher_damping": (0.0, math.inf, True),
+    "schedule_env_steps": (0.0, math.inf, True),
+}
+
+# Infinity switches these off. No other number may be infinite.
+_MAY_BE_INFINITE = (
+    *("clip_epsilon", "clip_epsilon_high", "dual_clip", "value_clip_epsilon", "max_grad_norm"),
+    *("kl_target", "kl_lr_target", "kl_stop"),
+)
+
+
+def validate(config: Config, hyper: Hyper) -> None:
+    """Refuse what cannot run, before anything is compiled.
+
+    Raises:
+        InputError: a sentence that names the value, the rule and the remedy.
+    """
+    check_fields(config, _COUNTS)
+    _check_network_sizes(config)
+    _check_optimizer(config.optimizer)
+    _check_division(config)
+    _check_standardised(config)
+    _check_budget(config)
+    if (config.drift is None) == (config.objective == "drift"):
+        raise InputError(
+            f"objective={config.objective!r} with drift={config.drift!r}: objective drift needs a "
+            "drift (module:function), and no other objective takes one."
+        )
+    for spec in dataclasses.fields(Hyper):
+        if spec.name != "env":
+            _check_number(spec.name, getattr(hyper, spec.name))
+    if isinstance(hyper.schedule_env_steps, Schedule):
+        raise InputError(
+            f"schedule_env_steps={hyper.schedule_env_steps} is the length of the schedules and "
+            "takes none itself: give one number of environment steps."
+        )
+    if config.objective == "spo" and any(_is_zero(end) for end in _ends(hyper.clip_epsilon)):
+        raise InputError(
+            f"clip_epsilon={hyper.clip_epsilon} must be more than 0 with objective spo, whose "
+            "drift divides by it."
+        )
+
+
+def check_fields(record: Any, counts: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse a dataclass with an unknown word, an empty text or a count out of its limits.
+
+    Args:
+        record: an instance of a dataclass whose fields were made by `option`.
+        counts: the lowest and the highest whole number of each field that is a count.
+
+    Raises:
+        InputError: the first such field.
+    """
+    for spec in dataclasses.fields(record):
+        value = getattr(record, spec.name)
+        if value is None and str(spec.type).endswith(" | None"):
+            continue
+        if spec.name in counts:
+            check_count(spec.name, value, *counts[spec.name])
+        check_choice(spec, value)
+        if value == "" and "str" in str(spec.type):
+            raise InputError(f"{spec.name} is empty: give it a value or leave it out.")
+
+
+def check_count(name: str, value: Any, low: int, high: int) -> None:
+    """Refuse what is not a whole number between `low` and `high`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InputError(f"{name}={value!r} must be a whole number of at least {low}.")
+    if value > high:
+        raise InputError(f"{name}={value!r} must be at most {high}.")
+
+
+def check_choice(spec: dataclasses.Field, value: Any) -> None:
+    """Refuse a word that is not among the field's choices, if the field has any."""
+    choices = spec.metadata.get("choices")
+    if choices and value not in choices:
+        raise InputError(
+            f"{spec.name}={value!r} is not one of {', '.join(choices)}."
+            + nearest(str(value), choices)
+        )
+
+
+def check_seconds(seconds: float) -> float:
+    """Return `seconds` if they are a duration.
+
+    Raises:
+        InputError: not finite, or not above 0.
+    """
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"seconds={seconds:g} must be a number of more than 0, for example 30.")
+    return seconds
+
+
+def with_one_iteration(config: Config) -> Config:
+    """Raise the budget to one iteration: a timing does not depend on the budget."""
+    sizes = (config.num_envs, config.rollout_length)
+    if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+        return config  # `validate` raises the error
+    enough = max(config.total_env_steps, config.batch_size)
+    return dataclasses.replace(config, total_env_steps=enough)
+
+
+def _check_network_sizes(config: Config) -> None:
+    sizes = config.hidden_sizes
+    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+        raise InputError(
+            f"hidden_sizes={sizes!r} must name at least one width, each a whole number of at "
+            "least 1, for example 64,64."
+        )
+    if max(sizes) > MAX_WIDTH:
+        raise InputError(f"hidden_sizes={sizes!r} must have widths of at most {MAX_WIDTH}.")
+    steps = config.gsde_resample_steps
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps == 0 or steps < -1:
+        raise InputError(
+            f"gsde_resample_steps={steps!r} must be a whole number of at least 1, or -1 for one "
+            "draw a rollout."
+        )
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    """Refuse an unknown word; a callable and `module:function` are the user's own."""
+    is_own = callable(optimizer) or (isinstance(optimizer, str) and ":" in optimizer)
+    if not is_own and optimizer not in OPTIMIZERS:
+        raise InputError(
+            f"optimizer={optimizer!r} is not one of {', '.join(OPTIMIZERS)}, nor module:function."
+            + nearest(str(optimizer), OPTIMIZERS)
+        )
+
+
+def _check_division(config: Config) -> None:
+    rows, word = config.batch_size, "num_envs x rollout_length"
+    if rows > INT32:
+        raise InputError(
+            f"{word} = {rows} is too large for one iteration: at most {INT32} samples; lower "
+            "num_envs or rollout_length."
+        )
+    if config.shuffle == "env-rows":
+        rows, word = config.num_envs, "num_envs (with shuffle env-rows)"
+    if rows % config.num_minibatches:
+        raise InputError(
+            f"num_minibatches={config.num_minibatches} does not divide {word} = {rows}; "
+            f"the nearest number that does is {nearest_divisor(rows, config.num_minibatches)}."
+        )
+
+
+def nearest_divisor(number: int, wanted: int) -> int:
+    """Return the divisor of `number` closest to `wanted`; the smaller of two as close."""
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    divisors = small + [number // d for d in small]
+    return min(divisors, key=lambda d: (abs(d - wanted), d))
+
+
+def _check_standardised(config: Config) -> None:
+    """Refuse minibatches of one sample: its advantage less its mean is 0, so nothing is learned."""
+    is_whole = config.normalize_advantages == "batch" or config.objective in TRUST_REGION
+    rows = config.batch_size if is_whole else config.minibatch_size
+    if config.normalize_advantages != "none" and rows < 2:
+        word = "batch" if is_whole else "minibatch"
+        remedy = "take more environments or a longer rollout"
+        if not is_whole:
+            remedy = "take fewer num_minibatches, normalize_advantages batch"
+        raise InputError(
+            f"normalize_advantages={config.normalize_advantages!r} would make the only advantage "
+            f"of each {word} 0, so that the policy learns nothing: {remedy}, or "
+            "normalize_advantages none."
+        )
+
+
+def _check_budget(config: Config) -> None:
+    if config.total_env_steps < config.batch_size:
+        raise InputError(
+            f"total_env_steps={config.total_env_steps} is less than one iteration of num_envs x "
+            f"rollout_length = {config.batch_size} steps: raise it to {config.batch_size} or "
+            "lower num_envs or rollout_length."
+        )
+    if config.num_iterations > INT32:
+        raise InputError(
+            f"total_env_steps={config.total_env_steps} would take {config.num_iterations} "
+            f"iterations, and at most {INT32} can be counted: lower it, or raise num_envs or "
+            "rollout_length."
+        )
+
+
+def _check_number(name: str, value: Any) -> None:
+    ends = _ends(value)
+    plain = [end for end in ends if isinstance(end, int | float)]
+    has_nan = any(end != end for end in plain)
+    if not has_nan and len({math.isinf(end) for end in plain}) > 1:
+        raise InputError(
+            f"{name}={value} has no values between a finite and an infinite end: write a large "
+            "number in place of inf."
+        )
+    for end in ends:
+        if hasattr(end, "aval") or getattr(end, "shape", ()) != ():
+            continue  # an array on a vmap axis, or a tracer: its values are not known here
+        _check_end(name, end)
+
+
+def _check_end(name: str, end: Any) -> None:
+    """Refuse one number that is out of its field's range."""
+    try:
+        number = float(end)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name}={end!r} must be a number.") from None
+    if math.isnan(number):
+        raise InputError(f"{name}={end!r} must be a number.")
+    low, high, closed = _RANGES.get(name, (-math.inf, math.inf, True))
+    if not (low <= number <= high) or (number == low and not closed):
+        bound = f"at least {low:g}" if closed else f"more than {low:g}"
+        upper = "" if high == math.inf else f" and at most {high:g}"
+        raise InputError(f"{name}={end!r} must be {bound}{upper}.")
+    if math.isinf(number) and name not in _MAY_BE_INFINITE:
+        raise InputError(f"{name}={end!r} must be finite.")
+
+
+def _ends(value: Any) -> tuple[Any, ...]:
+    return (value.start, value.end) if isinstance(value, Schedule) else (value,)
+
+
+def _is_zero(end: Any) -> bool:
+    return isinstance(end, int | float) and end == 0.0
