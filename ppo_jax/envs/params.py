@@ -17,7 +17,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ppo_jax.config.errors import InputError, nearest
-from ppo_jax.config.layers import env_value, short
+from ppo_jax.config.values import env_value, short
 from ppo_jax.envs.slips import kind_of, struct_hint
 
 _KEEP_APART = (

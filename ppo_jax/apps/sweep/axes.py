@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from ppo_jax.apps.sweep.options import NUMERIC_ONLY, SweepOptions
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.layers import FIELDS, convert, env_value, hint, split_list
+from ppo_jax.config.layers import FIELDS, convert, hint
 from ppo_jax.config.validate import check_choice, validate
+from ppo_jax.config.values import env_value, split_list
 
 Values = dict[str, Any]  # axis name -> value: one setting
 ALIASES = {"lr": "learning_rate"}
