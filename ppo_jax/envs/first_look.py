@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.envs.interface import Box, Environment, MultiDiscrete, ObservationSpace, time_limit
 
 LARGE = 20.0  # typical magnitude beyond which a network wants its observations standardised
@@ -47,6 +48,20 @@ def notices(
     if space is not None and space.is_number:
         found.append(out_of_range(space, first_numbers(environment, params)))
     return [notice for notice in found if notice is not None]
+
+
+def warnings(config: Config, hyper: Hyper, environment: Environment, params: Any) -> list[str]:
+    """The notices of a run with these settings, as lines to be shown at its start."""
+    first = hyper.log_std_init.start if isinstance(hyper.log_std_init, Schedule) else None
+    std = math.exp(min(float(hyper.log_std_init if first is None else first), 50.0))
+    found = notices(
+        environment,
+        params,
+        policy=config.policy,
+        std=std,
+        normalized=config.normalize_observations,
+    )
+    return [f"warning: {notice.what}; {notice.remedy}" for notice in found]
 
 
 CUT_AT_ONCE = Notice(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.envs import first_look, registration
 from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete, ObservationSpace, Raw
 
@@ -137,3 +138,14 @@ def test_the_bounds_of_the_runs_own_parameters_count_and_a_squashed_policy_fills
 def test_nothing_is_told_of_gymnaxs_own() -> None:
     for name in ("CartPole-v1", "FrozenLake-misc", "Pendulum-v1", "DeepSea-bsuite"):
         assert seen(registration.make(name)) == []
+
+
+def test_a_run_is_told_the_notices_of_its_own_settings() -> None:
+    environment = registration.make("MountainCarContinuous-v0")
+    config = Config(env="MountainCarContinuous-v0")
+    far = environment.override(environment.default_params, {"min_action": 50, "max_action": 60})
+    hypers = (Hyper(), Hyper(log_std_init=5.0), Hyper(log_std_init=Schedule(5.0, 0.0)))
+    lines = [first_look.warnings(config, hyper, environment, far) for hyper in hypers]
+    assert [len(each) for each in lines] == [1, 0, 0]
+    assert lines[0][0].startswith("warning: the policy's first actions, of mean 0 and standard")
+    assert lines[0][0].endswith("which fills the box")

@@ -22,6 +22,7 @@ from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import validate
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs
+from ppo_jax.envs import first_look
 from ppo_jax.kernels import compiler
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import devices as host
@@ -199,6 +200,9 @@ def open_session(
     )
     name, kind = run_folder.env_name(config), layout.devices[0].platform
     devices = f"{len(layout.devices)} {kind}"
+    environment = trainer.assemble(config).environment
+    params = trainer.env_params(environment, work.hyper)
+    told = [*told, *first_look.warnings(config, work.hyper, environment, params)]
     for line in [*told, *text.plan_lines(name, config, options.seeds, devices, None)]:
         progress.message(line)
     described = run_folder.to_json(run_folder.describe(config, work.hyper, options))

@@ -163,7 +163,7 @@ def test_starts_out_of_range_are_seen_as_well():
             observation, *rest = super().step_env(*given)
             return observation - 1, *rest
 
-    assert "to 7 lie outside" in found(registration.make(StartsOff()))[0].what
+    assert "observations 7 lie outside" in found(registration.make(StartsOff()))[0].what
 
 
 def test_equal_bounds_are_a_note_and_exchanged_ones_an_error():
