@@ -18,7 +18,7 @@ from jax import Array
 
 from ppo_jax.config.options import RunOptions
 from ppo_jax.envs import registration
-from ppo_jax.envs.interface import Box, Discrete, Environment
+from ppo_jax.envs.interface import Box, Discrete, Environment, time_limit
 from ppo_jax.runtime import devices
 
 MAX_STEPS = 10_000
@@ -40,7 +40,7 @@ def main() -> None:
 def random_returns(environment: Environment, episodes: int) -> Array:
     """Return of one whole episode of each of so many environments, [episodes]."""
     params = environment.default_params
-    bound = environment.max_episode_steps or MAX_STEPS
+    bound = time_limit(environment, environment.default_params) or MAX_STEPS
     space = environment.action_space
 
     def draw(key: Array) -> Array:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ppo_jax.config.config import Config, Hyper, Schedule, parse_number
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import RunOptions
+from ppo_jax.config.values import env_value
 
 # Field name -> (the dataclass it belongs to, its specification).
 FIELDS: dict[str, tuple[type, dataclasses.Field]] = {
@@ -75,7 +76,7 @@ def resolve(layers: Iterable[Layer]) -> Settings:
             values[owner][name] = convert(owner, spec, value)
             sources[name] = layer.source
         for name, value in layer.env_params.items():
-            env_params[name] = whole_or_real(f"env.{name}", value)
+            env_params[name] = env_value(f"env.{name}", value)
             sources[f"env.{name}"] = layer.source
     hyper = Hyper(**values[Hyper], env=env_params)
     return Settings(Config(**values[Config]), hyper, RunOptions(**values[RunOptions]), sources)
@@ -125,8 +126,22 @@ def _split_env(table: Mapping[str, Any], owner: type) -> tuple[dict[str, Any], d
     values = dict(table)
     env_params: dict[str, Any] = {}
     if owner is Hyper or isinstance(values.get("env"), Mapping):
-        env_params = dict(values.pop("env", None) or {})
+        given = values.pop("env", None) or {}
+        if not isinstance(given, Mapping):
+            raise InputError(
+                f"hyper.env={given!r} must be a table of the environment's parameters by name."
+            )
+        env_params = _dotted(given)
     return values, env_params
+
+
+def _dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A table of tables as one, its names joined by dots: precedence goes name by name."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        name = prefix + name.replace("-", "_")
+        found |= _dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
 
 
 def convert(owner: type, spec: dataclasses.Field, value: Any) -> Any:
@@ -167,18 +182,6 @@ def whole_number(name: str, value: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InputError(f"{name}={value!r} must be a whole number, for example 1000 or 1e6.")
-
-
-def whole_or_real(name: str, value: Any) -> int | float:
-    """A number of the environment's, whole where it is written as one."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    for kind in (int, float):
-        try:
-            return kind(str(value))
-        except ValueError:
-            continue
-    raise InputError(f"{name}={value!r} must be a number, for example 0.7.")
 
 
 def _hyper_number(name: str, value: Any) -> Any:

@@ -34,6 +34,25 @@ class Box(NamedTuple):
     high: Any
 
 
+class ObservationSpace(NamedTuple):
+    """What an environment says of its own observations, before they are cast to the contract."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    low: Any  # broadcasts to `shape`
+    high: Any
+    is_number: bool  # a whole number in low .. high, which is stored one-hot
+
+
+class Raw(NamedTuple):
+    """An environment's own words, before the cast to the contract; the diagnosis reads them."""
+
+    observation_space: ObservationSpace
+    reset: Callable[[Any, Any], Any]  # (key, params) -> observation
+    transition: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]]
+    # (key, state, action, params) -> (observation, terminated, truncated), both flags as they came
+
+
 ACTION_MASK = "action_mask"  # leaf of a dict observation: bool [n], True for a legal action
 
 
@@ -44,9 +63,21 @@ class _Fields(NamedTuple):
     default_params: Any  # a pytree of numbers
     observation: Any  # pytree of jax.ShapeDtypeStruct, of one environment
     action_space: Discrete | MultiDiscrete | Box
-    max_episode_steps: int | None  # the time limit under default_params, None if there is none
+    # The time limit in steps, or params -> it, called with numbers and never traced; None if none
+    max_episode_steps: int | Callable[[Any], int | None] | None
     override: Callable[[Any, dict], Any]  # (params, {name: value}) -> params, refuses unknown names
     render: Callable[[Any, Any], Any] | None = None  # (state, params) -> RGB uint8, on the host
+    # params -> (low, high) of a Box, may be traced; None if the bounds depend on no parameter
+    action_bounds: Callable[[Any], tuple[Any, Any]] | None = None
+    # An observation as the environment itself shows it -> as it is stored; None if it is the same
+    encode: Callable[[Any], Any] | None = None
+    raw: Raw | None = None  # None if it returns the contract's own types
+
+
+def time_limit(environment: Environment, params: Any) -> int | None:
+    """The time limit in steps under `params`, None if there is none."""
+    limit = environment.max_episode_steps
+    return limit(params) if callable(limit) else limit
 
 
 class Environment(_Fields):

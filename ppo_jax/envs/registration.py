@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.envs import bounds
 from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete
 from ppo_jax.envs.suites import gymnax_names
 
@@ -43,6 +45,26 @@ def make(env: Any) -> Environment:
 
         return _from_object(load_attribute(env), env)
     return _from_gymnax(env)
+
+
+def find(env: Any) -> Environment:
+    """`make(env)`, made once a process: a sweep asks for every setting.
+
+    It may be called within a trace: the environment's constants are never part of that.
+    """
+    try:
+        hash(env)
+    except TypeError:  # an environment object that holds arrays, such as a Box's bounds
+        return _made.__wrapped__(env)
+    return _made(env)
+
+
+@lru_cache(maxsize=64)
+def _made(env: Any) -> Environment:
+    import jax
+
+    with jax.ensure_compile_time_eval():
+        return make(env)
 
 
 def check_name(env: str) -> None:
@@ -123,9 +145,17 @@ def _from_object(env: Any, name: str | None) -> Environment:
                 "callable without arguments; pass an instance or a factory that fills them in."
             ) from error
     if isinstance(env, Environment):
-        return env
+        return _sound(env)
     from ppo_jax.envs.suites import gymnax
 
     if isinstance(env, tuple) and len(env) == 2:
         return gymnax.adapt(env[0], env[1], name=name)
     return gymnax.adapt(env, name=name)
+
+
+def _sound(environment: Environment) -> Environment:
+    """`environment`, unless no policy can act in it."""
+    space = environment.action_space
+    if isinstance(space, Box):
+        bounds.require_sound(space.low, space.high, environment.name)
+    return environment

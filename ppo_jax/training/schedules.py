@@ -11,6 +11,8 @@ from jax import Array
 
 import ppo_jax.rl.types  # noqa: F401, makes pytrees of Hyper and Schedule
 from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.envs import params as parameters
+from ppo_jax.envs import registration
 from ppo_jax.kernels.reductions import map_scalars
 
 
@@ -52,7 +54,7 @@ def progress(config: Config, hyper: Hyper, iteration: Array) -> Array:
 def as_arrays(config: Config, hyper: Hyper) -> Hyper:
     """Every number as a `Schedule` of float32 arrays, so that no value can cause a compilation.
 
-    The environment's parameters keep their type (int32 or float32) and take no schedule.
+    The environment's parameters take the dtype that the environment gives them, and no schedule.
     """
     horizon = hyper.schedule_env_steps or float(config.trained_env_steps)
     plain = {
@@ -68,10 +70,16 @@ def as_arrays(config: Config, hyper: Hyper) -> Hyper:
         name: Schedule(*(np.float32(part) for part in (ends.start, ends.end, ends.cosine)))
         for name, ends in ends.items()
     }
-    env = {name: _number(value) for name, value in hyper.env.items()}
+    env = own_types(config, hyper) if hyper.env else {}
     return Hyper(**arrays, schedule_env_steps=np.float32(horizon), env=env)
 
 
-def _number(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    return array.astype(np.int32 if np.issubdtype(array.dtype, np.integer) else np.float32)
+def own_types(config: Config, hyper: Hyper) -> dict[str, Any]:
+    """The environment's parameters that the run sets, each in the parameter's dtype and shape.
+
+    Raises:
+        InputError: what the environment refuses.
+    """
+    environment = registration.find(config.env)
+    params = environment.override(environment.default_params, dict(hyper.env))
+    return parameters.typed(params, hyper.env)

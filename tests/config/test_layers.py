@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ppo_jax.config.config import Config, Hyper, Schedule
@@ -108,17 +110,41 @@ def test_no_layer_gives_the_defaults() -> None:
     assert resolve([])[:2] == (Config(), Hyper())
 
 
-@pytest.mark.parametrize("value, read", [("3", 3), ("0.7", 0.7), ("-1e-3", -1e-3), (2, 2)])
+@pytest.mark.parametrize(
+    "value, read",
+    [
+        *(("3", 3), ("0.7", 0.7), ("-1e-3", -1e-3), (2, 2), (" 1_000 ", 1000), ("inf", math.inf)),
+        *(("true", True), ("False", False), (True, True), ("9" * 400, 10**400 - 1)),
+        *(("[1, 2.5]", [1, 2.5]), ("1,2", [1, 2]), ("[[1],[true]]", [[1], [True]]), ("[]", [])),
+        *(([1, "2"], [1, 2]), ((0.5,), [0.5]), (np.float32(0.5), 0.5), (np.arange(2), [0, 1])),
+    ],
+)
 def test_environment_parameters_stay_whole_where_they_are_written_so(value: Any, read: Any) -> None:
     got = resolve([Layer("flag", {}, {"x": value})]).hyper.env["x"]
     assert got == read
     assert type(got) is type(read)
 
 
-@pytest.mark.parametrize("value", ["long", "", True, None, "1:2"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("long", "", None, "1:2", "1,", "[1,]", "[1", "1e400", "9" * 5000, '{"a": 1}', "null"),
+        *("[" * 3000, "[" * 3000 + "1" + "]" * 3000, [None], {1}, "0x10"),
+    ],
+)
 def test_environment_parameter_that_is_no_number_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match=r"^env\.length="):
         resolve([Layer("flag", {}, {"length": value})])
+
+
+def test_tables_of_environment_parameters_are_joined_by_dots() -> None:
+    table = {"env": {"physics": {"gravity": 9, "air": {"drag-coef": 0.5}}, "n": 3}}
+    content = {"hyper": table, "config": {"env": "Pendulum-v1"}}
+    flag = Layer("flag", {}, {"physics.gravity": "8"})
+    settings = resolve([file_layer("my.toml", content), flag])
+    assert settings.hyper.env == {"physics.gravity": 8, "physics.air.drag_coef": 0.5, "n": 3}
+    with pytest.raises(InputError, match="must be a table"):
+        file_layer("my.toml", {"hyper": {"env": 5}})
 
 
 def test_unknown_name_is_refused_with_its_source_and_the_nearest() -> None:

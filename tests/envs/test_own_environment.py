@@ -9,12 +9,17 @@ import pytest
 
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
+from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suites import gymnax as adapter
 from ppo_jax.envs.suites import gymnax_names
 
 gymnax = gymnax_names.import_gymnax()
 from gymnax.environments import environment as gymnax_environment  # noqa: E402
 from gymnax.environments import spaces  # noqa: E402
+
+
+def limit_of(environment):
+    return time_limit(environment, environment.default_params)
 
 
 class State(gymnax_environment.EnvState):
@@ -109,12 +114,13 @@ def test_a_users_environment_is_cast_to_the_contract():
 
 @pytest.mark.parametrize("env", [Own, Own(), make_own, (Own(), Own().default_params)])
 def test_classes_instances_factories_and_pairs_are_accepted(env):
-    assert registration.make(env).max_episode_steps == 3
+    assert limit_of(registration.make(env)) == 3
 
 
 def test_an_own_environment_is_named_by_module_and_attribute(tmp_path, monkeypatch):
     (tmp_path / "my_env_file.py").write_text(
-        "from ppo_jax.envs.probes import PROBES\nchosen = PROBES['action-choice'].environment\n"
+        "from ppo_jax.envs.suites.probes import PROBES\n"
+        "chosen = PROBES['action-choice'].environment\n"
     )
     monkeypatch.chdir(tmp_path)
     assert registration.make("my_env_file:chosen").name == "probe:action-choice"

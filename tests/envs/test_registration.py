@@ -14,6 +14,7 @@ import pytest
 from ppo_jax.apps.diagnose.random_play import random_action
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration as envs
+from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suites import gymnax_names
 
 gymnax = gymnax_names.import_gymnax()
@@ -211,8 +212,9 @@ def test_cartpole_is_truncated_at_its_limit_and_terminated_when_the_pole_falls()
 
 
 def test_the_declared_time_limit_is_that_of_the_default_parameters():
-    assert envs.make("CartPole-v1").max_episode_steps == 500
-    assert envs.make("BernoulliBandit-misc").max_episode_steps == 100  # declared 100.0
+    for name, steps in (("CartPole-v1", 500), ("BernoulliBandit-misc", 100)):  # declared 100.0
+        environment = envs.make(name)
+        assert time_limit(environment, environment.default_params) == steps
 
 
 # ------------------------------------------------------------------ parameters
@@ -279,10 +281,10 @@ def test_the_list_names_every_environment_with_its_spaces():
 def test_gymnax_is_imported_without_its_plotting_and_can_still_plot_afterwards():
     program = (
         "import sys\n"
-        "from ppo_jax.envs import registry\n"
-        "registry.require_known('CartPole-v1')\n"
+        "from ppo_jax.envs.suites import gymnax_names\n"
+        "gymnax_names.require_known('CartPole-v1')\n"
         "assert 'jax' not in sys.modules and 'gymnax' not in sys.modules\n"
-        "registry.import_gymnax()\n"
+        "gymnax_names.import_gymnax()\n"
         "assert 'seaborn' not in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
         "from gymnax.environments.bsuite import catch\n"
         "assert catch.plt.subplots.__module__ == 'matplotlib.pyplot'\n"

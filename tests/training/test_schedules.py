@@ -71,14 +71,16 @@ def test_progress_is_zero_before_the_first_iteration_and_never_more_than_one() -
 
 def test_as_arrays_makes_every_number_an_array_of_one_type() -> None:
     hyper = Hyper(
-        learning_rate=Schedule(3e-4, 0, 1), clip_epsilon=1, env={"force": 2.5, "limit": 200}
+        learning_rate=Schedule(3e-4, 0, 1),
+        clip_epsilon=1,
+        env={"gravity": 2, "max_steps_in_episode": 200.0},
     )
     arrays = schedules.as_arrays(CONFIG, hyper)
     for name in Hyper.__dataclass_fields__:
         if name not in ("env", "schedule_env_steps"):
             assert isinstance(getattr(arrays, name), Schedule), name
     env = arrays.env
-    assert (env["force"].dtype, env["limit"].dtype) == (np.float32, np.int32)
+    assert (env["gravity"].dtype, env["max_steps_in_episode"].dtype) == (np.float32, np.int32)
     leaves = jax.tree.leaves(arrays)
     assert len(leaves) == 3 * (len(Hyper.__dataclass_fields__) - 2) + 1 + 2
     assert all(leaf.shape == () and leaf.dtype in (np.float32, np.int32) for leaf in leaves)

@@ -11,6 +11,7 @@ from ppo_jax.apps.diagnose import contract
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed.layout import local_devices
 from ppo_jax.envs import registration
+from ppo_jax.envs.interface import time_limit
 from ppo_jax.runtime import devices
 from ppo_jax.storage.manifest import make_manifest
 
@@ -49,7 +50,7 @@ def report(env: Any = None) -> dict[str, Any]:
         return {**found, "ok": True, "text": text}
     findings = contract.check(environment, jax.random.key(0))
     is_broken = any(finding.severity == "error" for finding in findings)
-    limit = environment.max_episode_steps
+    limit = time_limit(environment, environment.default_params)
     actions = registration.describe_space(environment.action_space)
     text += [
         "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete
+from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete, Raw
 
 NUM_ENVS = 8
 NUM_STEPS = 1024
@@ -75,13 +76,35 @@ def play(environment: Environment, key: Array, num_steps: int) -> Play:
     return jax.lax.scan(step, start, jax.random.split(key_steps, num_steps))[1]
 
 
+def in_own_words(environment: Environment, play: Play) -> tuple[Array, Array, Array] | None:
+    """The same steps as the environment itself has them: observation and both flags, [T, B, ...].
+
+    None if it has no words of its own.
+    """
+    if environment.raw is None:
+        return None
+    one = partial(_uncast, environment.raw, environment.default_params)
+    return jax.jit(jax.vmap(jax.vmap(one)))(play.key, play.state, play.action)
+
+
+def _uncast(raw: Raw, params: Any, key_data: Array, state: Any, action: Array) -> Any:
+    return raw.transition(jax.random.wrap_key_data(key_data), state, action, params)
+
+
 def random_action(space: Discrete | MultiDiscrete | Box, key: Array) -> Array:
-    """A uniform action; unbounded dimensions are standard normal."""
+    """A uniform action; a dimension without bounds is standard normal, from its bound if it has
+    one.
+    """
     if isinstance(space, Discrete):
         return jax.random.randint(key, (), 0, space.n)
     if isinstance(space, MultiDiscrete):
         return jax.random.randint(key, (len(space.ns),), 0, jnp.array(space.ns))
-    bounded = np.isfinite(space.low) & np.isfinite(space.high)
+    has_low, has_high = np.isfinite(space.low), np.isfinite(space.high)
+    bounded = has_low & has_high
     low, high = (np.where(bounded, end, 0.0) for end in (space.low, space.high))
     uniform = jax.random.uniform(key, space.shape, minval=low, maxval=high)
-    return jnp.where(bounded, uniform, jax.random.normal(key, space.shape))
+    normal = jax.random.normal(key, space.shape)
+    from_high = np.where(has_high, space.high, 0.0) - jnp.abs(normal)
+    from_low = np.where(has_low, space.low, 0.0) + jnp.abs(normal)
+    free = jnp.where(has_low, from_low, jnp.where(has_high, from_high, normal))
+    return jnp.where(bounded, uniform, free)

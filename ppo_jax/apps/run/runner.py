@@ -28,6 +28,7 @@ from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import validate
 from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout, choose_layout
+from ppo_jax.envs import first_look
 from ppo_jax.kernels import compiler
 from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.rl.types import TrainState
@@ -219,6 +220,9 @@ def open_session(
     )
     name, kind = run_folder.env_name(config), layout.devices[0].platform
     devices = f"{len(layout.devices)} {kind}"
+    environment = assemble(config).environment
+    world = env_params(environment, job.hyper)
+    lines = [*lines, *first_look.warnings(config, job.hyper, environment, world)]
     for line in [*lines, *text.plan_lines(name, config, options.seeds, devices, None)]:
         progress.message(line)
     described = to_json(run_folder.describe_run(config, job.hyper, options))

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from ppo_jax.apps.sweep.options import MAX_SETTINGS, NUMERIC_ONLY, SweepOptions
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.layers import FIELDS, convert, hint, whole_or_real
+from ppo_jax.config.layers import FIELDS, convert, hint
 from ppo_jax.config.validate import check_choice, validate
+from ppo_jax.config.values import env_value, split_list
 
 Values = dict[str, Any]  # axis name -> value: one setting
 ALIASES = {"lr": "learning_rate"}
@@ -108,7 +109,8 @@ def _axis(name: str, values: Any) -> Axis:
         return Axis(name, _choices(name, list(values)))
     if ".." in values:
         return _range(name, values)
-    return Axis(name, _choices(name, values.split(",")))
+    parts = split_list(values) if name.startswith(ENV) else values.split(",")
+    return Axis(name, _choices(name, parts))
 
 
 def _check_name(name: str) -> None:
@@ -135,10 +137,10 @@ def _check_name(name: str) -> None:
 
 def _value(name: str, text: Any) -> Any:
     """One value of an axis; widths of layers are joined by x, as in 64x64."""
+    if name.startswith(ENV):
+        return env_value(name, text)
     if hasattr(text, "item"):
         text = text.item()  # numpy's and jax's scalars
-    if name.startswith(ENV):
-        return whole_or_real(name, text)
     owner, spec = FIELDS[name]
     if owner is Hyper and isinstance(text, Schedule):
         return text

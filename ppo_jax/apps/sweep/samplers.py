@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 from ppo_jax.apps.sweep.axes import ENV, Axis, Values, grid
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
+from ppo_jax.envs import params as parameters
+
+MOST_WHOLE = 100_000  # values of a range of whole numbers, which are listed one by one
 
 
 def draw(axis: Axis, share: float) -> Any:
@@ -43,22 +47,35 @@ def whole_env_ranges(axes: Sequence[Axis], defaults: Any) -> tuple[Axis, ...]:
     """
     settled = []
     for axis in axes:
-        default = getattr(defaults, axis.name.removeprefix(ENV), None)
+        default = parameters.value_of(defaults, axis.name.removeprefix(ENV))
         is_whole = default is not None and np.issubdtype(np.asarray(default).dtype, np.integer)
         if axis.name.startswith(ENV) and is_whole and axis.range is not None:
             low, high = int(np.ceil(axis.range.low)), int(np.floor(axis.range.high))
             if high < low:
                 raise InputError(f"axis {axis.name} holds no whole number, and it must be one.")
+            if high - low >= MOST_WHOLE:
+                raise InputError(
+                    f"axis {axis.name}={low}..{high} holds {high - low + 1} whole numbers, more "
+                    f"than the {MOST_WHOLE} that a sweep lists: narrow it, or list some values."
+                )
             axis = Axis(axis.name, tuple(range(low, high + 1)))
         elif axis.name.startswith(ENV) and is_whole:
-            whole = [round(c) if abs(c - round(c)) < 1e-9 else c for c in axis.choices]
+            whole = [_whole_if_near(choice) for choice in axis.choices]
             axis = axis._replace(choices=tuple(whole))
         settled.append(axis)
     return tuple(settled)
 
 
+def _whole_if_near(value: Any) -> Any:
+    """A float that rounding moved off a whole number, as one; anything else as it is."""
+    is_near = isinstance(value, float) and abs(math.remainder(value, 1.0)) < 1e-9
+    return round(value) if is_near else value
+
+
 def from_arrays(hyper: Hyper) -> tuple[Hyper, list[Values]]:
     """A `Hyper` with arrays [P] in some fields as one setting and P changes to it.
+
+    A list among the environment's parameters is one value, whose parameter is an array.
 
     Raises:
         InputError: arrays of different lengths, or of more than one dimension.
@@ -68,7 +85,7 @@ def from_arrays(hyper: Hyper) -> tuple[Hyper, list[Values]]:
         if name != "env" and not isinstance(value, Schedule) and np.ndim(value):
             arrays[name] = np.asarray(value)
     for name, value in hyper.env.items():
-        if np.ndim(value):
+        if np.ndim(value) and not isinstance(value, list | tuple):  # these are one value
             arrays[ENV + name] = np.asarray(value)
     shapes = {value.shape for value in arrays.values()}
     if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):

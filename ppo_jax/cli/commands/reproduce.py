@@ -9,7 +9,7 @@ from typing import Any
 from ppo_jax.apps.reproduce import specs
 from ppo_jax.cli.answer import Answer, Command, print_progress
 from ppo_jax.cli.parser import Parser
-from ppo_jax.config import layers
+from ppo_jax.config import layers, values
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import PLATFORMS
 
@@ -53,7 +53,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         raise InputError(f"seeds={seeds} must be at least 1.")
     limit = None
     if "time_limit" in flags:
-        limit = layers.whole_or_real("time_limit", flags["time_limit"])
+        limit = values.whole_or_real("time_limit", flags["time_limit"])
         if not 0 < limit < math.inf:
             raise InputError(f"time_limit={limit} must be a number of more than 0.")
     suites = specs.select(flags["spec"], "quick" in flags, seeds)

@@ -6,26 +6,33 @@ costs a reset of every environment at every step and belongs to the rollout here
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from types import ModuleType
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from ppo_jax.config.errors import InputError
+from ppo_jax.envs import bounds, render, slips
 from ppo_jax.envs import params as parameters
-from ppo_jax.envs import render
-from ppo_jax.envs.interface import Box, Discrete, Environment
+from ppo_jax.envs.interface import Box, Discrete, Environment, Raw
 from ppo_jax.envs.suites import gymnax_names
-
-# These declare float32 observations that only ever hold 0 and 1 (a test plays them to see it).
-_BINARY_MODULES = ("gymnax.environments.minatar.", "gymnax.environments.misc.pong")
+from ppo_jax.envs.suites import gymnax_spaces as spaces
+from ppo_jax.envs.suites.gymnax_spaces import strong
 
 _METHODS = ("reset_env", "step_env", "is_truncated", "action_space", "observation_space")
+_STEP = ("observation", "state", "reward", "terminated", "info")
+
+
+class Traced(NamedTuple):
+    """The shapes and dtypes of what an environment returns."""
+
+    observations: tuple[Any, Any]  # of reset_env and step_env
+    state_dtypes: Any  # wide enough for the states of both
 
 
 def make(name: str) -> Environment:
@@ -48,52 +55,24 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
         InputError: `env` is not of this API, or its spaces or shapes cannot be trained on.
     """
     require_api(env)
-    label = name or str(getattr(env, "name", type(env).__name__))
-    params = parameters.as_numbers(env.default_params if params is None else params)
-    action_space, receive = _action_space(env.action_space(params), label)
-    observation_space = env.observation_space(params)
-    key = jax.eval_shape(jax.random.key, 0)
-    raw_observation, raw_state = _traced(env.reset_env, key, params, method=f"{label}.reset_env")
-    action = jax.eval_shape(receive, _example_action(action_space))
-    state_dtypes = jax.tree.map(lambda leaf: leaf.dtype, raw_state)
+    own_name = getattr(env, "name", None)
+    label = name or (own_name if isinstance(own_name, str) else type(env).__name__)
+    params = _parameters(env, params, label)
+    actions = spaces.actions(env, params, label)
+    traced = _trace(env, params, actions, label)
+    observations = spaces.observations(env, params, traced.observations, label)
+    observation = jax.eval_shape(observations.encode, traced.observations[0])
+    reset, transition, raw = _functions(env, actions, observations, traced.state_dtypes)
 
-    def advance(key: Array, state: Any, action: Any, params: Any) -> tuple:
-        """gymnax's transition, without casts."""
-        observation, state, reward, terminated, info = env.step_env(key, state, action, params)
-        return observation, state, reward, terminated, env.is_truncated(state, params), info
+    def override(params: Any, values: Mapping[str, Any]) -> Any:
+        for place in parameters.flat_names(values):
+            if place.split(".")[0] in (*actions.rigid, *observations.rigid):
+                raise _cannot_follow(label, place)
+        changed = parameters.override(params, values)
+        if actions.bounds is not None:
+            _require_bounds(actions, changed, label)
+        return changed
 
-    # Where reset says 0 and the transition says 0.5, both must be float.
-    for _ in range(2):
-        example = jax.tree.map(_example, raw_state, state_dtypes)
-        step = _traced(advance, key, example, action, params, method=f"{label}.step_env")
-        _require_same_structure(raw_state, step[1], label)
-        state_dtypes = jax.tree.map(_common_dtype, state_dtypes, step[1])
-    _require_shapes(raw_observation, step, label)
-    encode = _observation_encoder(env, observation_space, (raw_observation, step[0]), label)
-    observation = jax.eval_shape(encode, raw_observation)
-
-    def reset(key: Array, params: Any) -> tuple[Array, Any]:
-        with jax.numpy_rank_promotion("allow"):
-            observation, state = env.reset_env(key, params)
-        return encode(observation), jax.tree.map(_strong, state, state_dtypes)
-
-    def transition(key: Array, state: Any, action: Any, params: Any) -> tuple:
-        with jax.numpy_rank_promotion("allow"):
-            observation, state, reward, terminated, truncated, info = advance(
-                key, state, receive(action), params
-            )
-        terminated = _strong(terminated, jnp.bool_).reshape(())
-        truncated = _strong(truncated, jnp.bool_).reshape(()) & ~terminated
-        return (
-            encode(observation),
-            jax.tree.map(_strong, state, state_dtypes),
-            _strong(reward, jnp.float32).reshape(()),
-            terminated,
-            truncated,
-            info,
-        )
-
-    limit = getattr(params, "max_steps_in_episode", None)
     return Environment(
         name=label,
         reset=reset,
@@ -101,11 +80,169 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
         default_params=params,
         observation_shape=tuple(observation.shape),
         observation_dtype=observation.dtype.name,
-        action_space=action_space,
-        max_episode_steps=None if limit is None else int(limit),
-        override=parameters.override,
+        action_space=actions.space,
+        max_episode_steps=parameters.time_limit,
+        override=override,
         render=render.renderer(env, tuple(observation.shape)),
+        action_bounds=actions.bounds,
+        encode=observations.encode,
+        raw=raw,
     )
+
+
+def _functions(
+    env: Any, actions: spaces.Actions, observations: spaces.Observations, state_dtypes: Any
+) -> tuple[Callable, Callable, Raw]:
+    """Reset and transition as the contract wants them, and as the environment has them."""
+    encode = observations.encode
+
+    def reset(key: Array, params: Any) -> tuple[Array, Any]:
+        with jax.numpy_rank_promotion("allow"):
+            observation, state = env.reset_env(key, params)
+        return encode(observation), jax.tree.map(strong, state, state_dtypes)
+
+    def advance(key: Array, state: Any, action: Any, params: Any) -> tuple:
+        with jax.numpy_rank_promotion("allow"):
+            return _advance(env, key, state, actions.receive(action), params)
+
+    def transition(key: Array, state: Any, action: Any, params: Any) -> tuple:
+        observation, state, reward, terminated, truncated, info = advance(
+            key, state, action, params
+        )
+        terminated = strong(terminated, jnp.bool_).reshape(())
+        truncated = strong(truncated, jnp.bool_).reshape(()) & ~terminated
+        return (
+            encode(observation),
+            jax.tree.map(strong, state, state_dtypes),
+            strong(reward, jnp.float32).reshape(()),
+            terminated,
+            truncated,
+            info,
+        )
+
+    def raw_reset(key: Array, params: Any) -> Array:
+        with jax.numpy_rank_promotion("allow"):
+            return jnp.asarray(env.reset_env(key, params)[0])
+
+    def raw_transition(key: Array, state: Any, action: Any, params: Any) -> tuple:
+        observation, _, _, *flags, _ = advance(key, state, action, params)
+        terminated, truncated = (strong(flag, jnp.bool_).reshape(()) for flag in flags)
+        return jnp.asarray(observation), terminated, truncated
+
+    return reset, transition, Raw(observations.space, raw_reset, raw_transition)
+
+
+def _advance(env: Any, key: Array, state: Any, action: Any, params: Any) -> tuple:
+    """gymnax's transition with its time limit, without casts."""
+    observation, state, reward, terminated, info = env.step_env(key, state, action, params)
+    return observation, state, reward, terminated, env.is_truncated(state, params), info
+
+
+def _parameters(env: Any, params: Any, label: str) -> Any:
+    """The default parameters as numbers, or a sentence with what is wrong with them."""
+    if params is None:
+        try:
+            params = env.default_params
+        except Exception as error:
+            raise InputError(
+                f"{label}.default_params fails with {type(error).__name__}: {error}; it is a "
+                "property that returns the parameters."
+            ) from error
+    if callable(params):
+        raise InputError(
+            f"{label}.default_params is a method, and gymnax reads it without a call: write "
+            "@property above it."
+        )
+    params = parameters.as_numbers(params, label)
+    parameters.time_limit(params)  # refuses what is no number
+    return params
+
+
+def _trace(env: Any, params: Any, actions: spaces.Actions, label: str) -> Traced:
+    """The shapes of an episode's start and of its steps; refuses what no loop can carry."""
+
+    def start(key: Array, params: Any) -> tuple:
+        result = env.reset_env(key, params)
+        observation, state = slips.require_values(
+            result, ("observation", "state"), f"{label}.reset_env"
+        )
+        slips.require_numbers(state, f"{label}.reset_env: state")
+        _require_array(observation, label)
+        return observation, state
+
+    def advance(key: Array, state: Any, action: Any, params: Any) -> tuple:
+        result = env.step_env(key, state, action, params)
+        method = f"{label}.step_env"
+        values = slips.require_values(result, _STEP, method)
+        _require_array(values[0], label)
+        for word, value in zip(_STEP[1:], values[1:], strict=True):
+            slips.require_numbers(value, f"{method}: {word}")
+        slips.require_state(env, values[1], params, label)
+        truncated = env.is_truncated(values[1], params)
+        for word, value in zip(
+            ("reward", "terminated", "truncated"), (*values[2:4], truncated), strict=True
+        ):
+            _require_one(value, word, label)
+        return *values[:4], truncated, values[4]
+
+    key = jax.eval_shape(jax.random.key, 0)
+    first, state = slips.traced(start, key, params, method=f"{label}.reset_env")
+    action = jax.eval_shape(actions.receive, _example_action(actions.space))
+    dtypes = jax.tree.map(lambda leaf: leaf.dtype, state)
+    # Where reset says 0 and the transition says 0.5, both must be float.
+    for _ in range(2):
+        example = jax.tree.map(_example, state, dtypes)
+        step = slips.traced(
+            advance, key, example, action, params, method=f"{label}.step_env", state=state
+        )
+        slips.require_same_state(state, step[1], label)
+        dtypes = jax.tree.map(_common_dtype, dtypes, step[1])
+    slips.require_no_memory(env, label)
+    if first.shape != step[0].shape:
+        raise InputError(
+            f"{label}: reset_env returns an observation of shape {first.shape} and step_env one of "
+            f"shape {step[0].shape}; make them equal."
+        )
+    return Traced((first, step[0]), dtypes)
+
+
+def _require_array(observation: Any, label: str) -> None:
+    if not isinstance(observation, slips.NUMBERS):
+        raise InputError(
+            f"{label} returns an observation of type {type(observation).__name__}; return one "
+            "array, jnp.array([...])."
+        )
+
+
+def _require_one(value: Any, word: str, label: str) -> None:
+    if not isinstance(value, slips.NUMBERS) or math.prod(jnp.shape(value)) != 1:
+        kind = f"shape {jnp.shape(value)}" if hasattr(value, "shape") else type(value).__name__
+        raise InputError(f"{label} returns a {word} of {kind}; return one number.")
+
+
+def _cannot_follow(label: str, name: str) -> InputError:
+    return InputError(
+        f"env.{name} cannot be set: the spaces of {label} use it as a Python number or as their "
+        "size, so the policy cannot follow it; write the bounds in jax.numpy, or name a factory "
+        "module:function that returns the environment and its parameters."
+    )
+
+
+def _require_bounds(actions: spaces.Actions, params: Any, label: str) -> None:
+    """Refuse parameters that break the bounds of actions, unless they are traced."""
+    assert actions.bounds is not None
+    low, high = actions.bounds(params)
+    if any(isinstance(end, Tracer) for end in (low, high)):
+        return
+    bounds.require_sound(low, high, label)
+    space = actions.space
+    assert isinstance(space, Box)
+    for now, before in ((low, space.low), (high, space.high)):
+        if (np.isfinite(now) != np.isfinite(before)).any():
+            raise InputError(
+                f"{label} has the action bounds {low} to {high} under these parameters: a bound "
+                "that is finite by default must stay so, and an infinite one infinite."
+            )
 
 
 def require_api(env: Any) -> None:
@@ -115,6 +252,18 @@ def require_api(env: Any) -> None:
     the environment within, so that `reset_env` of a wrapper would silently skip the wrapper.
     """
     kind = type(env)
+    outside = {base.__module__.partition(".")[0] for base in kind.__mro__} & {"gymnasium", "gym"}
+    if outside and not hasattr(kind, "step_env"):
+        raise InputError(
+            f"{kind.__name__} is an environment of {outside.pop()}, which steps in Python and "
+            "cannot be compiled: write its step in jax.numpy with gymnax's API "
+            "(docs/extending.md)."
+        )
+    for method in _METHODS:
+        if isinstance(getattr(kind, method, None), property):
+            raise InputError(
+                f"{kind.__name__}.{method} is a property, and gymnax calls it: remove @property."
+            )
     missing = [method for method in _METHODS if not callable(getattr(kind, method, None))]
     if not missing:
         return
@@ -138,81 +287,14 @@ def require_api(env: Any) -> None:
 def observation_shape(env: Any, params: Any, label: str) -> tuple[int, ...]:
     """What `adapt(env).observation_shape` would be, without tracing a transition."""
     key = jax.eval_shape(jax.random.key, 0)
-    raw, _ = _traced(env.reset_env, key, params, method=f"{label}.reset_env")
-    encode = _observation_encoder(env, env.observation_space(params), (raw,), label)
+    raw, _ = slips.traced(env.reset_env, key, params, method=f"{label}.reset_env")
+    encode = spaces.observations(env, params, (raw,), label).encode
     return tuple(jax.eval_shape(encode, raw).shape)
 
 
 def action_space(env: Any, params: Any, label: str) -> Discrete | Box:
     """What `adapt(env).action_space` would be."""
-    return _action_space(env.action_space(params), label)[0]
-
-
-def _action_space(space: Any, label: str) -> tuple[Discrete | Box, Callable[[Any], Array]]:
-    """Our action space, and what turns an action of it into the environment's."""
-    spaces = _spaces()
-    if isinstance(space, spaces.Discrete):
-        return Discrete(int(space.n)), lambda action: jnp.asarray(action, jnp.int32)
-    if not isinstance(space, spaces.Box) or not jnp.issubdtype(space.dtype, jnp.floating):
-        raise InputError(
-            f"{label} has the action space {space}: only Discrete and real Box can be trained. "
-            "Write an Environment with a MultiDiscrete space, or flatten it to one Box."
-        )
-    inner = tuple(np.atleast_1d(space.shape).astype(int)) if space.shape != () else ()
-    shape = tuple(int(size) for size in inner) or (1,)
-    bound = float(np.finfo(np.float32).max)
-    low, high = (
-        np.where(np.abs(limit) >= bound, np.sign(limit) * np.inf, limit).astype(np.float32)
-        for limit in (_broadcast(end, shape, label) for end in (space.low, space.high))
-    )
-    return Box(shape, low, high), lambda action: jnp.asarray(action, space.dtype).reshape(inner)
-
-
-def _broadcast(limit: Any, shape: tuple[int, ...], label: str) -> np.ndarray:
-    try:
-        return np.broadcast_to(np.asarray(limit, np.float64), shape)
-    except ValueError:
-        raise InputError(
-            f"{label} declares action bounds of shape {np.shape(limit)} for actions of shape "
-            f"{shape}: make them one number or of the same shape."
-        ) from None
-
-
-def _observation_encoder(
-    env: Any, space: Any, examples: tuple[Any, ...], label: str
-) -> Callable[[Any], Array]:
-    """What turns the environment's observation into the one that is stored.
-
-    `examples` are the observations (or their shapes) of reset and transition.
-    """
-    spaces = _spaces()
-    if isinstance(space, spaces.Discrete):
-        count = int(space.n)
-        return lambda value: jax.nn.one_hot(jnp.asarray(value).reshape(()), count)
-    if not isinstance(space, spaces.Box):
-        raise InputError(
-            f"{label} has the observation space {space}: only Box and Discrete can be trained. "
-            "Return one array, for example by flattening the parts."
-        )
-    dtypes = {example.dtype for example in examples}
-    small = dtypes == {jnp.dtype(jnp.bool_)} or dtypes == {jnp.dtype(jnp.uint8)}
-    binary = type(env).__module__.startswith(_BINARY_MODULES)
-    dtype = jnp.bool_ if binary else dtypes.pop() if small else jnp.float32
-    shape = examples[0].shape or (1,)
-    return lambda value: _strong(value, dtype).reshape(shape)
-
-
-def _spaces() -> ModuleType:
-    gymnax_names.import_gymnax()
-    return importlib.import_module("gymnax.environments.spaces")
-
-
-def _strong(value: Any, dtype: Any) -> Array:
-    """`value` as an array of exactly `dtype`; extended dtypes (random keys) stay."""
-    value = jnp.asarray(value)
-    if jnp.issubdtype(value.dtype, jax.dtypes.extended):
-        return value
-    return jax.lax.convert_element_type(value, jnp.dtype(dtype))
+    return spaces.actions(env, params, label).space
 
 
 def _common_dtype(dtype: Any, leaf: Any) -> Any:
@@ -227,46 +309,3 @@ def _example_action(space: Discrete | Box) -> jax.ShapeDtypeStruct:
     if isinstance(space, Discrete):
         return jax.ShapeDtypeStruct((), jnp.int32)
     return jax.ShapeDtypeStruct(space.shape, jnp.result_type(float))
-
-
-def _traced(function: Callable, *arguments: Any, method: str) -> Any:
-    """The shapes that a user's function returns, or a sentence with what it raised."""
-    try:
-        with jax.numpy_rank_promotion("allow"):
-            return jax.eval_shape(function, *arguments)
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"{method} cannot be traced by jax ({type(error).__name__}: {reason}): it must be "
-            "written in jax.numpy, without Python branches on arrays."
-        ) from error
-
-
-def _require_same_structure(reset_state: Any, step_state: Any, label: str) -> None:
-    same = jax.tree.structure(reset_state) == jax.tree.structure(step_state)
-    shapes = [
-        [leaf.shape for leaf in jax.tree.leaves(state)] for state in (reset_state, step_state)
-    ]
-    if not same or shapes[0] != shapes[1]:
-        raise InputError(
-            f"{label}: reset_env and step_env return states of different structure or shapes "
-            f"({shapes[0]} and {shapes[1]}); make them equal."
-        )
-
-
-def _require_shapes(reset_observation: Any, step: tuple, label: str) -> None:
-    observation, _, reward, terminated, truncated, _ = step
-    for value in (reset_observation, observation):
-        if not hasattr(value, "shape"):
-            raise InputError(
-                f"{label} returns an observation of type {type(value).__name__}; return one array."
-            )
-    shapes = tuple(jnp.shape(value) for value in (reset_observation, observation))
-    if shapes[0] != shapes[1]:
-        raise InputError(
-            f"{label}: reset_env returns an observation of shape {shapes[0]} and step_env one of "
-            f"shape {shapes[1]}; make them equal."
-        )
-    for word, value in (("reward", reward), ("terminated", terminated), ("truncated", truncated)):
-        if value.size != 1:
-            raise InputError(f"{label} returns a {word} of shape {value.shape}; return one number.")

@@ -99,7 +99,7 @@ def _probe(
         observation_shape=tuple(example.shape),
         observation_dtype=example.dtype.name,
         action_space=action_space,
-        max_episode_steps=time_limit,
+        max_episode_steps=None if time_limit is None else parameters.time_limit,
         override=parameters.override,
     )
     return Probe(

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments import environment, spaces
 
-from ppo_jax.apps.diagnose import contract
+from ppo_jax.apps.diagnose import contract, contract_play, random_play
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import Box, Discrete, Environment
@@ -37,10 +38,30 @@ def counting(**changes) -> Environment:
         observation_shape=(2,),
         observation_dtype="float32",
         action_space=Discrete(2),
-        max_episode_steps=10,
         override=parameters.override,
-        **parts,
+        **{"max_episode_steps": 20, **parts},
     )
+
+
+class Doubled(environment.Environment):
+    """Four steps; its `done` contains the time limit, its numbers are counted from 1."""
+
+    @property
+    def default_params(self):
+        return environment.EnvParams(max_steps_in_episode=4)
+
+    def reset_env(self, key, params):
+        return jnp.int32(0), environment.EnvState(time=0)
+
+    def step_env(self, key, state, action, params):
+        time = state.time + 1
+        return time, environment.EnvState(time=time), action * 1.0, time >= 4, {}
+
+    def action_space(self, params):
+        return spaces.Discrete(2)
+
+    def observation_space(self, params):
+        return spaces.Discrete(4)
 
 
 def found(environment, steps=64):
@@ -91,6 +112,85 @@ def test_a_transition_that_cannot_be_traced_is_an_error():
     (finding,) = found(counting(transition=transition))
     assert finding.severity == "error"
     assert "fails" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("change", "limit", "words"),
+    [
+        (lambda d, t: (d, d), 10, "end terminated and truncated at once"),
+        (lambda d, t: (d, d), None, "end terminated and truncated at once"),
+        (lambda d, t: (d, t), 10, "episodes end terminated after exactly 10 steps"),
+        (lambda d, t: (t, d), 10, None),
+        (lambda d, t: (d, t), 11, None),
+        (lambda d, t: (d, t), None, None),
+    ],
+)
+def test_a_termination_that_is_the_time_limit_is_seen(change, limit, words):
+    """`d` is set after 10 steps, `t` never."""
+    keeps = counting()
+
+    def transition(key, state, action, params):
+        *rest, terminated, truncated, info = keeps.transition(key, state, action, params)
+        return (*rest, *change(terminated, truncated), info)
+
+    findings = found(counting(transition=transition, max_episode_steps=limit))
+    assert [words in finding.what for finding in findings] == [True] * (words is not None)
+
+
+def test_a_fall_at_the_limit_is_no_sign_if_others_are_truncated_there():
+    flags = np.array([True, False, True]), np.array([True, True, False])
+    at_limit = np.array([True, True, False])
+    assert list(contract_play._check_flags(*flags, at_limit, 10)) == []
+
+
+def test_the_flags_and_numbers_of_a_gymnax_environment_are_looked_at_before_the_cast():
+    """The adapter clears `truncated`, and stores numbers out of range as rows of zeros."""
+    environment = registration.make(Doubled())
+    play = random_play.play(environment, jax.random.key(0), 16)
+    assert not np.any(play.terminated & play.truncated)
+    findings = found(environment)
+    assert [finding.severity for finding in findings] == ["error", "warning"]
+    assert "observations 4 lie outside the declared Discrete space, 0 to 3" in (findings[0].what)
+    assert "terminated and truncated at once" in findings[1].what
+
+
+def test_starts_out_of_range_are_seen_as_well():
+    class StartsOff(Doubled):
+        def reset_env(self, key, params):
+            return jnp.int32(7), environment.EnvState(time=0)
+
+        def step_env(self, *given):
+            observation, *rest = super().step_env(*given)
+            return observation - 1, *rest
+
+    assert "observations 7 lie outside" in found(registration.make(StartsOff()))[0].what
+
+
+def test_equal_bounds_are_a_note_and_exchanged_ones_an_error():
+    def boxed(low, high):
+        def transition(key, state, action, params):
+            return counting().transition(key, state, action[0], params)
+
+        space = Box((2,), np.float32(low), np.float32(high))
+        return counting(transition=transition)._replace(action_space=space)
+
+    assert [finding.severity for finding in found(boxed([-1, 1], [1, 1]))] == ["note"]
+    (finding,) = found(boxed([-1, 2], [1, 1]))
+    assert finding.severity == "error"
+    assert "lower bound lies above the upper one" in finding.what
+    (finding,) = found(boxed([-1, np.nan], [1, 1]))
+    assert "bound is NaN" in finding.what
+    (finding,) = found(boxed([-1, 10], [1, 20]))
+    assert (finding.severity, "outside the bounds [10, 20]" in finding.what) == ("warning", True)
+
+
+def test_random_actions_keep_their_bounds():
+    space = Box((4,), np.float32([-1, 5, -np.inf, -np.inf]), np.float32([1, np.inf, 5, np.inf]))
+    keys = jax.random.split(jax.random.key(0), 1000)
+    actions = jax.vmap(lambda key: random_play.random_action(space, key))(keys)
+    assert (actions >= space.low).all()
+    assert (actions <= space.high).all()
+    assert float(actions[:, 3].std()) == pytest.approx(1.0, abs=0.1)
 
 
 def test_an_unbounded_action_space_is_warned_about():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -143,9 +144,9 @@ def test_random_settings_are_uniform_on_their_scale_and_prefixes_of_more() -> No
 
 
 def test_whole_parameters_of_an_environment_stay_whole() -> None:
-    class Params:
-        limit = np.int32(100)
-        length = np.float32(0.5)
+    class Params(NamedTuple):
+        limit: Any = np.int32(100)
+        length: Any = np.float32(0.5)
 
     known = axes.parse(["env.limit=1.5..4.2", "env.length=1..2"])
     limit, length = samplers.whole_env_ranges(known, Params())
@@ -153,6 +154,22 @@ def test_whole_parameters_of_an_environment_stay_whole() -> None:
     assert length.range == Range(1.0, 2.0, False)
     with pytest.raises(InputError, match="no whole number"):
         samplers.whole_env_ranges([one("env.limit=1.2..1.8")], Params())
+    with pytest.raises(InputError, match="holds 1000000000 whole numbers"):
+        samplers.whole_env_ranges([one("env.limit=1..1e9")], Params())
+    (few,) = samplers.whole_env_ranges([one("env.limit=3..5:3")], Params())
+    assert few.choices == (3, 4, 5)
+    assert all(isinstance(choice, int) for choice in few.choices)
+
+
+def test_lists_and_truths_are_values_of_an_environments_axis() -> None:
+    assert one("env.wind=[1,2],[3,4.5]") == Axis("env.wind", ([1, 2], [3, 4.5]))
+    assert one("env.flag=true,false") == Axis("env.flag", (True, False))
+    (rows,) = axes.from_mapping({"env.wind": np.array([[1, 2], [3, 4]])})
+    assert rows == Axis("env.wind", ([1, 2], [3, 4]))
+    assert samplers.whole_env_ranges([rows], {"wind": np.zeros(2, np.int32)}) == (rows,)
+    plain, changes = samplers.from_arrays(Hyper(env={"wind": [1.0, 2.0], "mass": np.ones(3)}))
+    assert plain.env == {"wind": [1.0, 2.0], "mass": 1.0}
+    assert changes == [{"env.mass": 1.0}] * 3
 
 
 def test_arrays_in_hyper_are_settings() -> None:

@@ -1,0 +1,266 @@
+"""What a random play of an environment shows of it: numbers, ends, resets, effects of actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ppo_jax.apps.diagnose.random_play import Play, in_own_words, random_action
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs import bounds, first_look
+from ppo_jax.envs.interface import Box, Discrete, Environment, time_limit
+
+
+class Finding(NamedTuple):
+    """One breach, or one thing worth knowing."""
+
+    severity: str  # "error": training would be wrong or fail; "warning": worse or slower; "note"
+    what: str  # what was seen and what goes wrong if it stays
+    remedy: str
+
+
+def findings(environment: Environment, play: Play, again: Play, key: Array) -> Iterator[Finding]:
+    """Everything that a play shows; `again` is the same one, computed anew."""
+    own = in_own_words(environment, play)
+    yield from _check_numbers(play)
+    yield from _check_declared(environment, own)
+    yield from _check_determinism(environment, play, again)
+    yield from _check_ends(environment, play, own)
+    yield from _check_resets(environment, play, key)
+    yield from _check_actions(environment, play, key)
+
+
+def _as_findings(severity: str, notice: first_look.Notice | None) -> list[Finding]:
+    return [] if notice is None else [Finding(severity, *notice)]
+
+
+def _check_numbers(play: Play) -> Iterator[Finding]:
+    observation = np.asarray([play.observation, play.observation_next], np.float32)
+    for word, value in (("observation", observation), ("reward", play.reward)):
+        share = float(np.mean(~np.isfinite(np.asarray(value, np.float32))))
+        if share > 0:
+            yield Finding(
+                "error",
+                f"{share:.2%} of the {word} numbers are not finite: the first would end training",
+                f"find the division or overflow behind the {word}",
+            )
+    largest = float(np.max(np.abs(observation), initial=0.0, where=np.isfinite(observation)))
+    if play.observation_next.dtype == np.float32 and largest > first_look.LARGE:
+        yield Finding(
+            "warning",
+            f"observations reach {largest:.3g}: networks learn slowly from such magnitudes",
+            "train with --normalize-observations",
+        )
+    if play.observation_next.dtype == np.uint8:
+        yield from _as_findings("warning", first_look.unscaled_bytes(largest))
+    yield from _as_findings("warning", first_look.channels_first(observation.shape[3:]))
+    reward = np.asarray(play.reward)
+    if np.ptp(reward) == 0 and (reward.max() == 0 or not np.asarray(play.terminated).any()):
+        yield Finding(
+            "note",
+            f"every reward of the random play is {reward.max():g} and no return differs by it: "
+            "there is nothing to learn from until a better end is found by chance",
+            "expect that exploration needs help, or check the reward",
+        )
+
+
+def _check_declared(environment: Environment, own: Any) -> Iterator[Finding]:
+    """What the environment returns, beside what it declares."""
+    if environment.raw is None:
+        return
+    space, seen = environment.raw.observation_space, own[0]
+    if space.is_number:
+        starts = first_look.first_numbers(environment, environment.default_params)
+        numbers = np.append(np.asarray(seen), np.asarray(starts))
+        yield from _as_findings("error", first_look.out_of_range(space, numbers))
+    elif space.dtype != seen.dtype.name:
+        yield Finding(
+            "note",
+            f"it declares observations of {space.dtype} and returns {seen.dtype.name}, stored as "
+            f"{environment.observation_dtype}",
+            "make them equal, so that other programs see the same",
+        )
+
+
+def _check_determinism(environment: Environment, play: Play, again: Play) -> Iterator[Finding]:
+    fields = ("observation_next", "reward", "terminated", "truncated")
+    differ = [
+        name
+        for name in fields
+        if not np.array_equal(getattr(play, name), getattr(again, name), equal_nan=True)
+    ]
+    if differ:
+        yield Finding(
+            "error",
+            f"the same keys gave another {', '.join(differ)}: runs could not be repeated",
+            "draw every random number from the key that is given",
+        )
+        return
+    rows = np.linspace(0, len(play.reward) - 1, 4).astype(int)
+    transition = jax.jit(environment.transition)
+    for row in rows:
+        state = jax.tree.map(lambda leaf, row=row: leaf[row, 0], play.state)
+        key = jax.random.wrap_key_data(play.key[row, 0])
+        single = transition(key, state, play.action[row, 0], environment.default_params)
+        if not np.allclose(
+            np.asarray(single[0], np.float32),
+            np.asarray(play.observation_next[row, 0], np.float32),
+            rtol=1e-3,
+            atol=1e-3,
+        ):
+            yield Finding(
+                "error",
+                "one environment alone moves otherwise than the same one within a batch",
+                "write reset and transition for one environment, without looking at batch axes",
+            )
+            return
+
+
+def _check_ends(environment: Environment, play: Play, own: Any) -> Iterator[Finding]:
+    ended = np.asarray(play.terminated | play.truncated)
+    limit = time_limit(environment, environment.default_params)
+    steps, envs = ended.shape
+    if not ended.any() and (limit is None or limit > steps):
+        yield Finding(
+            "warning" if limit is None else "note",
+            f"no episode ended within {steps} random steps: without an end there is no "
+            "episode return to report and no fresh start",
+            "give it a time limit that sets truncated"
+            if limit is None
+            else f"nothing, if episodes may last {limit} steps",
+        )
+    ends = [np.flatnonzero(ended[:, b]) for b in range(envs)]
+    longest = max(int(np.diff(rows, prepend=-1, append=steps - 1).max()) for rows in ends)
+    if limit is not None and longest > max(limit, 1):
+        yield Finding(
+            "error",
+            f"an episode lasted {longest} steps, the time limit is {limit}: the limit is not kept",
+            "set truncated once the limit is reached, or declare the real one",
+        )
+    if limit is not None and limit <= 1:
+        if (np.asarray(play.truncated) & ~np.asarray(play.terminated)).any():
+            yield Finding("warning", *first_look.CUT_AT_ONCE)
+        return  # an episode of one step is over, whichever flag is set
+    lengths = np.concatenate([np.diff(rows, prepend=-1) for rows in ends])
+    flags = (play.terminated, play.truncated) if own is None else own[1:]
+    terminated, truncated = (
+        np.concatenate([np.asarray(flag)[ends[b], b] for b in range(envs)]) for flag in flags
+    )
+    yield from _check_flags(terminated, truncated, lengths == limit, limit)
+
+
+def _check_flags(
+    terminated: np.ndarray, truncated: np.ndarray, at_limit: np.ndarray, limit: int | None
+) -> Iterator[Finding]:
+    """Whether a termination that only repeats the time limit hides the truncation.
+
+    Args:
+        terminated, truncated, at_limit: [number of episodes], of the last step of each.
+    """
+    both = terminated & truncated
+    hides = both[at_limit].all() if at_limit.any() else 2 * both.sum() >= len(both)
+    if both.any() and hides:
+        yield Finding(
+            "warning",
+            f"{int(both.sum())} of {len(both)} episodes end terminated and truncated at once; "
+            "the trainer counts them as terminated, so their successor is worth nothing",
+            "leave the time limit out of `done` (in gymnax is_truncated says it), unless the task "
+            "itself ends there",
+        )
+    elif len(at_limit) and at_limit.all() and terminated.all():
+        yield Finding(
+            "warning",
+            f"all {len(at_limit)} episodes end terminated after exactly {limit} steps, which is "
+            "the time limit: their successor is worth nothing to the trainer",
+            "set truncated in place of terminated, unless the task itself ends there",
+        )
+
+
+def _check_resets(environment: Environment, play: Play, key: Array) -> Iterator[Finding]:
+    """Whether an ending transition already returned a fresh start instead of its successor.
+
+    A whole number of the state that counts steps gives it away: it must count the last step too.
+    """
+    ended = np.asarray(play.terminated | play.truncated)
+    if not ended.any():
+        return
+    start = jax.eval_shape(environment.reset, key, environment.default_params)[1]
+    counters = 0
+    for index, leaf in enumerate(jax.tree.leaves(start)):
+        if leaf.shape != () or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            continue
+        before, after = (
+            np.asarray(jax.tree.leaves(state)[index], np.float64)
+            for state in (play.state, play.state_next)
+        )
+        counted = after == before + 1
+        if not (counted if ended.all() else counted[~ended]).all():
+            continue
+        counters += 1
+        if (after[ended] < before[ended]).all():
+            yield Finding(
+                "error",
+                "it resets by itself: its step counter falls back at every episode's end, so the "
+                "final observation is lost and time limits would bootstrap from a fresh start",
+                "return the true successor; the trainer resets (in gymnax: step_env, not step)",
+            )
+            return
+    if not counters:
+        yield Finding(
+            "note",
+            "whether it resets by itself cannot be seen: its state counts no steps",
+            "make sure that an ending transition returns the final observation, not a fresh one",
+        )
+
+
+def _check_actions(environment: Environment, play: Play, key: Array) -> Iterator[Finding]:
+    space = environment.action_space
+    if isinstance(space, Box):
+        try:
+            bounds.require_sound(space.low, space.high, environment.name)
+        except InputError as error:
+            yield Finding("error", str(error), "declare low < high")
+            return
+        yield from _check_bounds(space)
+    if isinstance(space, Discrete):
+        choices = jnp.arange(space.n)
+    else:
+        choices = jax.vmap(partial(random_action, space))(jax.random.split(key, 8))
+    rows = np.linspace(0, len(play.reward) - 1, 32).astype(int)
+    state = jax.tree.map(lambda leaf: leaf[rows, 0], play.state)
+    keys = jax.random.wrap_key_data(play.key[rows, 0])
+    over_states = jax.vmap(environment.transition, (0, 0, None, None))
+    over_choices = jax.vmap(over_states, (None, None, 0, None))
+    outcome = jax.jit(over_choices)(keys, state, choices, environment.default_params)
+    seen = [np.asarray(outcome[0], np.float32), *(np.asarray(part) for part in outcome[2:5])]
+    if all(np.array_equal(part, np.broadcast_to(part[:1], part.shape)) for part in seen):
+        yield Finding(
+            "warning",
+            "the action changed neither observation, reward nor end at any of 32 states: at least "
+            "within one step nothing can be learnt from it",
+            "check that the transition uses its action, unless effects come later",
+        )
+
+
+def _check_bounds(space: Box) -> Iterator[Finding]:
+    low, high = np.asarray(space.low), np.asarray(space.high)
+    if not np.isfinite(low).all() or not np.isfinite(high).all():
+        yield Finding(
+            "warning",
+            "the action space is unbounded: actions cannot be scaled or clipped to it",
+            "declare finite bounds; policy tanh-gaussian needs them",
+        )
+    if (low == high).any():
+        yield Finding(
+            "note",
+            f"{int((low == high).sum())} of {low.size} action numbers have equal bounds, so there "
+            "is nothing to choose",
+            "leave them out of the action",
+        )
+    yield from _as_findings("warning", first_look.off_centre(space, 1.0))

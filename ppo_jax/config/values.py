@@ -1,0 +1,80 @@
+"""Values of environment parameters and axes, as the command line and files spell them."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from ppo_jax.config.errors import InputError
+
+
+def whole_or_real(name: str, value: Any) -> int | float:
+    """A number, whole where it is written as one; a text as the command line spells it."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    text = str(value)
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        if kind is int or not (math.isinf(number) and any(digit.isdigit() for digit in text)):
+            return number
+    raise InputError(f"{name}={short(value)} must be a number, for example 0.7.")
+
+
+def env_value(name: str, value: Any) -> Any:
+    """A parameter of the environment's as numbers, true and false, and lists of these.
+
+    Only the environment knows what it wants: whether the value fits is judged by
+    `envs.params.override`.
+
+    Args:
+        value: a text as the command line spells it (`3`, `true`, `[1, 2]` or `1,2`), or what a
+            file or Python holds.
+
+    Raises:
+        InputError: a word, an empty place, or something that is no number at all.
+    """
+    try:
+        return _numbers(value)
+    except (ValueError, RecursionError):
+        raise InputError(
+            f"{name}={short(value)} must be a number, true, false or a list such as [1,2]: "
+            "texts, schedules and other objects cannot be set here."
+        ) from None
+
+
+def _numbers(value: Any) -> Any:
+    value = value.tolist() if hasattr(value, "tolist") else value  # numpy's and jax's
+    if isinstance(value, list | tuple):
+        return [_numbers(part) for part in value]
+    if isinstance(value, bool | int | float):
+        return value
+    if not isinstance(value, str):
+        raise ValueError
+    if value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    parts = split_list(value)
+    if len(parts) > 1 or not isinstance(parts[0], str):
+        return _numbers(parts if len(parts) > 1 else parts[0])
+    return whole_or_real("", parts[0])
+
+
+def split_list(text: str) -> list[Any]:
+    """The parts of a text between its commas; a part in brackets is a list of its own parts."""
+    try:
+        parts = json.loads(f"[{text}]", parse_float=str, parse_int=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        parts = []
+    return parts or [part.strip() for part in text.split(",")]
+
+
+def short(value: Any) -> str:
+    """A value for a sentence, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list of lists of ...
+        return f"({type(value).__name__})"
+    return text if len(text) <= 80 else f"{text[:80]}..."

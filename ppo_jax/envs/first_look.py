@@ -1,0 +1,166 @@
+"""What is seen of an environment before it is trained on, and would spoil the training.
+
+Nothing is compiled for it, unless the environment is of a rare kind: one-step episodes, or
+observations that are whole numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.envs.interface import Box, Environment, MultiDiscrete, ObservationSpace, time_limit
+
+LARGE = 20.0  # typical magnitude beyond which a network wants its observations standardised
+ONE_EDGE = 0.99  # share of the first actions that are clipped to the same bound
+NUM_STARTS = 64
+
+
+class Notice(NamedTuple):
+    """One thing that would spoil the training."""
+
+    what: str  # what was seen and what goes wrong if it stays
+    remedy: str
+
+
+def notices(
+    environment: Environment, params: Any, *, policy: str, std: float, normalized: bool
+) -> list[Notice]:
+    """Everything that can be seen of `environment` at once.
+
+    Args:
+        params: of the run.
+        policy: a word of `config.POLICIES`. std: of its first actions, if they are Gaussian.
+        normalized: the run standardises its observations.
+    """
+    found = [off_centre(_box(environment, params), std)] if policy != "tanh-gaussian" else []
+    found.append(channels_first(environment.observation_shape))
+    space = None if environment.raw is None else environment.raw.observation_space
+    if space is not None and not normalized and environment.observation_dtype == "uint8":
+        found.append(unscaled_bytes(float(np.max(space.high))))
+    if (time_limit(environment, params) or math.inf) <= 1 and _is_cut(environment, params):
+        found.append(CUT_AT_ONCE)
+    if space is not None and space.is_number:
+        found.append(out_of_range(space, first_numbers(environment, params)))
+    return [notice for notice in found if notice is not None]
+
+
+def warnings(config: Config, hyper: Hyper, environment: Environment, params: Any) -> list[str]:
+    """The notices of a run with these settings, as lines to be shown at its start."""
+    first = hyper.log_std_init.start if isinstance(hyper.log_std_init, Schedule) else None
+    std = math.exp(min(float(hyper.log_std_init if first is None else first), 50.0))
+    found = notices(
+        environment,
+        params,
+        policy=config.policy,
+        std=std,
+        normalized=config.normalize_observations,
+    )
+    return [f"warning: {notice.what}; {notice.remedy}" for notice in found]
+
+
+CUT_AT_ONCE = Notice(
+    "every episode is cut after ONE step by the time limit, which is max_steps_in_episode = 1 "
+    "(gymnax's EnvParams has this default, and every class based on it inherits it)",
+    "declare max_steps_in_episode in your own parameters, or set --env.max_steps_in_episode",
+)
+
+
+def off_centre(space: Any, std: float) -> Notice | None:
+    """Whether nearly all first actions of a Gaussian policy are clipped to one bound.
+
+    Its mean begins near 0, so a box that lies off 0 gives every action the same outcome, and no
+    gradient.
+    """
+    if not isinstance(space, Box):
+        return None
+    for place, (low, high) in enumerate(zip(np.ravel(space.low), np.ravel(space.high))):
+        below, above = _share_below(float(low), std), 1.0 - _share_below(float(high), std)
+        if low < high and max(below, above) >= ONE_EDGE:
+            return Notice(
+                f"the policy's first actions, of mean 0 and standard deviation {std:.3g}, lie "
+                f"outside the bounds [{low:g}, {high:g}] of action {place}: {max(below, above):.0%}"
+                " of them are clipped to the same bound, so nothing can be learnt from them",
+                "let the environment take actions around 0 and scale them itself, or train with "
+                "--policy tanh-gaussian, which fills the box",
+            )
+    return None
+
+
+def channels_first(shape: tuple[int, ...]) -> Notice | None:
+    """Whether a picture has its channels where the network reads its height."""
+    if len(shape) != 3 or not shape[0] <= 4 < min(shape[1:]):
+        return None
+    return Notice(
+        f"observations of shape {list(shape)} look like [channels, height, width], and the network "
+        "reads them as [height, width, channels]",
+        "return jnp.moveaxis(observation, 0, -1)",
+    )
+
+
+def unscaled_bytes(largest: float) -> Notice | None:
+    """Whether bytes reach the network as large numbers."""
+    if largest <= LARGE:
+        return None
+    return Notice(
+        f"observations are bytes that reach {largest:.3g}, unscaled: networks learn slowly from "
+        "such magnitudes",
+        "train with --normalize-observations, or return observation / 255",
+    )
+
+
+def out_of_range(space: ObservationSpace, seen: Any) -> Notice | None:
+    """Whether whole numbers leave the space that declares them: each becomes a row of zeros."""
+    numbers = np.asarray(seen)
+    outside = numbers[(numbers < space.low) | (numbers > space.high)]
+    if not outside.size:
+        return None
+    first, last = outside.min(), outside.max()
+    which = f"{first}" if first == last else f"from {first} to {last}"
+    return Notice(
+        f"observations {which} lie outside the declared Discrete "
+        f"space, {space.low} to {space.high}: each of them becomes the same row of zeros",
+        f"return numbers from {space.low} to {space.high}, or declare Discrete"
+        f"({int(numbers.max()) + 1})",
+    )
+
+
+def _share_below(bound: float, std: float) -> float:
+    return 0.5 * (1.0 + math.erf(bound / (math.sqrt(2.0) * max(std, 1e-12))))
+
+
+def _box(environment: Environment, params: Any) -> Any:
+    space, bounds = environment.action_space, environment.action_bounds
+    if bounds is None or not isinstance(space, Box):
+        return space
+    return Box(space.shape, *bounds(params))
+
+
+def _is_cut(environment: Environment, params: Any) -> bool:
+    """Whether a first step is truncated and not terminated."""
+    space = environment.action_space
+    if isinstance(space, Box):
+        action = jnp.zeros(space.shape)
+    else:
+        action = jnp.zeros(len(space.ns) if isinstance(space, MultiDiscrete) else (), jnp.int32)
+
+    @jax.jit
+    def first_step(key: Any) -> Any:
+        _, state = environment.reset(key, params)
+        *_, terminated, truncated, _ = environment.transition(key, state, action, params)
+        return truncated & ~terminated
+
+    return bool(jax.vmap(first_step)(jax.random.split(jax.random.key(0), NUM_STARTS)).any())
+
+
+def first_numbers(environment: Environment, params: Any) -> Any:
+    """The first observations of NUM_STARTS episodes, as the environment itself shows them."""
+    assert environment.raw is not None
+    start = environment.raw.reset
+    keys = jax.random.split(jax.random.key(0), NUM_STARTS)
+    return jax.jit(jax.vmap(lambda key: start(key, params)))(keys)
