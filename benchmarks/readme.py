@@ -1,7 +1,7 @@
-"""Write the README's results from the stored ones: `python benchmarks/readme.py`.
+"""Write stored results into README.md and docs: `python benchmarks/readme.py`.
 
-Each block between `<!-- NAME -->` and `<!-- /NAME -->` is replaced by what the newest result says;
-the pictures go beside the results they are drawn from.
+Each block between `<!-- NAME -->` and `<!-- /NAME -->` is replaced by the newest result. Pictures
+go beside the results that they are drawn from.
 """
 
 from __future__ import annotations
@@ -34,27 +34,25 @@ OTHER_GOALS = (*(f"{env}-trpo" for env in PPO_GOALS[:5]), "CartPole-v1-a2c")
 
 
 def main() -> None:
-    """Replace every block whose results are there, in the README and the documents."""
-    blocks = {
-        "learning": learning(),
-        "speed": speed(),
-        "story": story(),
-        "table-1": table_1(),
-        "costs": costs(),
-        "reproduced": reproduced(),
-    }
-    for document in (ROOT / "README.md", ROOT / "docs" / "why-the-ratio.md"):
-        text = document.read_text("utf-8")
-        for name, block in blocks.items():
-            if block is None:
-                continue
-            if document.parent.name == "docs":
-                block = block.replace("](benchmarks/", "](../benchmarks/")
-                block = block.removeprefix(STORY_HEAD).replace(STORY_LINK, "").lstrip()
-            framed = f"<!-- {name} -->\n{block}\n<!-- /{name} -->"
-            pattern = rf"<!-- {name} -->(.*?<!-- /{name} -->)?"
-            text = re.sub(pattern, lambda _, framed=framed: framed, text, flags=re.DOTALL)
-        document.write_text(text, "utf-8")
+    """Replace every block whose results are stored."""
+    write(ROOT / "README.md", {"headline": headline(), "start": first_run()})
+    write(
+        ROOT / "docs" / "results.md",
+        {"learning": learning(), "reproduced": reproduced(), "speed": speed(), "costs": costs()},
+    )
+    write(ROOT / "docs" / "why-the-ratio.md", {"story": story(), "table-1": table_1()})
+
+
+def write(document: Path, blocks: dict[str, str | None]) -> None:
+    """Replace the blocks of one document; a block without a result stays as it is."""
+    text = document.read_text("utf-8")
+    for name, block in blocks.items():
+        if block is None:
+            continue
+        framed = f"<!-- {name} -->\n{block}\n<!-- /{name} -->"
+        pattern = rf"<!-- {name} -->(.*?<!-- /{name} -->)?"
+        text = re.sub(pattern, lambda _, framed=framed: framed, text, flags=re.DOTALL)
+    document.write_text(text, "utf-8")
 
 
 def newest(pattern: str) -> Path | None:
@@ -63,7 +61,45 @@ def newest(pattern: str) -> Path | None:
 
 
 def link(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+    """The address of a result, seen from a document in docs."""
+    return "../" + path.relative_to(ROOT).as_posix()
+
+
+def headline() -> str | None:
+    """The picture of all learning curves, and how many goals are reached, in one sentence each."""
+    folder, timing = newest("learning_*"), newest("speed_*.json")
+    if folder is None or timing is None:
+        return None
+    verdicts = [verdict(record) for record in stored(folder, PPO_GOALS)]
+    record = json.loads(timing.read_text("utf-8"))
+    ratios = [case["speed_ratio"] for case in record["cases"].values()]
+    curves = folder.relative_to(ROOT) / "curves.svg"
+    return (
+        f"![Learning curves on nine environments]({curves.as_posix()})\n\n"
+        f"{verdicts.count('reached')} of {len(verdicts)} published PPO scores are reached, with 10 "
+        f"seeds each. Training takes {min(ratios):.2f} to {max(ratios):.2f} times the environment "
+        f"steps per second of the fastest compiled peer ({record['machine']['cpu']}, "
+        f"{record['machine']['cores']} cores). [All results](docs/results.md)."
+    )
+
+
+def first_run() -> str | None:
+    """The output of the first command, as it was timed, and its seconds."""
+    path = newest("start_*.json")
+    if path is None:
+        return None
+    record = json.loads(path.read_text("utf-8"))
+    run = record["trainings"]["whole"]["cold"][0]
+    lines = [line.replace("/run", "runs/RUN") for _, line in run["lines"]]
+    progress = [line for line in lines if "left" in line]
+    shown = [line for line in lines if line not in progress[1::2]]
+    machine = f"{record['machine']['hardware']}, {record['date'][:10]}"
+    return "\n".join(
+        [
+            f"It prints, within {run['seconds']:.0f} seconds ({machine}, compilation included):",
+            *("", "```text", *shown, "```"),
+        ]
+    )
 
 
 def learning() -> str | None:
@@ -200,7 +236,7 @@ def speed() -> str | None:
         "minibatches of the same sizes; what each peer does otherwise by design stands at the "
         "head of its `benchmarks/speed/worker_*.py`. Where a ratio is below 1, or our compile "
         "time the longer one, what is known of the reasons stands in "
-        f"[benchmarks/README.md](benchmarks/README.md). All numbers: [{path.name}]"
+        f"[lab-notebook.md](lab-notebook.md). All numbers: [{path.name}]"
         f"({link(path)}). Again: `python benchmarks/speed/compare.py`."
         + "".join(f" {note}" for note in record.get("notes", [])),
     ]
@@ -259,11 +295,6 @@ def elsewhere(shown: Path) -> list[str]:
     return lines
 
 
-# What a document that is the derivation itself does without.
-STORY_HEAD = "## Why the ratio?"
-STORY_LINK = " The derivation: [docs/why-the-ratio.md](docs/why-the-ratio.md)."
-
-
 def story() -> str | None:
     """The answer to the founding question, as measured."""
     folder = newest("explain_*")
@@ -271,14 +302,12 @@ def story() -> str | None:
         return None
     record = json.loads((folder / "explain.json").read_text("utf-8"))
     lines = [
-        STORY_HEAD,
-        "",
         f"![Why the ratio]({link(folder / 'explain.svg')})",
         "",
         *(f"* {line}" for line in record["text"]),
         "",
         f"{record['seeds']} seeds, {record['env_steps']:,} environment steps each: `ppo-jax "
-        "explain surrogate`." + STORY_LINK,
+        "explain surrogate`.",
     ]
     return "\n".join(lines)
 

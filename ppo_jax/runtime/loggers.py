@@ -20,7 +20,8 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.rl.metrics import MAX, METRICS, reduction_of
 from ppo_jax.storage import run_folder
-from ppo_jax.storage.jsonl import Row, to_json
+from ppo_jax.storage.files import to_strict_json
+from ppo_jax.storage.jsonl import Row
 
 Mode = Literal["online", "offline", "disabled", "shared"]
 
@@ -28,7 +29,7 @@ Mode = Literal["online", "offline", "disabled", "shared"]
 def _scalars(row: Row) -> dict[str, float]:
     """Reduce the seeds to one number a name: the largest of largest values, else the mean."""
     scalars = {}
-    for name, value in to_json(row).items():
+    for name, value in to_strict_json(row).items():
         values = value if isinstance(value, list) else [value]
         known = [x for x in values if isinstance(x, (int, float))]
         if known:
@@ -97,7 +98,7 @@ class WandbLog:
         self._run = wandb.init(
             project=project,
             mode=mode,
-            config=to_json(config),
+            config=to_strict_json(config),
             dir=str(folder),
             id=run_id,
             resume="allow",
@@ -170,7 +171,7 @@ class LogFanout:
 
     def write(self, row: Row, env_steps: int) -> None:
         for worker in self._workers.values():
-            worker.put((to_json(row), env_steps))
+            worker.put((to_strict_json(row), env_steps))
         self._drop_failed()
 
     def close(self, timeout_seconds: float = 10.0) -> None:

@@ -25,7 +25,9 @@ from ppo_jax.config.options import RunOptions
 from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 from ppo_jax.runtime import devices
-from ppo_jax.storage import jsonl, run_folder
+from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import to_json, to_strict_json, write_json
+from ppo_jax.storage.manifest import make_manifest
 from ppo_jax.training import trainer
 
 OBJECTIVES = ("pg", "is", "kl", "clip")
@@ -65,7 +67,7 @@ def surrogate(
         {"rows": one per objective and E, "text": lines for people, "figure": its path, ...}.
     """
     folder = Path(out)
-    run_folder.check(str(folder))
+    run_folder.check_new_folder(str(folder))
     if seeds < 2 or min(epochs) < 1:
         raise InputError("explain needs at least 2 seeds and 1 epoch: an interval needs two.")
     config = dataclasses.replace(SETTING, env=env, total_env_steps=total_env_steps)
@@ -80,7 +82,7 @@ def surrogate(
             tell(describe(rows[-1]))
     result = record(config, seeds, rows) | {"figure": str(folder / "explain.svg")}
     folder.mkdir(parents=True, exist_ok=True)
-    run_folder.write_json(folder / "explain.json", jsonl.to_json(result))
+    write_json(folder / "explain.json", to_strict_json(result))
     for suffix in ("svg", "png"):
         explain_figure.draw(rows, folder / f"explain.{suffix}", env, seeds)
     return result
@@ -93,10 +95,10 @@ def record(config: Config, seeds: int, rows: Sequence[Row]) -> dict[str, Any]:
         "seeds": seeds,
         "env_steps": config.trained_env_steps,
         "setting": {
-            "config": run_folder.to_json(vars(config)),
-            "hyper": run_folder.to_json(vars(HYPER)),
+            "config": to_json(vars(config)),
+            "hyper": to_json(vars(HYPER)),
         },
-        "manifest": run_folder.manifest(jax.local_devices()),
+        "manifest": make_manifest(jax.local_devices()),
         "rows": rows,
         "text": conclusions(rows),
     }

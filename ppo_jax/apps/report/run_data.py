@@ -15,7 +15,8 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import with_new_fields
 from ppo_jax.rl.metrics import CHANGE, FILE, METRICS
-from ppo_jax.storage import jsonl, run_folder
+from ppo_jax.storage import jsonl
+from ppo_jax.storage.files import to_json
 from ppo_jax.storage.run_folder import FORMAT
 
 MAX_RUNS = 24  # limit of a page, whose size grows with them
@@ -47,7 +48,7 @@ def collect(folders: Sequence[Path]) -> dict[str, Any]:
     many = len(folders) > MANY_RUNS
     return {
         "kind": "runs",
-        "defaults": run_folder.to_json({"config": vars(Config()), "hyper": vars(Hyper())}),
+        "defaults": to_json({"config": vars(Config()), "hyper": vars(Hyper())}),
         "runs": [read(folder, label, many) for folder, label in zip(folders, labels)],
     }
 

@@ -36,9 +36,9 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     video = flags.get("video")
     if video is not None and not video.lower().endswith((".gif", ".mp4")):
         raise InputError(f"video={video!r} must end in .gif or .mp4.")
-    from ppo_jax.runtime import evaluation
+    from ppo_jax.apps.run import evaluate
 
-    summary = evaluation.evaluate(
+    summary = evaluate.evaluate(
         run_folder,
         episodes=options.eval_episodes,
         policy_mode=options.policy_mode,

@@ -35,7 +35,7 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
 
     resumes = options.resume == "auto" and options.out and run_folder.is_run(options.out)
     if not resumes:
-        run_folder.check(options.out)
+        run_folder.check_new_folder(options.out)
     with signals.listening():  # from here on, because importing jax takes seconds
         from ppo_jax.apps.run import runner
 
