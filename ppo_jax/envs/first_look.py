@@ -52,8 +52,9 @@ def notices(
 
 def warnings(config: Config, hyper: Hyper, environment: Environment, params: Any) -> list[str]:
     """The notices of a run with these settings, as lines to be shown at its start."""
-    first = hyper.log_std_init.start if isinstance(hyper.log_std_init, Schedule) else None
-    std = math.exp(min(float(hyper.log_std_init if first is None else first), 50.0))
+    log_std: Any = hyper.log_std_init
+    first = log_std.start if isinstance(log_std, Schedule) else log_std
+    std = math.exp(min(float(first), 50.0))
     found = notices(
         environment,
         params,
