@@ -62,6 +62,13 @@ def value_formula(v: float, old: float, target: float, eps: float) -> float:
 
 # Every docstring equation as a loop body over Python floats: name -> (arguments, formula).
 X, Y, Z = np.random.default_rng(0).normal(size=(3, 65))
+
+
+def paced(rate: float, learning_rate: float, kl: float, target: float) -> float:
+    moved = rate / 1.5 if kl > 2.0 * target else rate * 1.5 if 0.0 < kl < target / 2.0 else rate
+    return min(max(moved, min(1.0, 1e-5 / learning_rate)), max(1.0, 1e-2 / learning_rate))
+
+
 EQUATIONS = {
     "log_ratio": ((30 * X, 0 * Y), lambda new, old: clip(new - old, -20.0, 20.0)),
     "policy_gradient": ((X, A), lambda log_prob, a: -(log_prob * a)),
