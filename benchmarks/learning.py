@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
 import re
 import tempfile
 from datetime import UTC, datetime
@@ -41,8 +39,9 @@ from ppo_jax.analysis import plots, stats
 from ppo_jax.config import presets
 from ppo_jax.config.options import RunOptions
 from ppo_jax.runtime import devices
-from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import write_atomic, write_json
 from ppo_jax.storage.jsonl import read_jsonl
+from ppo_jax.storage.manifest import core_count, processor
 
 CURVE_POINTS = 60
 RESULTS = Path(__file__).parent / "results"
@@ -138,7 +137,7 @@ def measure(preset: presets.Preset, seeds: int, out: Path) -> dict[str, Any]:
         f"--seeds {seeds}",
     }
     name = stem(preset.env, preset.name, preset.objective)
-    run_folder.write_json(out / f"{name}.json", record)
+    write_json(out / f"{name}.json", record)
     write_curve(out / f"{name}.csv", rows)
     draw(out, record, rows)
     return record
@@ -227,29 +226,16 @@ def store(preset: presets.Preset, record: dict[str, Any]) -> None:
     text = re.sub(rf"\[{objective}\.result\]\n(?:[^\[\n][^\n]*\n|\n)*", "", text).rstrip()
     head, mark, tail = text.partition(f"[{objective}.reference]")
     parts = [head.rstrip(), "\n".join(block), *([mark + tail] if mark else [])]
-    temporary = path.with_suffix(".toml.tmp")
-    temporary.write_text("\n\n".join(parts) + "\n", "utf-8")
-    os.replace(temporary, path)
+    write_atomic(path, "\n\n".join(parts) + "\n")
 
 
 def hardware() -> dict[str, Any]:
     """What the run was computed on."""
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "processor": processor(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": core_count(),
         "devices": sorted({f"{d.platform}:{d.device_kind}" for d in jax.local_devices()}),
     }
-
-
-def processor() -> str:
-    """The model of the CPU, as its maker calls it where that can be found out."""
-    try:
-        text = Path("/proc/cpuinfo").read_text("utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1).strip() if found else platform.machine()
 
 
 def today() -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ppo_jax.apps.export.export import export as export
     from ppo_jax.apps.export.load_policy import load_policy as load_policy
     from ppo_jax.apps.report.write import report as report
+    from ppo_jax.apps.run.evaluate import evaluate as evaluate
     from ppo_jax.apps.run.runner import resume as resume
     from ppo_jax.apps.run.runner import run as run
     from ppo_jax.apps.sweep.driver import sweep as sweep
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ppo_jax.config.presets import preset as preset
     from ppo_jax.envs.interface import Environment as Environment
     from ppo_jax.envs.registration import make as make
-    from ppo_jax.runtime.evaluation import evaluate as evaluate
     from ppo_jax.training.trainer import init as init
     from ppo_jax.training.trainer import iterate as iterate
     from ppo_jax.training.trainer import train as train
@@ -38,7 +38,7 @@ _HOMES = {
     "Environment": "envs.interface",
     "RunOptions": "config.options",
     "debug": "apps.diagnose.debug",
-    "evaluate": "runtime.evaluation",
+    "evaluate": "apps.run.evaluate",
     "export": "apps.export.export",
     "init": "training.trainer",
     "iterate": "training.trainer",

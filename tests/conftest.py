@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,9 @@ _root = Path(__file__).resolve().parent.parent
 # The commands that tests start, from whatever folder, run this checkout.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_root), os.environ.get("PYTHONPATH")]))
 
+# A vector that meets a matrix is a mistake, unless it says so.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
 # One compile cache for all test workers and for the commands that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_root / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
@@ -34,9 +38,43 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import jax
     import jax.numpy as jnp
 
-    from ppo_jax.models import actor_critic
+    from ppo_jax.models import torsos
 
     kinds = (jnp.float64, jax.lax.Precision.HIGHEST)
-    monkeypatch.setitem(actor_critic._PRECISIONS, "float32", kinds)
+    monkeypatch.setitem(torsos.PRECISIONS, "float32", kinds)
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished run of the tiny environment with 3 seeds; nobody changes its folder."""
+    from tiny import tiny_run
+
+    return tiny_run(tmp_path_factory.mktemp("runs") / "walked")
+
+
+@pytest.fixture(scope="session")
+def swung(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One iteration of gSDE on Pendulum: noise, bounds of the actions, a normaliser, a picture."""
+    from ppo_jax.apps.run.runner import run
+    from ppo_jax.config.config import Config, Hyper
+    from ppo_jax.config.options import RunOptions
+    from ppo_jax.runtime import evaluation
+
+    config = Config(
+        env="Pendulum-v1",
+        total_env_steps=16,
+        num_envs=2,
+        rollout_length=8,
+        num_epochs=1,
+        num_minibatches=1,
+        hidden_sizes=(8,),
+        policy="gsde",
+        normalize_observations=True,
+    )
+    folder = tmp_path_factory.mktemp("runs") / "swung"
+    options = RunOptions(out=str(folder), quiet=True, eval_episodes=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "MAX_STEPS", 5)
+        return run(config, Hyper(), options)

@@ -86,27 +86,27 @@ def one_turn(size: Size, out: Path, seconds: float, minutes: float) -> tuple[lis
         how long training stood still for each save within the turn, and environment steps of all
         seeds per second.
     """
-    from ppo_jax.apps.run import loop
+    from ppo_jax.apps.run import saving
     from ppo_jax.apps.run.runner import run
     from ppo_jax.config.config import Config, Hyper
 
     config = Config(env="CartPole-v1", total_env_steps=10**10, **size.config)
     seen: list[tuple[float, int]] = []
     stalls: list[float] = []
-    save = loop.save
+    save = saving.save_run
 
     def timed(*given: Any) -> Any:
         begin = time.perf_counter()
-        point = save(*given)
+        status = save(*given)
         if seen:  # the start is saved before the first row
             stalls.append(time.perf_counter() - begin)
-        return point
+        return status
 
     def clock(row: dict[str, Any]) -> bool:
         seen.append((time.perf_counter(), row["env_steps"]))
         return seen[-1][0] - seen[0][0] >= seconds
 
-    loop.save = timed
+    saving.save_run = timed
     try:
         run(
             config,
@@ -120,7 +120,7 @@ def one_turn(size: Size, out: Path, seconds: float, minutes: float) -> tuple[lis
             quiet=True,
         )
     finally:
-        loop.save = save
+        saving.save_run = save
     (begin, first), (end, last) = seen[0], seen[-1]
     # The last save is that of the end: the clock had stopped.
     return stalls[:-1], size.seeds * (last - first) / (end - begin)

@@ -29,7 +29,8 @@ import stops
 from cases import CASES, words_of
 from processes import finish
 
-from ppo_jax.storage.fingerprint import core_count, processor, source_digest
+from ppo_jax.storage.fingerprint import source_digest
+from ppo_jax.storage.manifest import core_count, processor
 
 PARTS = ("saves", "damages", "disks", "races", "signals", "kills", "cost", "soak")
 

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ppo_jax.distributed import population
+
 TARGET = Path(__file__).with_name("h100_sxm.txtpb")
 
 # Thunks that only say what comes next; each of the others is a launch.
@@ -309,11 +311,11 @@ def compile_for_target(
     hyper = as_arrays(config, Hyper())
     with as_on_a_gpu():
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), seeds))
-        shapes = jax.eval_shape(programs.make_init(config), hyper, keys)
+        shapes = jax.eval_shape(population.make_init(config), hyper, keys)
         state = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             shapes,
-            programs.placement(shapes, layout),
+            population.placement(shapes, layout),
         )
         chunk = programs.make_chunk(config, layout)
         if not with_rows:

@@ -13,6 +13,8 @@ from typing import Any
 from cases import Case
 from worker import Program, Worker, device_per_core, serve
 
+from ppo_jax.distributed import population
+
 PACKAGES = ("ppo-jax", "gymnax", "jax", "jaxlib", "optax", "numpy")
 
 
@@ -92,11 +94,11 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
     mark("compile_seconds")
 
     def run(seed: int) -> Any:
-        keys = programs.member_keys(seed * spread.num_members, spread)
-        state = programs.place(begun.start(hyper, keys), spread)
+        keys = population.member_keys(seed * spread.num_members, spread)
+        state = population.place(begun.start(hyper, keys), spread)
         left = config.num_iterations
         while left:
-            count = min(left, programs.ROWS)
+            count = min(left, programs.MAX_CHUNK)
             state, rows = chunk_compiled(hyper, state, jnp.asarray(count))
             jax.device_get(rows)
             left -= count

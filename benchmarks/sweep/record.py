@@ -15,7 +15,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ppo_jax.storage.fingerprint import core_count, processor, source_digest  # noqa: E402
+from ppo_jax.storage.fingerprint import source_digest  # noqa: E402
+from ppo_jax.storage.manifest import core_count, processor  # noqa: E402
 
 
 def opening(what: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ppo_jax.config.errors import InputError
 
@@ -40,8 +41,10 @@ def write(path: Path, frames: list[np.ndarray]) -> None:
     if path.suffix.lower() == ".mp4":
         import imageio.v2 as imageio  # pyright: ignore[reportMissingImports]
 
-        even = [frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]
-        imageio.mimsave(path, even, fps=FRAMES_PER_SECOND)
+        even: list[ArrayLike] = [
+            frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames
+        ]
+        imageio.mimsave(path, even, fps=FRAMES_PER_SECOND, macro_block_size=2)
         return
     from PIL import Image
 

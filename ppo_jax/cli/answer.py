@@ -1,26 +1,32 @@
-"""What a command is: a name, its flags, and a function from what was given to an answer."""
+"""A command: its name, its flags, and the function that answers it."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ppo_jax.cli import parser as flags
+from ppo_jax.cli.parser import Parser
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 class Answer(NamedTuple):
-    """What a command has to say."""
+    """The output of a command."""
 
-    data: dict[str, Any]  # --json
+    data: dict[str, Any]  # for --json
     lines: list[str]  # for people
     exit_code: int = 0
 
 
-def no_flags(parser: flags.Parser, words: Sequence[str]) -> None:
-    """A command without flags of its own."""
+def no_flags(parser: Parser, words: Sequence[str]) -> None:
+    """Add nothing: the command has no flags of its own."""
     del parser, words
+
+
+def print_progress(line: str) -> None:
+    """Print a line on stderr at once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 class Command(NamedTuple):
@@ -29,13 +35,13 @@ class Command(NamedTuple):
     name: str
     usage: str  # its own argument
     summary: str
-    run: Callable[[dict[str, Any], dict[str, str]], Answer]  # flags given, --env.NAME values
-    add_flags: Callable[[flags.Parser, Sequence[str]], None] = no_flags  # words: for the help only
+    run: Callable[[dict[str, Any], dict[str, str]], Answer]  # takes flags and --env.NAME values
+    add_flags: Callable[[Parser, Sequence[str]], None] = no_flags  # words: for the help only
     takes_env_params: bool = False
 
-    def parser(self, words: Sequence[str]) -> flags.Parser:
-        """Its parser, with the flags that every command has."""
-        parser = flags.Parser(f"ppo-jax {self.name}", self.usage, self.summary)
+    def parser(self, words: Sequence[str]) -> Parser:
+        """Make the command's parser, with the flags of every command."""
+        parser = Parser(f"ppo-jax {self.name}", self.usage, self.summary)
         self.add_flags(parser, words)
         group = parser.add_argument_group("output")
         parser.add_switch(group, "--json", "one JSON object on stdout, progress on stderr")

@@ -1,6 +1,6 @@
-"""The command line: parse, call one function, print. Nothing is decided here.
+"""The command line: parse, call one function, print.
 
-Everything that can be told without jax is told before jax is imported.
+Input is validated before jax is imported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(error), words, BAD_INPUT)
     except RunError as error:
         return _refuse(str(error), words, FAILED)
-    except BrokenPipeError:  # `ppo-jax envs | head`: nobody listens any more
+    except BrokenPipeError:  # `ppo-jax envs | head` closes the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
@@ -45,7 +45,7 @@ def _print(answer: Answer, as_json: bool) -> int:
 
 
 def _refuse(sentence: str, words: Sequence[str], exit_code: int) -> int:
-    sentence = " ".join(sentence.split())  # a user's module may fail with many lines
+    sentence = " ".join(sentence.split())  # an error of a user's module may have many lines
     if "--debug" in words:
         traceback.print_exc()
     if "--json" in words:
@@ -58,7 +58,7 @@ def _refuse(sentence: str, words: Sequence[str], exit_code: int) -> int:
 def _dispatch(words: Sequence[str]) -> Answer:
     name, rest = (words[0], words[1:]) if words else ("--help", [])
     if name == "--version":
-        version = sys.modules["ppo_jax"].__version__  # of the package that holds this file
+        version = sys.modules["ppo_jax"].__version__  # importing this file imports the package
         return Answer({"version": version}, [f"ppo-jax {version}"])
     if name in ("-h", "--help", "help"):
         return _overview()
@@ -71,10 +71,10 @@ def _dispatch(words: Sequence[str]) -> Answer:
     if "-h" in rest or "--help" in rest:
         text = parser.format_help().rstrip()
         return Answer({"help": text}, [text])
-    given, env_params = parser.read(rest)
+    flags, env_params = parser.read(rest)
     if env_params and not command.takes_env_params:
         raise InputError(f"--env.{next(iter(env_params))} is no option of `ppo-jax {name}`.")
-    return command.run(given, env_params)
+    return command.run(flags, env_params)
 
 
 def _overview() -> Answer:

@@ -1,7 +1,7 @@
 """The command line's flags, made from the fields of `Config`, `Hyper` and `RunOptions`.
 
-argparse only takes the words apart: every value stays a text (`settings.convert` reads it), a flag
-that is not given leaves no trace, and what argparse refuses becomes one sentence.
+argparse only splits the words. Every value stays a text, which `layers.convert` reads. A missing
+flag leaves no trace, and an error of argparse becomes one sentence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ppo_jax.config.layers import FIELDS, hint
 from ppo_jax.config.options import RunOptions
 
 GROUPS: dict[type, str] = {
-    Config: "the program (what changes it is compiled anew)",
+    Config: "the program (a change compiles anew)",
     Hyper: "numbers (each a number, or a schedule START:END or START:END:cosine)",
     RunOptions: "the run (steps are environment steps of one seed; 1e6 is a number, too)",
 }
@@ -39,10 +39,11 @@ class Parser(argparse.ArgumentParser):
             argument_default=argparse.SUPPRESS,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
         )
-        self.names: list[str] = []  # of the flags, as the user may have meant them
-        self.rest: str | None = None  # the name under which all further words are given, if any
+        self.names: list[str] = []  # flags, for hints
+        self.rest: str | None = None  # name under which `read` returns all further words
 
     def error(self, message: str) -> NoReturn:
+        """Raise argparse's message as one sentence."""
         found = re.match(r"argument ([^:]*): (.*)", message)
         flag, rule = found.groups() if found else ("", message)
         flag = flag.split("/")[0]
@@ -53,38 +54,43 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{f'{flag}: ' if flag else ''}{rule}; see `{self.prog} --help`.")
 
     def add_switch(self, group: Any, flag: str, help: str) -> None:
+        """Add a flag without a value."""
         group.add_argument(flag, action="store_true", help=_escape(help))
         self.names.append(flag)
 
     def add_value(self, group: Any, flag: str, help: str, metavar: str) -> None:
+        """Add a flag with a value, which stays a text."""
         group.add_argument(flag, metavar=metavar, help=_escape(help))
         self.names.append(flag)
 
     def read(self, words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-        """The flags that were given, and the environment's parameters among them.
+        """Split words into flags by name and the environment's parameters by name.
 
         Raises:
-            InputError: an unknown flag, a flag without its value, a word too many, an empty place.
+            InputError: an unknown flag, a flag without its value, a word too many, an empty `out`.
         """
         rest, env_params = split_env_params(join_negative_numbers(words))
-        given, left = self.parse_known_args(rest)
+        parsed, left = self.parse_known_args(rest)
+        flags = vars(parsed)
         for word in left:
             if word.startswith("-") and word != "-":
-                flag = word.split("=")[0]
-                bare = flag.lstrip("-").replace("-", "_")
-                known = [name.lstrip("-").replace("-", "_") for name in self.names]
-                raise InputError(
-                    f"{flag} is no option of `{self.prog}`."
-                    + _as_flags(hint(bare, known))
-                    + f" All of them: {self.prog} --help."
-                )
-        if getattr(given, "out", None) == "":
-            raise InputError("out is empty: give it a name or leave it out.")
+                raise InputError(self._unknown(word.split("=")[0]))
+        if flags.get("out") == "":
+            raise InputError("out is empty: give it a value or leave it out.")
         if self.rest is not None:
-            return {**vars(given), self.rest: left}, env_params
+            return {**flags, self.rest: left}, env_params
         if left:
             raise InputError(f"{left[0]!r} is one word too many: see `{self.prog} --help`.")
-        return vars(given), env_params
+        return flags, env_params
+
+    def _unknown(self, flag: str) -> str:
+        name = flag.lstrip("-").replace("-", "_")
+        known = [other.lstrip("-").replace("-", "_") for other in self.names]
+        return (
+            f"{flag} is no option of `{self.prog}`."
+            + _as_flags(hint(name, known))
+            + f" All of them: {self.prog} --help."
+        )
 
 
 def add_field_flags(
@@ -93,11 +99,17 @@ def add_field_flags(
     sources: Mapping[str, str],
     owners: tuple[type, ...] = (Config, Hyper, RunOptions),
 ) -> None:
-    """One flag for each field; `shown` holds the values that the help names as defaults."""
+    """Add one flag for each field.
+
+    Args:
+        shown: values that the help shows as defaults, by name.
+        sources: names whose value comes from a preset.
+        owners: the dataclasses whose fields become flags.
+    """
     groups = {owner: parser.add_argument_group(GROUPS[owner]) for owner in owners}
     for name, (owner, spec) in FIELDS.items():
         if (owner, name) == (Config, "env") or owner not in owners:
-            continue  # the command's own argument, or none of its flags
+            continue  # an argument of the command, or not among its flags
         flag = f"--{name.replace('_', '-')}"
         text = _escape(_help(spec, shown[name], "preset" if name in sources else "default"))
         if spec.type == "bool":
@@ -107,13 +119,13 @@ def add_field_flags(
             metavar = _metavar(owner, spec)
             groups[owner].add_argument(flag, dest=name, metavar=metavar, help=text)
         parser.names.append(flag)
-    groups[Hyper].add_argument(  # never met by argparse: `split_env_params` takes them out
+    groups[Hyper].add_argument(  # for the help only: `split_env_params` removes these flags
         "--env.NAME", metavar="VALUE", help="the environment's own parameter NAME"
     )
 
 
 def join_negative_numbers(words: Sequence[str]) -> list[str]:
-    """`--log-std-init -1e-3` as one word: argparse would take the number for a flag."""
+    """Join `--log-std-init -1e-3` to one word: argparse would take the number for a flag."""
     joined: list[str] = []
     for word in words:
         last = joined[-1] if joined else ""
@@ -125,7 +137,7 @@ def join_negative_numbers(words: Sequence[str]) -> list[str]:
 
 
 def split_env_params(words: Iterable[str]) -> tuple[list[str], dict[str, str]]:
-    """Take `--env.NAME VALUE` and `--env.NAME=VALUE` out: their names are the environment's."""
+    """Separate `--env.NAME VALUE` and `--env.NAME=VALUE`, whose names argparse cannot know."""
     rest: list[str] = []
     params: dict[str, str] = {}
     stream = iter(words)
@@ -143,15 +155,20 @@ def split_env_params(words: Iterable[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _as_flags(sentence: str) -> str:
-    """The names in a hint, spelled as flags."""
+    """Spell the names of a hint as flags."""
     head, colon, names = sentence.partition(": ")
     flags = [f"--{name.replace('_', '-')}" for name in names.rstrip(".").split(", ")]
     return f"{head}{colon}{', '.join(flags)}." if colon else ""
 
 
-def _help(spec: dataclasses.Field, value: Any, source: str) -> str:
+def choices_and_help(spec: dataclasses.Field) -> str:
+    """A field's help text with its allowed words."""
     choices = spec.metadata.get("choices")
-    text = spec.metadata["help"] + (f": {' | '.join(choices)}" if choices else "")
+    return spec.metadata["help"] + (f": {' | '.join(choices)}" if choices else "")
+
+
+def _help(spec: dataclasses.Field, value: Any, source: str) -> str:
+    text = choices_and_help(spec)
     return text if value is None else f"{text} [{source}: {_show(value)}]"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ppo_jax.config.config import OPTIMIZERS, TRUST_REGION, Config, Hyper, Schedule
@@ -105,6 +105,14 @@ def check_fields(record: Any, counts: Mapping[str, tuple[int, int]]) -> None:
         check_choice(spec, value)
         if value == "" and "str" in str(spec.type):
             raise InputError(f"{spec.name} is empty: give it a value or leave it out.")
+
+
+def check_names(owner: type, changes: Iterable[str], what: str) -> None:
+    """Refuse names that are no fields of the dataclass `owner`, the options of `what`."""
+    known = [spec.name for spec in dataclasses.fields(owner)]
+    for name in changes:
+        if name not in known:
+            raise InputError(f"{name!r} is no option of {what}." + nearest(name, known))
 
 
 def check_count(name: str, value: Any, low: int, high: int) -> None:

@@ -1,4 +1,4 @@
-"""Which seeds and environments go to which devices.
+"""Layouts: the devices that seeds and environments go to.
 
 Three kinds:
 
@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config
+from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl.types import TrainState
 
 # From so many samples of a minibatch for each device on, devices share one seed's environments. On
@@ -31,7 +32,7 @@ VMAP_LAYOUT_MINIBATCH = 256
 
 
 class Layout(NamedTuple):
-    """Which seeds and environments go where."""
+    """Seeds and environments on devices."""
 
     kind: str  # map, vmap or envs
     devices: tuple[Any, ...]
@@ -46,20 +47,30 @@ class Layout(NamedTuple):
 
     @property
     def mesh(self) -> Mesh:
-        return Mesh(np.array(self.devices), ("devices",))
+        """The devices with the axes `seeds` and `envs`, one of which has length 1."""
+        shape = (1, -1) if self.kind == "envs" else (-1, 1)
+        return Mesh(np.array(self.devices).reshape(shape), ("seeds", "envs"))
+
+    @property
+    def across(self) -> Across:
+        """The collectives of devices that share one seed."""
+        return Across(("envs",)) if self.kind == "envs" else ALONE
+
+    @property
+    def num_shares(self) -> int:
+        """Devices that one seed's environments are spread over."""
+        return len(self.devices) if self.kind == "envs" else 1
 
     def member_spec(self, has_axis: bool) -> P:
-        """Where numbers live that members share, or of which each has its own."""
-        return P("devices") if has_axis and self.kind != "envs" else P()
+        """The place of numbers that members share, or of which each has its own."""
+        return P("seeds") if has_axis else P()
 
     def state_specs(self, state: TrainState) -> TrainState:
-        """Where each leaf of a population's state lives."""
-        if self.kind != "envs":
-            return jax.tree.map(lambda _: P("devices"), state)
-        whole = jax.tree.map(lambda _: P(), state)
-        return whole._replace(
-            carry=jax.tree.map(lambda _: P(None, "devices"), state.carry),
-            discounted_return=P(None, "devices"),
+        """The place of each leaf of a population's state."""
+        specs = jax.tree.map(lambda _: P("seeds"), state)
+        return specs._replace(
+            carry=jax.tree.map(lambda _: P("seeds", "envs"), state.carry),
+            discounted_return=P("seeds", "envs"),
         )
 
 

@@ -39,7 +39,7 @@ def notices(
         normalized: the run standardises its observations.
     """
     found = [off_centre(_box(environment, params), std)] if policy != "tanh-gaussian" else []
-    found.append(channels_first(environment.observation_shape))
+    found += [channels_first(leaf.shape) for leaf in jax.tree.leaves(environment.observation)]
     space = None if environment.raw is None else environment.raw.observation_space
     if space is not None and not normalized and environment.observation_dtype == "uint8":
         found.append(unscaled_bytes(float(np.max(space.high))))
@@ -52,8 +52,9 @@ def notices(
 
 def warnings(config: Config, hyper: Hyper, environment: Environment, params: Any) -> list[str]:
     """The notices of a run with these settings, as lines to be shown at its start."""
-    first = hyper.log_std_init.start if isinstance(hyper.log_std_init, Schedule) else None
-    std = math.exp(min(float(hyper.log_std_init if first is None else first), 50.0))
+    log_std: Any = hyper.log_std_init
+    log_std = log_std.start if isinstance(log_std, Schedule) else log_std
+    std = math.exp(min(float(log_std), 50.0))
     found = notices(
         environment,
         params,

@@ -10,7 +10,7 @@ where the episode ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 
@@ -53,22 +53,20 @@ class Raw(NamedTuple):
     # (key, state, action, params) -> (observation, terminated, truncated), both flags as they came
 
 
-class Environment(NamedTuple):
-    """A static object of pure functions; every number it may vary is in `params`."""
+ACTION_MASK = "action_mask"  # leaf of a dict observation: bool [n], True for a legal action
 
+
+class _Fields(NamedTuple):
     name: str
     reset: Callable[[Any, Any], tuple[Any, Any]]
     transition: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any, Any, Any]]
     default_params: Any  # a pytree of numbers
-    observation_shape: tuple[int, ...]  # of what `reset` returns
-    observation_dtype: str  # "float32", "bool" or "uint8": grids are stored as small as they are
+    observation: Any  # pytree of jax.ShapeDtypeStruct, of one environment
     action_space: Discrete | MultiDiscrete | Box  # under default_params
     # The time limit in steps, or params -> it, called with numbers and never traced; None if none
     max_episode_steps: int | Callable[[Any], int | None] | None
     override: Callable[[Any, dict], Any]  # (params, {name: value}) -> params, refuses unknown names
-    render: Callable[[Any, Any], Any] | None = (
-        None  # (state, params) -> RGB uint8 array, on the host
-    )
+    render: Callable[[Any, Any], Any] | None = None  # (state, params) -> RGB uint8, on the host
     # params -> (low, high) of a Box, may be traced; None if the bounds depend on no parameter
     action_bounds: Callable[[Any], tuple[Any, Any]] | None = None
     # An observation as the environment itself shows it -> as it is stored; None if it is the same
@@ -76,7 +74,59 @@ class Environment(NamedTuple):
     raw: Raw | None = None  # None if it returns the contract's own types
 
 
+class Environment(_Fields):
+    """A static object of pure functions; every number it may vary is in `params`.
+
+    `observation` may be any pytree of shapes and dtypes. For one array, `observation_shape` and
+    `observation_dtype` may be given in its place. Grids are stored as they are, such as "uint8".
+    A leaf `action_mask` of a dict observation, bool [n], tells legal actions from illegal ones;
+    the masks of several dials stand side by side, [sum(ns)].
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        *values: Any,
+        observation_shape: tuple[int, ...] | None = None,
+        observation_dtype: str = "float32",
+        **fields: Any,
+    ) -> Environment:
+        if observation_shape is not None:
+            import jax  # late: names of environments are checked without it
+
+            dtype = jax.numpy.dtype(observation_dtype)
+            fields["observation"] = jax.ShapeDtypeStruct(tuple(observation_shape), dtype)
+        return super().__new__(cls, *values, **fields)
+
+    @property
+    def observation_shape(self) -> Any:
+        """The shape of an observation that is one array; a tree of shapes for a tree."""
+        import jax
+
+        return jax.tree.map(lambda leaf: tuple(leaf.shape), self.observation)
+
+    @property
+    def observation_dtype(self) -> Any:
+        """The dtype's name of an observation that is one array; a tree of names for a tree."""
+        import jax
+
+        return jax.tree.map(lambda leaf: leaf.dtype.name, self.observation)
+
+
 def time_limit(environment: Environment, params: Any) -> int | None:
     """The time limit in steps under `params`, None if there is none."""
     limit = environment.max_episode_steps
     return limit(params) if callable(limit) else limit
+
+
+def without_action_mask(observation: Any) -> Any:
+    """The observation without its leaf `action_mask`: what a network sees."""
+    if not isinstance(observation, Mapping) or ACTION_MASK not in observation:
+        return observation
+    return {name: leaf for name, leaf in observation.items() if name != ACTION_MASK}
+
+
+def action_mask(observation: Any) -> Any | None:
+    """The leaf `action_mask` of a dict observation, None if there is none."""
+    return observation.get(ACTION_MASK) if isinstance(observation, Mapping) else None

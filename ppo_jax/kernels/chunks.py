@@ -1,32 +1,66 @@
-"""Pieces of many rows, small enough to stay in a core's cache from one layer to the next."""
+"""Chunks of rows: small enough to stay in a core's cache from one layer to the next."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
 from ppo_jax.kernels.backend import is_cpu
 
-PIECE_ROWS = 512  # measured with 64-wide layers; more rows leave the caches between two layers
+PyTree = Any
+
+CHUNK_ROWS = 512  # measured with 64-wide layers; more rows leave the caches between two layers
 
 
-def piece_size(num_rows: int) -> int:
-    """Rows of one piece, a divisor of `num_rows`: all of them where they are few, or on a GPU.
-
-    A GPU pays for every kernel that it starts, and takes all rows at once.
-    """
-    if not is_cpu() or num_rows <= PIECE_ROWS:
+def chunk_size(num_rows: int) -> int:
+    """Rows of one chunk, a divisor of `num_rows`: all of them if they are few, or off a CPU."""
+    if not is_cpu() or num_rows <= CHUNK_ROWS:
         return num_rows
-    divisors = [d for d in range(PIECE_ROWS // 4, PIECE_ROWS + 1) if num_rows % d == 0]
+    divisors = [d for d in range(CHUNK_ROWS // 4, CHUNK_ROWS + 1) if num_rows % d == 0]
     return max(divisors, default=num_rows)
 
 
-def by_pieces(function: Callable[[Array], Array], rows: Array) -> Array:
-    """`function` of rows [N, ...], which treats each row by itself, piece by piece."""
-    size = piece_size(rows.shape[0])
-    if size == rows.shape[0]:
+def _in_chunks(rows: PyTree) -> PyTree:
+    num_rows = jax.tree.leaves(rows)[0].shape[0]
+    size = chunk_size(num_rows)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows)
+
+
+def map_chunks(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
+    """`function(rows)`, for a function that treats each row [N, ...] by itself."""
+    num_rows = jax.tree.leaves(rows)[0].shape[0]
+    if chunk_size(num_rows) == num_rows:
         return function(rows)
-    values = jax.lax.map(function, rows.reshape(-1, size, *rows.shape[1:]))
-    return values.reshape(-1, *values.shape[2:])
+    values = jax.lax.map(function, _in_chunks(rows))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), values)
+
+
+def mean_over_chunks(
+    function: Callable[[PyTree], tuple[PyTree, PyTree]], rows: PyTree
+) -> tuple[PyTree, PyTree]:
+    """`function(rows)`, for a function that returns means over its rows and values of each row.
+
+    Args:
+        function: rows [n, ...] -> (means, values [n, ...]); either may be ().
+        rows: [N, ...].
+    """
+    chunks = _in_chunks(rows)
+    num_chunks = jax.tree.leaves(chunks)[0].shape[0]
+    if num_chunks == 1:
+        return function(rows)
+    shapes, _ = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], chunks))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    start, restore = ravel_pytree(zeros)  # one vector: an addition each is a kernel each
+
+    def add(total: Array, chunk: PyTree) -> tuple[Array, PyTree]:
+        means, values = function(chunk)
+        return total + ravel_pytree(means)[0], values
+
+    total, values = jax.lax.scan(add, start, chunks)
+    values = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), values)
+    return restore(total / num_chunks), values

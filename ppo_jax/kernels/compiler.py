@@ -62,3 +62,25 @@ def _give_way() -> None:
 def _start_pool() -> None:
     """XLA's pool is made at the first compilation, and would inherit a low priority for good."""
     jax.jit(lambda x: x).lower(0.0).compile()
+
+
+def compiler_options(level: int) -> dict[str, int | str] | None:
+    """XLA's options for a program on a CPU, None elsewhere (measured: docs/lab-notebook.md).
+
+    LLVM's level 1 runs as fast as its default and compiles faster; 0 is for what runs but once. The
+    kernels follow one another in the order that saves memory: an order that runs them at the same
+    time loses more by the threads' waiting for each other. Vectors are as wide as the machine has
+    them, as are those of its library of products; XLA halves them where they have 512 bits. Its
+    newer way of cutting arrays into tiles moves and transposes them faster.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    options: dict[str, int | str] = {
+        "xla_backend_optimization_level": level,
+        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+        "xla_cpu_prefer_vector_width": 512,
+        "xla_disable_hlo_passes": "while-loop-invariant-code-motion",
+    }
+    if (0, 11, 2) <= jax.__version_info__ < (0, 12):  # the versions that are known to have it
+        options["xla_cpu_use_new_xtile_lowering"] = True
+    return options

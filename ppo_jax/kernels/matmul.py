@@ -1,10 +1,9 @@
-"""The product of a layer, with a gradient of its weights that a CPU computes quickly.
+"""Matrix products of a layer, with gradients of the weights that a CPU computes quickly.
 
 The gradient of the weights is x^T g: both factors have the rows, hundreds of them, as their first
-axis. A CPU's libraries of products take that badly, each in its own way, so it is put differently
-here, as one rule for derivatives of any order, which may also be carried forwards, as TRPO does.
-A layer of few outputs, as a head, is not given to the library at all (`by_columns`).
-On other devices, and for anything but rows times a kernel, a product is `jax.lax.dot_general`.
+axis. CPU libraries are slow at that, so the product gets a derivative rule of its own. The rule is
+a forward one, which reverse mode and TRPO's `linearize` both take. A layer of few outputs, such as
+a head, does not call the library at all (`narrow_matmul`).
 """
 
 from __future__ import annotations
@@ -15,44 +14,72 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from ppo_jax.kernels.backend import is_cpu
-from ppo_jax.kernels.columns import columns, from_columns
 
 LAST_BY_FIRST = (((1,), (0,)), ((), ()))  # x [rows, in] times kernel [in, out]
 FEW_COLUMNS = 8  # outputs of a layer up to which each has a product of its own
+MANY_ROWS = 64  # rows from which their order in memory is worth a constraint
+
+ROW_MAJOR = Layout((0, 1))
+COLUMN_MAJOR = Layout((1, 0))
+
+
+def to_columns(x: Array) -> Array:
+    """x^T [K, rows] of x [rows, K], stored row by row.
+
+    The layout makes it one transposition in place of two. The barrier behind it keeps XLA from
+    folding it into a product. The barrier before it keeps XLA from recomputing a cheap activation
+    inside it, which takes longer (docs/lab-notebook.md).
+    """
+    x = jax.lax.optimization_barrier(x)
+    return jax.lax.optimization_barrier(with_layout_constraint(x.T, ROW_MAJOR))
+
+
+def from_columns(x: Array) -> Array:
+    """x^T [rows, K] of x [K, rows]; the numbers stay where they are in memory.
+
+    No layout is set for fewer than 64 rows, or for a symbolic number of rows: a stored program
+    cannot hold a layout.
+    """
+    num_columns, num_rows = x.shape
+    if num_columns == 1:
+        return x.reshape(-1, 1)
+    has_layout = isinstance(num_rows, int) and num_rows >= MANY_ROWS
+    return with_layout_constraint(x.T, COLUMN_MAJOR) if has_layout else x.T
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
-def product(x: Array, kernel: Array, precision: Any) -> Array:
-    """x [rows, in] times kernel [in, out], as `jax.lax.dot_general` gives it.
+def tall_matmul(x: Array, kernel: Array, precision: Any) -> Array:
+    """x [rows, in] times kernel [in, out], as `jax.lax.dot_general` computes it.
 
-    In its gradient x is transposed first.
+    Its gradient transposes x first.
     """
     return jax.lax.dot_general(x, kernel, LAST_BY_FIRST, precision=precision)
 
 
-@product.defjvp
-def _product_jvp(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+@tall_matmul.defjvp
+def _tall_matmul_jvp(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
     x, kernel = primals
     dx, dkernel = tangents
     by_kernel = jax.lax.dot_general(
-        columns(x), dkernel, (((0,), (0,)), ((), ())), precision=precision
+        to_columns(x), dkernel, (((0,), (0,)), ((), ())), precision=precision
     )
-    by_x: Any = product(dx, kernel, precision)
-    return product(x, kernel, precision), by_x + by_kernel
+    by_x: Any = tall_matmul(dx, kernel, precision)
+    return tall_matmul(x, kernel, precision), by_x + by_kernel
 
 
-def by_columns(x: Array, kernel: Array, precision: Any) -> Array:
+def narrow_matmul(x: Array, kernel: Array, precision: Any) -> Array:
     """x [rows, in] times kernel [in, few], each output a product of a matrix and a vector.
 
-    Neither it nor its gradient needs a transposition, or a call of the library, which costs more
-    than such a product (benchmarks/README.md).
+    Neither it nor its gradient needs a transposition or a library call, which costs more than the
+    product itself (docs/lab-notebook.md).
     """
-    each = [
+    outputs = [
         jax.lax.dot_general(x, column, LAST_BY_FIRST, precision=precision) for column in kernel.T
     ]
-    return from_columns(jnp.stack(each))
+    return from_columns(jnp.stack(outputs))
 
 
 def dot_general(
@@ -63,10 +90,11 @@ def dot_general(
     preferred_element_type: Any = None,
     **kwargs: Any,
 ) -> Array:
-    """As `jax.lax.dot_general`, for `flax.linen.Dense(dot_general=...)`."""
+    """`jax.lax.dot_general`, for `flax.linen.Dense(dot_general=...)`."""
     if is_cpu() and x.ndim == 2 and preferred_element_type is None:
-        few = kernel.shape[1] <= FEW_COLUMNS
-        return by_columns(x, kernel, precision) if few else product(x, kernel, precision)
+        is_narrow = kernel.shape[1] <= FEW_COLUMNS
+        matmul = narrow_matmul if is_narrow else tall_matmul
+        return matmul(x, kernel, precision)
     return jax.lax.dot_general(
         x, kernel, dimension_numbers, precision, preferred_element_type, **kwargs
     )

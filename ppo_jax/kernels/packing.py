@@ -1,12 +1,12 @@
 """Narrow arrays side by side in one matrix, so that one operation moves a row of them all.
 
-A step of a rollout hands on ten small arrays and leaves seven behind; a minibatch gathers as many.
-Moved one by one each is a kernel of its own, whose start costs more than its work.
+A step of a rollout carries ten small arrays and records seven; a minibatch gathers as many. Moved
+one by one each is a kernel of its own, whose start costs more than its work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax.kernels.backend import is_cpu
-from ppo_jax.kernels.columns import columns, from_columns
+from ppo_jax.kernels.backend import Backend, current, is_accelerator, is_cpu
+from ppo_jax.kernels.matmul import from_columns, to_columns
 
 PyTree = Any
 
-GROUP = 8  # numbers that one kernel of a CPU makes side by side
-
-WIDEST = 64  # columns of a leaf that is still packed; a wider one, a grid, is worth its own kernel
+MAX_WIDTH = 64  # columns of a packed leaf; a wider one, such as a grid, is worth its own kernel
+UNROLLED_STEPS = 4  # of a scan on an accelerator, where a loop adds two kernels to each turn
+MAX_UNROLLED = 8  # turns of an outer loop; a program of more would take long to compile
 
 Packed = tuple[PyTree, ...]
 
@@ -42,7 +42,7 @@ def pack(tree: PyTree) -> tuple[Packed, Callable[[Packed], PyTree]]:
     dtypes = [leaf.dtype for leaf in leaves]
     widths = [int(np.prod(shape)) for shape in shapes]
     fits = [
-        width <= WIDEST and (dtype in (real, jnp.bool_) or _has_bits(dtype, real))
+        width <= MAX_WIDTH and (dtype in (real, jnp.bool_) or _has_bits(dtype, real))
         for width, dtype in zip(widths, dtypes, strict=True)
     ]
     parts = [
@@ -55,7 +55,7 @@ def pack(tree: PyTree) -> tuple[Packed, Callable[[Packed], PyTree]]:
     def unpack(packed: Packed) -> PyTree:
         matrix, *others = packed
         if is_cpu() and matrix.ndim == 2:
-            narrow = map(from_columns, jnp.split(columns(matrix), bounds))
+            narrow = map(from_columns, jnp.split(to_columns(matrix), bounds))
         else:
             narrow = iter(jnp.split(matrix, bounds, axis=-1))
         wide = iter(others)
@@ -71,16 +71,29 @@ def pack(tree: PyTree) -> tuple[Packed, Callable[[Packed], PyTree]]:
     return (jnp.concatenate(parts, axis=1), *others), unpack
 
 
-def scan_packed(
-    body: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
-    carry: PyTree,
-    xs: PyTree,
-    unroll: int = 1,
-) -> tuple[PyTree, PyTree]:
-    """As `jax.lax.scan`, with the carry and every record packed while it runs.
+def gather_rows(batch: PyTree) -> Callable[[Array], PyTree]:
+    """`take(index)`: the rows [N, ...] of `batch` at `index` [M]."""
+    if current() is Backend.PLAIN:
+        return lambda index: jax.tree.map(lambda leaf: leaf[index], batch)
+    packed, unpack = pack(batch)
+    return lambda index: unpack(jax.tree.map(lambda leaf: leaf[index], packed))
 
-    All leaves of the carry and of the records have a leading axis of rows.
+
+Body = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+
+
+def scan_rows(body: Body, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan` whose carry and records have a leading axis of rows on every leaf.
+
+    An accelerator, which pays for every kernel that a step starts, carries them packed.
     """
+    if not is_accelerator():
+        return jax.lax.scan(body, carry, xs)
+    return scan_packed(body, carry, xs, UNROLLED_STEPS)
+
+
+def scan_packed(body: Body, carry: PyTree, xs: PyTree, unroll: int = 1) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan` with the carry and every record packed while it runs."""
     packed, restore = pack(carry)
     restore_records: list[Callable[[Packed], PyTree]] = []  # known once the body was traced
 
@@ -94,15 +107,27 @@ def scan_packed(
     return restore(packed), restore_records[0](records)
 
 
-def side_by_side(numbers: Sequence[Array]) -> Array:
-    """Numbers [] as one vector [K], as `jnp.stack` makes it.
+def scan_outer(body: Body, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan` of a body that holds a loop itself.
 
-    For a CPU, XLA makes each of many numbers by a kernel of its own, and groups of a few by one.
+    A loop within a loop keeps an accelerator's iteration from being one graph, so it unrolls a
+    short outer loop.
     """
-    if not is_cpu():
-        return jnp.stack(numbers)
-    groups = [jnp.stack(numbers[i : i + GROUP]) for i in range(0, len(numbers), GROUP)]
-    return jnp.concatenate(jax.lax.optimization_barrier(groups))
+    length = jax.tree.leaves(xs)[0].shape[0]
+    is_flat = is_accelerator() and length <= MAX_UNROLLED
+    return jax.lax.scan(body, carry, xs, unroll=is_flat)
+
+
+def as_row(metrics: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Named scalars as one row of a `MetricTable`, which leaves a scan as one array."""
+    if current() is Backend.PLAIN:
+        return metrics
+    return MetricTable(jnp.stack(list(metrics.values())), tuple(metrics))
+
+
+def materialise(x: Array) -> Array:
+    """`x`. A CPU computes it once, in place of anew inside each gather that reads it."""
+    return jax.lax.optimization_barrier(x) if is_cpu() else x
 
 
 def _has_bits(dtype: jnp.dtype, real: jnp.dtype) -> bool:
@@ -120,3 +145,34 @@ def _from_real(leaf: Array, dtype: jnp.dtype) -> Array:
     if dtype == jnp.bool_ or dtype == leaf.dtype:
         return leaf.astype(dtype)
     return jax.lax.bitcast_convert_type(leaf, dtype)
+
+
+@jax.tree_util.register_pytree_node_class
+class MetricTable(Mapping[str, Any]):
+    """Rows of metrics, name -> [..., rows], held as one array.
+
+    A column is taken out on demand: to return each as an array of its own would cost a compiled
+    program one more kernel a name.
+    """
+
+    def __init__(self, values: Any, names: tuple[str, ...]) -> None:
+        self.values_by_row = values  # [..., rows, names]
+        self.names = names
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.names:
+            raise KeyError(name)
+        return self.values_by_row[..., self.names.index(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.names))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def tree_flatten(self) -> tuple[tuple[Any], tuple[str, ...]]:
+        return (self.values_by_row,), self.names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: tuple[Any]) -> MetricTable:
+        return cls(values[0], names)

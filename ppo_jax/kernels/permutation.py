@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ppo_jax.kernels.backend import Backend, current
+
 SMALLEST = 128  # below it a sort is cheap, and a Feistel network has too few bits to mix
 _ROUNDS = 8
 
@@ -17,11 +19,12 @@ _ROUNDS = 8
 def permutations(key: Array, count: int, n: int) -> Array:
     """Permutations of 0 .. n-1, [count, n] int32: every number exactly once in each.
 
-    Below SMALLEST drawn uniformly by sorting. From there on pseudo-random: a Feistel network of 8
-    rounds (Luby and Rackoff 1988: 4 suffice with random round functions) on the smallest power of
-    two that holds n, walked along its cycles until it lands below n (Black and Rogaway 2002).
+    Below SMALLEST, and in the plain form, they are uniform, by sorting. Else they are
+    pseudo-random: a Feistel network of 8 rounds (Luby and Rackoff 1988: 4 suffice with random round
+    functions) on the smallest power of two that holds n, walked along its cycles until it lands
+    below n (Black and Rogaway 2002).
     """
-    if n < SMALLEST:
+    if n < SMALLEST or current() is Backend.PLAIN:
         return jax.vmap(lambda each: jax.random.permutation(each, n))(jax.random.split(key, count))
     round_keys = jax.random.bits(key, (count, _ROUNDS), jnp.uint32)
     return jax.vmap(lambda each: _walked(each, n))(round_keys)

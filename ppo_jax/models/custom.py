@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +16,13 @@ from jax import Array
 
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.loading import load_attribute
+from ppo_jax.envs.interface import without_action_mask
+from ppo_jax.models.body import Body, feed_forward
+from ppo_jax.models.policy_head import Family
 from ppo_jax.rl.types import PyTree
 
 
-class OwnNetwork(NamedTuple):
-    """A checked network over any leading dims `...` of the observation."""
-
-    init: Callable[[Array], PyTree]
-    apply: Callable[[PyTree, Array], tuple[Any, Array]]  # -> (policy output [..., n], value [...])
-    log_std_shape: tuple[int, ...] | None  # of the log std that it leaves to us, if it does
-
-
-def wrap_network(
-    network: Any, observation_shape: tuple[int, ...], policy: str, head_size: int
-) -> OwnNetwork:
+def wrap_network(network: Any, observation: PyTree, family: Family) -> Body:
     """Check a user's network and batch it.
 
     Args:
@@ -37,33 +30,48 @@ def wrap_network(
             `module:attribute` of one. apply_fn takes the observation [*O] of one environment, as
             real numbers, and returns (policy output, value []), the policy output being logits [n],
             a mean [A] (a log std that is a parameter is added), or a pair (mean, log_std).
-        observation_shape: [*O].
-        policy: resolved name of the family.
-        head_size: the outputs that the family needs, n, A, or 2A for "gaussian-state-std".
+        observation: tree of `jax.ShapeDtypeStruct`, of one environment.
+        family: of the policy; n, A, or 2A for "gaussian-state-std" outputs are needed.
 
     Raises:
         InputError: it cannot be loaded, fails, or returns other shapes.
     """
     init_fn, apply_fn = _pair(network)
-    if policy == "gsde":
+    if family.name == "gsde":
         raise InputError(
             "policy='gsde' needs the features of a built-in network and cannot use a network of "
             "your own; use gaussian or gaussian-state-std."
         )
-    log_std_shape = _check(init_fn, apply_fn, observation_shape, policy, head_size)
-    rank = len(observation_shape)
+    seen = jax.tree.map(_as_real, without_action_mask(observation))
+    log_std_shape = _check(init_fn, apply_fn, seen, family.name, family.head_size)
+    rank = len(jax.tree.leaves(seen)[0].shape)
 
-    def one(params: PyTree, observation: Array) -> tuple[Any, Array]:
-        result = _output(apply_fn(params, observation))
-        return jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), result)
+    def one(params: PyTree, observation: PyTree) -> tuple[Any, Array]:
+        return jax.tree.map(_as_real, _output(apply_fn(params, observation)))
 
-    def apply(params: PyTree, observation: Array) -> tuple[Any, Array]:
-        lead = observation.shape[: observation.ndim - rank]
-        flat = observation.reshape((math.prod(lead), *observation_shape))
-        result = jax.vmap(partial(one, params))(flat)
-        return jax.tree.map(lambda leaf: leaf.reshape(lead + leaf.shape[1:]), result)
+    def apply(params: PyTree, observation: PyTree) -> tuple[Any, Any, Array]:
+        observation = jax.tree.map(_as_real, without_action_mask(observation))
+        first = jax.tree.leaves(observation)[0]
+        lead = first.shape[: first.ndim - rank]
+        size = math.prod(lead)
+        rows = jax.tree.map(lambda leaf: leaf.reshape(size, *leaf.shape[len(lead) :]), observation)
+        output, value = jax.vmap(partial(one, params))(rows)
+        shaped = jax.tree.map(lambda leaf: leaf.reshape(lead + leaf.shape[1:]), (output, value))
+        return shaped[0], None, shaped[1]
 
-    return OwnNetwork(init_fn, apply, log_std_shape)
+    return feed_forward(
+        init=lambda key, log_std_init: init_fn(key),
+        apply=apply,
+        policy=lambda params, observation: apply(params, observation)[:2],
+        value=lambda params, observation: apply(params, observation)[2],
+        log_std_shape=log_std_shape,
+    )
+
+
+def _as_real(leaf: Any) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(float))
+    return jnp.asarray(leaf).astype(jnp.result_type(float))
 
 
 def _pair(network: Any) -> tuple[Callable, Callable]:
@@ -85,10 +93,10 @@ def _output(result: Any) -> tuple[Any, Any]:
 
 
 def _check(
-    init_fn: Callable, apply_fn: Callable, shape: tuple[int, ...], name: str, head_size: int
+    init_fn: Callable, apply_fn: Callable, observation: PyTree, name: str, head_size: int
 ) -> tuple[int, ...] | None:
     """The shape of the log std that has to be added, if any; refuses outputs that do not fit."""
-    observation = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
+    shapes = jax.tree.map(lambda leaf: tuple(leaf.shape), observation)
     params = _trial("init_fn(key)", init_fn, jax.eval_shape(lambda: jax.random.key(0)))
     strange = [leaf.dtype for leaf in jax.tree.leaves(params) if not _is_float(leaf)]
     if strange:
@@ -96,7 +104,7 @@ def _check(
             f"network: init_fn returns parameters of type {strange[0]}, but all must be real "
             "numbers to be trained; leave keys and counters out of them."
         )
-    call = f"apply_fn(params, observation of shape {shape})"
+    call = f"apply_fn(params, observation of shape {shapes})"
     result = _trial(call, apply_fn, params, observation)
     two = name == "gaussian-state-std"
     size = head_size // 2 if two else head_size
@@ -108,19 +116,19 @@ def _check(
         policy = f"a mean of shape ({size},) or a pair (mean, log_std) of such"
         allowed = [(size,), ((size,), (size,))]
     try:
-        shapes = tuple(
+        returned = tuple(
             tuple(leaf.shape for leaf in part) if isinstance(part, tuple) else part.shape
             for part in _output(result)
         )
     except (TypeError, ValueError, AttributeError):
-        shapes = ()
-    if len(shapes) != 2 or shapes[0] not in allowed or shapes[1] != ():
+        returned = ()
+    if len(returned) != 2 or returned[0] not in allowed or returned[1] != ():
         found = jax.tree.map(lambda leaf: leaf.shape, result)
         raise InputError(
             f"network: {call} returns {found} where policy {name!r} needs ({policy}, value "
             "of shape ()); change the network's last layers."
         )
-    return shapes[0] if shapes[0] == (size,) and name != "categorical" else None
+    return returned[0] if returned[0] == (size,) and name != "categorical" else None
 
 
 def _trial(call: str, function: Callable, *args: Any) -> Any:

@@ -1,22 +1,25 @@
-"""Actor and critic: observation in, action distribution and value out.
+"""Actor and critic: observations (and memory) in, action distribution and value out.
 
 `make_network` takes a *body*, one of ours (`actor_critic`) or the user's, turns its output into the
-family's parameters and owns the log std that is a parameter.
+family's parameters, forbids what an action mask forbids, and owns the log std that is a parameter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.interpreters import partial_eval
 
 from ppo_jax.config.config import Config
-from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete
-from ppo_jax.models.actor_critic import Body, built_in, real
+from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete, action_mask
+from ppo_jax.models.actor_critic import make_body
 from ppo_jax.models.custom import wrap_network
 from ppo_jax.models.policy_head import Family, make_family
+from ppo_jax.models.torsos import real
 from ppo_jax.rl.distributions import (
     Categorical,
     Gaussian,
@@ -24,40 +27,54 @@ from ppo_jax.rl.distributions import (
     clip_log_std,
     state_dependent_noise,
 )
-from ppo_jax.rl.types import PyTree
+from ppo_jax.rl.types import PyTree, Window
 
 
 class Network(NamedTuple):
-    """Pure functions of the parameters; observations have any leading dims `...`."""
+    """Pure functions of the parameters. Without a memory, memory is `()`.
+
+    Rows are [N, ...], in any order; with a memory they are whole environments [B x T, ...], each
+    one's T steps together, and `window.memory` is that before the first step [B, ...].
+    """
 
     init: Callable[..., PyTree]  # (key, log_std_init=0.0) -> params
-    apply: Callable[[PyTree, Array], tuple[Any, Array]]  # -> (distribution [..., *D], value [...])
-    policy: Callable[[PyTree, Array], Any]  # -> distribution [..., *D]; the actor alone
-    value: Callable[[PyTree, Array], Array]  # -> value [...]; the critic alone
+    start: Callable[[PyTree, int], PyTree]  # (params, B) -> memory [B, ...] of a new episode
+    act: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Any]]
+    # (params, memory, observation [B, *O]) -> (memory, distribution [B, *D]); the actor alone
+    apply: Callable[[PyTree, Window], tuple[Any, Array]]  # -> (distribution, value), rows
+    policy: Callable[[PyTree, Window], Any]  # -> distribution, rows; the actor alone
+    values: Callable[[PyTree, Window], tuple[Array, PyTree]]
+    # -> (value, the critic's memory after each row); the critic alone
+    value_after: Callable[[PyTree, PyTree, PyTree], Array]
+    # (params, the critic's memory before, observation) -> value, rows; no reset
+    carry_on: Callable[[PyTree, PyTree], PyTree]
+    # (memory after acting, the critic's memory after the last step) -> memory
+
+    def value(self, params: PyTree, window: Window) -> Array:
+        """The critic's values of rows."""
+        return self.values(params, window)[0]
 
 
 def make_network(
-    config: Config,
-    observation_shape: Sequence[int],
-    action_space: Discrete | MultiDiscrete | Box,
+    config: Config, observation: PyTree, action_space: Discrete | MultiDiscrete | Box
 ) -> tuple[Network, Family]:
     """The network and the policy family that `config` names.
 
     Args:
         config: policy, torso, hidden_sizes, activation, shared_torso, orthogonal_init, precision
             and network are read.
-        observation_shape: of one environment, [*O].
+        observation: tree of `jax.ShapeDtypeStruct`, of one environment.
         action_space: of one environment.
 
     Raises:
         InputError: the policy, the torso or the user's network does not fit the environment.
     """
-    shape = tuple(observation_shape)
-    family = make_family(config.policy, action_space, config.hidden_sizes[-1])
+    width = config.hidden_sizes[-1] if config.memory == "none" else config.memory_size
+    family = make_family(config.policy, action_space, width)
     if config.network is None:
-        body = built_in(config, shape, family)
+        body = make_body(config, observation, family)
     else:
-        body = _user_body(config, shape, family)
+        body = wrap_network(config.network, observation, family)
     categorical = MultiCategorical if isinstance(action_space, MultiDiscrete) else Categorical
 
     def init(key: Array, log_std_init: Any = 0.0) -> PyTree:
@@ -66,9 +83,9 @@ def make_network(
             params["log_std"] = jnp.full(body.log_std_shape, log_std_init, real())
         return params
 
-    def distribution(params: PyTree, output: Any, features: Any) -> Any:
+    def distribution(params: PyTree, output: Any, features: Any, observation: PyTree) -> Any:
         if family.name == "categorical":
-            return categorical(output)
+            return categorical(masked(output, action_mask(observation)))
         if isinstance(output, tuple):
             mean, log_std = output
             return Gaussian(mean, clip_log_std(log_std))
@@ -77,30 +94,59 @@ def make_network(
             return state_dependent_noise(output, features, log_std)
         return Gaussian(output, jnp.broadcast_to(log_std, output.shape))
 
-    def apply(params: PyTree, observation: Array) -> tuple[Any, Array]:
-        output, features, value = body.apply(params["body"], observation.astype(real()))
-        return distribution(params, output, features), value
+    def act(params: PyTree, memory: PyTree, observation: PyTree) -> tuple[PyTree, Any]:
+        memory, output, features = body.act(params["body"], memory, observation)
+        return memory, distribution(params, output, features, observation)
 
-    def policy(params: PyTree, observation: Array) -> Any:
-        return distribution(params, *body.policy(params["body"], observation.astype(real())))
+    def apply(params: PyTree, window: Window) -> tuple[Any, Array]:
+        output, features, value = body.apply(params["body"], window)
+        return distribution(params, output, features, window.observation), value
 
-    def value(params: PyTree, observation: Array) -> Array:
-        return body.value(params["body"], observation.astype(real()))
+    def policy(params: PyTree, window: Window) -> Any:
+        output, features = body.policy(params["body"], window)
+        return distribution(params, output, features, window.observation)
 
-    return Network(init, apply, policy, value), family
+    def values(params: PyTree, window: Window) -> tuple[Array, PyTree]:
+        return body.values(params["body"], window)
+
+    def value_after(params: PyTree, memory: PyTree, observation: PyTree) -> Array:
+        return body.value_after(params["body"], memory, observation)
+
+    network = Network(init, body.start, act, apply, policy, values, value_after, body.carry_on)
+    return network, family
 
 
-def _user_body(config: Config, shape: tuple[int, ...], family: Family) -> Body:
-    own = wrap_network(config.network, shape, family.name, family.head_size)
-    return Body(
-        init=lambda key, log_std_init: own.init(key),
-        apply=lambda params, observation: _without_features(own.apply(params, observation)),
-        policy=lambda params, observation: (own.apply(params, observation)[0], None),
-        value=lambda params, observation: own.apply(params, observation)[1],
-        log_std_shape=own.log_std_shape,
+def masked(logits: Array, legal: Array | None) -> Array:
+    """Logits [..., n] with -inf for illegal actions; all are legal where the mask allows none.
+
+    Args:
+        legal: bool [..., n], None without a mask.
+    """
+    if legal is None:
+        return logits
+    legal = legal | ~jnp.any(legal, axis=-1, keepdims=True)
+    return jnp.where(legal, logits, -jnp.inf)
+
+
+def policy_leaves(network: Network, params: PyTree, window: Window) -> list[bool]:
+    """Flags of the leaves of `params` that the action distribution depends on.
+
+    They are found in the traced program without dead code: no assumption on the network's names.
+    """
+    if not jax.tree.leaves(window.memory):
+        window = jax.tree.map(lambda leaf: leaf[:1], window)
+    closed = jax.make_jaxpr(lambda p: network.policy(p, window))(params)
+    _, is_used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return is_used
+
+
+def freeze(params: PyTree, frozen: list[bool]) -> PyTree:
+    """`params` with no gradient into the leaves that are frozen."""
+    leaves, treedef = jax.tree.flatten(params)
+    return jax.tree.unflatten(
+        treedef,
+        [
+            jax.lax.stop_gradient(leaf) if is_frozen else leaf
+            for leaf, is_frozen in zip(leaves, frozen, strict=True)
+        ],
     )
-
-
-def _without_features(result: tuple[Any, Array]) -> tuple[Any, None, Array]:
-    output, value = result
-    return output, None, value

@@ -14,12 +14,11 @@ In both endings no credit flows back over the border, so lambda's recursion is c
 from __future__ import annotations
 
 import chex
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax.kernels import collectives
-from ppo_jax.kernels.backend import is_cpu
+from ppo_jax.kernels.collectives import ALONE, Across
+from ppo_jax.kernels.recurrence import linear_recurrence
 
 
 def gae(
@@ -46,24 +45,8 @@ def gae(
     chex.assert_equal_shape([reward, value, value_next, ended])
     delta = reward + gamma * value_next - value
     decay = gamma * gae_lambda * (1.0 - ended)
-
-    if not is_cpu():  # some 2 log T kernels in place of T
-        _, advantage = jax.lax.associative_scan(_chained, (decay, delta), reverse=True)
-        return advantage, advantage + value
-
-    def backward(advantage_next: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        delta_t, decay_t = step
-        advantage = delta_t + decay_t * advantage_next
-        return advantage, advantage
-
-    _, advantage = jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)
+    advantage = linear_recurrence(decay, delta, reverse=True)
     return advantage, advantage + value
-
-
-def _chained(later: tuple[Array, Array], earlier: tuple[Array, Array]) -> tuple[Array, Array]:
-    """A_t = delta + decay A of two stretches of time as that of the stretch they make together."""
-    (decay_later, delta_later), (decay, delta) = later, earlier
-    return decay * decay_later, delta + decay * delta_later
 
 
 def successor_values(
@@ -87,13 +70,11 @@ def standardise(advantage: Array, mean: Array, variance: Array) -> Array:
     return (advantage - mean) / (jnp.sqrt(variance) + floor)
 
 
-def mean_and_variance(x: Array, axis_name: str | None = None) -> tuple[Array, Array]:
-    """Mean and population variance over all elements, and over all devices of `axis_name`."""
+def mean_and_variance(x: Array, across: Across = ALONE) -> tuple[Array, Array]:
+    """Mean and population variance over all elements, and over all devices of `across`."""
     centre = jnp.mean(x)
-    own = centre, jnp.mean(jnp.square(x - centre))
-    if axis_name is None:
-        return own
-    return pooled(*collectives.gathered(own, axis_name))
+    local = centre, jnp.mean(jnp.square(x - centre))
+    return pooled(*across.gather(local)) if across.axes else local
 
 
 def pooled(means: Array, variances: Array) -> tuple[Array, Array]:

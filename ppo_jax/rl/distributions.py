@@ -8,7 +8,6 @@ log-probabilities, entropies and divergences are [...], in nats. Real-valued act
 from __future__ import annotations
 
 import math
-from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ppo_jax.kernels.reductions import max_last, sum_last
+
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 _GSDE_VARIANCE_FLOOR = 1e-6  # Raffin et al. 2021, as in the authors' code
 _MAX_UNROLLED_ACTIONS = 32
-_MAX_UNROLLED_SUM = 8  # columns; two were measured (benchmarks/README.md), more were not
 
 # Trapezoid rule for E[f(z)], z standard normal. Where f is analytic near the real axis only, as
 # log cosh is, it beats Gauss-Hermite at equal cost: at std 3 the error is 6e-5 against 3e-3.
@@ -80,35 +80,11 @@ def state_dependent_noise(
     return StateDependentNoise(mean, log_std, features, noise_log_std)
 
 
-@jax.custom_jvp
-def _sum(x: Array) -> Array:
-    """The sum over the last axis, [...].
-
-    Of few columns as that many slices: a CPU fuses those with what surrounds them, where a sum over
-    an axis is a kernel of its own that takes one row after the other.
-    """
-    if x.shape[-1] > _MAX_UNROLLED_SUM:
-        return jnp.sum(x, axis=-1)
-    return reduce(jnp.add, [x[..., i] for i in range(x.shape[-1])])
-
-
-@_sum.defjvp
-def _sum_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    return _sum(primals[0]), jnp.sum(tangents[0], axis=-1)  # whose transpose is a broadcast
-
-
-def _max(x: Array) -> Array:
-    """The largest of the last axis, [...], as `_sum`."""
-    if x.shape[-1] > _MAX_UNROLLED_SUM:
-        return jnp.max(x, axis=-1)
-    return reduce(jnp.maximum, [x[..., i] for i in range(x.shape[-1])])
-
-
 def _shifted(logits: Array) -> tuple[Array, Array, Array]:
     """log-weights (largest 0), weights, and the weights' sum [...]."""
-    shifted = logits - _max(jax.lax.stop_gradient(logits))[..., None]
+    shifted = logits - max_last(jax.lax.stop_gradient(logits))[..., None]
     weights = jnp.exp(shifted)
-    return shifted, weights, _sum(weights)
+    return shifted, weights, sum_last(weights)
 
 
 def _finite(log_weights: Array) -> Array:
@@ -156,13 +132,13 @@ def categorical_log_prob(dist: Categorical, action: Array) -> Array:
     shifted, _, total = _shifted(dist.logits)
     chosen = jax.lax.broadcasted_iota(action.dtype, shifted.shape, shifted.ndim - 1)
     chosen = chosen == action[..., None]  # a masked sum: its gradient needs no scatter
-    return _sum(jnp.where(chosen, shifted, 0.0)) - jnp.log(total)
+    return sum_last(jnp.where(chosen, shifted, 0.0)) - jnp.log(total)
 
 
 def categorical_entropy(dist: Categorical) -> Array:
     """-sum_a p log p [...], in nats, with 0 log 0 = 0."""
     shifted, weights, total = _shifted(dist.logits)
-    return jnp.log(total) - _sum(weights * _finite(shifted)) / total
+    return jnp.log(total) - sum_last(weights * _finite(shifted)) / total
 
 
 def categorical_kl(old: Categorical, new: Categorical) -> Array:
@@ -174,7 +150,7 @@ def categorical_kl(old: Categorical, new: Categorical) -> Array:
     shifted_old, weights_old, total_old = _shifted(old.logits)
     shifted_new, _, total_new = _shifted(new.logits)
     difference = _finite(shifted_old) - _finite(shifted_new)
-    mean_difference = _sum(weights_old * difference) / total_old
+    mean_difference = sum_last(weights_old * difference) / total_old
     return mean_difference + jnp.log(total_new) - jnp.log(total_old)
 
 
@@ -196,12 +172,12 @@ def gaussian_log_prob(dist: Gaussian | StateDependentNoise, action: Array) -> Ar
     """log N(action; mean, std^2) [...] of the action as sampled, not as clipped."""
     z = (action - dist.mean) * jnp.exp(-dist.log_std)
     terms = 0.5 * jnp.square(z) + dist.log_std
-    return -_sum(terms) - action.shape[-1] * _HALF_LOG_2PI
+    return -sum_last(terms) - action.shape[-1] * _HALF_LOG_2PI
 
 
 def gaussian_entropy(dist: Gaussian | StateDependentNoise) -> Array:
     """sum log std + A/2 log(2 pi e) [...]."""
-    return _sum(dist.log_std) + dist.log_std.shape[-1] * (0.5 + _HALF_LOG_2PI)
+    return sum_last(dist.log_std) + dist.log_std.shape[-1] * (0.5 + _HALF_LOG_2PI)
 
 
 def gaussian_kl(old: Gaussian, new: Gaussian | StateDependentNoise) -> Array:
@@ -213,7 +189,7 @@ def gaussian_kl(old: Gaussian, new: Gaussian | StateDependentNoise) -> Array:
     log_ratio = old.log_std - new.log_std
     z = (old.mean - new.mean) * jnp.exp(-new.log_std)
     terms = jnp.expm1(2.0 * log_ratio) - 2.0 * log_ratio + jnp.square(z)
-    return 0.5 * _sum(terms)
+    return 0.5 * sum_last(terms)
 
 
 def _log_tanh_slope(u: Array) -> Array:
@@ -228,7 +204,7 @@ def tanh_gaussian_log_prob(dist: Gaussian, action: Array) -> Array:
     log N(u; mean, std^2) - sum log(1 - tanh(u)^2). Keeping u, nothing inverts a tanh and the
     second term drops out of every ratio.
     """
-    return gaussian_log_prob(dist, action) - _sum(_log_tanh_slope(action))
+    return gaussian_log_prob(dist, action) - sum_last(_log_tanh_slope(action))
 
 
 def tanh_gaussian_entropy(dist: Gaussian) -> Array:

@@ -2,20 +2,21 @@
 
 One batch gives `from_batch`; two sets of moments give `merge`; a sharded batch gives `all_reduce`.
 The trainer freezes the running moments within an iteration and merges once at its end, so that
-every ratio of the first minibatch is 1.
+gathered ratio of the first minibatch is 1.
 """
 
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax.kernels import collectives
-from ppo_jax.rl.types import Moments
+from ppo_jax.kernels.collectives import Across
+from ppo_jax.rl.types import Moments, PyTree
 
 # Past this many samples the count stays put and the moments become an exponential window of that
 # length. Without an end the weight of a new batch would sink below float32's resolution and the
@@ -26,26 +27,52 @@ MAX_COUNT = 2.0**30
 EPSILON = 1e-8  # OpenAI baselines, VecNormalize
 
 
-def init(shape: tuple[int, ...] = ()) -> Moments:
-    """Moments of nothing: merging them changes nothing, standardising by them leaves x alone."""
-    zeros = jnp.zeros(shape, jnp.float32)
+def init(observation: PyTree = None) -> Moments:
+    """Moments of nothing: merging them changes nothing, standardising by them leaves x alone.
+
+    Args:
+        observation: tree of shapes and dtypes; None for a stream of numbers [].
+    """
+    if observation is None:
+        zeros: PyTree = jnp.zeros((), jnp.float32)
+    else:
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape if _is_counted(leaf, observation) else ()),
+            observation,
+        )
+    zeros = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), zeros)
     return Moments(count=jnp.zeros((), jnp.float32), mean=zeros, m2=zeros)
 
 
-def from_batch(x: Array) -> Moments:
+def _is_counted(leaf: Any, tree: PyTree) -> bool:
+    """Check that a leaf is standardised: a single array always, of a tree the real numbers."""
+    return leaf is tree or jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def from_batch(x: PyTree) -> Moments:
     """Moments of the N >= 1 rows of `x` [N, *O], of any real, integer or bool dtype."""
-    num_rows = x.shape[0]
+    num_rows = jax.tree.leaves(x)[0].shape[0]
+    found = [
+        _mean_and_m2(leaf) if _is_counted(leaf, x) else (jnp.zeros(()), jnp.zeros(()))
+        for leaf in jax.tree.leaves(x)
+    ]
+    means, squares = zip(*found, strict=True)
+    treedef = jax.tree.structure(x)
+    return Moments(
+        count=jnp.asarray(num_rows, jnp.float32),
+        mean=jax.tree.unflatten(treedef, means),
+        m2=jax.tree.unflatten(treedef, squares),
+    )
+
+
+def _mean_and_m2(x: Array) -> tuple[Array, Array]:
     x = x.astype(jnp.float32)
     # Sums are taken relative to the first row: exact zeros for constant columns, and no
-    # cancellation where the mean is far larger than the spread.
+    # cancellation if the mean is far larger than the spread.
     shifted = x - jnp.broadcast_to(x[:1], x.shape)
     shifted_mean = jnp.mean(shifted, axis=0, keepdims=True)
     deviation = shifted - jnp.broadcast_to(shifted_mean, x.shape)
-    return Moments(
-        count=jnp.asarray(num_rows, jnp.float32),
-        mean=x[0] + shifted_mean[0],
-        m2=jnp.sum(jnp.square(deviation), axis=0),
-    )
+    return x[0] + shifted_mean[0], jnp.sum(jnp.square(deviation), axis=0)
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -57,14 +84,19 @@ def merge(a: Moments, b: Moments) -> Moments:
 
     Chan, Golub & LeVeque 1979, equations 2.1. An empty side leaves the other bit for bit.
     """
-    chex.assert_equal_shape([a.mean, b.mean])
+    chex.assert_trees_all_equal_shapes(a.mean, b.mean)
     count = a.count + b.count
     weight_b = b.count / jnp.maximum(count, 1.0)
-    delta = b.mean - a.mean
+    delta = jax.tree.map(lambda mean_a, mean_b: mean_b - mean_a, a.mean, b.mean)
     merged = Moments(
         count=count,
-        mean=a.mean + delta * weight_b,
-        m2=a.m2 + b.m2 + jnp.square(delta) * (a.count * weight_b),
+        mean=jax.tree.map(lambda mean, d: mean + d * weight_b, a.mean, delta),
+        m2=jax.tree.map(
+            lambda m2_a, m2_b, d: m2_a + m2_b + jnp.square(d) * (a.count * weight_b),
+            a.m2,
+            b.m2,
+            delta,
+        ),
     )
     return _saturate(merged)
 
@@ -72,36 +104,45 @@ def merge(a: Moments, b: Moments) -> Moments:
 def _saturate(moments: Moments) -> Moments:
     """At most `MAX_COUNT` samples' worth of evidence, mean and variance unchanged."""
     kept_fraction = jnp.where(moments.count > MAX_COUNT, MAX_COUNT / moments.count, 1.0)
-    return moments._replace(
-        count=jnp.minimum(moments.count, MAX_COUNT), m2=moments.m2 * kept_fraction
-    )
+    m2 = jax.tree.map(lambda leaf: leaf * kept_fraction, moments.m2)
+    return moments._replace(count=jnp.minimum(moments.count, MAX_COUNT), m2=m2)
 
 
-def all_reduce(moments: Moments, axis_name: str | None) -> Moments:
-    """Moments of the samples of all members of a mapped axis, the same on each (None: as given)."""
-    if axis_name is None:
-        return moments
-    return combined(collectives.gathered(moments, axis_name))
+def all_reduce(moments: Moments, across: Across) -> Moments:
+    """Moments of the samples of all devices, equal on each of them."""
+    return combined(across.gather(moments)) if across.axes else moments
 
 
-def combined(every: Moments) -> Moments:
+def combined(gathered: Moments) -> Moments:
     """Moments of all samples together, given those of D parts with a leading axis [D]."""
-    return reduce(merge, [Moments(*part) for part in zip(*every, strict=True)])
+    num_parts = gathered.count.shape[0]
+    parts = [jax.tree.map(lambda leaf: leaf[i], gathered) for i in range(num_parts)]  # noqa: B023
+    return reduce(merge, parts)
 
 
-def variance(moments: Moments) -> Array:
-    """Population variance [*O], m2 / count; 1 where nothing was counted yet."""
-    known = moments.m2 / jnp.maximum(moments.count, 1.0)
-    return jnp.where(moments.count > 0, known, 1.0)
+def variance(moments: Moments) -> PyTree:
+    """Population variance [*O], m2 / count; 1 if nothing was counted yet."""
+
+    def of(m2: Array) -> Array:
+        return jnp.where(moments.count > 0, m2 / jnp.maximum(moments.count, 1.0), 1.0)
+
+    return jax.tree.map(of, moments.m2)
 
 
-def standardise(moments: Moments, x: Array, clip: float = 10.0) -> Array:
+def standardise(moments: Moments, x: PyTree, clip: float = 10.0) -> PyTree:
     """(x - mean) / sqrt(variance + 1e-8), clipped to [-clip, clip]; x is [..., *O], out float32.
 
-    As in OpenAI baselines' VecNormalize. While nothing was counted, mean is 0 and variance 1.
+    As in OpenAI baselines' VecNormalize. While nothing was counted, mean is 0 and variance 1. In a
+    tree of several leaves only real numbers are standardised, leaf by leaf.
     """
-    centred = x.astype(jnp.float32) - jnp.broadcast_to(moments.mean, x.shape)
-    return _divide_by_std(moments, centred, clip)
+
+    def of(leaf: Array, mean: Array, known: Array) -> Array:
+        if not _is_counted(leaf, x):
+            return leaf
+        centred = leaf.astype(jnp.float32) - jnp.broadcast_to(mean, leaf.shape)
+        return _divide_by_std(known, centred, clip)
+
+    return jax.tree.map(of, x, moments.mean, variance(moments))
 
 
 def scale(moments: Moments, x: Array, clip: float = 10.0) -> Array:
@@ -109,11 +150,11 @@ def scale(moments: Moments, x: Array, clip: float = 10.0) -> Array:
 
     For rewards, with the moments of `discounted_returns`, as in OpenAI baselines' VecNormalize.
     """
-    return _divide_by_std(moments, x.astype(jnp.float32), clip)
+    return _divide_by_std(variance(moments), x.astype(jnp.float32), clip)
 
 
-def _divide_by_std(moments: Moments, x: Array, clip: float) -> Array:
-    std = jnp.sqrt(variance(moments) + EPSILON)
+def _divide_by_std(variance: Array, x: Array, clip: float) -> Array:
+    std = jnp.sqrt(variance + EPSILON)
     return jnp.clip(x / jnp.broadcast_to(std, x.shape), -clip, clip)
 
 

@@ -12,18 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ppo_jax.kernels.reductions import clamp
+
 # exp(20) = 4.9e8: far beyond any useful ratio, and small enough that products and squares of it
 # stay finite in float32. Beyond it the gradient is zero rather than inf * 0 = NaN.
 MAX_LOG_RATIO = 20.0
-
-
-def clamp(x: Array, low: Array | float, high: Array | float) -> Array:
-    """`x` within [low, high]. At the bounds, as beyond them, the gradient by x is 0.
-
-    `jnp.clip` shares the gradient out at ties, which costs several small kernels a minibatch.
-    """
-    low, high = (jnp.asarray(bound, x.dtype) for bound in (low, high))
-    return jax.lax.clamp(low, x, high)
 
 
 def log_ratio(log_prob: Array, log_prob_old: Array) -> Array:
@@ -91,11 +84,6 @@ def adapted_factor(
     return jnp.where(jnp.isfinite(target), jnp.clip(moved, 1e-6, 1e6), factor)
 
 
-def ess_fraction(ratio_mean: Array, ratio_square_mean: Array) -> Array:
-    """Kish's effective sample size of importance weights, over their number."""
-    return jnp.square(ratio_mean) / jnp.maximum(ratio_square_mean, 1e-30)
-
-
 def upper_epsilon(epsilon: Array | float, epsilon_high: Array | float) -> Array:
     """The clip's upper half-width: `epsilon_high`, or `epsilon` where that is 0."""
     high = jnp.asarray(epsilon_high)
@@ -120,12 +108,6 @@ def dpo_drift(ratio: Array, advantage: Array, alpha: float = 2.0, beta: float = 
 def spo_drift(ratio: Array, advantage: Array, epsilon: Array | float) -> Array:
     """The drift |A| (r - 1)^2 / (2 eps) of Simple Policy Optimization (Xie et al. 2024, eq. 11)."""
     return jnp.abs(advantage) * jnp.square(ratio - 1.0) / (2.0 * epsilon)
-
-
-def clip_drift(ratio: Array, advantage: Array, epsilon: Array | float) -> Array:
-    """L^CLIP as a drift: relu((r - clip(r, 1 - eps, 1 + eps)) A)  (Kuba et al. 2022, sec. 4.4)."""
-    excess = ratio - jnp.clip(ratio, 1.0 - epsilon, 1.0 + epsilon)
-    return jax.nn.relu(excess * advantage)
 
 
 def drifted(ratio: Array, advantage: Array, drift: Array) -> Array:

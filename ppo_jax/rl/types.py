@@ -1,12 +1,14 @@
 """The nouns of the trainer. Letters behind arrays are their shapes:
 
 T time steps, B environments, N = T x B samples, M minibatch, A action dimensions,
-*O the observation's own shape, *D the leaves of a distribution's parameters.
+*O the observation's own shape, leaf by leaf, *D the leaves of a distribution's parameters.
+
+`()` stands for what is not there, such as the memory of a feed-forward network: it has no leaf, so
+programs and checkpoints do not change with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,28 +23,40 @@ jax.tree_util.register_dataclass(Hyper, list(Hyper.__dataclass_fields__), [])
 
 
 class Moments(NamedTuple):
-    """Running mean and variance of a stream of vectors."""
+    """Running mean and variance of a stream of vectors; `mean` and `m2` may be trees of arrays."""
 
     count: Array  # []
-    mean: Array  # [*O]
-    m2: Array  # [*O], sum of squared deviations from the mean
+    mean: PyTree  # [*O]
+    m2: PyTree  # [*O], sum of squared deviations from the mean
 
 
 class EnvCarry(NamedTuple):
-    """What the rollout hands from one step to the next, and from one iteration to the next."""
+    """State of the environments from one step to the next, and from one iteration to the next."""
 
     state: PyTree  # [B, ...], the environments' own states
-    observation: Array  # [B, *O], raw, of the next step
+    observation: PyTree  # [B, *O], raw, of the next step
     episode_return: Array  # [B], undiscounted reward so far in the running episode
     episode_length: Array  # [B], int32
     noise: PyTree  # exploration noise that outlives a step: gSDE's [B, F, A], else ()
+    memory: PyTree = ()  # [B, ...], the network's, before it sees `observation`
+
+
+class Window(NamedTuple):
+    """Observations of whole environments in time, as a network takes them.
+
+    A feed-forward network takes rows in any order, and reads `observation` alone.
+    """
+
+    observation: PyTree  # [T, B, *O] or rows [N, *O], as the network sees it (normalised)
+    reset: Array | tuple[()] = ()  # [T, B] bool, True where an episode begins
+    memory: PyTree = ()  # [B, ...], before the first step
 
 
 class Rollout(NamedTuple):
     """T steps of B environments under one frozen policy."""
 
-    observation: Array  # [T, B, *O], as the networks see it (normalised)
-    action: Array  # [T, B, ...], as sampled, before clipping or squashing for the environment
+    window: Window  # [T, B]
+    action: PyTree  # [T, B, ...], as sampled, before clipping or squashing for the environment
     log_prob: Array  # [T, B], log pi_old(action | observation)
     distribution: PyTree  # [T, B, *D], parameters of pi_old(. | observation)
     value: Array  # [T, B], V_old(observation)
@@ -63,8 +77,8 @@ class EpisodeStats(NamedTuple):
 class Batch(NamedTuple):
     """N samples, in the order in which minibatches are drawn from them."""
 
-    observation: Array  # [N, *O]
-    action: Array  # [N, ...]
+    window: Window  # rows [N, *O]; its memory, if there is one, is of environments [B, ...]
+    action: PyTree  # [N, ...]
     log_prob_old: Array  # [N]
     distribution_old: PyTree  # [N, *D]
     value_old: Array  # [N]
@@ -73,19 +87,19 @@ class Batch(NamedTuple):
 
 
 class Adapted(NamedTuple):
-    """Factors on two hyperparameters that follow the KL; 1 where they are not adaptive."""
+    """Factors on two hyperparameters that follow the KL; 1 if they are not adaptive."""
 
     kl_coef: Array  # []
     learning_rate: Array  # []
 
 
 class TrainState(NamedTuple):
-    """Everything that a run carries: hand it to `iterate` and nothing else is needed."""
+    """The whole state of a run: `iterate` needs nothing else."""
 
     key: Array  # [], the run's key; iteration i draws from fold_in(key, 5 i .. 5 i + 4)
     iteration: Array  # [], int32
     params: PyTree
-    opt_state: PyTree  # over the flat parameter vector
+    opt_state: PyTree  # the optimiser's
     observation_moments: Moments  # [*O]
     return_moments: Moments  # []
     discounted_return: Array  # [B], for the scale of the rewards
@@ -95,36 +109,5 @@ class TrainState(NamedTuple):
     failures: Array  # [], int32; updates refused in a row, as they would have written non-finite
 
 
-# One row per iteration: name -> scalar. See docs/design.md for what each name means.
+# One row per iteration: name -> scalar. `rl/metrics.py` says what each name means.
 Metrics = dict[str, Array]
-
-
-@jax.tree_util.register_pytree_node_class
-class MetricTable(Mapping[str, Any]):
-    """Rows of metrics: name -> [..., rows], held as one array.
-
-    A column is taken out by whoever asks for it: to hand out each as an array of its own would cost
-    a compiled program one more kernel a name.
-    """
-
-    def __init__(self, values: Any, names: tuple[str, ...]) -> None:
-        self.values_by_row = values  # [..., rows, names]
-        self.names = names
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.names:
-            raise KeyError(name)
-        return self.values_by_row[..., self.names.index(name)]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self.names))
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def tree_flatten(self) -> tuple[tuple[Any], tuple[str, ...]]:
-        return (self.values_by_row,), self.names
-
-    @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], values: tuple[Any]) -> MetricTable:
-        return cls(values[0], names)

@@ -1,61 +1,103 @@
-"""This process and this machine: devices and the compilation cache."""
+"""This machine: its devices, their memory, and the compilation cache."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.storage.manifest import core_count
+
+_MEMINFO = Path("/proc/meminfo")
+_SMALL_MACHINE = 8 * 2**30  # bytes assumed if the system reports no memory
 
 
 def prepare_jax(options: RunOptions) -> None:
-    """Platform, one device per CPU core, and the persistent compilation cache.
+    """Set the platform, one device per CPU core, and the persistent compilation cache.
 
-    What jax has already started with stays as it is.
+    If jax has already started, its platform and devices stay as they are.
+
+    Raises:
+        InputError: the platform has no device here, or jax has started on another one.
     """
     if options.platform:
         jax.config.update(
             "jax_platforms", {"gpu": "cuda", "tpu": "tpu", "cpu": "cpu"}[options.platform]
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with suppress(RuntimeError):  # jax has started: take the devices that there are
-            jax.config.update("jax_num_cpu_devices", cores or 1)
+            jax.config.update("jax_num_cpu_devices", core_count() or 1)
     if not cache_folder():
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "ppo_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     try:
-        there = jax.local_devices()[0].platform
+        found = jax.local_devices()[0].platform
     except Exception as error:  # a missing plugin is a RuntimeError, an AssertionError, ...
         reason = "".join(f" ({line})" for line in str(error).splitlines()[:1])
         raise InputError(
             f"platform={options.platform!r} has no device here{reason}; leave --platform out to "
             "take what there is."
         ) from error
-    if options.platform not in (None, there):
+    if options.platform not in (None, found):
         raise InputError(
             f"platform={options.platform!r} cannot be had any more: jax has already started with "
-            f"{there} in this process; leave platform out, or start a new process."
+            f"{found} in this process; leave platform out, or start a new process."
         )
 
 
 def device_count(options: RunOptions) -> int | None:
-    """How many devices to use, None for all; refuses more than there are."""
-    there = len(jax.local_devices())
-    if options.devices is not None and options.devices > there:
+    """The number of devices to use, None for all.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    count = len(jax.local_devices())
+    if options.devices is not None and options.devices > count:
         raise InputError(
-            f"devices={options.devices} is more than the {there} that this process has; "
-            f"use at most {there}."
+            f"devices={options.devices} is more than the {count} that this process has; "
+            f"use at most {count}."
         )
     return options.devices
 
 
 def cache_folder() -> str | None:
-    """Where compiled programs are kept between processes."""
+    """The folder that keeps compiled programs between processes."""
     return jax.config.values["jax_compilation_cache_dir"]
+
+
+def memory_bytes() -> int | None:
+    """Bytes of main memory, None if the system does not report them."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def free_memory_bytes() -> int:
+    """Bytes of main memory that are free or can be freed; all of it if the system reports less."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in _MEMINFO.read_text("utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    return memory_bytes() or _SMALL_MACHINE
+
+
+def device_memory_bytes() -> int | None:
+    """Bytes of the first accelerator's memory, None on a CPU."""
+    stats = jax.local_devices()[0].memory_stats()
+    return stats.get("bytes_limit") if stats else None
+
+
+def free_device_bytes(device: Any, num_devices: int) -> int:
+    """Bytes that are free on one of `num_devices` devices; those of a CPU share main memory."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return free_memory_bytes() // num_devices

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from ppo_jax.analysis.stats import bootstrap_interval
+from ppo_jax.rl.metrics import METRICS, SCREEN
 
 Row = Mapping[str, Any]
 
@@ -87,8 +88,8 @@ class Progress:
         """Show the state after `iteration` iterations.
 
         Args:
-            row: env_steps (per seed), episode_return and kl_old_new ([S], None where unknown),
-                env_steps_per_second (summed over seeds).
+            row: env_steps (per seed), env_steps_per_second (summed over seeds), and the metrics
+                that `rl.metrics` shows on the screen ([S], None if unknown).
         """
         total = max(self._total_iterations, 1)
         text = self.describe(iteration, row)
@@ -111,18 +112,12 @@ class Progress:
             steps_left = (self._total_env_steps - row["env_steps"]) * self._num_seeds
             parts += [f"{format_seconds(max(steps_left, 0) / rate)} left"]
             parts += [f"{format_steps(rate)} env steps/s"]
-        known = _known(row.get("episode_return"))
-        if known:
-            told = f"return {np.mean(known):.4g}"
-            interval = bootstrap_interval(
-                known, np.mean, resamples=500, generator=np.random.default_rng(0)
-            )
-            parts += [
-                told if interval is None else f"{told} ({interval[0]:.4g} to {interval[1]:.4g})"
-            ]
-        divergence = _known(row.get("kl_old_new"))
-        if divergence:
-            parts += [f"KL {np.mean(divergence):.2g}"]
+        for name, metric in METRICS.items():
+            known = _known(row.get(name)) if metric.shown == SCREEN else []
+            if known and name == "episode_return":
+                parts += [f"{metric.title} {_mean_and_interval(known)}"]
+            elif known:
+                parts += [f"{metric.title} {np.mean(known):.2g}"]
         return "  ".join(parts)
 
 
@@ -143,6 +138,14 @@ class SweepProgress:
         elif time.monotonic() - self._told_at >= self._every_seconds:
             self._told_at = time.monotonic()
             self.message(text)
+
+
+def _mean_and_interval(values: list[float]) -> str:
+    mean = f"{np.mean(values):.4g}"
+    interval = bootstrap_interval(
+        values, np.mean, resamples=500, generator=np.random.default_rng(0)
+    )
+    return mean if interval is None else f"{mean} ({interval[0]:.4g} to {interval[1]:.4g})"
 
 
 def _known(values: Sequence[float | None] | None) -> list[float]:

@@ -12,8 +12,8 @@ import numpy as np
 from jax import Array
 
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
+from ppo_jax.distributed.layout import Layout
 from ppo_jax.kernels.compiler import compiled
 from ppo_jax.rl.types import TrainState
 
@@ -26,21 +26,19 @@ class Beginning(NamedTuple):
     start: Callable[[Hyper, Array], TrainState]  # `parallel.make_init`, compiled
 
 
-def begin(
-    config: Config, hyper: Hyper, seed: int | Sequence[int], layout: layouts.Layout
-) -> Beginning:
+def begin(config: Config, hyper: Hyper, seed: int | Sequence[int], layout: Layout) -> Beginning:
     """The population that `parallel.init_population` makes of the same arguments, and its loop.
 
     Tracing is Python's work and compiling XLA's, which needs no Python: each has a core.
     """
-    keys = programs.member_keys(seed, layout)
+    keys = population.member_keys(seed, layout)
     with _nothing_collected(), ThreadPoolExecutor(1) as pool:
-        lowered = programs.make_init(config).lower(hyper, keys)
+        lowered = population.make_init(config).lower(hyper, keys)
         compiling = pool.submit(compiled, lowered)
-        shapes = programs.in_place(lowered.out_info, layout)
+        shapes = population.in_place(lowered.out_info, layout)
         chunk = programs.make_chunk(config, layout).lower(hyper, shapes, np.int32(1))
         start = compiling.result()
-    return Beginning(programs.place(start(hyper, keys), layout), chunk, start)
+    return Beginning(population.place(start(hyper, keys), layout), chunk, start)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""From the device's rows, one an iteration, to those of `metrics.jsonl`, one a logged point.
+"""Reduction of the iterations' metrics to the rows of `metrics.jsonl`, one a logged point.
 
-The iterations of a logged point are reduced as they come, one after the other, so that a row is the
-same to the bit however the run was cut into chunks, and a window that is still open costs as little
-memory as one iteration and fits into a checkpoint.
+A window is the iterations of one logged point. Iterations are reduced in their order, one by one.
+So a row has the same bits for every cut of the run into chunks, and an open window is as small as
+one iteration and fits into a checkpoint.
 """
 
 from __future__ import annotations
@@ -11,23 +11,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Rows = dict[str, np.ndarray]  # name -> [S, k], k consecutive iterations
+from ppo_jax.rl.metrics import LAST, MAX, MEAN, SUM, reduction_of
 
-# How the iterations of a window become one number: all others are means.
-LARGEST = ("ratio_max", "log_ratio_abs_first")
-LAST = ("learning_rate", "alive")
-SUMS = ("num_episodes", "episode_return_sum", "episode_length_sum")
+Rows = dict[str, np.ndarray]  # name -> [S, k], k consecutive iterations
 
 
 class Window(NamedTuple):
     """Consecutive iterations, reduced."""
 
     count: int  # iterations
-    values: dict[str, np.ndarray]  # name -> [S] float64: the sum, or the largest, or the last
+    values: dict[str, np.ndarray]  # name -> [S] float64: the sum, the largest or the last
 
 
 def extended(window: Window | None, fresh: Rows) -> Window:
-    """`window` with the iterations of `fresh` behind it, added in their order."""
+    """Append the iterations of `fresh` to a window, in their order."""
     count = next(iter(fresh.values())).shape[1]
     if window is None:
         window = Window(0, {name: _start(name, len(value)) for name, value in fresh.items()})
@@ -38,12 +35,12 @@ def extended(window: Window | None, fresh: Rows) -> Window:
 def windows(
     pending: Window | None, fresh: Rows, iteration: int, every: int, last: int
 ) -> tuple[list[tuple[int, Window]], Window | None]:
-    """Cut the rows of a chunk at the logged points, whatever the chunk's length.
+    """Cut the rows of a chunk at the logged points.
 
     Args:
-        pending: what came since the last logged point. fresh: the chunk's rows.
+        pending: the open window before the chunk. fresh: the chunk's rows.
         iteration: iterations done after the chunk. every: iterations between logged points.
-        last: the run's last iteration, a logged point as well.
+        last: the run's last iteration, which is a logged point as well.
 
     Returns:
         (iteration, its window) for each logged point, and the window that is still open.
@@ -62,7 +59,7 @@ def windows(
 
 
 def aggregate(window: Window) -> dict[str, list[float | None]]:
-    """One number per seed of each metric; None where no episode ended in the window."""
+    """One number per seed of each metric; None if no episode of the seed ended in the window."""
     row: dict[str, list[float | None]] = {}
     values = window.values
     for name in ("return", "length"):
@@ -73,14 +70,15 @@ def aggregate(window: Window) -> dict[str, list[float | None]]:
             )
         ]
     row["num_episodes"] = [int(count) for count in values["num_episodes"]]
-    for name in sorted(values.keys() - set(SUMS)):
-        is_mean = name not in LARGEST + LAST
-        row[name] = [float(x) / (window.count if is_mean else 1) for x in values[name]]
+    for name in sorted(values):
+        if (reduction := reduction_of(name)) != SUM:
+            count = window.count if reduction == MEAN else 1
+            row[name] = [float(x) / count for x in values[name]]
     return row
 
 
 def to_json(window: Window | None) -> dict[str, Any] | None:
-    """A window for a checkpoint: every number as C99's exact hexadecimal text, NaN included."""
+    """Write a window for a checkpoint: every number as C99's exact hexadecimal text."""
     if window is None:
         return None
     values = {name: [float(x).hex() for x in value] for name, value in window.values.items()}
@@ -88,10 +86,10 @@ def to_json(window: Window | None) -> dict[str, Any] | None:
 
 
 def from_json(content: dict[str, Any] | None) -> Window | None:
-    """The window that `to_json` wrote, bit for bit.
+    """Read the window that `to_json` wrote, bit for bit.
 
     Raises:
-        ValueError, KeyError, TypeError: it is none.
+        ValueError, KeyError, TypeError: the content is no window.
     """
     if content is None:
         return None
@@ -103,14 +101,15 @@ def from_json(content: dict[str, Any] | None) -> Window | None:
 
 
 def _start(name: str, num_seeds: int) -> np.ndarray:
-    return np.full(num_seeds, -np.inf if name in LARGEST else 0.0)
+    return np.full(num_seeds, -np.inf if reduction_of(name) == MAX else 0.0)
 
 
 def _reduced(name: str, old: np.ndarray, value: np.ndarray) -> np.ndarray:
     value = value.astype(np.float64)
-    if name in LAST:
+    reduction = reduction_of(name)
+    if reduction == LAST:
         return value[:, -1]
     both = np.concatenate([old[:, None], value], axis=1)
-    if name in LARGEST:
+    if reduction == MAX:
         return both.max(axis=1)
-    return np.cumsum(both, axis=1)[:, -1]  # in order: numpy's own sum goes by pairs
+    return np.cumsum(both, axis=1)[:, -1]  # in order, whereas np.sum adds in pairs

@@ -9,7 +9,6 @@ cast. Nothing is pickled, so loading runs no code.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -23,11 +22,12 @@ import numpy as np
 
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.rl.types import PyTree
-from ppo_jax.storage import checkpoint_files as files
+from ppo_jax.storage import checkpoint_files, files
 from ppo_jax.storage.checkpoint_files import ARRAYS as ARRAYS
 from ppo_jax.storage.checkpoint_files import MANIFEST as MANIFEST
 from ppo_jax.storage.checkpoint_files import CheckpointError as CheckpointError
 from ppo_jax.storage.checkpoint_files import Leaf, Manifest
+from ppo_jax.storage.run_folder import run_id
 
 _STEP = re.compile(r"step_(\d{12,})")
 
@@ -65,7 +65,7 @@ def save(folder: Path | str, tree: PyTree | Snapshot, metadata: dict[str, Any]) 
     """
     folder = Path(folder)
     arrays, leaves = tree if isinstance(tree, Snapshot) else snapshot(tree)
-    data, manifest = files.encode(arrays, leaves, metadata)
+    data, manifest = checkpoint_files.encode(arrays, leaves, metadata)
     temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     try:
         folder.parent.mkdir(exist_ok=True)  # the run's own folder must be there
@@ -74,7 +74,7 @@ def save(folder: Path | str, tree: PyTree | Snapshot, metadata: dict[str, Any]) 
         files.write_synced(temporary / ARRAYS, data)
         files.write_synced(temporary / MANIFEST, manifest)
         files.sync_folder(temporary)
-        files.rename_into_place(temporary, folder)
+        checkpoint_files.rename_into_place(temporary, folder)
         files.sync_folder(folder.parent)
     except OSError as error:
         sentence = (
@@ -97,12 +97,12 @@ def load(folder: Path | str, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         CheckpointError: missing, damaged, of another version, or not what `like` wants.
     """
     folder = Path(folder)
-    manifest = _checked(folder, files.read_manifest(folder))
+    manifest = _checked(folder, checkpoint_files.read_manifest(folder))
     stored = {leaf.path: leaf for leaf in manifest.leaves}
     wanted, structure = jax.tree_util.tree_flatten_with_path(like)
     paths = [_name(path) for path, _ in wanted]
     _check_paths(folder, paths, list(stored))  # before any array takes memory
-    arrays = files.read_arrays(folder, manifest)
+    arrays = checkpoint_files.read_arrays(folder, manifest)
     restored = [
         _restore(folder, stored[path], arrays[path], leaf)
         for path, (_, leaf) in zip(paths, wanted, strict=True)
@@ -117,8 +117,8 @@ def load_raw(folder: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         CheckpointError: missing, damaged or of another version.
     """
     folder = Path(folder)
-    manifest = _checked(folder, files.read_manifest(folder))
-    return files.read_arrays(folder, manifest), manifest.metadata
+    manifest = _checked(folder, checkpoint_files.read_manifest(folder))
+    return checkpoint_files.read_arrays(folder, manifest), manifest.metadata
 
 
 def metadata_of(folder: Path | str) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def metadata_of(folder: Path | str) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged or of another version.
     """
-    return _checked(Path(folder), files.read_manifest(Path(folder))).metadata
+    return _checked(Path(folder), checkpoint_files.read_manifest(Path(folder))).metadata
 
 
 def latest(run_folder: Path | str) -> tuple[Path | None, list[str]]:
@@ -158,23 +158,23 @@ def prune(run_folder: Path | str, keep: int) -> None:
         if num_kept < keep:
             num_kept += not isinstance(metadata, str)
         elif folder != kept_best:
-            files.delete(folder)
+            checkpoint_files.delete(folder)
     for leftover in (Path(run_folder) / "checkpoints").glob(".step_*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _surveyed(run_folder: Path) -> Iterator[tuple[Path, dict[str, Any] | str]]:
     """Each checkpoint, newest first, with its metadata or a sentence on why it cannot be used."""
-    run_id = _run_id(run_folder)
+    own_id = run_id(run_folder)
     for folder in _newest_first(run_folder):
         try:
-            metadata = _checked(folder, files.verify(folder)).metadata
+            metadata = _checked(folder, checkpoint_files.verify(folder)).metadata
         except CheckpointError as error:
             yield folder, str(error)
             continue
-        found = metadata.get("run_id", run_id)
-        if run_id is not None and found != run_id:
-            yield folder, f"{folder} is of another run ({found}; this one is {run_id})."
+        found = metadata.get("run_id", own_id)
+        if own_id is not None and found != own_id:
+            yield folder, f"{folder} is of another run ({found}; this one is {own_id})."
         else:
             yield folder, metadata
 
@@ -208,14 +208,6 @@ def _checked(folder: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _run_id(run_folder: Path) -> str | None:
-    try:
-        content = json.loads((run_folder / "config.json").read_text("utf-8"))
-        return content.get("run_id")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
 def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/") or "value"
 
@@ -235,14 +227,16 @@ def _to_arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], list[Leaf]]:
             leaf = jax.random.key_data(leaf)
         # A copy: on a CPU numpy would look into jax's own memory, which the next chunk takes back.
         array = np.array(leaf, order="C", copy=True)
-        if str(array.dtype) not in files.DTYPES or name in arrays:
+        if str(array.dtype) not in checkpoint_files.DTYPES or name in arrays:
             raise CheckpointError(
                 f"{name} ({array.dtype}) cannot be stored: a checkpoint holds one array a path, "
-                f"of one of these dtypes: {files.DTYPE_NAMES}."
+                f"of one of these dtypes: {checkpoint_files.DTYPE_NAMES}."
             )
         leaves.append(Leaf(name, array.shape, str(array.dtype), key_impl))
         # numpy has no bfloat16 of its own, so its bits travel as whole numbers.
-        arrays[name] = array.view(np.uint16) if array.dtype == files.DTYPES["bfloat16"] else array
+        arrays[name] = (
+            array.view(np.uint16) if array.dtype == checkpoint_files.DTYPES["bfloat16"] else array
+        )
     return arrays, leaves
 
 

@@ -31,7 +31,6 @@ DTYPE_NAMES = (
 )
 DTYPES = {name: jnp.dtype(name) for name in DTYPE_NAMES.split()}
 
-_PIECE = 1 << 20  # bytes written or hashed at once
 _LARGEST_MANIFEST = 1 << 28  # bytes; a larger file is none of ours and is not read
 _REQUIRED = {"arrays_bytes", "arrays_sha256", "leaves", "metadata"}
 
@@ -151,29 +150,6 @@ def read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     if not agree:
         raise _contradiction(folder)
     return arrays
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest[:_PIECE]) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the folder's names are on the disk."""
-    if os.name == "nt":  # Windows cannot open a folder, and orders renames by itself
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def rename_into_place(temporary: Path, folder: Path) -> None:

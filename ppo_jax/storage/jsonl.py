@@ -6,28 +6,15 @@ import contextlib
 import errno
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_jax.config.errors import InputError
+from ppo_jax.storage.files import to_strict_json, write_atomic
 
 Row = Mapping[str, Any]
-
-
-def to_json(value: Any) -> Any:
-    """`value` as plain JSON data: arrays become lists, numbers that are not finite become None."""
-    if isinstance(value, Mapping):
-        return {str(name): to_json(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy's and jax's arrays and scalars
-        return to_json(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 class Position(NamedTuple):
@@ -57,7 +44,7 @@ class JsonlLog:
         Raises:
             OSError: the disk is full or read-only, or the file was removed or replaced.
         """
-        data = (json.dumps(to_json(row), allow_nan=False) + "\n").encode()
+        data = (json.dumps(to_strict_json(row), allow_nan=False) + "\n").encode()
         self.check()
         if self._file.write(data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
@@ -107,12 +94,7 @@ def rewind_jsonl(path: Path | str, env_steps: int | None = None) -> None:
     data = b"".join(kept)
     if len(data) == path.stat().st_size:
         return
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_atomic(path, data)
 
 
 def rewind_to(path: Path | str, position: Position) -> str | None:

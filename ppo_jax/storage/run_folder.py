@@ -15,31 +15,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ppo_jax.config import layers
-from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import lock
+from ppo_jax.storage.files import is_temporary, write_json
+from ppo_jax.storage.manifest import make_manifest
 
 FORMAT = 1
 _MAY_BE_OBJECTS = ("env", "network")
 _OBJECT = " (an object)"  # ends the description of what cannot be written to a file
-_PACKAGES = ("ppo-jax", "jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
-
-
 RUNS = Path("runs")  # where a run without a folder of its own gets one
 
 
@@ -62,7 +55,7 @@ def _label(given: Any) -> str:
     return next((name for name in names if isinstance(name, str)), type(given).__name__)
 
 
-def check(out: str | None) -> None:
+def check_new_folder(out: str | None) -> None:
     """Refuse a folder that cannot become a new run's, before anything is compiled.
 
     Args:
@@ -106,9 +99,10 @@ def claimed(config: Config, hyper: Hyper, options: RunOptions, devices: list) ->
                 path = _new_folder(path)
             stack.enter_context(lock.held(path))
             _refuse_used(path)  # by one that was quicker
-            described = describe(config, hyper, options)
+            _remove_leftovers(path)
+            described = describe_run(config, hyper, options)
             write_json(path / "config.json", described | {"run_id": uuid.uuid4().hex})
-            write_json(path / "manifest.json", manifest(devices))
+            write_json(path / "manifest.json", make_manifest(devices))
         except OSError as error:
             raise InputError(
                 f"The run's folder {str(path)!r} cannot be made ({error.strerror}): name another "
@@ -147,10 +141,17 @@ def run_id(path: Path) -> str | None:
 
 
 def _refuse_used(path: Path) -> None:
-    """Refuse a folder with anything in it but what a start that was killed may have left."""
-    if any(found.name not in (lock.LOCK, "config.json.tmp") for found in path.iterdir()):
+    """Refuse a folder that holds more than a killed start leaves."""
+    if any(file.name != lock.LOCK and not is_temporary(file.name) for file in path.iterdir()):
         again = " (or go on with its run: ppo-jax resume)" if is_run(path) else ""
         raise InputError(f"out={str(path)!r} exists and is not empty: name a new folder{again}.")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of a killed start."""
+    for file in path.iterdir():
+        if is_temporary(file.name):
+            file.unlink()
 
 
 def _new_folder(wanted: Path) -> Path:
@@ -165,39 +166,7 @@ def _new_folder(wanted: Path) -> Path:
             path = wanted.with_name(f"{wanted.name}-{number}")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that the file is either the old one or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    text = json.dumps(to_json(content), indent=2, allow_nan=False) + "\n"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def to_json(value: Any) -> Any:
-    """Plain JSON: arrays as lists, schedules as text, infinities as "inf", NaN as null."""
-    if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    if isinstance(value, Schedule):  # every digit: a run must be able to go on with the same bits
-        ends = ":".join(repr(float(end)) for end in (value.start, value.end))
-        return ends + (":cosine" if value.cosine else "")
-    if hasattr(value, "tolist"):
-        return to_json(value.tolist())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None if np.isnan(value) else ("inf" if value > 0 else "-inf")
-    return value
-
-
-def describe(config: Config, hyper: Hyper, options: RunOptions) -> dict[str, Any]:
+def describe_run(config: Config, hyper: Hyper, options: RunOptions) -> dict[str, Any]:
     """The content of config.json; of an environment or network object only its name."""
     recorded = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     for name in _MAY_BE_OBJECTS:
@@ -211,40 +180,7 @@ def describe(config: Config, hyper: Hyper, options: RunOptions) -> dict[str, Any
     }
 
 
-def manifest(devices: list) -> dict[str, Any]:
-    """What the bits of a run depend on beside its settings."""
-    return {
-        "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "versions": {name: _version(name) for name in _PACKAGES},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "devices": [f"{device.platform}:{device.device_kind}" for device in devices],
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "git": _git_revision(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_revision() -> str | None:
-    """The revision of the folder the run was started in, None outside a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def read(path: Path, env: Any = None, network: Any = None) -> layers.Settings:
+def read_settings(path: Path, env: Any = None, network: Any = None) -> layers.Settings:
     """The settings of a finished or interrupted run.
 
     Args:

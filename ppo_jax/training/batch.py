@@ -1,7 +1,4 @@
-"""What a rollout is made into: samples with their advantages, running moments, counts of episodes.
-
-With `axis_name` each device holds its own environments, and statistics are those of all of them.
-"""
+"""From a rollout to a batch: scaled rewards, advantages, samples, and counts of episodes."""
 
 from __future__ import annotations
 
@@ -13,39 +10,47 @@ import jax.numpy as jnp
 from jax import Array
 
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.kernels.collectives import Across
 from ppo_jax.rl import advantages, moments
-from ppo_jax.rl.types import Batch, EpisodeStats, Metrics, Moments, Rollout, TrainState
+from ppo_jax.rl.types import (
+    Batch,
+    EpisodeStats,
+    Metrics,
+    Moments,
+    Rollout,
+    TrainState,
+    Window,
+)
+from ppo_jax.training.rollout import by_environment
 
 
 class Tally(NamedTuple):
-    """What a device counts of its own rollout, to be told to the others at the iteration's end."""
+    """Counts of one device's rollout, to be gathered at the iteration's end."""
 
     mean: Array  # [2], of R - V and of the value targets R
     variance: Array  # [2]
     episodes: EpisodeStats
 
 
-def scaled_rewards(
-    config: Config, hyper: Hyper, state: TrainState, steps: Rollout, axis_name: str | None
+def scale_rewards(
+    config: Config, hyper: Hyper, state: TrainState, steps: Rollout, across: Across
 ) -> tuple[Array, Array, Moments]:
-    """Rewards divided by the standard deviation of the discounted return, where asked for.
+    """Rewards divided by the standard deviation of the discounted return, if that is asked for.
 
     The scale may take in the rewards that it scales (unlike the observations' statistics, which
     the ratio depends on), so that the first iteration is scaled as well.
+
+    Returns:
+        rewards [T, B], the discounted return [B] to go on from, and its moments.
     """
     if not config.normalize_rewards:
         return steps.reward, state.discounted_return, state.return_moments
     discounted_return, returns = moments.discounted_returns(
         state.discounted_return, steps.reward, steps.terminated | steps.truncated, hyper.gamma
     )
-    return_moments = merged(state.return_moments, returns.reshape(-1), axis_name)
+    fresh = moments.all_reduce(moments.from_batch(returns.reshape(-1)), across)
+    return_moments = moments.merge(state.return_moments, fresh)
     return moments.scale(return_moments, steps.reward), discounted_return, return_moments
-
-
-def merged(running: Moments, rows: Array, axis_name: str | None) -> Moments:
-    """`running` with this iteration's rows of all devices merged in."""
-    fresh = moments.all_reduce(moments.from_batch(rows), axis_name)
-    return moments.merge(running, fresh)
 
 
 def make_batch(
@@ -54,9 +59,12 @@ def make_batch(
     steps: Rollout,
     reward: Array,
     episodes: EpisodeStats,
-    axis_name: str | None,
+    across: Across,
 ) -> tuple[Batch, Tally]:
-    """The N = T x B samples of a rollout, time-major [N], with advantages and value targets."""
+    """The N = T x B samples of a rollout with advantages and value targets.
+
+    Rows are time-major; with a memory each environment's steps stand together.
+    """
     advantage, value_target = advantages.gae(
         reward,
         steps.value,
@@ -66,18 +74,21 @@ def make_batch(
         hyper.gae_lambda,
     )
     if config.normalize_advantages == "batch":
-        centre, variance = advantages.mean_and_variance(advantage, axis_name)
+        centre, variance = advantages.mean_and_variance(advantage, across)
         advantage = advantages.standardise(advantage, centre, variance)
     mean, variance = jax.vmap(advantages.mean_and_variance)(
         jnp.stack([value_target - steps.value, value_target])
     )
+    has_memory = bool(jax.tree.leaves(steps.window.memory))
 
     def flatten(x: Array) -> Array:
+        x = jnp.swapaxes(x, 0, 1) if has_memory else x
         return x.reshape(-1, *x.shape[2:])
 
+    observation = jax.tree.map(flatten, steps.window.observation)
     batch = Batch(
-        observation=flatten(steps.observation),
-        action=flatten(steps.action),
+        window=by_environment(steps.window) if has_memory else Window(observation),
+        action=jax.tree.map(flatten, steps.action),
         log_prob_old=flatten(steps.log_prob),
         distribution_old=jax.tree.map(flatten, steps.distribution),
         value_old=flatten(steps.value),
@@ -87,13 +98,13 @@ def make_batch(
     return batch, Tally(mean, variance, episodes)
 
 
-def metrics(every: Tally) -> Metrics:
-    """What all devices have counted, given their tallies with a leading axis [D].
+def batch_metrics(tallies: Tally) -> Metrics:
+    """The metrics of a batch, given the tallies of all devices with a leading axis [D].
 
     Sums over the episodes that ended, and the critic's explained variance 1 - Var[R - V] / Var[R].
     """
-    episodes = jax.tree.map(partial(jnp.sum, axis=0), every.episodes)
-    _, (unexplained, variance) = advantages.pooled(every.mean, every.variance)
+    episodes = jax.tree.map(partial(jnp.sum, axis=0), tallies.episodes)
+    _, (unexplained, variance) = advantages.pooled(tallies.mean, tallies.variance)
     return {
         "explained_variance": 1.0 - unexplained / jnp.maximum(variance, 1e-12),
         "num_episodes": episodes.num_episodes,

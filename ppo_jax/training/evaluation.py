@@ -10,8 +10,17 @@ from jax import Array
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Environment
+from ppo_jax.models.agent import Policy
 from ppo_jax.rl.types import EnvCarry, PyTree
-from ppo_jax.training.rollout import Policy, reset_all
+from ppo_jax.training.rollout import Draws, reset_all, step
+
+
+class Contest(NamedTuple):
+    """What an evaluation plays."""
+
+    num_episodes: int
+    max_steps: int  # an episode still running after so many steps is cut and counted as it stands
+    is_deterministic: bool  # act by the distribution's mode, else by samples
 
 
 class Episodes(NamedTuple):
@@ -19,18 +28,18 @@ class Episodes(NamedTuple):
 
     episode_return: Array  # [n]
     length: Array  # [n], int32
-    finished: Array  # [n], bool; False where the bound on the length cut the episode
+    finished: Array  # [n], bool; False for an episode that was cut
 
 
 def act(
-    policy: Policy, observation: Array, noise: PyTree, key: Array | None, is_deterministic: bool
-) -> Array:
-    """Actions for the environment, [B, ...], from raw observations [B, *O]."""
-    distribution = policy.network.policy(policy.params, policy.see(observation))
+    policy: Policy, observation: PyTree, noise: PyTree, key: Array | None, is_deterministic: bool
+) -> PyTree:
+    """Actions for the environment, [B, ...], of a policy without memory, from raw observations."""
+    _, distribution = policy.network.act(policy.params, (), policy.see(observation))
     if is_deterministic or key is None:
         action = policy.family.mode(distribution)
     else:
-        draw = policy.family.draw(key, observation.shape[:1])
+        draw = policy.family.draw(key, jax.tree.leaves(observation)[0].shape[:1])
         action = policy.family.sample(draw, distribution, noise)
     return policy.family.to_env(action)
 
@@ -41,56 +50,53 @@ def noise_steps(config: Config) -> int:
     return config.rollout_length if every == -1 else every
 
 
+def draw_step(
+    config: Config, policy: Policy, num_envs: int, is_deterministic: bool, key: Array, t: Array
+) -> tuple[Draws, Array]:
+    """The random numbers of step t, and whether gSDE's noise is drawn anew there."""
+    key_noise, key_action, key_env = jax.random.split(jax.random.fold_in(key, t), 3)
+    action = None if is_deterministic else policy.family.draw(key_action, (num_envs,))
+    is_due = jnp.zeros((), bool) if is_deterministic else t % noise_steps(config) == 0
+    return Draws(action, jax.random.split(key_env, num_envs), key_noise), is_due
+
+
 def episodes(
     config: Config,
     environment: Environment,
     env_params: PyTree,
     policy: Policy,
-    num_episodes: int,
-    max_steps: int,
-    is_deterministic: bool,
+    contest: Contest,
     key: Array,
 ) -> Episodes:
-    """Exactly one episode of each of `num_episodes` environments.
+    """Exactly one episode of each of n environments.
 
     Args:
         policy: with the normaliser's trained statistics, which are used and never changed.
-        max_steps: an episode still running after so many steps is cut and counted as it stands.
-        is_deterministic: act by the distribution's mode, else by samples.
     """
+    num_episodes, max_steps, is_deterministic = contest
     key_reset, key_steps = jax.random.split(key)
-    start = reset_all(environment, env_params, policy.family, num_episodes, key_reset)
-    every = noise_steps(config)
+    start = reset_all(environment, env_params, policy, num_episodes, key_reset)
 
     def is_running(loop: tuple[Array, EnvCarry, Array]) -> Array:
         t, _, finished = loop
         return (t < max_steps) & ~jnp.all(finished)
 
-    def step(loop: tuple[Array, EnvCarry, Array]) -> tuple[Array, EnvCarry, Array]:
+    def advance(loop: tuple[Array, EnvCarry, Array]) -> tuple[Array, EnvCarry, Array]:
         t, carry, finished = loop
-        key_noise, key_action, key_env = jax.random.split(jax.random.fold_in(key_steps, t), 3)
-        noise = carry.noise
-        if jax.tree.leaves(noise) and not is_deterministic:
-            noise = jax.lax.cond(
-                t % every == 0,
-                lambda: policy.family.draw_noise(key_noise, num_episodes),
-                lambda: carry.noise,
-            )
-        action = act(policy, carry.observation, noise, key_action, is_deterministic)
-        observation, state, reward, terminated, truncated, _ = jax.vmap(
-            environment.transition, in_axes=(0, 0, 0, None)
-        )(jax.random.split(key_env, num_episodes), carry.state, action, env_params)
+        draws, is_due = draw_step(config, policy, num_episodes, is_deterministic, key_steps, t)
+        found = step(environment, env_params, policy, carry, draws, is_due)
         carry = EnvCarry(
-            state=state,
-            observation=observation,
-            episode_return=carry.episode_return + jnp.where(finished, 0.0, reward),
+            state=found.state,
+            observation=found.observation,
+            episode_return=carry.episode_return + jnp.where(finished, 0.0, found.reward),
             episode_length=carry.episode_length + ~finished,
-            noise=noise,
+            noise=found.noise,
+            memory=found.memory,
         )
-        return t + 1, carry, finished | terminated | truncated
+        return t + 1, carry, finished | found.terminated | found.truncated
 
     nothing = jnp.zeros(num_episodes, bool)
     _, carry, finished = jax.lax.while_loop(
-        is_running, step, (jnp.zeros((), jnp.int32), start, nothing)
+        is_running, advance, (jnp.zeros((), jnp.int32), start, nothing)
     )
     return Episodes(carry.episode_return, carry.episode_length, finished)

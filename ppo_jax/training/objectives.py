@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -13,12 +12,12 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from ppo_jax.config.config import TRUST_REGION, Config, Hyper
-from ppo_jax.config.errors import InputError
-from ppo_jax.config.loading import load_attribute
-from ppo_jax.kernels import collectives
+from ppo_jax.kernels.collectives import ALONE, Across
+from ppo_jax.kernels.reductions import mean, mean_of_each
+from ppo_jax.models.drift import load_drift
 from ppo_jax.models.network import Network
 from ppo_jax.models.policy_head import Family
-from ppo_jax.rl import advantages, surrogates
+from ppo_jax.rl import advantages, ratios, surrogates
 from ppo_jax.rl.types import Batch, Metrics, PyTree
 
 
@@ -66,56 +65,13 @@ def find_surrogate(config: Config) -> Surrogate:
         InputError: the user's drift cannot be loaded, or is no drift.
     """
     if config.objective == "drift":
-        drift = _own_drift(config.drift)
+        drift = load_drift(config.drift)
         return lambda t, h: surrogates.drifted(t.ratio, t.advantage, drift(t.ratio, t.advantage))
     if config.objective in TRUST_REGION:
         return SURROGATES["is"]
     if config.objective == "kl" and config.kl_direction == "new-old":
         return SURROGATES["kl new-old"]
     return SURROGATES[config.objective]
-
-
-@lru_cache(maxsize=64)
-def _own_drift(drift: Callable[[Array, Array], Array] | str) -> Callable[[Array, Array], Array]:
-    """The user's drift, checked once."""
-    function = drift if callable(drift) else load_attribute(drift)
-    with jax.ensure_compile_time_eval():  # its numbers are looked at, even while a loss is traced
-        check_drift(function, str(drift))
-    return function
-
-
-def check_drift(drift: Callable[[Array, Array], Array], name: str) -> None:
-    """Refuse a function that is no drift of mirror learning (Kuba et al. 2022, definition 1).
-
-    Raises:
-        InputError: it is negative somewhere, or has a value or a slope at ratio 1.
-    """
-    ratio, advantage = jnp.meshgrid(jnp.geomspace(0.05, 20.0, 81), jnp.linspace(-3.0, 3.0, 25))
-    ratio, advantage = ratio.ravel(), advantage.ravel()
-    one = jnp.ones_like(advantage)
-    value = jnp.asarray(drift(ratio, advantage))
-    if value.shape != ratio.shape:
-        raise InputError(
-            f"drift={name!r} returns shape {value.shape} for ratios and advantages of shape "
-            f"{ratio.shape}: it must return one number per sample."
-        )
-    lowest = int(jnp.argmin(value))
-    slope = jax.vmap(jax.grad(lambda r, a: jnp.sum(drift(r[None], a[None]))))(one, advantage)
-    # Of a kink autodiff sees one side; at one, half the way from ratio 1 is half the value.
-    whole = jnp.stack([drift(one + h, advantage) for h in (1e-3, -1e-3)])
-    half = jnp.stack([drift(one + h, advantage) for h in (5e-4, -5e-4)])
-    is_kinked = jnp.any((whole > 1e-5) & (half > 0.4 * whole))
-    problems = {
-        f"is {value[lowest]:.3g} at ratio {ratio[lowest]:.3g}, advantage {advantage[lowest]:.3g}, "
-        "but a drift is never negative": not bool(value[lowest] >= -1e-5),
-        "is not 0 at ratio 1": not bool(jnp.max(jnp.abs(drift(one, advantage))) <= 1e-5),
-        "has a slope at ratio 1, which would change the first gradient": not bool(
-            (jnp.max(jnp.abs(slope)) <= 1e-4) & ~is_kinked
-        ),
-    }
-    for problem, is_there in problems.items():
-        if is_there:
-            raise InputError(f"drift={name!r} {problem}: see docs/extending.md.")
 
 
 def minibatch_loss(
@@ -125,17 +81,17 @@ def minibatch_loss(
     config: Config,
     network: Network,
     family: Family,
-) -> tuple[Array, Metrics]:
+) -> tuple[Array, tuple[Metrics, Array]]:
     """Surrogate + c_v L^VF - c_e H  (Schulman et al. 2017, eq. 9), with its diagnostics.
 
     Args:
         batch: [M] samples, their advantages standardised already where that is asked for.
 
     Returns:
-        The scalar loss and its diagnostics: scalars, and the log-ratios of all samples [M], from
-        which `improve.ratio_metrics` makes the rest once an iteration.
+        The scalar loss, its diagnostics (means), and the log-ratios [M], which `rl/ratios.py`
+        turns into the other diagnostics once an iteration.
     """
-    distribution, value = network.apply(params, batch.observation)
+    distribution, value = network.apply(params, batch.window)
     log_prob = family.log_prob(distribution, batch.action)
     log_ratio = surrogates.log_ratio(log_prob, batch.log_prob_old)
     ratio = jnp.exp(log_ratio)
@@ -156,12 +112,8 @@ def minibatch_loss(
         "kl_old_new": kl_old_new,
         "kl_new_old": kl_new_old,
     }
-    # One sum over a matrix instead of five over vectors: on a CPU each is a kernel of its own. The
-    # mean is a product, as XLA fuses no division into what follows.
-    share = 1.0 / total.shape[0]
-    means = jnp.sum(jnp.stack(list(per_sample.values())), axis=1) * share
-    diagnostics = {**dict(zip(per_sample, means, strict=True)), "log_ratio": log_ratio}
-    return jnp.sum(total) * share, jax.lax.stop_gradient(diagnostics)
+    diagnostics = (mean_of_each(per_sample), log_ratio)
+    return mean(total), jax.lax.stop_gradient(diagnostics)
 
 
 def gradient_cosine(
@@ -171,50 +123,50 @@ def gradient_cosine(
     config: Config,
     network: Network,
     family: Family,
-    axis_name: str | None = None,
+    across: Across = ALONE,
 ) -> Metrics:
     """The cosine between the gradients of L^PG and L^IS on the same samples, and how far it is.
 
     1 at theta_old; how far it has fallen is how wrong the logarithm has become as an objective.
-    Beside it KL[old||new] and the effective sample size over N at the same point.
+    It comes with KL[old||new] and the effective sample size over N at the same point.
     With `normalize_advantages` per minibatch the samples' advantages are standardised here. With
-    `axis_name`, `batch` holds this device's rows, and all is measured on those of all devices.
+    `across`, `batch` holds this device's rows, and all is measured on those of all devices.
     """
     if config.normalize_advantages == "minibatch":
-        found = advantages.mean_and_variance(batch.advantage, axis_name)
+        found = advantages.mean_and_variance(batch.advantage, across)
         batch = batch._replace(advantage=advantages.standardise(batch.advantage, *found))
 
-    def gradient(name: str) -> tuple[Array, Metrics]:
+    def gradient(name: str) -> tuple[Array, tuple[Metrics, Array]]:
         policy_only = dataclasses.replace(hyper, value_coef=0.0, entropy_coef=0.0)
         named = dataclasses.replace(config, objective=name, drift=None)
 
-        def loss(p: PyTree) -> tuple[Array, Metrics]:
+        def loss(p: PyTree) -> tuple[Array, tuple[Metrics, Array]]:
             return minibatch_loss(p, batch, policy_only, named, network, family)
 
         found, diagnostics = jax.grad(loss, has_aux=True)(params)
         return ravel_pytree(found)[0], diagnostics
 
-    (pg, _), (weighted, at) = gradient("pg"), gradient("is")
-    ratio = jnp.exp(at["log_ratio"])
-    mine = (pg, weighted, at["kl_old_new"], jnp.mean(ratio), jnp.mean(ratio**2))
-    pg, weighted, kl_old_new, mean, square = collectives.mean(mine, axis_name)
+    (pg, _), (weighted, (means, log_ratio)) = gradient("pg"), gradient("is")
+    ratio = jnp.exp(log_ratio)
+    local = (pg, weighted, means["kl_old_new"], jnp.mean(ratio), jnp.mean(ratio**2))
+    pg, weighted, kl_old_new, ratio_mean, square = across.mean(local)
     units = [g / jnp.linalg.norm(g) for g in (pg, weighted)]  # NaN where a gradient has vanished
     return {
         "gradient_cosine": jnp.dot(*units),
         "kl_old_new_probe": kl_old_new,
-        "ess_fraction_probe": surrogates.ess_fraction(mean, square),
+        "ess_fraction_probe": ratios.ess_fraction(ratio_mean, square),
     }
 
 
 def critic_loss(
     params: PyTree, batch: Batch, hyper: Hyper, network: Network
-) -> tuple[Array, Metrics]:
+) -> tuple[Array, tuple[Metrics, tuple[()]]]:
     """c_v L^VF alone, for objectives whose policy takes its step elsewhere."""
     loss = surrogates.value_loss(
-        network.value(params, batch.observation),
+        network.value(params, batch.window),
         batch.value_old,
         batch.value_target,
         hyper.value_clip_epsilon,
     )
     value_loss = jnp.mean(loss)
-    return hyper.value_coef * value_loss, {"value_loss": jax.lax.stop_gradient(value_loss)}
+    return hyper.value_coef * value_loss, ({"value_loss": jax.lax.stop_gradient(value_loss)}, ())

@@ -13,6 +13,7 @@ import ppo_jax.rl.types  # noqa: F401, makes pytrees of Hyper and Schedule
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs import registration
+from ppo_jax.kernels.reductions import map_scalars
 
 
 def _is_schedule(leaf: Any) -> bool:
@@ -34,10 +35,7 @@ def resolve(hyper: Hyper, progress: Array) -> Hyper:
     found = [leaf for leaf in leaves if _is_schedule(leaf)]
     if not found:
         return hyper
-    # All of them in one vector: one by one they would cost some three kernels each.
-    ends = zip(*((each.start, each.end, each.cosine) for each in found), strict=True)
-    together = Schedule(*(jnp.stack(jnp.broadcast_arrays(*each)) for each in ends))
-    values = iter(value_at(together, progress))
+    values = iter(map_scalars(lambda schedule: value_at(schedule, progress), found))
     return jax.tree.unflatten(
         treedef, [next(values) if _is_schedule(leaf) else leaf for leaf in leaves]
     )

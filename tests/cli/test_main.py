@@ -1,4 +1,4 @@
-"""The command line: what is said, where, and with which exit code."""
+"""The command line: output, streams and exit codes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppo_jax.cli import main
-from ppo_jax.cli.commands.train import find_settings
 from ppo_jax.cli.parser import join_negative_numbers, split_env_params
+from ppo_jax.cli.settings import find_settings
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import FIELDS
@@ -73,7 +73,10 @@ BAD = [
     ("train CartPole-v1 --num-envs 0", "num_envs=0 must be"),
     ("train CartPole-v1 --rollout-length -5", "rollout_length=-5 must be"),
     ("train CartPole-v1 --hidden-sizes 0", "hidden_sizes=(0,)"),
+    ("train CartPole-v1 --num-envs 1e9", "num_envs=1000000000 must be at most 16777216"),
+    ("train CartPole-v1 --optimizer adm", "Nearest: adam"),
     ("train CartPole-v1 --seeds 0", "seeds=0 must be"),
+    ("train CartPole-v1 --seeds 1e9", "seeds=1000000000 must be at most 1048576"),
     ("train CartPole-v1 --seed -1", "seed=-1 must be"),
     ("train CartPole-v1 --devices 0", "devices=0 must be"),
     ("train CartPole-v1 --eval-episodes 0", "eval_episodes=0 must be"),
@@ -95,7 +98,7 @@ BAD = [
     ("train CartPole-v1 --out full/file", "is a file"),
     ("eval", "needs a run's folder"),
     ("eval nowhere", "no run's folder"),
-    ("eval swept", "is a sweep's folder and no run's"),
+    ("eval swept", "is a sweep's folder, not a run's"),
     ("eval run --episodes 0", "eval_episodes=0 must be"),
     ("eval run --policy-mode best", "policy_mode='best' is not one of"),
     ("eval run --video film.avi", "must end in .gif or .mp4"),
@@ -330,7 +333,7 @@ def test_help_of_train_lists_every_field_and_default(
             assert spec.default is None or "[default: " in entry
     text = "\n".join(lines)
     assert "--env.NAME" in text
-    assert "Adam's step size [default: 0.0003]" in text
+    assert "step size of the optimiser [default: 0.0003]" in text
 
 
 def test_help_for_an_environment_shows_its_preset(
@@ -372,7 +375,7 @@ def test_presets_are_listed_for_people_and_as_json(capsys: pytest.CaptureFixture
 )
 def test_what_needs_no_jax_loads_none(command: str) -> None:
     code = (
-        "import sys; from ppo_jax.cli import main; main(sys.argv[1:]);"
+        "import sys; from ppo_jax.cli.main import main; main(sys.argv[1:]);"
         "sys.exit(bool({'jax', 'numpy', 'matplotlib', 'gymnax'} & set(sys.modules)))"
     )
     words = [sys.executable, "-c", code, *command.split()]

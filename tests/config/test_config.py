@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from ppo_jax.config import config
-from ppo_jax.config.config import Config, Hyper, Schedule, parse_number
+from ppo_jax.config.config import (
+    OBJECTIVES,
+    TRUST_REGION,
+    Config,
+    Hyper,
+    Schedule,
+    parse_number,
+)
 from ppo_jax.config.errors import InputError
 
 
@@ -65,6 +72,13 @@ def test_schedule_is_written_as_it_is_read(schedule: Schedule) -> None:
 def test_every_field_has_help() -> None:
     for spec in (*dataclasses.fields(Config), *dataclasses.fields(Hyper)):
         assert spec.metadata["help"], spec.name
+
+
+def test_every_word_for_an_objective_has_its_surrogate() -> None:
+    from ppo_jax.training.objectives import SURROGATES  # here, as it loads jax
+
+    words = set(OBJECTIVES) - {"drift", *TRUST_REGION}
+    assert words == {name for name in SURROGATES if " " not in name}
 
 
 def test_importing_the_settings_loads_no_jax() -> None:

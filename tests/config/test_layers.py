@@ -13,6 +13,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import FIELDS, Layer, file_layer, hint, resolve, with_new_fields
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import to_json
 
 
 def one(name: str, value: Any) -> Any:
@@ -189,7 +190,7 @@ def test_a_record_of_an_earlier_version_gets_the_defaults_of_newer_fields() -> N
     recorded = {"config": {"env": "Catch-bsuite"}, "hyper": {"gamma": 0.5}, "run_id": "a"}
     completed = with_new_fields(recorded)
     assert completed["run_id"] == "a"
-    defaults = run_folder.describe(Config(), Hyper(), RunOptions())
+    defaults = run_folder.describe_run(Config(), Hyper(), RunOptions())
     for table, name, value in (("config", "env", "Catch-bsuite"), ("hyper", "gamma", 0.5)):
-        assert completed[table] == {**run_folder.to_json(defaults[table]), name: value}
+        assert completed[table] == {**to_json(defaults[table]), name: value}
     assert recorded["hyper"] == {"gamma": 0.5}

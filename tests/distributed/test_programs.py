@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from tiny import CONFIG, HYPER
 
 from ppo_jax.config.config import Config
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population as populations
 from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.training import schedules, trainer
 
@@ -87,7 +87,7 @@ def population(
     num_seeds: int, seed: int = 0, kind: str = "map"
 ) -> tuple[trainer.TrainState, Layout]:
     layout = Layout(kind, tuple(jax.local_devices()), num_seeds)
-    return programs.init_population(CONFIG, hyper(), seed, layout), layout
+    return populations.init_population(CONFIG, hyper(), seed, layout), layout
 
 
 def hyper() -> object:
@@ -104,7 +104,7 @@ def host(state: object) -> list[np.ndarray]:
 
 def test_member_i_starts_as_seed_i_alone_would() -> None:
     state, _ = population(num_seeds=3, seed=5)
-    alone = jax.jit(lambda h, key: trainer.init(programs.program(CONFIG), h, key))
+    alone = jax.jit(lambda h, key: trainer.init(populations.without_budget(CONFIG), h, key))
     for member in range(4):  # the fourth fills up
         single = alone(hyper(), jax.random.key(5 + member))
         for mine, other in zip(host(state), host(single), strict=True):
@@ -116,20 +116,20 @@ def test_a_member_s_key_is_that_of_its_seed(implementation: str) -> None:
     with jax.default_prng_impl(implementation):
         for seeds in (range(0, 3), range(2**31 - 1, 2**31 + 1), [2**32 - 1]):
             layout = Layout("vmap", tuple(jax.local_devices()[:1]), len(seeds))
-            found = jax.random.key_data(programs.member_keys(list(seeds), layout))
+            found = jax.random.key_data(populations.member_keys(list(seeds), layout))
             expected = [jax.random.key_data(jax.random.key(seed)) for seed in seeds]
             np.testing.assert_array_equal(found, expected)
 
 
 def test_filling_up_copies_the_first_seed_and_trimming_takes_it_off_again() -> None:
     state, layout = population(num_seeds=3)
-    three = programs.trimmed(state, layout)
+    three = populations.trimmed(state, layout)
     assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(three))
-    four = programs.padded(three, layout)
+    four = populations.padded(three, layout)
     for filled, known in zip(host(four), host(three), strict=True):
         np.testing.assert_array_equal(filled, known[[0, 1, 2, 0]])
     even = Layout("map", layout.devices, 4)
-    assert programs.padded(four, even) is four
+    assert populations.padded(four, even) is four
 
 
 def test_each_device_holds_its_own_seeds() -> None:
@@ -152,6 +152,6 @@ def test_where_devices_share_a_seed_only_its_environments_are_divided() -> None:
 
 def test_budgets_share_one_program() -> None:
     longer = dataclasses.replace(CONFIG, total_env_steps=10**9)
-    assert programs.program(longer) == programs.program(CONFIG)
+    assert populations.without_budget(longer) == populations.without_budget(CONFIG)
     other = dataclasses.replace(CONFIG, num_envs=8)
-    assert programs.program(other) != programs.program(CONFIG)
+    assert populations.without_budget(other) != populations.without_budget(CONFIG)

@@ -14,8 +14,9 @@ from toy import CHOICE, SWING, all_metrics, flat, jit, toy_rollout
 
 from ppo_jax.config.config import Hyper
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.kernels import collectives
+from ppo_jax.models.agent import assemble
 from ppo_jax.rl.types import Batch, EpisodeStats
 from ppo_jax.training import batch as batches
 from ppo_jax.training import objectives, schedules, trainer, update
@@ -54,7 +55,7 @@ def test_gradients_averaged_over_two_devices_are_those_of_the_whole_minibatch():
     config = dataclasses.replace(CHOICE, num_epochs=3, num_minibatches=1)
     hyper = Hyper(learning_rate=1e-2, entropy_coef=0.01)
     state = trainer.init(config, hyper, jax.random.key(0))
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     batch = uneven_batch(parts, state)
     loss = partial(
         objectives.minibatch_loss,
@@ -89,7 +90,7 @@ def test_gradients_averaged_over_two_devices_are_those_of_the_whole_minibatch():
 def test_the_gradients_cosine_of_two_devices_is_that_of_all_rows():
     config = dataclasses.replace(CHOICE, normalize_advantages="minibatch")
     state = trainer.init(config, Hyper(), jax.random.key(0))
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     batch = uneven_batch(parts, state)
     # Away from the policy that drew the actions, where the two gradients differ.
     params = jax.tree.map(lambda leaf: 3.0 * leaf + 0.3, state.params)
@@ -150,7 +151,7 @@ def test_a_seed_spread_over_two_devices_learns_and_counts_all_environments():
     config = dataclasses.replace(CHOICE, activation="tanh", num_envs=32)
     layout = layouts.Layout("envs", tuple(jax.devices()[:2]), 1)
     hyper = schedules.as_arrays(config, Hyper(learning_rate=1e-2))
-    state = programs.init_population(config, hyper, 0, layout)
+    state = population.init_population(config, hyper, 0, layout)
     chunk = programs.make_chunk(config, layout)
     state, rows = chunk(hyper, state, np.int32(30))
     rows = {name: np.asarray(value)[0, :30] for name, value in rows.items()}

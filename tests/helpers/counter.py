@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from networks import network_of
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Discrete, Environment
-from ppo_jax.models.network import Network
+from ppo_jax.models.agent import Policy
 from ppo_jax.models.policy_head import make_family
 from ppo_jax.rl.distributions import Categorical
 from ppo_jax.rl.types import Moments
-from ppo_jax.training.rollout import Policy, reset_all, rollout
+from ppo_jax.training.rollout import reset_all, rollout
 
 FRESH = 1000.0  # added to the first observation of an episode: no other one is near it
 
@@ -75,15 +76,7 @@ def first_number(params: Any, observation: Any) -> Any:
 
 def flat_policy(seen: Moments | None = None) -> Policy:
     """Uniform over three actions, with the known critic."""
-    network = Network(
-        init=lambda key, log_std_init=0.0: {},
-        apply=lambda params, x: (
-            Categorical(jnp.zeros((*x.shape[:-1], 3))),
-            first_number(params, x),
-        ),
-        policy=lambda params, x: Categorical(jnp.zeros((*x.shape[:-1], 3))),
-        value=first_number,
-    )
+    network = network_of(lambda params, x: Categorical(jnp.zeros((*x.shape[:-1], 3))), first_number)
     return Policy(network, make_family("categorical", Discrete(3), 1), {}, seen)
 
 
@@ -93,7 +86,7 @@ def play(num_steps, num_envs, params=None, rounds=1, policy=None, **settings):
     params = params or CounterParams()
     policy = policy or flat_policy()
     config = Config(num_envs=num_envs, rollout_length=num_steps, **settings)
-    carry = reset_all(environment, params, policy.family, num_envs, jax.random.key(0))
+    carry = reset_all(environment, params, policy, num_envs, jax.random.key(0))
     run = jax.jit(lambda carry, key: rollout(config, environment, params, policy, carry, key))
     results = []
     for i in range(rounds):

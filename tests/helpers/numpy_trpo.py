@@ -18,7 +18,7 @@ class NumpyPolicy:
             parts.append(case.params["log_std"])
         self.shapes = [leaf.shape for leaf in parts]
         self.start = np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in parts])
-        self.observation = np.asarray(case.batch.observation, np.float64)
+        self.observation = np.asarray(case.batch.window.observation, np.float64)
         self.action = np.asarray(case.batch.action)
         self.advantage = np.asarray(case.batch.advantage, np.float64)
         self.log_prob_old = self.log_prob(self.start)

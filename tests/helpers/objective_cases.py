@@ -13,7 +13,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete
 from ppo_jax.models.network import Network
 from ppo_jax.models.policy_head import Family
-from ppo_jax.rl.types import Batch
+from ppo_jax.rl.types import Batch, Window
 from ppo_jax.training import trainer
 
 BOX = Box((2,), np.array([-1.0, -2.0]), np.array([1.0, 3.0]))
@@ -33,12 +33,12 @@ def draw_batch(network: Network, family: Family, params: Any, shape: tuple, size
     """A batch as the rollout makes one: `params` are those of pi_old, which draws the actions."""
     rng = np.random.default_rng(1)
     observation = jnp.asarray(rng.normal(size=(size, *shape)))
-    distribution, value = network.apply(params, observation)
+    distribution, value = network.apply(params, Window(observation))
     noise = family.draw_noise(jax.random.key(2), size)
     draw = family.draw(jax.random.key(3), (size,))
     action = family.sample(draw, distribution, noise)
     return Batch(
-        observation=observation,
+        window=Window(observation),
         action=action,
         log_prob_old=family.log_prob(distribution, action),
         distribution_old=family.keep(distribution),

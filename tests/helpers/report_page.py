@@ -14,6 +14,7 @@ from ppo_jax.analysis import stats
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import write_json
 
 LINKS = ("src", "href", "srcset", "action", "data", "poster")
 
@@ -119,9 +120,9 @@ def make_run(
     generator = np.random.default_rng(seeds)
     config = Config(env=env, objective=objective, total_env_steps=points * 1024, num_envs=8)
     options = RunOptions(seeds=seeds, seed=3)
-    described = run_folder.describe(config, Hyper(learning_rate=0.0007), options)
-    run_folder.write_json(folder / "config.json", described)
-    run_folder.write_json(
+    described = run_folder.describe_run(config, Hyper(learning_rate=0.0007), options)
+    write_json(folder / "config.json", described)
+    write_json(
         folder / "manifest.json",
         {
             "started": "2026-01-02T03:04:05Z",
@@ -171,5 +172,5 @@ def make_run(
         "run": str(folder),
         "learning_curve": None,
     }
-    run_folder.write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     return summary

@@ -20,7 +20,7 @@ from gymnax.environments import environment, spaces
 
 from ppo_jax.apps.run.runner import RunResult, run
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 
 START, LENGTH = 0.3, 6
 
@@ -91,8 +91,8 @@ def programs_are_kept() -> Iterator[None]:
     """Runs with equal settings share their compiled programs, which saves the tests minutes."""
     make_chunk = programs.make_chunk
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("make_init", "make_evaluation"):
-            patch.setattr(programs, name, lru_cache(getattr(programs, name)))
+        patch.setattr(population, "make_init", lru_cache(population.make_init))
+        patch.setattr(programs, "make_evaluation", lru_cache(programs.make_evaluation))
         patch.setattr(programs, "make_chunk", lru_cache(lambda *given: Kept(make_chunk(*given))))
         yield
 

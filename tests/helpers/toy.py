@@ -10,9 +10,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ppo_jax.config.config import Config
-from ppo_jax.kernels import collectives
-from ppo_jax.rl.types import Rollout
-from ppo_jax.training import update
+from ppo_jax.kernels.collectives import ALONE
+from ppo_jax.rl.ratios import measure_ratios, ratio_metrics
+from ppo_jax.rl.types import Rollout, Window
+from ppo_jax.training.update import summarise
 
 # Half the compile time, and no less exact.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -57,7 +58,7 @@ def toy_rollout(seed=0):
     mark = jnp.asarray(10.0 * np.arange(5)[:, None] + np.arange(3), jnp.float32)
     terminated = jnp.asarray(rng.random((5, 3)) < 0.2)
     return Rollout(
-        observation=mark[..., None],
+        window=Window(mark[..., None]),
         action=mark[..., None],
         log_prob=normal(),
         distribution=(mark[..., None],),
@@ -69,8 +70,7 @@ def toy_rollout(seed=0):
     )
 
 
-def all_metrics(hyper, diagnostics, axis_name=None):
-    """What the trainer logs of a by_minibatches' diagnostics, over all devices."""
-    ratios = update.measure_ratios(hyper, diagnostics[update.PER_ROW], diagnostics["active"])
-    ratios = collectives.gathered(ratios, axis_name)
-    return {**update.summarise(diagnostics), **update.ratio_metrics(ratios)}
+def all_metrics(hyper, learned, across=ALONE):
+    """What the trainer logs of minibatch updates, over all devices."""
+    ratios = measure_ratios(hyper, learned.log_ratio, learned.diagnostics["active"])
+    return {**summarise(learned.diagnostics), **ratio_metrics(across.gather(ratios))}

@@ -11,14 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from networks import shown
 from objective_cases import POLICIES, draw_batch
 
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.kernels import collectives
+from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.models.network import Network, make_network
 from ppo_jax.models.policy_head import Family
+from ppo_jax.rl.ratios import ratio_metrics
 from ppo_jax.rl.types import Batch
-from ppo_jax.training import natural_gradient, update
+from ppo_jax.training.natural_gradient import trust_region_update
+from ppo_jax.training.optimizer import init_optimizer
+from ppo_jax.training.update import Learner, Setting
 
 # Half the compile time, and no less exact.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -48,7 +52,7 @@ def case_of(policy: str, size: int = 64) -> Case:
         num_minibatches=2,
         normalize_advantages="none",
     )
-    network, family = make_network(config, (3,), space)
+    network, family = make_network(config, shown(3), space)
     params = jit(network.init)(jax.random.key(2), -1.5)
     # The policy head starts with a gain of 0.01: of a policy that sees little, little is shown.
     flat, unravel = ravel_pytree(params)
@@ -61,22 +65,21 @@ def case_of(policy: str, size: int = 64) -> Case:
     return Case(config, network, family, params, batch)
 
 
-def step(case: Case, hyper: Hyper, batch: Batch | None = None, **changes: Any) -> tuple:
+def step(
+    case: Case, hyper: Hyper, batch: Batch | None = None, across: Across = ALONE, **changes: Any
+) -> tuple:
     """(params, metrics) after one trust-region step from a fresh optimiser."""
     config = dataclasses.replace(case.config, **changes)
-    batch = case.batch if batch is None else batch
-    params, _, metrics, ratios = natural_gradient.by_trust_region(
-        config,
-        hyper,
+    opt_state = init_optimizer(config, hyper, case.params)
+    learner, metrics, ratios = trust_region_update(
+        Setting(config, hyper, across),
         case.network,
         case.family,
-        case.params,
-        update.init_optimiser(case.params),
-        batch,
-        config.num_envs,
+        Learner(case.params, opt_state, jnp.ones(()), jnp.ones((), bool)),
+        case.batch if batch is None else batch,
         jax.random.key(1),
     )
-    return params, metrics | update.ratio_metrics(collectives.gathered(ratios, None))
+    return learner.params, metrics | ratio_metrics(across.gather(ratios))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What devices tell each other: the same numbers on all, and few exchanges, each of one array."""
+"""Collectives: the same numbers on every device, and few exchanges, each of one array."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 from tiny import CONFIG, HYPER
 
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
-from ppo_jax.kernels import collectives
+from ppo_jax.distributed import population, programs
+from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.training import schedules
 
 TREE = {
-    "weights": jnp.arange(6.0).reshape(2, 3) + jnp.array([0.0, 10.0, 40.0])[:, None, None],
+    "weights": jnp.arange(18.0).reshape(3, 2, 3) ** 2,
     "losses": (jnp.array([1.0, 2.0, 6.0]), {"log_ratio": jnp.arange(12.0).reshape(3, 4)}),
 }
+ACROSS = Across(("devices",))
 
 
 def on_three_devices(function):
@@ -26,7 +27,9 @@ def on_three_devices(function):
 
 
 def test_means_are_each_leafs_and_the_same_on_every_device():
-    found = on_three_devices(lambda tree: collectives.mean(tree, "devices"))
+    found = on_three_devices(ACROSS.mean)
+    assert jax.tree.structure(found) == jax.tree.structure(TREE)
+    np.testing.assert_allclose(found["losses"][0], 3.0)
 
     def mean(leaf):
         return np.broadcast_to(np.mean(leaf, axis=0), leaf.shape)
@@ -34,15 +37,8 @@ def test_means_are_each_leafs_and_the_same_on_every_device():
     jax.tree.map(np.testing.assert_allclose, found, jax.tree.map(mean, TREE))
 
 
-def test_what_is_each_devices_own_stays_so():
-    found = on_three_devices(lambda tree: collectives.mean(tree, "devices", own="log_ratio"))
-    np.testing.assert_array_equal(found["losses"][1]["log_ratio"], TREE["losses"][1]["log_ratio"])
-    np.testing.assert_allclose(found["losses"][0], 3.0)
-    assert jax.tree.structure(found) == jax.tree.structure(TREE)
-
-
 def test_every_device_gathers_what_all_have():
-    found = on_three_devices(lambda tree: collectives.gathered(tree, "devices"))
+    found = on_three_devices(ACROSS.gather)
     for device in range(3):
         jax.tree.map(
             lambda leaf, every, device=device: np.testing.assert_array_equal(every[device], leaf),
@@ -51,12 +47,18 @@ def test_every_device_gathers_what_all_have():
         )
 
 
+def test_devices_are_counted_and_numbered():
+    found = on_three_devices(lambda tree: (jnp.asarray(ACROSS.size), ACROSS.index))
+    np.testing.assert_array_equal(found, [[3, 3, 3], [0, 1, 2]])
+    assert (ALONE.size, ALONE.index) == (1, 0)
+
+
 def test_alone_nothing_is_exchanged():
-    assert collectives.mean(TREE, None) is TREE
+    assert ALONE.mean(TREE) is TREE
     jax.tree.map(
         lambda leaf, every: np.testing.assert_array_equal(every, leaf[None]),
         TREE,
-        collectives.gathered(TREE, None),
+        ALONE.gather(TREE),
     )
 
 
@@ -64,7 +66,7 @@ def test_an_iteration_meets_once_a_minibatch_and_twice_besides():
     """Each meeting puts a core to sleep, and XLA makes one of every array that is handed over."""
     layout = layouts.Layout("envs", tuple(jax.local_devices()[:2]), 1)
     hyper = schedules.as_arrays(CONFIG, HYPER)
-    state = programs.abstract_population(CONFIG, hyper, layout)
+    state = population.abstract_population(CONFIG, hyper, layout)
     text = programs.make_chunk(CONFIG, layout).lower(hyper, state, np.int32(1)).as_text()
     exchanges = re.findall(r"stablehlo\.(?:all_reduce|all_gather|collective\w*)", text)
     assert len(exchanges) == 1 + 2

@@ -79,10 +79,10 @@ def test_xla_s_own_threads_keep_their_priority():
     """They may be made at a process's first compilation, whose priority they inherit."""
     program = """
 import os, time, jax
-from ppo_jax import compiling
-compiling._every_thread_has_a_core = lambda: True
+from ppo_jax.kernels import compiler
+compiler._every_thread_has_a_core = lambda: True
 shape = jax.ShapeDtypeStruct((64, 64), float)
-compiling.compiled(jax.jit(lambda x: jax.numpy.sin(x @ x)).lower(shape))
+compiler.compiled(jax.jit(lambda x: jax.numpy.sin(x @ x)).lower(shape))
 time.sleep(1.0)  # the thread that gave way has gone by then
 tasks = [int(task) for task in os.listdir("/proc/self/task")]
 before = os.getpriority(os.PRIO_PROCESS, 0)

@@ -9,14 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.kernels.packing import GROUP, WIDEST, pack, scan_packed, side_by_side
-from ppo_jax.rl.types import Batch
+from ppo_jax.kernels import backend
+from ppo_jax.kernels.packing import (
+    MAX_WIDTH,
+    MetricTable,
+    as_row,
+    gather_rows,
+    pack,
+    scan_packed,
+)
+from ppo_jax.rl.types import Batch, Window
 
 
 def batch_of(kind: str, width: int = 3) -> Batch:
     rng = np.random.default_rng(1)
     return Batch(
-        observation=jnp.asarray(rng.integers(2, size=(10, 4, width)), kind),
+        window=Window(jnp.asarray(rng.integers(2, size=(10, 4, width)), kind)),
         action=jnp.asarray(rng.integers(-(2**31), 2**31, size=(10, 2)), jnp.int32),
         log_prob_old=jnp.asarray(rng.normal(size=10), jnp.float32),
         distribution_old=(
@@ -72,7 +80,7 @@ def test_a_packed_scan_is_the_scan(unroll: int) -> None:
         "count": jnp.arange(6) - (2**31 - 3),
         "is_odd": jnp.arange(6) % 2 == 1,
         "key": jax.random.split(jax.random.key(0), 6),
-        "grid": jnp.ones((6, WIDEST + 1)),
+        "grid": jnp.ones((6, MAX_WIDTH + 1)),
     }
 
     def body(carry: Any, x: Any) -> tuple[Any, Any]:
@@ -97,8 +105,8 @@ def test_a_packed_scan_is_the_scan(unroll: int) -> None:
 def test_narrow_leaves_are_one_matrix_and_wide_ones_stay_alone() -> None:
     packed, _ = pack(batch_of("float32"))
     assert [leaf.shape for leaf in packed] == [(10, 12 + 2 + 1 + 5 + 4 + 1 + 1 + 1)]
-    packed, _ = pack(batch_of("float32", width=WIDEST))
-    assert [leaf.shape for leaf in packed] == [(10, 15), (10, 4, WIDEST)]
+    packed, _ = pack(batch_of("float32", width=MAX_WIDTH))
+    assert [leaf.shape for leaf in packed] == [(10, 15), (10, 4, MAX_WIDTH)]
 
 
 def test_in_double_precision_nothing_loses_a_bit() -> None:
@@ -109,12 +117,48 @@ def test_in_double_precision_nothing_loses_a_bit() -> None:
         assert_equal_bits(unpack(packed), batch)
 
 
-@pytest.mark.parametrize("count", [1, GROUP, GROUP + 1, 3 * GROUP - 1])
-def test_numbers_side_by_side_are_stacked_in_their_order(count: int) -> None:
-    numbers = jnp.arange(2.0 * count).reshape(2, count) ** 2
+@pytest.mark.parametrize("form", ["plain", "cpu", "gpu"])
+def test_gathered_rows_are_those_of_the_index(form: str) -> None:
+    batch, rows = batch_of("float32"), jnp.array([7, 0, 7, 3])
+    with backend.use(form):
+        found = jax.jit(lambda batch: gather_rows(batch)(rows))(batch)
+    assert_equal_bits(found, jax.tree.map(lambda leaf: leaf[rows], batch))
 
-    def made(row: jax.Array) -> jax.Array:
-        return side_by_side([row[k] for k in range(count)])
 
-    np.testing.assert_array_equal(made(numbers[0]), numbers[0])
-    np.testing.assert_array_equal(jax.jit(jax.vmap(made))(numbers), numbers)
+# Tables of metrics --------------------------------------------------------------------------------
+
+
+def table() -> MetricTable:
+    """Two members, three rows, the metrics b, a and c in the order of the program."""
+    return MetricTable(jnp.arange(18.0).reshape(2, 3, 3), ("b", "a", "c"))
+
+
+def test_a_table_of_metrics_is_a_mapping_from_names_to_columns() -> None:
+    rows = table()
+    assert list(rows) == ["a", "b", "c"]
+    assert len(rows) == 3
+    np.testing.assert_array_equal(rows["a"], [[1.0, 4.0, 7.0], [10.0, 13.0, 16.0]])
+    assert "d" not in rows
+    with pytest.raises(KeyError):
+        rows["d"]
+
+
+def test_a_table_of_metrics_is_one_array_to_jax() -> None:
+    rows = table()
+    assert len(jax.tree.leaves(rows)) == 1
+    first = jax.jit(lambda rows: jax.tree.map(lambda leaf: leaf[0], rows))(rows)
+    assert isinstance(first, MetricTable)
+    assert first.names == rows.names
+    np.testing.assert_array_equal(first["c"], [2.0, 5.0, 8.0])
+
+
+@pytest.mark.parametrize("form", ["plain", "cpu"])
+def test_rows_that_leave_a_scan_are_read_by_their_names(form: str) -> None:
+    def body(x: Any, _: Any) -> tuple[Any, Any]:
+        return x + 1.0, as_row({"value": x, "square": x**2})
+
+    with backend.use(form):
+        _, rows = jax.lax.scan(body, jnp.zeros(()), length=4)
+        assert isinstance(rows, MetricTable) == (form != "plain")
+    np.testing.assert_array_equal(rows["square"], [0.0, 1.0, 4.0, 9.0])
+    assert {**rows}.keys() == {"value", "square"}

@@ -10,8 +10,8 @@ from scipy import stats
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Box, Environment
-from ppo_jax.training import trainer
-from ppo_jax.training.rollout import Policy, reset_all, rollout
+from ppo_jax.models.agent import Policy, assemble
+from ppo_jax.training.rollout import reset_all, rollout
 
 
 def recorder() -> Environment:
@@ -48,7 +48,7 @@ def recorded(policy_name, **settings):
         orthogonal_init=False,
         **{"rollout_length": 12, **settings},
     )
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     params = parts.network.init(jax.random.key(0), 0.5)
     policy = Policy(parts.network, parts.family, params, None)
     carry = reset_all(environment, (), parts.family, 6, jax.random.key(1))
@@ -110,7 +110,7 @@ def test_gsde_noise_is_drawn_anew_at_the_named_steps_and_at_the_start_of_every_r
         gsde_resample_steps=every,
         orthogonal_init=False,
     )
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     params = parts.network.init(jax.random.key(0), 0.5)
     # Biases give the features something to multiply the noise with at observation 0.
     params = jax.tree.map(lambda leaf: leaf + 0.3, params)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -26,12 +25,6 @@ from ppo_jax.rl.distributions import (
 BOX = Box((2,), np.array([-1.0, -2.0], np.float32), np.array([1.0, 6.0], np.float32))
 UNBOUNDED = Box((2,), np.full(2, -np.inf), np.full(2, np.inf))
 F = 4
-
-
-@pytest.fixture(autouse=True)
-def _no_rank_promotion() -> Iterator[None]:
-    with jax.numpy_rank_promotion("raise"):
-        yield
 
 
 def make_family(policy: str, space: Any, num_features: int) -> policy_head.Family:

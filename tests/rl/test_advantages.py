@@ -13,6 +13,8 @@ import tabular
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ppo_jax.kernels import backend
+from ppo_jax.kernels.collectives import Across
 from ppo_jax.rl.advantages import gae, mean_and_variance, standardise, successor_values
 
 gae_jit = jax.jit(gae)
@@ -20,8 +22,8 @@ successor_jit = jax.jit(successor_values)
 
 
 @pytest.fixture(autouse=True)
-def _strict_double_precision() -> Iterator[None]:
-    with jax.enable_x64(True), jax.numpy_rank_promotion("raise"):
+def _double_precision() -> Iterator[None]:
+    with jax.enable_x64(True):
         yield
 
 
@@ -84,14 +86,14 @@ def test_gae_is_the_sum_of_its_definition(seed, shape, gamma, gae_lambda) -> Non
     np.testing.assert_allclose(target, expected + steps["value"], rtol=1e-10, atol=1e-10)
 
 
-def test_the_way_of_a_gpu_gives_the_same_advantages(monkeypatch) -> None:
+def test_the_form_of_a_gpu_gives_the_same_advantages() -> None:
     steps = random_steps(3, 37, 5)
     ended = steps["terminated"] | steps["truncated"]
     given = (steps["reward"], steps["value"], successors(steps), ended, 0.97, 0.9)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert "while" not in jax.jit(gae).lower(*given).as_text()
-    advantage, target = jax.jit(gae)(*given)
-    monkeypatch.undo()
+    with backend.use("gpu"):
+        program = jax.jit(gae).lower(*given)
+    assert "while" not in program.as_text()
+    advantage, target = program.compile()(*given)
     expected = literal_gae(steps, 0.97, 0.9)
     np.testing.assert_allclose(advantage, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(target, expected + steps["value"], rtol=1e-4, atol=1e-5)
@@ -298,6 +300,7 @@ def test_a_constant_advantage_is_standardised_to_zero(constant: float) -> None:
 def test_mean_and_variance_are_numpys_and_span_all_devices() -> None:
     x = np.random.default_rng(8).normal(size=(2, 50)) + np.array([[0.0], [4.0]])
     np.testing.assert_allclose(mean_and_variance(x), (x.mean(), x.var()), rtol=1e-12)
-    over_devices = jax.vmap(lambda part: mean_and_variance(part, "devices"), axis_name="devices")
+    across = Across(("devices",))
+    over_devices = jax.vmap(lambda part: mean_and_variance(part, across), axis_name="devices")
     for result, expected in zip(over_devices(x), (x.mean(), x.var()), strict=True):
         np.testing.assert_allclose(result, np.full(2, expected), rtol=1e-12)

@@ -34,8 +34,8 @@ INF = jnp.inf
 
 
 @pytest.fixture(autouse=True)
-def _double_precision_and_no_rank_promotion() -> Iterator[None]:
-    with jax.enable_x64(True), jax.numpy_rank_promotion("raise"):
+def _double_precision() -> Iterator[None]:
+    with jax.enable_x64(True):
         yield
 
 

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import shown
 
+from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments
 
 
-@pytest.fixture(autouse=True)
-def raise_on_rank_promotion():
-    with jax.numpy_rank_promotion("raise"):
-        yield
+def nothing_of(*shape: int) -> Moments:
+    return moments.init(shown(*shape))
 
 
 def of(x) -> Moments:
@@ -47,7 +47,7 @@ def test_moments_of_a_hand_computed_batch():
 def test_merging_any_chunking_gives_the_moments_of_the_concatenation(cuts):
     x = np.random.default_rng(0).normal([3.0, -2.0], [0.1, 50.0], (1000, 2)).astype(np.float32)
     chunks = [of(chunk) for chunk in np.split(x, cuts)]
-    assert_moments_of(functools.reduce(moments.merge, chunks, moments.init((2,))), x)
+    assert_moments_of(functools.reduce(moments.merge, chunks, nothing_of(2)), x)
 
 
 def test_many_small_merges_do_not_drift():
@@ -57,7 +57,7 @@ def test_many_small_merges_do_not_drift():
         return moments.merge(running, moments.from_batch(chunk)), None
 
     merged, _ = jax.jit(jax.lax.scan, static_argnums=0)(
-        step, moments.init((3,)), jnp.asarray(x).reshape(2000, 10, 3)
+        step, nothing_of(3), jnp.asarray(x).reshape(2000, 10, 3)
     )
     assert_moments_of(merged, x, rtol=1e-4)
 
@@ -88,7 +88,7 @@ def test_a_constant_column_has_exactly_no_variance(value):
 
 def test_merging_with_nothing_changes_no_bit():
     something = of(np.random.default_rng(4).normal(1e3, 7.0, (33, 5)))
-    nothing = moments.init((5,))
+    nothing = nothing_of(5)
     assert_same_bits(moments.merge(nothing, something), something)
     assert_same_bits(moments.merge(something, nothing), something)
     assert_same_bits(moments.merge(nothing, nothing), nothing)
@@ -96,9 +96,9 @@ def test_merging_with_nothing_changes_no_bit():
 
 def test_before_the_first_sample_standardising_changes_no_bit():
     x = jnp.asarray(np.random.default_rng(5).normal(size=(6, 3)), jnp.float32)
-    np.testing.assert_array_equal(moments.standardise(moments.init((3,)), x), x)
-    np.testing.assert_array_equal(moments.scale(moments.init((3,)), x), x)
-    np.testing.assert_array_equal(moments.variance(moments.init((3,))), np.ones(3))
+    np.testing.assert_array_equal(moments.standardise(nothing_of(3), x), x)
+    np.testing.assert_array_equal(moments.scale(nothing_of(3), x), x)
+    np.testing.assert_array_equal(moments.variance(nothing_of(3)), np.ones(3))
 
 
 def full_history(count: float, mean: float, variance: float) -> Moments:
@@ -118,7 +118,7 @@ def test_the_count_grows_past_the_exact_integers_of_float32():
 
 def test_past_the_largest_count_the_moments_are_an_exponential_window():
     batch = full_history(1e6, 3.0, 4.0)
-    running = moments.merge(full_history(1e10, -50.0, 9.0), moments.init((1,)))
+    running = moments.merge(full_history(1e10, -50.0, 9.0), nothing_of(1))
     np.testing.assert_allclose(moments.variance(running), 9.0, rtol=1e-6)
     assert float(running.count) == moments.MAX_COUNT
 
@@ -144,7 +144,7 @@ def test_all_reduce_over_an_axis_equals_the_whole_batch():
     x = np.random.default_rng(6).normal(100.0, 3.0, (8, 50, 2)).astype(np.float32)
 
     def member(chunk):
-        return moments.all_reduce(moments.from_batch(chunk), "devices")
+        return moments.all_reduce(moments.from_batch(chunk), Across(("devices",)))
 
     reduced = jax.vmap(member, axis_name="devices")(jnp.asarray(x))
     for device in range(8):
@@ -152,20 +152,23 @@ def test_all_reduce_over_an_axis_equals_the_whole_batch():
 
 
 def test_all_reduce_weighs_members_by_their_counts_and_ignores_empty_ones():
-    parts = [of([[0.0]]), of([[6.0], [6.0], [6.0]]), moments.init((1,))]
+    parts = [of([[0.0]]), of([[6.0], [6.0], [6.0]]), nothing_of(1)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-    reduced = jax.vmap(lambda part: moments.all_reduce(part, "d"), axis_name="d")(stacked)
+    over_devices = jax.vmap(
+        lambda part: moments.all_reduce(part, Across(("devices",))), axis_name="devices"
+    )
+    reduced = over_devices(stacked)
     np.testing.assert_array_equal(reduced.count, [4, 4, 4])
     np.testing.assert_allclose(reduced.mean[:, 0], [4.5] * 3)
     np.testing.assert_allclose(reduced.m2[:, 0], [27.0] * 3)  # 4.5^2 + 3 * 1.5^2
-    empty = jax.tree.map(lambda leaf: leaf[None], moments.init((1,)))
-    nothing = jax.vmap(lambda part: moments.all_reduce(part, "d"), axis_name="d")(empty)
-    assert_same_bits(jax.tree.map(lambda leaf: leaf[0], nothing), moments.init((1,)))
+    empty = jax.tree.map(lambda leaf: leaf[None], nothing_of(1))
+    nothing = over_devices(empty)
+    assert_same_bits(jax.tree.map(lambda leaf: leaf[0], nothing), nothing_of(1))
 
 
 def test_all_reduce_without_an_axis_is_the_identity():
     something = of([[1.0], [2.0]])
-    assert moments.all_reduce(something, None) is something
+    assert moments.all_reduce(something, ALONE) is something
 
 
 def test_standardised_samples_have_mean_zero_and_variance_one():
@@ -233,3 +236,38 @@ def test_the_moments_of_one_part_are_its_own_bit_for_bit() -> None:
     part = moments.from_batch(jax.random.normal(jax.random.key(0), (7, 3)) + 100.0)
     together = moments.combined(jax.tree.map(lambda leaf: leaf[None], part))
     jax.tree.map(np.testing.assert_array_equal, together, part)
+
+
+# Trees of observations ----------------------------------------------------------------------------
+
+
+def seen(seed: int) -> dict[str, np.ndarray]:
+    """Fifty observations of three leaves, of which only the real numbers have moments."""
+    rng = np.random.default_rng(seed)
+    return {
+        "position": rng.normal(5.0, 2.0, (50, 3)).astype(np.float32),
+        "board": rng.integers(0, 9, (50, 2, 2)).astype(np.int32),
+        "action_mask": rng.random((50, 4)) < 0.5,
+    }
+
+
+def test_real_leaves_of_a_tree_are_standardised_one_by_one_and_others_stay_as_they_are() -> None:
+    spec = {name: shown(*leaf.shape[1:], dtype=leaf.dtype) for name, leaf in seen(0).items()}
+    batches = [jax.tree.map(jnp.asarray, seen(seed)) for seed in (0, 1)]
+    found = functools.reduce(moments.merge, map(moments.from_batch, batches), moments.init(spec))
+    both = np.concatenate([batch["position"] for batch in batches])
+    assert_moments_of(Moments(found.count, found.mean["position"], found.m2["position"]), both)
+    clean = moments.standardise(found, batches[0])
+    expected = (seen(0)["position"] - both.mean(0)) / both.std(0)
+    np.testing.assert_allclose(clean["position"], expected, rtol=1e-4, atol=1e-5)
+    for name in ("board", "action_mask"):
+        assert clean[name] is batches[0][name]
+
+
+def test_a_single_leaf_of_integers_is_standardised() -> None:
+    """Bytes of a grid are numbers, and have always been standardised if that is asked for."""
+    x = np.arange(12, dtype=np.uint8).reshape(6, 2)
+    found = moments.merge(moments.init(shown(2, dtype="uint8")), of(x))
+    clean = np.asarray(moments.standardise(found, jnp.asarray(x)))
+    np.testing.assert_allclose(clean.mean(0), 0.0, atol=1e-6)
+    np.testing.assert_allclose(clean.std(0), 1.0, rtol=1e-5)

@@ -1,31 +1,30 @@
-"""What is logged of an iteration's ratios and losses, by hand and against known distributions."""
+"""Metrics of an iteration's ratios, by hand and against known distributions."""
 
 from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy import all_metrics
 
 from ppo_jax.config.config import Hyper
-from ppo_jax.kernels import collectives
-from ppo_jax.training import update
+from ppo_jax.kernels.collectives import ALONE
+from ppo_jax.rl.ratios import ess_fraction, measure_ratios, ratio_metrics
+from ppo_jax.training.update import Learned
 
 
 def test_metrics_by_hand() -> None:
     """E = 1, M = 4 of 2 rows each, of which the first two were learnt from; eps = 0.4 and 0.6."""
     ratio = np.array([[[0.5, 1.0], [1.5, 2.0], [0.1, 1.0], [1.0, 5.0]]])
-    active = jnp.array([[1.0, 1.0, 0.0, 0.0]])
-    found = all_metrics(
-        Hyper(clip_epsilon=0.4, clip_epsilon_high=0.6),
-        {
-            "active": active,
-            "policy_loss": jnp.array([[1.0, 3.0, jnp.nan, 100.0]]),
-            "log_ratio": jnp.log(ratio),
-        },
-    )
+    diagnostics = {
+        "active": jnp.array([[1.0, 1.0, 0.0, 0.0]]),
+        "policy_loss": jnp.array([[1.0, 3.0, jnp.nan, 100.0]]),
+    }
+    learned = Learned((), (), jnp.ones(()), diagnostics, jnp.log(ratio))
+    found = all_metrics(Hyper(clip_epsilon=0.4, clip_epsilon_high=0.6), learned)
     logs = math.log(0.5) + math.log(1.5) + math.log(2.0)
     assert {name: float(x) for name, x in found.items()} == pytest.approx(
         {
@@ -48,11 +47,34 @@ def test_the_estimates_of_the_kl_are_unbiased_and_k3_is_never_negative() -> None
     """KL[old||new] of N(0, 1) and N(0.3, 0.9^2), by 40,000 samples of old: 4 standard errors."""
     x = np.random.default_rng(0).normal(size=(1, 4, 10_000))
     log_ratio = 0.5 * x**2 - 0.5 * ((x - 0.3) / 0.9) ** 2 - math.log(0.9)
-    ratios = update.measure_ratios(Hyper(), jnp.asarray(log_ratio), jnp.ones((1, 4)))
-    found = update.ratio_metrics(collectives.gathered(ratios, None))
+    ratios = measure_ratios(Hyper(), jnp.asarray(log_ratio), jnp.ones((1, 4)))
+    found = ratio_metrics(ALONE.gather(ratios))
     kl = math.log(0.9) + (1.0 + 0.09) / (2.0 * 0.9**2) - 0.5
     k1, k3 = -log_ratio, np.expm1(log_ratio) - log_ratio
     assert k3.min() >= 0.0
     for name, samples in (("kl_k1", k1), ("kl_k3", k3)):
         assert abs(float(found[name]) - kl) < 4.0 * samples.std() / 200.0, name
     assert k3.std() < k1.std()
+
+
+def test_the_effective_sample_size_is_kishs() -> None:
+    """(sum w)^2 / sum w^2 over N: the share of equal weights that is as good as these."""
+    for weights in ([1.0, 1.0, 1.0], [3.0, 0.0, 0.0], [0.5, 2.0, 1.0, 4.0]):
+        w = np.array(weights)
+        found = ess_fraction(jnp.mean(jnp.asarray(w)), jnp.mean(jnp.asarray(w**2)))
+        assert float(found) == pytest.approx(w.sum() ** 2 / (w**2).sum() / len(w), rel=1e-6)
+    assert float(ess_fraction(jnp.zeros(()), jnp.zeros(()))) == 0.0  # no division by zero
+
+
+def test_ratios_of_several_devices_are_those_of_all_their_rows() -> None:
+    """Means over both halves, and the largest of both; the devices have equally many rows."""
+    log_ratio = np.random.default_rng(1).normal(size=(2, 3, 8))  # [E, M, rows]
+    hyper, active = Hyper(clip_epsilon=0.3), jnp.ones((2, 3))
+    whole = ratio_metrics(ALONE.gather(measure_ratios(hyper, jnp.asarray(log_ratio), active)))
+    halves = [
+        measure_ratios(hyper, jnp.asarray(log_ratio[..., half]), active)
+        for half in (slice(4), slice(4, 8))
+    ]
+    both = ratio_metrics(jax.tree.map(lambda *parts: jnp.stack(parts), *halves))
+    for name, value in whole.items():
+        assert float(both[name]) == pytest.approx(float(value), rel=1e-5), name

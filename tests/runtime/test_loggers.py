@@ -40,10 +40,11 @@ class FakeWandb(types.SimpleNamespace):
     """What of the service is used, with a list of all calls."""
 
     def __init__(self) -> None:
-        super().__init__(calls=[])
+        super().__init__(calls=[], summaries={})
         self.run = types.SimpleNamespace(
             log=lambda values, step: self.calls.append((values, step)),
             finish=lambda: self.calls.append("finish"),
+            define_metric=lambda name, summary: self.summaries.update({name: summary}),
         )
 
     def init(self, **options):
@@ -51,12 +52,12 @@ class FakeWandb(types.SimpleNamespace):
         return self.run
 
 
-def test_wandb_gets_the_mean_over_seeds_and_a_config_without_infinity(monkeypatch, tmp_path):
+def test_wandb_gets_scalars_over_seeds_and_a_config_without_infinity(monkeypatch, tmp_path):
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     given = {"clip": float("inf"), "sizes": (64, 64)}
     log = WandbLog("project", "offline", given, tmp_path, "abc")
-    log.write({"kl_old_new": [0.1, 0.3]}, 7)
+    log.write({"kl_old_new": [0.1, 0.3], "ratio_max": [1.5, 3.0, None]}, 7)
     log.close()
     config = {"clip": None, "sizes": [64, 64]}
     asked = {"project": "project", "mode": "offline", "config": config, "dir": str(tmp_path)}
@@ -66,7 +67,8 @@ def test_wandb_gets_the_mean_over_seeds_and_a_config_without_infinity(monkeypatc
         "resume": "allow",
         "allow_val_change": True,
     }
-    assert fake.calls[1:] == [({"kl_old_new": 0.2}, 7), "finish"]
+    assert fake.calls[1:] == [({"kl_old_new": 0.2, "ratio_max": 3.0}, 7), "finish"]
+    assert fake.summaries == {"ratio_max": "max", "log_ratio_abs_first": "max"}
 
 
 def test_a_resumed_run_goes_on_with_its_own_run_at_wandb(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.runtime.startup import begin
 from ppo_jax.training import schedules
 
@@ -22,7 +22,7 @@ def test_begin_is_the_population_and_the_program_made_apart(seeds):
     hyper = schedules.as_arrays(CONFIG, Hyper())
     layout = layouts.choose_layout(CONFIG, seeds)
     begun = begin(CONFIG, hyper, 5, layout)
-    state = programs.init_population(CONFIG, hyper, 5, layout)
+    state = population.init_population(CONFIG, hyper, 5, layout)
     apart = programs.make_chunk(CONFIG, layout).lower(hyper, state, np.int32(1))
     assert begun.chunk.as_text() == apart.as_text()
     for found, expected in zip(jax.tree.leaves(begun.state), jax.tree.leaves(state), strict=True):

@@ -16,6 +16,7 @@ import pytest
 from toy import all_metrics
 
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl import advantages
 from ppo_jax.rl.types import EpisodeStats
 from ppo_jax.training import batch as batches
@@ -84,7 +85,7 @@ def to_page(params):
 
 @jax.jit
 def our_update(params, opt_state, batch, hyper, key):
-    parts = trainer.assemble(CONFIG)
+    parts = assemble(CONFIG)
     loss = partial(
         objectives.minibatch_loss,
         hyper=hyper,
@@ -105,13 +106,13 @@ their_update = jax.jit(page.update)
 def collected():
     """A state and one real rollout of it, by the package."""
     hyper = Hyper(log_std_init=0.0)
-    parts = trainer.assemble(CONFIG)
+    parts = assemble(CONFIG)
     state = trainer.init(CONFIG, hyper, jax.random.key(0))
     # Louder than the initial 0.01, so that ratios move.
     head = state.params["body"]["policy_head"]
     head["kernel"] = 30.0 * head["kernel"]
-    policy = trainer.acting_policy(CONFIG, parts, state.params, state.observation_moments)
-    env_params = trainer.env_params(parts.environment, hyper)
+    policy = acting_policy(CONFIG, parts, state.params, state.observation_moments)
+    env_params = env_params(parts.environment, hyper)
     _, steps, _, _ = rollout(
         CONFIG, parts.environment, env_params, policy, state.carry, jax.random.key(1)
     )

@@ -17,7 +17,7 @@ import pytest
 import safetensors.numpy
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.storage import checkpoint, checkpoint_files
+from ppo_jax.storage import checkpoint, checkpoint_files, files
 from ppo_jax.storage.checkpoint import (
     CheckpointError,
     checkpoint_folder,
@@ -307,7 +307,7 @@ def test_a_full_disk_is_told_and_leaves_the_previous_checkpoint(tmp_path, monkey
 
 KILLED_SAVE = """
 import os, sys, jax.numpy as jnp
-from ppo_jax import checkpoint
+from ppo_jax.storage import checkpoint
 calls = 0
 def counted(function):
     def wrapper(*args, **kwargs):
@@ -402,7 +402,7 @@ def test_prune_keeps_the_newest_that_can_be_read(tmp_path):
 
 
 def test_no_file_of_a_checkpoint_is_a_pickle(folder):
-    for module in (checkpoint, checkpoint_files):
+    for module in (checkpoint, checkpoint_files, files):
         assert "import pickle" not in Path(module.__file__).read_text()
     save(folder, example(), {})
     assert {path.name for path in folder.iterdir()} == {checkpoint.ARRAYS, checkpoint.MANIFEST}

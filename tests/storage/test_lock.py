@@ -17,7 +17,7 @@ from ppo_jax.storage import lock
 HOLD = """
 import sys, time
 from pathlib import Path
-from ppo_jax import lock
+from ppo_jax.storage import lock
 with lock.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -26,7 +26,7 @@ with lock.held(Path(sys.argv[1])):
 RACE = """
 import sys, time
 from pathlib import Path
-from ppo_jax import lock
+from ppo_jax.storage import lock
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -11,7 +11,7 @@ from tiny import BATCH, STEPS, tiny_run
 
 from ppo_jax.apps.run import runner
 from ppo_jax.config.errors import RunError
-from ppo_jax.storage import checkpoint, checkpoint_files
+from ppo_jax.storage import checkpoint, files
 
 
 def full(*_: Any) -> None:
@@ -29,7 +29,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_the_last_checkpoi
                 until = time.monotonic() + 30.0
                 while not found.exists() and time.monotonic() < until:
                     time.sleep(0.01)  # checkpoints are written beside the training
-                patch.setattr(checkpoint_files, "write_synced", full)
+                patch.setattr(files, "write_synced", full)
 
         told = r"Stopped after (192|2\d\d) .*No space left.*is untouched"
         with pytest.raises(RunError, match=told):

@@ -64,8 +64,8 @@ def test_runs_that_start_in_the_same_second_get_folders_of_their_own(
 
 
 def test_a_new_an_empty_and_a_nested_folder_may_be_used(tmp_path: Path) -> None:
-    run_folder.check(str(tmp_path))
-    run_folder.check(str(tmp_path / "a" / "b" / "c"))
+    run_folder.check_new_folder(str(tmp_path))
+    run_folder.check_new_folder(str(tmp_path / "a" / "b" / "c"))
     assert list(tmp_path.iterdir()) == []  # checking makes nothing
 
 
@@ -77,12 +77,12 @@ def test_a_folder_that_cannot_become_a_runs_is_refused(
     file.write_text("")
     for out, words in ((file, "is a file"), (file.parent, "not empty"), (file / "x", "writable")):
         with pytest.raises(InputError, match=words):
-            run_folder.check(str(out))
+            run_folder.check_new_folder(str(out))
     monkeypatch.setattr(run_folder.os, "access", lambda path, mode: False)  # as root, all is
     monkeypatch.chdir(tmp_path)
     for out in (str(tmp_path / "new"), None):
         with pytest.raises(InputError, match=r"no writable folder: name another place with --out"):
-            run_folder.check(out)
+            run_folder.check_new_folder(out)
 
 
 def test_a_disk_that_fails_is_told_as_a_sentence(
@@ -106,7 +106,7 @@ def test_settings_come_back_from_the_folder_as_they_went_in(tmp_path: Path) -> N
         env={"max_speed": 4.0},
     )
     folder = made(tmp_path / "a", config, hyper, seeds=5, stop_at_return=-200.0)
-    found = run_folder.read(folder)
+    found = run_folder.read_settings(folder)
     assert found.config == config
     assert found.hyper == dataclasses.replace(hyper, gamma=0.5, clip_epsilon=0.25)
     assert found.options == RunOptions(seeds=5, stop_at_return=-200.0, out=str(folder))
@@ -119,10 +119,10 @@ def test_objects_are_recorded_by_name_and_asked_for_again(tmp_path: Path) -> Non
     folder = made(tmp_path / "a", Config(env=walk, network=network))
     assert json.loads((folder / "config.json").read_text())["config"]["env"] == "Walk (an object)"
     with pytest.raises(InputError, match=r"its env as a Python object.*env=\.\.\."):
-        run_folder.read(folder)
+        run_folder.read_settings(folder)
     with pytest.raises(InputError, match=r"its network as a Python object.*network=\.\.\."):
-        run_folder.read(folder, env=walk)
-    found = run_folder.read(folder, env=walk, network=network)
+        run_folder.read_settings(folder, env=walk)
+    found = run_folder.read_settings(folder, env=walk, network=network)
     assert (found.config.env, found.config.network) == (walk, network)
 
 
@@ -147,7 +147,7 @@ def test_what_is_no_run_or_a_damaged_one_is_refused(
         content = text if isinstance(text, bytes) else text.encode()
         (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(InputError, match=words):
-        run_folder.read(tmp_path)
+        run_folder.read_settings(tmp_path)
 
 
 def test_the_manifest_names_versions_devices_and_machine(tmp_path: Path) -> None:
@@ -162,15 +162,9 @@ def test_the_manifest_names_versions_devices_and_machine(tmp_path: Path) -> None
     assert "--xla_force_host_platform_device_count" in manifest["xla_flags"]
 
 
-def test_json_has_no_nan_and_spells_infinity() -> None:
-    value = {"a": math.nan, "b": [math.inf, -math.inf], "c": np.arange(2), "d": Schedule(1, 0)}
-    wanted = {"a": None, "b": ["inf", "-inf"], "c": [0, 1], "d": "1.0:0.0"}
-    assert run_folder.to_json(value) == wanted
-
-
 def test_a_schedule_comes_back_with_every_digit(tmp_path: Path) -> None:
     hyper = Hyper(learning_rate=Schedule(0.1234567890123, 1e-9 / 3, 1.0))
-    assert run_folder.read(made(tmp_path / "a", Config(), hyper)).hyper == hyper
+    assert run_folder.read_settings(made(tmp_path / "a", Config(), hyper)).hyper == hyper
 
 
 def test_a_run_has_a_name_of_its_own(tmp_path: Path) -> None:
@@ -187,7 +181,7 @@ def test_a_claimed_folder_is_locked_until_it_is_left(tmp_path: Path) -> None:
     options = RunOptions(out=str(tmp_path / "a"))
     with run_folder.claimed(Config(), Hyper(), options, []) as path:
         with pytest.raises(InputError, match=held):
-            run_folder.check(str(path))
+            run_folder.check_new_folder(str(path))
         with pytest.raises(InputError, match=held):
             made(path, Config())
     assert sorted(entry.name for entry in path.iterdir()) == ["config.json", "manifest.json"]
@@ -230,23 +224,8 @@ def test_a_start_that_fails_after_it_saved_leaves_everything(tmp_path: Path) -> 
 
 
 def test_what_a_killed_start_left_may_be_taken(tmp_path: Path) -> None:
-    for name in ("run.lock", "config.json.tmp"):
+    for name in ("run.lock", ".config.json.tmp-0123abcd"):
         (tmp_path / name).write_text("")
-    run_folder.check(str(tmp_path))
+    run_folder.check_new_folder(str(tmp_path))
     assert made(tmp_path, Config()) == tmp_path
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "x.json"
-    run_folder.write_json(path, {"old": 1})
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        run_folder.write_json(path, {"new": 2})
-    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
-    assert json.loads(path.read_text()) == {"old": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "manifest.json"]

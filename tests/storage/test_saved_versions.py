@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from ppo_jax.apps.run import runner
-from ppo_jax.runtime import evaluation
+from ppo_jax.runtime import saved_run
 from ppo_jax.storage import checkpoint
 from ppo_jax.storage.jsonl import read_jsonl
 
@@ -35,7 +35,7 @@ def test_every_array_of_an_earlier_version_is_loaded_bit_for_bit(saved: Path) ->
     assert newest is not None
     assert warnings == []
     raw, metadata = checkpoint.load_raw(newest)
-    _, _, options, state, _ = evaluation.load_state(saved)
+    _, _, options, state, _ = saved_run.load_state(saved)
     assert options.seeds == metadata["num_seeds"] == 2
     assert state.alive.tolist() == [True, True]
     assert state.iteration.tolist() == raw["iteration"].tolist() == [2, 2]

@@ -11,12 +11,12 @@ import pytest
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Box, Discrete, Environment
+from ppo_jax.models.agent import Policy
 from ppo_jax.models.network import Network
 from ppo_jax.models.policy_head import make_family
 from ppo_jax.rl.distributions import Categorical, Gaussian, StateDependentNoise
 from ppo_jax.rl.types import Moments
 from ppo_jax.training.evaluation import act, episodes
-from ppo_jax.training.rollout import Policy
 
 CONFIG = Config(num_envs=4, rollout_length=8)
 

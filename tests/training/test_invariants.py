@@ -15,7 +15,7 @@ import pytest
 
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import Environment
 from ppo_jax.training import schedules, trainer
@@ -94,7 +94,7 @@ def program(kind: str, devices: tuple[Any, ...], num_seeds: int) -> Program:
     return Program(
         layout,
         programs.make_chunk(SMALL, layout),
-        lambda seed: programs.init_population(SMALL, arrays, seed, layout),
+        lambda seed: population.init_population(SMALL, arrays, seed, layout),
     )
 
 
@@ -207,7 +207,7 @@ def test_the_environments_parameters_compile_nothing_either():
 
     def run(limit: int) -> Any:
         arrays = schedules.as_arrays(config, Hyper(env={"max_steps_in_episode": limit}))
-        state = programs.init_population(config, arrays, 0, layout)
+        state = population.init_population(config, arrays, 0, layout)
         with counted_compilations() as found:
             _, rows = chunk(arrays, state, np.int32(1))
             return len(found), float(np.asarray(rows["num_episodes"])[0, 0])
@@ -220,7 +220,9 @@ def lowered(config: Config) -> str:
     layout = layouts.Layout("map", ONE, 2)
     arrays = schedules.as_arrays(config, HYPER)
     state = jax.eval_shape(
-        lambda keys: jax.vmap(partial(trainer.init, programs.program(config), HYPER))(keys),
+        lambda keys: jax.vmap(partial(trainer.init, population.without_budget(config), HYPER))(
+            keys
+        ),
         jax.random.split(jax.random.key(0), 2),
     )
     chunk = programs.make_chunk(config, layout)
@@ -238,7 +240,7 @@ def test_a_run_ten_thousand_times_as_long_is_the_same_program_in_the_same_memory
     before = compiled.memory_analysis()
     state, rows = compiled(schedules.as_arrays(SMALL, HYPER), start, np.int32(200))
     assert sum(leaf.nbytes for leaf in bits(state)) == size
-    assert {value.shape for value in rows.values()} == {(3, programs.ROWS)}
+    assert {value.shape for value in rows.values()} == {(3, programs.MAX_CHUNK)}
     if before is not None:  # what the program allocates is known before n is
         assert before.temp_size_in_bytes < 10 * 2**20
 
@@ -282,7 +284,7 @@ def test_a_non_finite_member_is_frozen_for_good_and_its_neighbours_are_untouched
     chunk = programs.make_chunk(config, layout)
 
     def run(amount: float) -> Any:
-        state = programs.init_population(config, arrays, 0, layout)
+        state = population.init_population(config, arrays, 0, layout)
         state, _ = chunk(arrays, state, np.int32(2))
         healthy = jax.device_get(state)
         inner, poison = state.carry.state

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drifts import clip_drift
 from objective_cases import SMALL, train
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
-from ppo_jax.rl.surrogates import clip_drift
+from ppo_jax.models.agent import assemble
 from ppo_jax.training import trainer
 from ppo_jax.training.objectives import SURROGATES, Terms, check_drift, find_surrogate
 
@@ -74,7 +75,7 @@ def test_a_drift_may_be_given_by_name() -> None:
 def test_what_is_no_drift_is_refused_before_anything_is_trained() -> None:
     config = Config(**SMALL, objective="drift", drift=lambda r, a: a * square(r, a))
     with pytest.raises(InputError, match="never negative"):
-        trainer.assemble(config)
+        assemble(config)
 
 
 def test_an_environment_that_is_an_object_with_arrays_trains() -> None:

@@ -17,6 +17,7 @@ import pytest
 from ppo_jax.config.config import OBJECTIVES, Config, Hyper, Schedule
 from ppo_jax.envs.interface import Environment
 from ppo_jax.envs.suites.probes import PROBES, ProbeState
+from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.training import trainer
 
 
@@ -152,10 +153,10 @@ def seen_in(probe, num_steps: int = 3) -> np.ndarray:
 
 def answers(config, state, where, observation):
     """(mode for the environment, value) of one member at raw observations."""
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     params = jax.tree.map(lambda leaf: leaf[where], state.params)
     stats = jax.tree.map(lambda leaf: leaf[where], state.observation_moments)
-    policy = trainer.acting_policy(config, parts, params, stats)
+    policy = acting_policy(config, parts, params, stats)
     distribution, value = parts.network.apply(params, policy.see(jnp.asarray(observation)))
     return np.asarray(parts.family.to_env(parts.family.mode(distribution))), np.asarray(value)
 

@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from counter import FRESH, CounterParams, first_number, flat_policy, play
+from counter import FRESH, CounterParams, counter, flat_policy, play
+from scipy import stats
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.envs import registration
+from ppo_jax.kernels import backend
+from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.rl import moments
-from ppo_jax.rl.types import Moments
+from ppo_jax.rl.types import Moments, Window
 from ppo_jax.training import trainer
-from ppo_jax.training.rollout import draw_chance, rollout, values_where
+from ppo_jax.training.rollout import draw_all, reset_all, rollout
 
 # Against an unrolled loop -------------------------------------------------------------------------
 
@@ -40,19 +43,19 @@ def test_a_rollout_is_the_plain_loop_over_gymnax_own_functions(name, changes):
         normalize_observations=True,
         orthogonal_init=False,
     )
-    parts = trainer.assemble(config)
+    agent = assemble(config)
     env, env_params = gymnax.make(name)
     env_params = env_params.replace(**changes)
-    ours = parts.environment.override(parts.environment.default_params, changes)
+    ours = agent.environment.override(agent.environment.default_params, changes)
     state = trainer.init(config, Hyper(env=changes), jax.random.key(3))
-    shape = parts.environment.observation_shape
+    shape = agent.environment.observation_shape
     seen = Moments(jnp.float32(50.0), jnp.full(shape, 0.3), jnp.full(shape, 50.0 * 4.0))
-    policy = trainer.acting_policy(config, parts, state.params, seen)
+    policy = acting_policy(config, agent, state.params, seen)
     # Louder than the first policy, so that actions depend on what is seen.
     params = jax.tree.map(lambda leaf: 3.0 * leaf, state.params)
     policy = policy._replace(params=params)
 
-    run = jax.jit(lambda c, k: rollout(config, parts.environment, ours, policy, c, k))
+    run = jax.jit(lambda c, k: rollout(config, agent.environment, ours, policy, c, k))
     reset = jax.jit(lambda key: env.reset_env(key, env_params))
     advance = jax.jit(
         lambda key, state, action: (
@@ -60,7 +63,7 @@ def test_a_rollout_is_the_plain_loop_over_gymnax_own_functions(name, changes):
             env.is_truncated(env.step_env(key, state, action, env_params)[1], env_params),
         )
     )
-    think = jax.jit(lambda x: parts.network.apply(params, (x - 0.3) / jnp.sqrt(4.0 + 1e-8)))
+    think = jax.jit(lambda x: agent.network.apply(params, Window((x - 0.3) / jnp.sqrt(4.0 + 1e-8))))
 
     num_envs = 20
     key_envs = jax.random.split(jax.random.key(3), 3)[1]
@@ -71,13 +74,14 @@ def test_a_rollout_is_the_plain_loop_over_gymnax_own_functions(name, changes):
     for round_key in (jax.random.key(7), jax.random.key(8)):
         carry, steps, raw, episodes = jax.device_get(run(carry, round_key))
         ended_returns, ended_lengths = [], []
-        chance, key_reset = draw_chance(parts.family, 24, num_envs, round_key)
+        draws, *_ = draw_all(agent.family, 24, num_envs, round_key)
+        key_reset = jax.random.split(round_key, 4)[2]
         for t in range(24):
             shown = jnp.stack([observation for observation, _ in here])
             np.testing.assert_allclose(raw[t], shown, atol=1e-5)
-            np.testing.assert_allclose(steps.observation[t], (shown - 0.3) / 2.0, atol=1e-5)
+            np.testing.assert_allclose(steps.window.observation[t], (shown - 0.3) / 2.0, atol=1e-5)
             distribution, value = think(shown)
-            action = parts.family.sample(chance.action[t], distribution, ())
+            action = agent.family.sample(draws.action[t], distribution, ())
             np.testing.assert_array_equal(steps.action[t], action)
             log_probs = jax.nn.log_softmax(distribution.logits)
             expected = np.take_along_axis(np.asarray(log_probs), np.asarray(action)[:, None], 1)
@@ -85,7 +89,7 @@ def test_a_rollout_is_the_plain_loop_over_gymnax_own_functions(name, changes):
             np.testing.assert_allclose(steps.value[t], value, atol=1e-5)
             ended = np.zeros(num_envs, bool)
             value_next = np.zeros(num_envs)
-            for b, env_key in enumerate(chance.key_env[t]):
+            for b, env_key in enumerate(draws.key_env[t]):
                 observation, env_state, reward, terminated, truncated = advance(
                     env_key, here[b][1], action[b]
                 )
@@ -199,23 +203,6 @@ def test_episode_sums_are_those_counted_by_hand_over_several_rollouts():
     np.testing.assert_array_equal(carry.episode_length, lengths)
 
 
-@pytest.mark.parametrize("num_wanted", [0, 1, 2, 16, 17, 34, 35])
-def test_values_of_the_wanted_rows_are_those_of_valuing_everything(num_wanted):
-    """35 rows are valued in packs of 16."""
-    rng = np.random.default_rng(num_wanted)
-    observation = jnp.asarray(rng.normal(size=(7, 5, 2)), jnp.float32)
-    wanted = np.zeros(35, bool)
-    wanted[rng.permutation(35)[:num_wanted]] = True
-    wanted = jnp.asarray(wanted.reshape(7, 5))
-    seen = Moments(jnp.float32(4.0), jnp.full(2, 0.5), jnp.full(2, 36.0))
-    for policy in (flat_policy(), flat_policy(seen)):
-        everything = first_number({}, policy.see(observation))
-        values = jax.jit(lambda o, w, policy=policy: values_where(policy, o, w))(
-            observation, wanted
-        )
-        np.testing.assert_allclose(values, jnp.where(wanted, everything, 0.0), atol=1e-6)
-
-
 # What the policy sees and does --------------------------------------------------------------------
 
 
@@ -225,22 +212,22 @@ def test_every_observation_is_seen_through_the_given_moments_from_the_first_step
     params = CounterParams(truncate_after=np.int32(4))
     _, [(steps, raw, _)] = play(6, 4, params, policy=flat_policy(seen))
     expected = np.clip((raw - [3.0, 0.5]) / np.sqrt([16.0, 1.0]), -10.0, 10.0)
-    np.testing.assert_allclose(steps.observation, expected, atol=1e-5)
+    np.testing.assert_allclose(steps.window.observation, expected, atol=1e-5)
     np.testing.assert_allclose(steps.value, 2.0 * expected[..., 0], atol=1e-5)
     assert steps.value_next[3] == pytest.approx(2.0 * (4.0 - 3.0) / 4.0)  # final observation 4
     assert steps.value_next[5] == pytest.approx(2.0 * (2.0 - 3.0) / 4.0)  # after the rollout: 2
     assert (raw[0, :, 0] == FRESH).all()
     np.testing.assert_allclose(
-        steps.observation, moments.standardise(seen, jnp.asarray(raw)), atol=1e-6
+        steps.window.observation, moments.standardise(seen, jnp.asarray(raw)), atol=1e-6
     )
 
 
 def test_rollouts_of_the_same_key_are_equal_and_of_another_key_are_not():
     environment = registration.make("CartPole-v1")
     config = Config(num_envs=4, rollout_length=16)
-    parts = trainer.assemble(config)
+    agent = assemble(config)
     state = trainer.init(config, Hyper(), jax.random.key(0))
-    policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
+    policy = acting_policy(config, agent, state.params, state.observation_moments)
     run = jax.jit(
         lambda key: rollout(
             config, environment, environment.default_params, policy, state.carry, key
@@ -253,3 +240,53 @@ def test_rollouts_of_the_same_key_are_equal_and_of_another_key_are_not():
     rows = np.asarray(first.action)
     assert len(np.unique(rows, axis=0)) > 8
     assert len(np.unique(rows, axis=1).T) > 1
+
+
+# Starts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["plain", "cpu", "gpu"])
+def test_environments_that_end_together_start_apart(form):
+    with backend.use(form):
+        _, [(steps, raw, _)] = play(10, 32, CounterParams(terminate_after=np.int32(3)))
+    starts = raw[:, :, 0] == FRESH
+    assert starts.sum(axis=1).tolist() == [32 if t % 3 == 0 else 0 for t in range(10)]
+    names = raw[starts][:, 1]
+    assert len(set(names)) == len(names) == 4 * 32
+    assert steps.terminated.sum() == 3 * 32
+
+
+def test_on_a_gpu_start_states_have_the_environments_own_distribution():
+    with backend.use("gpu"):
+        _, [(steps, raw, _)] = play(40, 8, CounterParams(terminate_after=np.int32(2)))
+    starts = raw[1:][steps.terminated[:-1]]
+    assert (starts[:, 0] == FRESH).all()
+    assert len(set(starts[:, 1])) == len(starts) > 100
+    assert stats.kstest(starts[:, 1], "uniform").pvalue > 1e-3
+
+
+def test_the_form_of_a_gpu_gives_the_same_rollout_but_for_who_starts_where():
+    """Episodes of 3 steps, so that only their names depend on how start states are drawn."""
+    params = CounterParams(truncate_after=np.int32(3))
+    carry, [(steps, raw, episodes)] = play(17, 6, params)
+    with backend.use("gpu"):
+        carry_gpu, [(steps_gpu, raw_gpu, episodes_gpu)] = play(17, 6, params)
+    assert tuple(episodes) == tuple(episodes_gpu)
+    np.testing.assert_array_equal(raw[..., 0], raw_gpu[..., 0])
+    np.testing.assert_array_equal(carry.state.time, carry_gpu.state.time)
+    for name in ("action", "log_prob", "value", "reward", "terminated", "truncated"):
+        np.testing.assert_array_equal(getattr(steps, name), getattr(steps_gpu, name))
+    np.testing.assert_allclose(steps.value_next, steps_gpu.value_next, atol=1e-6)
+    assert steps.truncated.any()
+
+
+def test_on_a_gpu_no_loop_of_a_rollout_has_an_unknown_length():
+    environment, policy = counter(), flat_policy()
+    config = Config(num_envs=4, rollout_length=5)
+    carry = reset_all(environment, CounterParams(), policy, 4, jax.random.key(0))
+    with backend.use("gpu"):
+        program = jax.make_jaxpr(
+            lambda carry, key: rollout(config, environment, CounterParams(), policy, carry, key)
+        )(carry, jax.random.key(1))
+    assert "while" not in str(program)
+    assert "scan" in str(program)

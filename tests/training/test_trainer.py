@@ -13,6 +13,7 @@ from toy import CHOICE, SWING, flat, jit
 
 from ppo_jax.config.config import Hyper, Schedule
 from ppo_jax.envs.suites.probes import PROBES
+from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl import moments
 from ppo_jax.training import batch as batches
 from ppo_jax.training import objectives, trainer
@@ -23,10 +24,10 @@ FEW_STEPS = {"max_steps_in_episode": 10}
 
 def roll(config, hyper, state):
     """The rollout that `iterate` will take from `state`."""
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     key_rollout = trainer.iteration_keys(state, None)[:-1]
-    policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
-    env_params = trainer.env_params(parts.environment, hyper)
+    policy = acting_policy(config, parts, state.params, state.observation_moments)
+    env_params = env_params(parts.environment, hyper)
     return rollout(config, parts.environment, env_params, policy, state.carry, key_rollout)
 
 
@@ -141,7 +142,7 @@ def test_at_theta_old_all_surrogates_have_the_gradient_of_the_policy_gradient(en
             jax.random.normal(jax.random.key(2), (50, *state.carry.observation.shape[1:])) + 0.5
         ),
     )
-    parts = trainer.assemble(config)
+    parts = assemble(config)
 
     @jit
     def gradients(state):
@@ -234,7 +235,7 @@ def test_schedules_move_with_the_iterations_and_reach_the_metrics():
 def test_an_environment_object_with_bounds_can_be_trained_on():
     """Bounds are arrays, which cannot be hashed."""
     config = dataclasses.replace(CHOICE, env=PROBES["action-choice-continuous"].environment)
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     assert parts.environment is config.env
     assert parts.family.name == "gaussian"
 
@@ -243,6 +244,6 @@ def test_the_initial_log_std_and_the_environments_parameters_are_those_of_hyper(
     hyper = Hyper(log_std_init=-1.25)
     state = trainer.init(SWING, hyper, jax.random.key(0))
     assert (state.params["log_std"] == -1.25).all()
-    environment = trainer.assemble(SWING).environment
-    assert trainer.env_params(environment, Hyper(env=FEW_STEPS)).max_steps_in_episode == 10
-    assert trainer.env_params(environment, hyper).max_steps_in_episode == 200
+    environment = assemble(SWING).environment
+    assert env_params(environment, Hyper(env=FEW_STEPS)).max_steps_in_episode == 10
+    assert env_params(environment, hyper).max_steps_in_episode == 200

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from ppo_jax.apps.diagnose.doctor import device_memory_bytes, memory_bytes
 from ppo_jax.apps.diagnose.timing import (
     KEPT,
     Program,
@@ -26,7 +25,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import check_seconds, validate, with_one_iteration
 from ppo_jax.runtime import devices as host
-from ppo_jax.storage import run_folder
+from ppo_jax.storage.manifest import make_manifest
 
 Tell = Callable[[str], None]
 
@@ -121,15 +120,15 @@ def refuse_too_large(program: Program) -> None:
 
 def memory_limit() -> int | None:
     """How much memory a program may take here, all devices together; None where it is unknown."""
-    own = device_memory_bytes()
-    total = memory_bytes() if own is None else own * len(jax.local_devices())
+    own = host.device_memory_bytes()
+    total = host.memory_bytes() if own is None else own * len(jax.local_devices())
     return None if total is None else int(MEMORY_SHARE * total)
 
 
 def summary(program: Program, timing: Timing, phase_seconds: dict[str, float]) -> dict[str, Any]:
     """What was found out about the given setting, ready for JSON."""
     config, layout = program.config, program.layout
-    manifest = run_folder.manifest(list(layout.devices))
+    manifest = make_manifest(list(layout.devices))
     return {
         "env": config.env if isinstance(config.env, str) else type(config.env).__name__,
         "objective": config.objective,

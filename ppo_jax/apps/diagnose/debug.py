@@ -14,10 +14,11 @@ from ppo_jax.apps.diagnose import nan_trace
 from ppo_jax.apps.run import quarantine
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population
+from ppo_jax.kernels.collectives import Across
 from ppo_jax.rl.types import PyTree, TrainState
-from ppo_jax.runtime import evaluation
-from ppo_jax.storage import run_folder
+from ppo_jax.runtime import saved_run
+from ppo_jax.storage.files import write_json
 from ppo_jax.training import schedules, trainer
 
 
@@ -47,7 +48,7 @@ def debug(
         InputError: no such run or member, or one whose last update was applied.
     """
     run = Path(run)
-    config, hyper, options, saved, metadata = evaluation.load_where_trained(
+    config, hyper, options, saved, metadata = saved_run.load_where_trained(
         run, member, env, network
     )
     failures = np.asarray(saved.failures)
@@ -65,7 +66,7 @@ def debug(
     state = quarantine.offending(jax.tree.map(lambda leaf: leaf[member], saved))
     recorded = metadata.get("fingerprint", {})
     shares = recorded.get("devices", 1) if recorded.get("layout") == "envs" else 1
-    plain = programs.program(config)
+    plain = population.without_budget(config)
     fault = nan_trace.first_fault(partial(update, plain, shares), hyper=arrays, state=state)
     batch, rows = quarantine.sampler(config, shares)(arrays, state)
     report = {
@@ -91,16 +92,15 @@ def debug(
             "epoch": epoch + 1,
             "minibatch_number": number + 1,
         }
-    run_folder.write_json(folder / "report.json", report)
+    write_json(folder / "report.json", report)
     return report
 
 
 def update(config: Config, shares: int, hyper: Hyper, state: TrainState) -> PyTree:
     """All that must be finite for the update to be applied."""
 
-    def one(state: TrainState, axis_name: str | None) -> PyTree:
-        experience = trainer.collect(config, hyper, state, axis_name)
-        learnt, metrics, _ = trainer.proposed(config, hyper, state, experience, axis_name)
+    def one(state: TrainState, across: Across) -> PyTree:
+        learnt, metrics, _ = trainer.propose(config, hyper, state, across)
         observed = trainer.real_numbers(learnt.carry.observation)
         return *trainer.must_be_finite(learnt, metrics), observed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from typing import Any
 
@@ -13,7 +12,7 @@ from ppo_jax.config.options import RunOptions
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.runtime import devices
-from ppo_jax.storage import run_folder
+from ppo_jax.storage.manifest import make_manifest
 
 
 def report(env: Any = None) -> dict[str, Any]:
@@ -25,15 +24,15 @@ def report(env: Any = None) -> dict[str, Any]:
     """
     devices.prepare_jax(RunOptions())
     environment = None if env is None else registration.make(env)
-    manifest = run_folder.manifest(jax.local_devices())
-    memory = memory_bytes()
+    manifest = make_manifest(jax.local_devices())
+    memory = devices.memory_bytes()
     found: dict[str, Any] = {
         "python": manifest["python"],
         "versions": manifest["versions"],
         "devices": manifest["devices"],
         "cores": manifest["cores"],
         "memory_bytes": memory,
-        "device_memory_bytes": device_memory_bytes(),
+        "device_memory_bytes": devices.device_memory_bytes(),
         "compilation_cache": devices.cache_folder(),
         "xla_flags": manifest["xla_flags"],
     }
@@ -69,20 +68,6 @@ def report(env: Any = None) -> dict[str, Any]:
         "ok": not is_broken,
         "text": text,
     }
-
-
-def memory_bytes() -> int | None:
-    """This machine's memory, None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def device_memory_bytes() -> int | None:
-    """The first accelerator's memory, None on a CPU."""
-    stats = jax.local_devices()[0].memory_stats()
-    return stats.get("bytes_limit") if stats else None
 
 
 def describe_bytes(count: int | None) -> str:

@@ -25,7 +25,9 @@ from ppo_jax.config.options import RunOptions
 from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 from ppo_jax.runtime import devices
-from ppo_jax.storage import jsonl, run_folder
+from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import to_json, to_strict_json, write_json
+from ppo_jax.storage.manifest import make_manifest
 from ppo_jax.training import trainer
 
 OBJECTIVES = ("pg", "is", "kl", "clip")
@@ -65,7 +67,7 @@ def surrogate(
         {"rows": one per objective and E, "text": lines for people, "figure": its path, ...}.
     """
     folder = Path(out)
-    run_folder.check(str(folder))
+    run_folder.check_new_folder(str(folder))
     if seeds < 2 or min(epochs) < 1:
         raise InputError("explain needs at least 2 seeds, for an interval, and epochs from 1 on.")
     config = dataclasses.replace(SETTING, env=env, total_env_steps=total_env_steps)
@@ -84,15 +86,15 @@ def surrogate(
         "seeds": seeds,
         "env_steps": config.trained_env_steps,
         "setting": {
-            "config": run_folder.to_json(vars(config)),
-            "hyper": run_folder.to_json(vars(HYPER)),
+            "config": to_json(vars(config)),
+            "hyper": to_json(vars(HYPER)),
         },
-        "manifest": run_folder.manifest(jax.local_devices()),
+        "manifest": make_manifest(jax.local_devices()),
         "rows": rows,
         "text": conclusions(rows),
         "figure": str(folder / "explain.svg"),
     }
-    run_folder.write_json(folder / "explain.json", jsonl.to_json(result))
+    write_json(folder / "explain.json", to_strict_json(result))
     for suffix in ("svg", "png"):
         explain_figure.draw(rows, folder / f"explain.{suffix}", env, seeds)
     return result
@@ -118,17 +120,16 @@ def run_cell(config: Config, objective: str, num_epochs: int, seeds: int) -> Row
             per_seed = np.nanmean(metrics[name], axis=1)
         return stats.summarise([x if math.isfinite(x) else None for x in per_seed])
 
-    suffix = "" if objective == REFERENCE else "_probe_last_epoch"
     row: Row = {
         "objective": objective,
         "epochs": num_epochs,
         "return": stats.summarise(scores),
-        "kl_old_new": over_seeds(f"kl_old_new{suffix}"),
-        "ess_fraction": over_seeds(f"ess_fraction{suffix}"),
         "entropy": over_seeds("entropy"),
     }
-    if objective != REFERENCE:
-        row["gradient_cosine"] = over_seeds("gradient_cosine_last_epoch")
+    for name, probed in explain_figure.MEASURED.items():
+        metric = name if objective == REFERENCE else probed  # the reference has one step a batch
+        if metric in metrics:
+            row[name] = over_seeds(metric)
     return row
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppo_jax.analysis.plots import INK, MUTED, STYLE, without_date
+from ppo_jax.rl.metrics import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,12 +22,16 @@ LINES = {
     "clip": ("#0072B2", "clipped ratio (PPO)"),
 }
 REFERENCE = ("trpo", "#7A5195", "TRPO, one step a batch")
-PANELS = (
-    ("return", "Return, last fifth of training", None),
-    ("kl_old_new", "KL from the old policy at the last epoch", "log"),
-    ("ess_fraction", "Effective sample size / N at the last epoch", None),
-    ("gradient_cosine", "Cosine of ∇L^PG and ∇L^IS at the last epoch", None),
-)
+# name in the rows -> the metric that it is the mean of
+MEASURED = {
+    "kl_old_new": "kl_old_new_probe_last_epoch",
+    "ess_fraction": "ess_fraction_probe_last_epoch",
+    "gradient_cosine": "gradient_cosine_last_epoch",
+}
+TITLES = {
+    "return": "Return, last fifth of training",
+    **{name: METRICS[metric].title for name, metric in MEASURED.items()},
+}
 KL_FLOOR = 1e-4  # KL is 0 at E = 1, which a logarithmic axis cannot show
 
 
@@ -43,8 +48,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, env: str, seeds: int) ->
         figure = Figure(figsize=(10.0, 7.4), dpi=160)
         grid = figure.subplots(2, 2)
         figure.subplots_adjust(0.07, 0.08, 0.975, 0.79, wspace=0.18, hspace=0.42)
-        for axes, (name, title, scale) in zip(grid.ravel(), PANELS, strict=True):
-            _panel(axes, rows, name, scale)
+        for axes, (name, title) in zip(grid.ravel(), TITLES.items(), strict=True):
+            _panel(axes, rows, name, "log" if name == "kl_old_new" else None)
             axes.set_title(title, loc="left", size=12, color=INK, pad=8)
         for axes in grid[1]:
             axes.set_xlabel("E, steps taken on each batch", size=11)

@@ -1,7 +1,8 @@
-"""One member of a run trained again, bit for bit, keeping what the batch could not keep."""
+"""Replay: one member of a run trained again, bit for bit, with its rollouts kept."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.analysis import video as video_files
+from ppo_jax.analysis.video import write as write_video
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
-from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
+from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.kernels import compiler
+from ppo_jax.kernels.collectives import ALONE, Across
+from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl.types import EnvCarry, PyTree, Rollout, TrainState
-from ppo_jax.runtime import evaluation
-from ppo_jax.storage.fingerprint import fingerprint
-from ppo_jax.training import rollout as rollouts
+from ppo_jax.runtime import frames
+from ppo_jax.runtime.chunk_loop import Advance, advance_by, chunks, until
+from ppo_jax.runtime.saved_run import load_where_trained, start_from
+from ppo_jax.storage.fingerprint import fingerprint, list_changes
 from ppo_jax.training import schedules, trainer
+from ppo_jax.training.rollout import rollout
 
 Recorded = dict[str, Any]  # a fingerprint as it was saved
 Tell = Callable[[str], None]
@@ -40,8 +45,8 @@ def replay(
 ) -> dict[str, Any]:
     """Train one seed of a run again, as far as its newest checkpoint, and compare the two.
 
-    Where the run trained its seeds side by side, the member is trained in as many copies, as its
-    bits depend on the width; else alone.
+    If the run trained its seeds side by side, the member is trained in as many copies, because its
+    bits depend on the width; else it is trained alone.
 
     Args:
         member: which of the run's seeds, counted from 0.
@@ -49,51 +54,43 @@ def replay(
             `trajectory_ITERATION.npz`; None for the first and the last one, empty for none.
         video: at each of these also an episode of the policy of that moment, as a GIF.
         out: a new folder for both; None for `replay-MEMBER` in the run's folder.
-        env, network: where the run was trained with Python objects, the same ones again.
-        tell: hears of each step.
+        env, network: the same Python objects again, if the run was trained with objects.
+        tell: is called with a line for each kept iteration.
 
     Returns:
-        what `ppo-jax replay --json` prints; `is_equal` says whether no bit differs.
+        the content that `ppo-jax replay --json` prints; `is_equal` is True if no bit differs.
 
     Raises:
-        InputError: no such run, member or iteration, or what is to be drawn cannot be.
+        InputError: no such run, member or iteration, or an environment that cannot be drawn.
     """
     run = Path(run)
-    config, hyper, options, saved, metadata = evaluation.load_where_trained(
-        run, member, env, network
-    )
+    config, hyper, options, saved, metadata = load_where_trained(run, member, env, network)
     last = metadata["env_steps"] // config.batch_size
     kept = chosen_iterations(keep, last)
     folder = run / f"replay-{member}" if out is None else Path(out)
     check_folder(folder, bool(kept))
     if video:
-        evaluation.renderer(trainer.assemble(config).environment)
+        frames.renderer(assemble(config).environment)  # refuses before any training
     recorded = metadata.get("fingerprint", {})
     layout = recorded_layout(config, options.seeds, recorded)
-    changes = changed(recorded, fingerprint(layout))
     alone = layout_of_one(layout)
     arrays = schedules.as_arrays(config, hyper)
-    state = start(config, arrays, options, layout, alone, member)
+    state = start_member(config, arrays, options, layout, alone, member)
     chunk = compiler.compiled(programs.make_chunk(config, alone).lower(arrays, state, np.int32(1)))
+    advance = advance_by(chunk, arrays, alone.num_members)
     done, points = 0, []
     for iteration in kept:
-        state = advance(chunk, arrays, state, iteration - 1 - done)
-        before = first_member(state)
-        state = advance(chunk, arrays, state, 1)
+        state, before = train_one(advance, train_for(advance, state, iteration - 1 - done))
         done = iteration
         folder.mkdir(parents=True, exist_ok=True)
-        point = record(config, arrays, alone, before, first_member(state), iteration, folder)
+        after = first_member(state)
+        point = record_rollout(config, arrays, alone, before, after, iteration, folder)
         if video:
-            file = folder / f"episode_{iteration:08d}.gif"
-            pictures = evaluation.frames(config, arrays, before, "deterministic", iteration)
-            video_files.write(file, pictures)
-            point["video"] = str(file)
+            point["video"] = str(draw_episode(config, arrays, before, iteration, folder))
         tell(f"iteration {iteration:,} of {last:,}: {point['trajectory']}")
         points.append(point)
-    state = advance(chunk, arrays, state, last - done)
+    state = train_for(advance, state, last - done)
     member_saved = jax.tree.map(lambda leaf: leaf[member], saved)
-    found = first_member(state)
-    bits = differing_bits(found, member_saved)
     return {
         "run": str(run),
         "member": member,
@@ -102,14 +99,31 @@ def replay(
         "env_steps": metadata["env_steps"],
         "width": layout.num_members,
         "layout": layout.kind,
-        "is_equal": bits == 0,
-        "differing_bits": bits,
-        "differing_bits_params": differing_bits(found.params, member_saved.params),
-        "largest_difference_params": largest_difference(found.params, member_saved.params),
+        **compare_states(first_member(state), member_saved),
         "fingerprint_known": bool(recorded),
-        "fingerprint_changes": changes,
+        "fingerprint_changes": list_changes(recorded, fingerprint(layout)) if recorded else [],
         "kept": points,
     }
+
+
+def compare_states(found: TrainState, saved: TrainState) -> dict[str, Any]:
+    """How far two states of one member are apart."""
+    bits = differing_bits(found, saved)
+    return {
+        "is_equal": bits == 0,
+        "differing_bits": bits,
+        "differing_bits_params": differing_bits(found.params, saved.params),
+        "largest_difference_params": largest_difference(found.params, saved.params),
+    }
+
+
+def draw_episode(
+    config: Config, hyper: Hyper, member: TrainState, iteration: int, folder: Path
+) -> Path:
+    """Write an episode of the policy before an iteration as a GIF."""
+    file = folder / f"episode_{iteration:08d}.gif"
+    write_video(file, frames.draw_frames(config, hyper, member, "deterministic", iteration))
+    return file
 
 
 def chosen_iterations(keep: Iterable[int] | None, last: int) -> list[int]:
@@ -130,53 +144,46 @@ def check_folder(folder: Path, is_needed: bool) -> None:
         raise InputError(f"out={str(folder)!r} exists and is not empty: name a new folder.")
 
 
-def recorded_layout(config: Config, num_seeds: int, recorded: Recorded) -> layouts.Layout:
+def recorded_layout(config: Config, num_seeds: int, recorded: Recorded) -> Layout:
     """The layout that a run was trained in, as far as this machine has the devices for it."""
-    layout = layouts.choose_layout(config, num_seeds, recorded.get("devices"))
+    layout = choose_layout(config, num_seeds, recorded.get("devices"))
     kind = recorded.get("layout", layout.kind)
     return layout._replace(kind=kind)
 
 
-def layout_of_one(layout: layouts.Layout) -> layouts.Layout:
+def layout_of_one(layout: Layout) -> Layout:
     """The narrowest layout in which a member has the bits that it has in `layout`."""
     if layout.kind == "vmap":
         return layout._replace(num_seeds=layout.num_members)
     return layout._replace(num_seeds=1 if layout.kind == "envs" else len(layout.devices))
 
 
-def changed(recorded: Recorded, now: Recorded) -> list[str]:
-    """What the bits depend on and is not as it was."""
-    return [
-        f"{name} is {now.get(name)!r} and was {recorded[name]!r}"
-        for name in recorded
-        if recorded[name] != now.get(name)
-    ]
-
-
-def start(
+def start_member(
     config: Config,
     hyper: Hyper,
     options: RunOptions,
-    layout: layouts.Layout,
-    alone: layouts.Layout,
+    layout: Layout,
+    alone: Layout,
     member: int,
 ) -> TrainState:
     """The member's start state in every place of `alone`, made as the run made it."""
-    state = programs.init_population(config, hyper, options.seed, layout)
+    state = population.init_population(config, hyper, options.seed, layout)
     if options.init_from:
-        state = evaluation.start_from(Path(options.init_from), config, state, layout)
+        state = start_from(Path(options.init_from), config, state, layout)
     chosen = np.full(alone.num_members, member)
-    return programs.place(jax.tree.map(lambda leaf: leaf[chosen], state), alone)
+    return population.place(jax.tree.map(lambda leaf: leaf[chosen], state), alone)
 
 
-def advance(
-    chunk: Callable[..., Any], hyper: Hyper, state: TrainState, iterations: int
-) -> TrainState:
+def train_one(advance: Advance, state: TrainState) -> tuple[TrainState, TrainState]:
+    """The state after one iteration, and the first member as it was before."""
+    before = first_member(state)  # `state` is donated
+    return train_for(advance, state, 1), before
+
+
+def train_for(advance: Advance, state: TrainState, iterations: int) -> TrainState:
     """The state after so many iterations more."""
-    while iterations > 0:
-        length = min(iterations, programs.ROWS)
-        state, _ = chunk(hyper, state, np.int32(length))
-        iterations -= length
+    for chunk in chunks(advance, state, until(iterations), first=iterations, seconds=math.inf):
+        state = chunk.state
     return state
 
 
@@ -185,10 +192,10 @@ def first_member(state: TrainState) -> TrainState:
     return jax.tree.map(lambda leaf: jnp.array(leaf[0]), state)
 
 
-def record(
+def record_rollout(
     config: Config,
     hyper: Hyper,
-    layout: layouts.Layout,
+    layout: Layout,
     before: TrainState,
     after: TrainState,
     iteration: int,
@@ -196,12 +203,12 @@ def record(
 ) -> dict[str, Any]:
     """Write the rollout of one iteration, computed again from the state before it.
 
-    The chunk does not hand its rollout out, so a program of its own makes it anew; how far the two
-    are apart can be seen in where they leave the environments.
+    A chunk does not return its rollout, so another program computes it again. The difference
+    between the two shows in the observations after the rollout, which are compared.
     """
     shares = len(layout.devices) if layout.kind == "envs" else 1
     carry, raw, steps, action = jax.jit(trajectory, static_argnums=(0, 3))(
-        programs.program(config), hyper, before, shares
+        population.without_budget(config), hyper, before, shares
     )
     file = folder / f"trajectory_{iteration:08d}.npz"
     np.savez_compressed(
@@ -232,23 +239,21 @@ def trajectory(
     Args:
         shares: devices over which the run spread this seed's environments, each with its own draws.
     """
-    parts = trainer.assemble(config)
+    parts = assemble(config)
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
-    policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
-    params = trainer.env_params(parts.environment, now)
+    policy = acting_policy(config, parts, state.params, state.observation_moments)
+    params = env_params(parts.environment, now)
 
-    def roll(carry: EnvCarry, axis_name: str | None) -> tuple[EnvCarry, Any, Rollout]:
-        key = trainer.iteration_keys(state, axis_name)[:-1]
-        carry, steps, raw, _ = rollouts.rollout(
-            config, parts.environment, params, policy, carry, key
-        )
+    def roll(carry: EnvCarry, across: Across) -> tuple[EnvCarry, Any, Rollout]:
+        key = trainer.iteration_keys(state, across)[:-1]
+        carry, steps, raw, _ = rollout(config, parts.environment, params, policy, carry, key)
         return carry, raw, steps
 
     if shares == 1:
-        carry, raw, steps = roll(state.carry, None)
+        carry, raw, steps = roll(state.carry, ALONE)
     else:
         split = jax.tree.map(lambda x: x.reshape(shares, -1, *x.shape[1:]), state.carry)
-        found = jax.vmap(lambda share: roll(share, "devices"), axis_name="devices")(split)
+        found = jax.vmap(lambda share: roll(share, Across(("envs",))), axis_name="envs")(split)
         carry = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found[0])
         raw, steps = jax.tree.map(
             lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:]), found[1:]

@@ -19,11 +19,11 @@ from jax import Array
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.kernels import compiler
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.training import schedules
-from ppo_jax.training.trainer import Experience, collect
+from ppo_jax.training.trainer import Estimates, Experience, sample
 
 CALL_SECONDS = 0.3  # a timed call runs so many iterations that it takes about as long
 
@@ -71,7 +71,7 @@ def prepare(
     numbers = schedules.as_arrays(config, hyper)
     layout = layouts.choose_layout(config, seeds, devices)
     began = time.perf_counter()
-    state = programs.init_population(config, numbers, seed, layout)
+    state = population.init_population(config, numbers, seed, layout)
     jax.block_until_ready(state)
     started, started_cpu = time.perf_counter(), time.process_time()
     lowered = programs.make_chunk(config, layout).lower(numbers, state, jnp.asarray(1))
@@ -80,7 +80,7 @@ def prepare(
     compiled = time.perf_counter()
     return Program(
         config=config,
-        hyper=programs.place_hyper(numbers, layout),
+        hyper=population.place_hyper(numbers, layout),
         layout=layout,
         chunk=chunk,
         state=[state],
@@ -94,43 +94,45 @@ def prepare(
 
 # What is kept of an iteration's first half; what nothing kept depends on is not computed. So the
 # values of all samples, their log-probabilities and GAE belong to the advantages.
-KEPT: dict[str, Callable[[Experience], PyTree]] = {
-    "rollout": lambda experience: (experience.batch.observation, experience.batch.action),
-    "advantages": lambda experience: experience,
+KEPT: dict[str, Callable[[Experience, Estimates], PyTree]] = {
+    "rollout": lambda experience, estimates: experience.rollout[:2],
+    "advantages": lambda experience, estimates: (experience.observation, estimates),
 }
 
 
-def make_phase(program: Program, keep: Callable[[Experience], PyTree]) -> Callable[[int], None]:
+def make_phase(
+    program: Program, keep: Callable[[Experience, Estimates], PyTree]
+) -> Callable[[int], None]:
     """`run(n)`: n first halves of iterations from the program's state, which stays as it is."""
     compiled = compile_phase(program, keep)
     return lambda n: jax.device_get(compiled(program.hyper, program.state[0], jnp.asarray(n)))
 
 
-def compile_phase(program: Program, keep: Callable[[Experience], PyTree]) -> Any:
+def compile_phase(program: Program, keep: Callable[[Experience, Estimates], PyTree]) -> Any:
     """The compiled loop over first halves of iterations, in the program's layout.
 
     The environments go on from iteration to iteration, the policy stays as it is.
     """
-    layout, plain = program.layout, programs.program(program.config)
-    axis_name = "devices" if layout.kind == "envs" else None
+    layout, plain = program.layout, population.without_budget(program.config)
 
     def member(hyper: Hyper, n: Array, state: TrainState) -> Array:
-        first_half = partial(collect, plain, hyper, axis_name=axis_name)
+        def first_half(state: TrainState) -> tuple[Experience, Estimates]:
+            return sample(plain, hyper, state, layout.across)
 
         def body(_: Array, loop: tuple[TrainState, PyTree]) -> tuple[TrainState, PyTree]:
             state, _ = loop
-            experience = first_half(state)
+            experience, estimates = first_half(state)
             state = state._replace(carry=experience.carry, iteration=state.iteration + 1)
-            return state, keep(experience)
+            return state, keep(experience, estimates)
 
-        shapes = jax.eval_shape(lambda state: keep(first_half(state)), state)
+        shapes = jax.eval_shape(lambda state: keep(*first_half(state)), state)
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         state, kept = jax.lax.fori_loop(0, n, body, (state, blank))
         alive = jax.tree.leaves((state.carry, kept))  # one number of each, so that none is left out
         return sum((leaf.reshape(-1)[0] * 1.0 for leaf in alive if leaf.size), jnp.zeros(()))
 
     def phase(hyper: Hyper, state: TrainState, n: Array) -> Array:
-        specs = (layout.member_spec(programs.has_own_hyper(hyper)), layout.member_spec(False))
+        specs = (layout.member_spec(population.has_own_hyper(hyper)), layout.member_spec(False))
         return jax.shard_map(
             partial(programs.spread, layout, member),
             mesh=layout.mesh,
@@ -139,7 +141,7 @@ def compile_phase(program: Program, keep: Callable[[Experience], PyTree]) -> Any
             check_vma=False,
         )(hyper, n, state)
 
-    jitted = jax.jit(phase, compiler_options=programs.compiler_options(1))
+    jitted = jax.jit(phase, compiler_options=compiler.compiler_options(1))
     return jitted.lower(program.hyper, program.state[0], jnp.asarray(1)).compile()
 
 
@@ -188,7 +190,7 @@ def iterations_per_call(program: Program) -> int:
         seconds = time.perf_counter() - started
         if seconds > CALL_SECONDS:  # too long for the first call's own costs to matter
             return 1
-    return max(1, min(programs.ROWS, int(CALL_SECONDS / seconds)))
+    return max(1, min(programs.MAX_CHUNK, int(CALL_SECONDS / seconds)))
 
 
 def _time_call(program: Program, n: int) -> tuple[float, float, float]:

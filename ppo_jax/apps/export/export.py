@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
-import shutil
+import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,11 +18,13 @@ from ppo_jax.apps.export import layers, numpy_policy, onnx_policy, stablehlo_pol
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
-from ppo_jax.rl.types import TrainState
+from ppo_jax.models.agent import Agent, Policy, acting_policy, assemble, env_params
+from ppo_jax.rl.types import TrainState, Window
 from ppo_jax.runtime import devices
-from ppo_jax.runtime import evaluation as evaluating
+from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.storage import run_folder
-from ppo_jax.training import evaluation, rollout, schedules, trainer
+from ppo_jax.storage.files import write_atomic, write_folder_atomic
+from ppo_jax.training import evaluation, rollout, schedules
 
 TOLERANCE = 1e-5  # of an action, relative where it is larger than 1; of a logit
 NUM_ENVS, NUM_STEPS = 8, 128  # of the rollout whose observations are compared
@@ -37,6 +38,13 @@ act = load(Path(__file__).with_name("policy.npz"))
 if __name__ == "__main__":
     print(act.__doc__)
 """
+
+
+class Artefact(NamedTuple):
+    """An exported policy before it is written."""
+
+    content: bytes | dict[str, bytes]  # of a file, or of a folder's files by name
+    act: Act  # [n, *O] -> [n, ...]
 
 
 class Agreement(NamedTuple):
@@ -75,46 +83,16 @@ def export(
     format, out = target.choose(run, member, format, None if out is None else Path(out))
     {"onnx": onnx_policy.require, "stablehlo": stablehlo_policy.require}.get(format, tuple)()
     devices.prepare_jax(RunOptions())
-    config, hyper, state = evaluating.load_member(run, member, env, network)
-    parts = trainer.assemble(config)
-    policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
-    ours = partial(evaluation.act, policy, noise=(), key=None, is_deterministic=True)
-    name = run_folder.env_name(config)
-    temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
-    try:
-        if format == "stablehlo":
-            temporary.write_bytes(stablehlo_policy.build(ours, parts.environment.observation_shape))
-            theirs, _ = stablehlo_policy.load(temporary.read_bytes())
-        else:
-            plain = layers.describe(config, parts, state.params, state.observation_moments, name)
-            if format == "onnx":
-                temporary.write_bytes(onnx_policy.build(plain))
-                theirs, _ = onnx_policy.load(temporary.read_bytes())
-            else:
-                temporary.mkdir()
-                layers.save(plain, temporary / "policy.npz")
-                reader = inspect.getsource(numpy_policy)
-                (temporary / "policy.py").write_text(reader + _TAIL, "utf-8")
-                theirs = numpy_policy.load(temporary / "policy.npz")
-        agreement = compare(policy, theirs, recorded_observations(config, hyper, state))
-        if not agreement.largest_difference <= TOLERANCE:
-            remedy = "" if config.precision == "float32" else ", or train with --precision float32"
-            raise InputError(
-                f"format {format!r} was not written: its actions differ from the run's by "
-                f"{agreement.largest_difference:.2g} on {agreement.num_observations} recorded "
-                f"observations, more than {TOLERANCE:g}: use another format{remedy}."
-            )
-        os.replace(temporary, out)
-    except OSError as error:
-        raise InputError(
-            f"out={str(out)!r} cannot be written ({error.strerror}): name another place."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.unlink(missing_ok=True)
+    config, hyper, state = load_member(run, member, env, network)
+    parts = assemble(config)
+    policy = acting_policy(config, parts, state.params, state.observation_moments)
+    artefact = build_artefact(format, config, parts, policy, state)
+    agreement = compare(policy, artefact.act, recorded_observations(config, hyper, state))
+    refuse_disagreement(agreement, format, config.precision)
+    write_artefact(out, artefact)
     return {
         "run": str(run),
-        "env": name,
+        "env": run_folder.env_name(config),
         "member": member,
         "alive": bool(state.alive),
         "format": format,
@@ -124,17 +102,61 @@ def export(
     }
 
 
+def build_artefact(
+    format: str, config: Config, parts: Agent, policy: Policy, state: TrainState
+) -> Artefact:
+    """The bytes of a member's policy in one format, and its actions as read from these bytes."""
+    if format == "stablehlo":
+        ours = partial(evaluation.act, policy, noise=(), key=None, is_deterministic=True)
+        program = stablehlo_policy.build(ours, parts.environment.observation_shape)
+        return Artefact(program, stablehlo_policy.load(program)[0])
+    name = run_folder.env_name(config)
+    plain = layers.describe_network(config, parts, state.params, state.observation_moments, name)
+    if format == "onnx":
+        model = onnx_policy.build(plain)
+        return Artefact(model, onnx_policy.load(model)[0])
+    numbers = layers.npz_bytes(plain)
+    reader = inspect.getsource(numpy_policy) + _TAIL
+    contents = {"policy.npz": numbers, "policy.py": reader.encode()}
+    return Artefact(contents, numpy_policy.load(io.BytesIO(numbers)))
+
+
+def refuse_disagreement(agreement: Agreement, format: str, precision: str) -> None:
+    """Refuse an artefact that acts otherwise than the run's policy."""
+    if agreement.largest_difference <= TOLERANCE:
+        return
+    remedy = "" if precision == "float32" else ", or train with --precision float32"
+    raise InputError(
+        f"format {format!r} was not written: its actions differ from the run's by "
+        f"{agreement.largest_difference:.2g} on {agreement.num_observations} recorded "
+        f"observations, more than {TOLERANCE:g}: use another format{remedy}."
+    )
+
+
+def write_artefact(out: Path, artefact: Artefact) -> None:
+    """Write a file, or a folder of files, in one step."""
+    try:
+        if isinstance(artefact.content, bytes):
+            write_atomic(out, artefact.content)
+        else:
+            write_folder_atomic(out, artefact.content)
+    except OSError as error:
+        raise InputError(
+            f"out={str(out)!r} cannot be written ({error.strerror}): name another place."
+        ) from error
+
+
 def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> np.ndarray:
     """Raw observations [n, *O] that the sampled policy of a member meets from fresh starts."""
     short = dataclasses.replace(config, num_envs=NUM_ENVS, rollout_length=NUM_STEPS)
-    parts = trainer.assemble(config)
-    params = trainer.env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
+    parts = assemble(config)
+    params = env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
 
     @jax.jit
     def record(state: TrainState) -> jax.Array:
-        policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
+        policy = acting_policy(config, parts, state.params, state.observation_moments)
         key_start, key_steps = jax.random.split(jax.random.fold_in(state.key, 2**32 - 2))
-        start = rollout.reset_all(parts.environment, params, parts.family, NUM_ENVS, key_start)
+        start = rollout.reset_all(parts.environment, params, policy, NUM_ENVS, key_start)
         _, _, observation, _ = rollout.rollout(
             short, parts.environment, params, policy, start, key_steps
         )
@@ -143,7 +165,7 @@ def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> np
     return np.asarray(record(state))
 
 
-def compare(policy: rollout.Policy, theirs: Act, observation: np.ndarray) -> Agreement:
+def compare(policy: Policy, theirs: Act, observation: np.ndarray) -> Agreement:
     """Actions of an artefact next to the policy's own, [n, ...] each.
 
     Continuous actions are compared as numbers, relative to those larger than 1. Where actions are
@@ -153,7 +175,8 @@ def compare(policy: rollout.Policy, theirs: Act, observation: np.ndarray) -> Agr
     rows = observation.astype(np.float32)
     found = np.asarray(theirs(rows))
     seen = jnp.asarray(rows)
-    distribution = jax.jit(lambda x: policy.network.policy(policy.params, policy.see(x)))(seen)
+    act = jax.jit(lambda x: policy.network.policy(policy.params, Window(policy.see(x))))
+    distribution = act(seen)
     ours = np.asarray(policy.family.to_env(policy.family.mode(distribution)))
     if found.shape != ours.shape or found.dtype.kind != ours.dtype.kind:
         return Agreement(len(rows), float("inf"))

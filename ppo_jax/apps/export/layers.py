@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +13,9 @@ from ppo_jax.apps.export.numpy_policy import FORMAT
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Box, Discrete
+from ppo_jax.models.agent import Agent
 from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments, PyTree
-from ppo_jax.training.trainer import Parts
 
 OBSERVATION_CLIP = 10.0  # of `moments.standardise`
 
@@ -27,8 +27,8 @@ class PlainPolicy(NamedTuple):
     arrays: dict[str, np.ndarray]  # float32
 
 
-def describe(
-    config: Config, parts: Parts, params: PyTree, stats: Moments, env_name: str
+def describe_network(
+    config: Config, parts: Agent, params: PyTree, stats: Moments, env_name: str
 ) -> PlainPolicy:
     """The deterministic policy of a member as layers.
 
@@ -60,16 +60,8 @@ def describe(
         arrays[f"layer{i}_kernel"] = _float32(layer["kernel"])[..., :size]
         arrays[f"layer{i}_bias"] = _float32(layer["bias"])[:size]
         layers.append({"kind": kind, "activation": "none" if is_head else config.activation})
-    rule: dict[str, Any]
-    if isinstance(space, Box):
-        kind = "squash" if parts.family.name == "tanh-gaussian" else "clip"
-        rule = {"kind": kind, "shape": list(space.shape)}
-        for name, bound in (("action_low", space.low), ("action_high", space.high)):
-            arrays[name] = np.broadcast_to(_float32(bound), space.shape).copy()
-    else:
-        sizes = [int(space.n)] if isinstance(space, Discrete) else [int(n) for n in space.ns]
-        shape = [] if isinstance(space, Discrete) else [len(sizes)]
-        rule = {"kind": "argmax", "sizes": sizes, "shape": shape}
+    rule, bounds = _action_rule(space, parts.family.name)
+    arrays.update(bounds)
     description = {
         "format": FORMAT,
         "env": env_name,
@@ -80,6 +72,20 @@ def describe(
         "action": rule,
     }
     return PlainPolicy(description, arrays)
+
+
+def _action_rule(space: Any, family: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """How the head's output becomes the deterministic action, and the arrays of its bounds."""
+    if isinstance(space, Box):
+        kind = "squash" if family == "tanh-gaussian" else "clip"
+        low, high = (
+            np.broadcast_to(_float32(x), space.shape).copy() for x in (space.low, space.high)
+        )
+        bounds = {"action_low": low, "action_high": high}
+        return {"kind": kind, "shape": list(space.shape)}, bounds
+    sizes = [int(space.n)] if isinstance(space, Discrete) else [int(n) for n in space.ns]
+    shape = [] if isinstance(space, Discrete) else [len(sizes)]
+    return {"kind": "argmax", "sizes": sizes, "shape": shape}, {}
 
 
 def _head_size(space: Any) -> int:
@@ -105,7 +111,9 @@ def _text(env_name: str, shape: tuple[int, ...], rule: dict[str, Any]) -> str:
     )
 
 
-def save(policy: PlainPolicy, file: Path) -> None:
-    """Write `policy.npz`: the arrays, and the description as a text. Nothing is pickled."""
+def npz_bytes(policy: PlainPolicy) -> bytes:
+    """The content of `policy.npz`: the arrays, and the description as text. Nothing is pickled."""
     text = np.array(json.dumps(policy.description))
+    file = io.BytesIO()
     np.savez(file, allow_pickle=False, description=text, **policy.arrays)
+    return file.getvalue()

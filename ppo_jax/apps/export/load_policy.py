@@ -35,9 +35,9 @@ def load_policy(
     """
     path = Path(path)
     if (path / "config.json").is_file():
-        from ppo_jax.runtime import evaluation
+        from ppo_jax.apps.export.run_policy import run_policy
 
-        return evaluation.run_policy(path, seed_index=seed_index, env=env, network=network)
+        return run_policy(path, seed_index=seed_index, env=env, network=network)
     if seed_index != 0:
         raise InputError(
             f"seed_index={seed_index} needs a run folder, and {str(path)!r} is none: an exported "

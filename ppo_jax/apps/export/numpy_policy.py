@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,8 +24,11 @@ FORMAT = 1
 Arrays = dict[str, np.ndarray]
 
 
-def load(file: Path | str) -> Callable[[Any], np.ndarray]:
+def load(file: Path | str | BinaryIO) -> Callable[[Any], np.ndarray]:
     """The policy in `policy.npz` as a plain function; no code is loaded from the file.
+
+    Args:
+        file: a path, or a file that is open for reading bytes.
 
     Returns:
         `act(observation) -> action` for one raw observation [*O] or a batch [n, *O] of them;

@@ -34,7 +34,7 @@ def of_run(folder: Path, run: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> 
     if run["summary"] is None or run["summary"]["final_return"]["iqm"] is None:
         return "No animation: the run has no final evaluation."
     from ppo_jax.config.options import RunOptions
-    from ppo_jax.runtime import devices, evaluation
+    from ppo_jax.runtime import devices, evaluation, frames, saved_run
 
     final = run["summary"]["final_return"]
     scores = [np.inf if x is None else abs(x - final["iqm"]) for x in final["per_seed"]]
@@ -42,11 +42,11 @@ def of_run(folder: Path, run: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> 
     mode = run["summary"]["policy_mode"]
     devices.prepare_jax(RunOptions())
     try:
-        config, hyper, state = evaluation.load_member(folder, member)
-        pictures = evaluation.frames(config, hyper, state, mode, evaluation.FINAL)
+        config, hyper, state = saved_run.load_member(folder, member)
+        pictures = frames.draw_frames(config, hyper, state, mode, evaluation.FINAL)
     except InputError as error:
         return f"No animation: {error}"
-    ended = len(pictures) - 1 < evaluation.MAX_FRAMES
+    ended = len(pictures) - 1 < frames.MAX_FRAMES
     shown = pictures[: MAX_FRAMES + 1]
     smaller = [_smaller(frame) for frame in shown]
     image = _gif(smaller, max_bytes)

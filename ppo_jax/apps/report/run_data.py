@@ -13,20 +13,19 @@ import numpy as np
 from ppo_jax.analysis import plots, stats
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.storage import jsonl, run_folder
+from ppo_jax.rl.metrics import CHANGE, FILE, METRICS
+from ppo_jax.storage import jsonl
+from ppo_jax.storage.files import to_json
 from ppo_jax.storage.run_folder import FORMAT
 
 MAX_RUNS = 24  # of one page, whose size grows with them
 MANY_RUNS = 6  # from here on curves have fewer points, and single seeds are not drawn
 DIAGNOSTIC_POINTS = 60
 MAX_COMPARED = 6  # runs in a table of everyone against everyone
-# Of metrics.jsonl, in the order in which they are shown.
-DIAGNOSTICS = (
-    *("kl_old_new", "clip_fraction", "entropy", "explained_variance", "ess_fraction"),
-    *("ratio_max", "value_loss", "grad_norm", "kl_coef", "learning_rate"),
-    *("episode_length", "updates_fraction", "refused_fraction", "eval_return"),
+# The charts of a page. Training returns have a section of their own.
+DIAGNOSTICS = tuple(
+    name for name, metric in METRICS.items() if metric.shown != FILE and name != "episode_return"
 )
-_CONSTANT = ("kl_coef", "learning_rate", "updates_fraction", "refused_fraction")  # if so, unsaid
 
 
 def collect(folders: Sequence[Path]) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def collect(folders: Sequence[Path]) -> dict[str, Any]:
     many = len(folders) > MANY_RUNS
     return {
         "kind": "runs",
-        "defaults": run_folder.to_json({"config": vars(Config()), "hyper": vars(Hyper())}),
+        "defaults": to_json({"config": vars(Config()), "hyper": vars(Hyper())}),
         "runs": [read(folder, label, many) for folder, label in zip(folders, labels)],
     }
 
@@ -114,7 +113,8 @@ def diagnostics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         renamed = [{"env_steps": r["env_steps"], "episode_return": r[name]} for r in known]
         steps, values = plots.curves(renamed)
         finite = values[np.isfinite(values)]
-        if not finite.size or (name in _CONSTANT and finite.min() == finite.max()):
+        is_constant = finite.size > 0 and finite.min() == finite.max()
+        if not finite.size or (is_constant and METRICS[name].shown == CHANGE):
             continue
         steps, values = thinned(steps, values, DIAGNOSTIC_POINTS)
         middle, low, high = plots.summary_curve(values)

@@ -11,24 +11,10 @@ from ppo_jax.apps.report.html import charts, parts
 from ppo_jax.apps.report.html.charts import SMALL, Line, Look
 from ppo_jax.apps.report.html.markup import Child, Html, Numbers, subscripted, tag
 from ppo_jax.apps.report.html.parts import details, grouped, section, small, table
+from ppo_jax.apps.report.run_data import DIAGNOSTICS
+from ppo_jax.rl.metrics import METRICS
 
 TYPICAL = "Of each run the seed whose final return is nearest to the IQM."
-_MEANINGS = {
-    "kl_old_new": ("KL[π_old‖π_θ]", "exact, mean over the minibatches' samples before each step"),
-    "clip_fraction": ("Clip fraction", "share of ratios outside 1 ± ε"),
-    "entropy": ("Entropy", "of the policy, nats"),
-    "explained_variance": ("Explained variance", "of the critic, before the update"),
-    "ess_fraction": ("Effective sample size", "(Σr)² / (N Σr²) of the ratios, share of N"),
-    "ratio_max": ("Largest ratio", "π_θ(a|s) / π_old(a|s)"),
-    "value_loss": ("Value loss", "of the critic"),
-    "grad_norm": ("Gradient norm", "global, before clipping"),
-    "kl_coef": ("β", "coefficient of the KL penalty, as adapted"),
-    "learning_rate": ("Learning rate", "as scheduled or adapted"),
-    "episode_length": ("Episode length", "while training, steps"),
-    "updates_fraction": ("Updates", "share of minibatches that were learnt from"),
-    "refused_fraction": ("Refused", "share of iterations whose update was not finite"),
-    "eval_return": ("Return when evaluated", "whole episodes, in the middle of training"),
-}
 
 
 def page(data: Mapping[str, Any], animations: Mapping[int, Animation | str]) -> str:
@@ -264,7 +250,8 @@ def diagnostics(runs: Sequence[Any], by_env: Mapping[str, list[int]]) -> Html | 
     for number, (env, places) in enumerate(by_env.items()):
         cells = []
         few = places[: charts.MAX_OVERLAID]
-        for name, (title, meaning) in _MEANINGS.items():
+        for name in DIAGNOSTICS:
+            title, meaning, unit, *_ = METRICS[name]
             lines = [
                 parts.line(runs[i]["label"], runs[i]["diagnostics"][name])
                 if name in runs[i]["diagnostics"]
@@ -274,7 +261,7 @@ def diagnostics(runs: Sequence[Any], by_env: Mapping[str, list[int]]) -> Html | 
             if not any(len(each.x) for each in lines):
                 continue
             drawn = charts.lines(f"{name}-{number}", lines, Look(y_label=title), SMALL)
-            words = tag("span", subscripted(meaning))
+            words = tag("span", subscripted(f"{meaning}, {unit}" if unit else meaning))
             caption = tag("figcaption", tag("b", subscripted(title)), " ", words)
             cells.append(tag("figure", caption, drawn))
         if cells:

@@ -91,7 +91,7 @@ def collect(place: Place) -> dict[str, Any]:
     """
     suite, folder = place
     notes = [f"{suite.name}/{name} has no setting: no preset" for name in suite.missing]
-    found = [(cell, store.read(folder, cell)) for cell in suite.cells]
+    found = [(cell, store.read_result(folder, cell)) for cell in suite.cells]
     problems = [f"{stored.problem}: it is not used." for _, stored in found if stored.problem]
     rows, lacking, machines = running.measured_rows(folder, suite)
     if not rows:
@@ -102,7 +102,7 @@ def collect(place: Place) -> dict[str, Any]:
     table = tables.Table(
         suite, rows, variants, judged, lacking, [*notes, *problems], machines, str(folder)
     )
-    data = tables.data(table)
+    data = tables.table_data(table)
     contents = {cell.name: stored.content for cell, stored in found if stored.content}
     wanted = {cell.name: scoring.wanted_seeds(cell) for cell in suite.cells}
     settings = common_and_own({name: content["setting"] for name, content in contents.items()})

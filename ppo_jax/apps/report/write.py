@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,8 @@ from ppo_jax.apps.report import animation, run_data, run_page
 from ppo_jax.apps.report.html import parts
 from ppo_jax.apps.reproduce import specs
 from ppo_jax.config.errors import InputError, nearest
-from ppo_jax.storage.run_folder import is_run, to_json
+from ppo_jax.storage.files import to_json, write_atomic
+from ppo_jax.storage.run_folder import is_run
 
 FORMAT = 1  # of the data in a page
 MAX_BYTES = 3_000_000
@@ -184,18 +184,10 @@ def write(place: Path, text: str) -> int:
             f"The page would have {len(content) / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f}: "
             "report fewer runs, or leave the animations out (--no-animation)."
         )
-    temporary = place.with_name(f".{place.name}.tmp-{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, place)
+        write_atomic(place, content)
     except OSError as error:
         raise InputError(
             f"out={str(place)!r} cannot be written ({error.strerror}): name another place."
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return len(content)

@@ -16,10 +16,10 @@ from ppo_jax.apps.reproduce import scoring, store
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.apps.reproduce.training import DIAGNOSTICS, Job, Trained
-from ppo_jax.distributed import layout as layouts
+from ppo_jax.distributed.layout import Layout
 from ppo_jax.runtime import evaluation
-from ppo_jax.storage import run_folder
 from ppo_jax.storage.fingerprint import fingerprint
+from ppo_jax.storage.manifest import make_manifest
 
 CURVE_POINTS = 50
 _MACHINE = ("platform", "device kind", "cores", "processor")
@@ -57,7 +57,7 @@ def record(
             len(trained.rows["alive"]) * cell.config.trained_env_steps / trained.train_seconds
         ),
         "fingerprint": trained.fingerprint,
-        "manifest": run_folder.manifest(jax.local_devices()),
+        "manifest": make_manifest(jax.local_devices()),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
     return {
@@ -143,7 +143,7 @@ def _short(value: float) -> float | None:
 
 def machine_here() -> dict[str, Any]:
     """The class of this machine."""
-    layout = layouts.Layout("vmap", tuple(jax.local_devices()), 1)
+    layout = Layout("vmap", tuple(jax.local_devices()), 1)
     return _machine(fingerprint(layout))
 
 
@@ -151,7 +151,7 @@ def machine_of(folder: Path, suite: Suite) -> dict[str, Any] | None:
     """The class of the machine that made a folder's results; None where they are of several."""
     found = []
     for cell in suite.cells:
-        content = store.read(folder, cell).content
+        content = store.read_result(folder, cell).content
         found += [_machine(batch["fingerprint"]) for batch in (content or {}).get("batches", [])]
     return found[0] if found and all(each == found[0] for each in found) else None
 

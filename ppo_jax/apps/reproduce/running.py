@@ -75,7 +75,7 @@ def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduc
         notes = [f"{suite.name}/{name} has no setting: no preset" for name in suite.missing]
         jobs = []
         for cell in suite.cells:
-            found = store.read(folder, cell)
+            found = store.read_result(folder, cell)
             if found.problem:
                 notes.append(put_away(folder, cell, found.problem, request.is_show))
                 tell(notes[-1])
@@ -96,10 +96,10 @@ def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduc
             suite, rows, found_variants, judged, lacking, notes, machines, str(folder)
         )
         if rows and not request.is_show:
-            tables.write(folder, table)
+            tables.write_tables(folder, table)
             if found_variants:
                 drawing.draw(table, folder / "normalised_scores.svg")
-    lines, data = tables.lines(table), tables.data(table)
+    lines, data = tables.lines(table), tables.table_data(table)
     verdicts = [row.verdict for row in rows] + [each.verdict for each in judged]
     exit_code = BELOW if scoring.BELOW in verdicts else 0
     if request.is_check:
@@ -182,15 +182,15 @@ def run_jobs(folder: Path, suite: Suite, jobs: Sequence[Job], stop: Any, tell: T
         if stop:
             return
         tell(f"{suite.name} {number}/{len(packs)}: {describe(pack)}")
-        trained = training.train(pack, stop, tell)
+        trained = training.train_jobs(pack, stop, tell)
         if trained is None:
             return
         first = 0
         for job in pack:
             last = first + len(job.seeds)
-            before = store.read(folder, job.cell).content
+            before = store.read_result(folder, job.cell).content
             content = records.record(job, trained, slice(first, last), before)
-            store.write(folder, job.cell, content)
+            store.write_result(folder, job.cell, content)
             tell(tables.short_line(scoring.measured(job.cell, content)))
             first = last
         spent = time.perf_counter() - start
@@ -210,7 +210,7 @@ def measured_rows(
     folder: Path, suite: Suite
 ) -> tuple[list[scoring.Measured], list[str], list[str]]:
     """The rows that there are, the names of the cells without one, and the machines in words."""
-    found = [(cell, store.read(folder, cell).content) for cell in suite.cells]
+    found = [(cell, store.read_result(folder, cell).content) for cell in suite.cells]
     rows = [scoring.measured(cell, content) for cell, content in found if content]
     lacking = [cell.name for cell, content in found if not content]
     return rows, lacking, records.machines(content for _, content in found if content)

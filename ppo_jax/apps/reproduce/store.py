@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.config.layers import with_new_fields
-from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import to_json, write_atomic
 
 FORMAT = 1
 RESULTS = Path("benchmarks") / "results"
@@ -44,7 +43,7 @@ def _plain(name: str) -> str:
 
 def setting_of(cell: Cell) -> dict[str, Any]:
     """All that a result depends on and a spec decides, as JSON holds it."""
-    return run_folder.to_json(
+    return to_json(
         {
             "config": vars(cell.config),
             "hyper": vars(cell.hyper),
@@ -55,7 +54,7 @@ def setting_of(cell: Cell) -> dict[str, Any]:
     )
 
 
-def read(folder: Path, cell: Cell) -> Stored:
+def read_result(folder: Path, cell: Cell) -> Stored:
     """The result of a cell, with a sentence where there is a file that cannot be believed."""
     path = file_of(folder, cell)
     try:
@@ -125,17 +124,12 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write(folder: Path, cell: Cell, content: Mapping[str, Any]) -> Path:
+def write_result(folder: Path, cell: Cell, content: Mapping[str, Any]) -> Path:
     """Write a cell's result in one move: the file is the old one or the new one."""
     path = file_of(folder, cell)
-    plain = run_folder.to_json(dict(content))
+    plain = to_json(dict(content))
     plain["sha256"] = checksum(plain)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(_laid_out(plain))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_atomic(path, _laid_out(plain))
     return path
 
 
@@ -161,7 +155,7 @@ def set_aside(folder: Path, cell: Cell) -> Path:
     number = 1
     while (aside := path.with_name(f"{path.name}.set-aside-{number}")).exists():
         number += 1
-    os.replace(path, aside)
+    path.rename(aside)
     return aside
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.references import Reference
 from ppo_jax.apps.reproduce.scoring import Compared, Judged, Measured, Variant
 from ppo_jax.apps.reproduce.specs import Suite
-from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import to_json, write_atomic, write_json
 
 
 class Table(NamedTuple):
@@ -216,9 +215,9 @@ def piped(rows: Sequence[Sequence[str]]) -> list[str]:
     return [text[0], "|" + "---|" * len(rows[0]), *text[1:]]
 
 
-def data(table: Table) -> dict[str, Any]:
+def table_data(table: Table) -> dict[str, Any]:
     """The table as JSON."""
-    return run_folder.to_json(
+    return to_json(
         {
             "suite": table.suite.name,
             "title": table.title,
@@ -250,9 +249,7 @@ def data(table: Table) -> dict[str, Any]:
     )
 
 
-def write(folder: Path, table: Table) -> None:
+def write_tables(folder: Path, table: Table) -> None:
     """README.md and summary.json of the folder, each in one move."""
-    temporary = folder / f"README.md.{os.getpid()}.tmp"
-    temporary.write_text(markdown(table), "utf-8")
-    os.replace(temporary, folder / "README.md")
-    run_folder.write_json(folder / "summary.json", data(table))
+    write_atomic(folder / "README.md", markdown(table))
+    write_json(folder / "summary.json", table_data(table))

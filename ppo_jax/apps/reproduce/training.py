@@ -1,6 +1,6 @@
-"""Several cells and all their seeds in one compiled program, and what each seed brought home.
+"""Training of several cells with all their seeds in one compiled program.
 
-Cells that differ in numbers only (`Hyper`) share a program: their settings and seeds stand side by
+Cells that differ in numbers only (`Hyper`) share a program: their settings and seeds lie side by
 side on the axis of members.
 """
 
@@ -14,20 +14,24 @@ import jax
 import numpy as np
 
 from ppo_jax.apps.reproduce.cells import Cell
-from ppo_jax.config.config import Config
+from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
-from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population
+from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.kernels import compiler
-from ppo_jax.runtime import evaluation as evaluating
+from ppo_jax.rl.types import TrainState
+from ppo_jax.runtime.chunk_loop import Advance, advance_by, chunks, until
+from ppo_jax.runtime.evaluation import FINAL, player
 from ppo_jax.runtime.startup import begin
+from ppo_jax.runtime.windows import Rows
 from ppo_jax.storage.fingerprint import fingerprint
-from ppo_jax.training import evaluation, schedules
+from ppo_jax.training import schedules
+from ppo_jax.training.evaluation import Episodes
 
-CHUNK_SECONDS = 2.0  # how long the host waits between looks at the device
+CHUNK_SECONDS = 2.0  # how long a chunk should take: the host only watches for a stop
 MAX_MEMBERS = 256  # of one program: more bring no speed and cost memory
 
-# What is kept of every iteration beside the episodes.
+# Metrics that are kept for every iteration beside the episodes.
 DIAGNOSTICS = (
     *("kl_old_new", "clip_fraction", "ess_fraction", "entropy", "explained_variance"),
     *("policy_loss", "value_loss", "grad_norm", "kl_coef"),
@@ -36,20 +40,20 @@ _KEPT = ("num_episodes", "episode_return_sum", "alive", *DIAGNOSTICS)
 
 
 class Job(NamedTuple):
-    """A cell, and which of its seeds are still to be run."""
+    """A cell and those of its seeds that are still to be run."""
 
     cell: Cell
     seeds: tuple[int, ...]
 
 
 class Trained(NamedTuple):
-    """What a program's members brought home; the first axis counts members, job by job."""
+    """The results of a program's members; the first axis counts members, job by job."""
 
     rows: dict[str, np.ndarray]  # name -> [members, iterations]
-    played: evaluation.Episodes | None  # [members, episodes]; None where training returns count
+    played: Episodes | None  # [members, episodes]; None if training returns count
     compile_seconds: float
     train_seconds: float
-    train_cpu_seconds: float  # of this process: what a busy machine does not add to
+    train_cpu_seconds: float  # of this process, which a busy machine does not lengthen
     evaluation_seconds: float
     fingerprint: dict[str, Any]
 
@@ -61,7 +65,7 @@ def packs(jobs: Iterable[Job]) -> list[list[Job]]:
     for job in jobs:
         cell = job.cell
         key = (
-            programs.program(cell.config),
+            population.without_budget(cell.config),
             cell.config.num_iterations,
             frozenset(cell.hyper.env),
             cell.protocol,
@@ -76,47 +80,25 @@ def packs(jobs: Iterable[Job]) -> list[list[Job]]:
     return order
 
 
-def train(pack: Sequence[Job], stop: Any, tell: Callable[[str], None]) -> Trained | None:
-    """Train every seed of every job of one pack; None where `stop` came true before the end.
+def train_jobs(pack: Sequence[Job], stop: Any, tell: Callable[[str], None]) -> Trained | None:
+    """Train every seed of every job of one pack; None if `stop` came true before the end.
 
     Args:
         stop: looked at between chunks. tell: is given a line of progress now and then.
     """
     config = pack[0].cell.config
     members = [(job.cell, seed) for job in pack for seed in job.seeds]
-    layout = layouts.choose_layout(config, len(members))
     start = time.perf_counter()
-    filled = [*members, *[members[0]] * (layout.num_members - len(members))]
-    numbers = [schedules.as_arrays(cell.config, cell.hyper) for cell, _ in filled]
-    hyper = jax.tree.map(lambda *each: np.stack(each), *numbers)
-    if layout.kind == "envs":  # every device works on every member, which share their numbers
-        layout = layout._replace(kind="map", devices=layout.devices[:1])
-    hyper = programs.place_hyper(hyper, layout)
-    state, traced, _ = begin(config, hyper, [seed for _, seed in filled], layout)
-    chunk = compiler.compiled(traced)
+    layout, hyper, seeds = arrange(config, members)
+    state, traced, _ = begin(config, hyper, seeds, layout)
+    advance = advance_by(compiler.compiled(traced), hyper, len(members))
     compile_seconds = time.perf_counter() - start
-    kept: dict[str, list[np.ndarray]] = {}
     cpu_start = time.process_time()
-    iteration, length, train_seconds, told = 0, 1, 0.0, time.perf_counter()
-    while iteration < config.num_iterations:
-        if stop:
-            return None
-        start = time.perf_counter()
-        state, fresh = chunk(hyper, state, np.int32(length))
-        fresh = jax.device_get(fresh)
-        seconds = time.perf_counter() - start
-        for name in _KEPT:
-            if name in fresh:
-                kept.setdefault(name, []).append(fresh[name][: len(members), :length])
-        train_seconds += seconds
-        iteration += length
-        if time.perf_counter() - told > 30.0:
-            told = time.perf_counter()
-            tell(_progress(config, iteration, len(members), train_seconds))
-        length = max(1, int(length * min(2.0, CHUNK_SECONDS / max(seconds, 1e-3))))
-        length = min(length, programs.ROWS, max(1, config.num_iterations - iteration))
+    found = train_all(config, advance, state, len(members), stop, tell)
+    if found is None:
+        return None
+    state, rows, train_seconds = found
     cpu_seconds = time.process_time() - cpu_start
-    rows = {name: np.concatenate(parts, axis=1) for name, parts in kept.items()}
     start = time.perf_counter()
     played = _play(config, hyper, layout, pack[0].cell, state)
     if played is not None:
@@ -132,6 +114,45 @@ def train(pack: Sequence[Job], stop: Any, tell: Callable[[str], None]) -> Traine
     )
 
 
+def arrange(config: Config, members: Sequence[tuple[Cell, int]]) -> tuple[Layout, Hyper, list[int]]:
+    """The devices, each member's numbers and seed; the first member fills up the devices."""
+    layout = choose_layout(config, len(members))
+    filled = [*members, *[members[0]] * (layout.num_members - len(members))]
+    numbers = [schedules.as_arrays(cell.config, cell.hyper) for cell, _ in filled]
+    hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)
+    if layout.kind == "envs":  # there all members would share their numbers
+        layout = layout._replace(kind="map", devices=layout.devices[:1])
+    return layout, population.place_hyper(hyper, layout), [seed for _, seed in filled]
+
+
+def train_all(
+    config: Config,
+    advance: Advance,
+    state: TrainState,
+    num_members: int,
+    stop: Any,
+    tell: Callable[[str], None],
+) -> tuple[TrainState, Rows, float] | None:
+    """Train the whole budget: state, rows [members, iterations], seconds; None on a stop."""
+    kept: dict[str, list[np.ndarray]] = {}
+    iteration, train_seconds, told = 0, 0.0, time.perf_counter()
+    bound = until(config.num_iterations)
+    for chunk in chunks(advance, state, bound, seconds=CHUNK_SECONDS, stop=stop):
+        state = chunk.state
+        for name in _KEPT:
+            if name in chunk.rows:
+                kept.setdefault(name, []).append(chunk.rows[name])
+        iteration += chunk.length
+        train_seconds += chunk.seconds
+        if time.perf_counter() - told > 30.0:
+            told = time.perf_counter()
+            tell(_progress(config, iteration, num_members, train_seconds))
+    if iteration < config.num_iterations:
+        return None
+    rows = {name: np.concatenate(parts, axis=1) for name, parts in kept.items()}
+    return state, rows, train_seconds
+
+
 def _progress(config: Config, iteration: int, members: int, seconds: float) -> str:
     share = iteration / config.num_iterations
     speed = iteration * config.batch_size * members / seconds
@@ -139,11 +160,9 @@ def _progress(config: Config, iteration: int, members: int, seconds: float) -> s
     return f"    {share:.0%} trained, {speed:,.0f} steps/s, {left:.0f} s left"
 
 
-def _play(
-    config: Config, hyper: Any, layout: layouts.Layout, cell: Cell, state: Any
-) -> evaluation.Episodes | None:
+def _play(config: Config, hyper: Any, layout: Layout, cell: Cell, state: Any) -> Episodes | None:
     if cell.protocol == "training":
         return None
     options = RunOptions(eval_episodes=cell.episodes, policy_mode=cell.protocol)
     whole = layout._replace(num_seeds=layout.num_members)
-    return evaluating.player(config, hyper, whole, options)(state, evaluating.FINAL)
+    return player(config, hyper, whole, options)(state, FINAL)

@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.config.config import TRUST_REGION, Config, Hyper
+from ppo_jax.distributed import population
+from ppo_jax.distributed.layout import Layout
+from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl.types import Batch, PyTree, TrainState
 from ppo_jax.storage import checkpoint
-from ppo_jax.training import objectives, trainer, update
+from ppo_jax.training import trainer, update
 
 LARGEST_NUMBER = 8  # of members kept in a run; `debug` can do it for all, as nothing is lost
 STATE, BATCH, ROWS = "state", "batch.npz", "minibatch_rows"
@@ -35,7 +36,7 @@ def keep(
     run: Path,
     config: Config,
     hyper: Hyper,
-    layout: layouts.Layout,
+    layout: Layout,
     state: TrainState,
     members: Iterable[int],
 ) -> dict[int, Path]:
@@ -90,12 +91,12 @@ def sampler(
     were spread over devices, the samples are those of one device after the other, and a minibatch
     is what all devices took at the same time. A trust region has no minibatches, but None.
     """
-    plain = programs.program(config)
+    plain = population.without_budget(config)
     collect = jax.jit(partial(batch_of, plain, shares))
 
     def find(hyper: Hyper, state: TrainState) -> tuple[Batch, np.ndarray | None]:
         batch = jax.device_get(collect(hyper, state))
-        if config.objective in objectives.TRUST_REGION:
+        if config.objective in TRUST_REGION:
             return batch, None
         return batch, np.asarray(minibatch_rows(plain, shares, state))
 
@@ -111,9 +112,9 @@ def offending(state: TrainState) -> TrainState:
 
 
 def on_shares(shares: int, function: Any, state: TrainState) -> PyTree:
-    """`function(state, axis_name)`, with the environments spread as over so many devices."""
+    """`function(state, across)`, with the environments spread as over so many devices."""
     if shares == 1:
-        return function(state, None)
+        return function(state, ALONE)
     split = jax.tree.map(
         lambda leaf: leaf.reshape(shares, -1, *leaf.shape[1:]),
         (state.carry, state.discounted_return),
@@ -121,16 +122,18 @@ def on_shares(shares: int, function: Any, state: TrainState) -> PyTree:
 
     def one(carry: Any, discounted_return: Any) -> PyTree:
         share = state._replace(carry=carry, discounted_return=discounted_return)
-        return function(share, "devices")
+        return function(share, Across(("envs",)))
 
-    return jax.vmap(one, axis_name="devices")(*split)
+    return jax.vmap(one, axis_name="envs")(*split)
 
 
 def batch_of(config: Config, shares: int, hyper: Hyper, state: TrainState) -> Batch:
     """The iteration's samples [N, ...]; of several devices one after the other."""
-    batch = on_shares(
-        shares, lambda share, axis: trainer.collect(config, hyper, share, axis).batch, state
-    )
+
+    def one(share: TrainState, across: Across) -> Batch:
+        return trainer.sample(config, hyper, share, across)[1].batch
+
+    batch = on_shares(shares, one, state)
     if shares == 1:
         return batch
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
@@ -140,7 +143,7 @@ def save_batch(file: Path, batch: Batch, rows: np.ndarray | None = None) -> None
     """One array a field; those of the old distribution by its parameters' names."""
     named = jax.tree_util.tree_flatten_with_path(batch)[0]
     arrays = {
-        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        jax.tree_util.keystr(path, simple=True, separator=".").removeprefix("window."): leaf
         for path, leaf in named
     }
     if rows is not None:
@@ -152,9 +155,11 @@ def minibatch_rows(config: Config, shares: int, state: TrainState) -> jax.Array:
     """The rows of the batch that make up each minibatch, [E, M, N / M]."""
     size = config.batch_size // shares
 
-    def one(share: TrainState, axis_name: str | None) -> jax.Array:
-        key = trainer.iteration_keys(share, axis_name)[-1]
-        return update.minibatch_rows(config, key, size, share.discounted_return.shape[0])
+    def one(share: TrainState, across: Across) -> jax.Array:
+        key = trainer.iteration_keys(share, across)[-1]
+        num_envs = share.discounted_return.shape[0]
+        has_memory = bool(jax.tree.leaves(share.carry.memory))
+        return update.minibatch_order(config, key, size, num_envs, has_memory)
 
     rows = on_shares(shares, one, state)
     if shares == 1:

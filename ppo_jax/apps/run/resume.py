@@ -1,4 +1,4 @@
-"""What a run folder holds to go on from: settings, state, point, and what must be said about it."""
+"""Resuming: the settings, state and status of a saved run, and notes for the user."""
 
 from __future__ import annotations
 
@@ -8,37 +8,41 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppo_jax.apps.run import loop
-from ppo_jax.apps.run.loop import METRICS, TIMING, Point
+from ppo_jax.apps.run.cadence import log_steps
+from ppo_jax.apps.run.saving import read_status
+from ppo_jax.apps.run.session import METRICS, TIMING, RunStatus
 from ppo_jax.config import layers
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import CHANGEABLE, RunOptions, validate_options
 from ppo_jax.config.validate import validate
 from ppo_jax.rl.types import TrainState
-from ppo_jax.runtime import evaluation
+from ppo_jax.runtime.saved_run import saved_like
 from ppo_jax.storage import checkpoint, jsonl, run_folder
+from ppo_jax.storage.files import to_json, write_json
 from ppo_jax.storage.fingerprint import differences
 from ppo_jax.training import schedules
 
 BUDGET = ("total_env_steps", "schedule_env_steps")
-# Wanted anew at each start, where they are wanted.
+# Options of one start only, which a resumed run does not take over.
 _NOT_INHERITED = {"max_seconds": None, "quiet": False, "resume": "never"}
 
 
-class Saved(NamedTuple):
-    """A run as it is to go on."""
+class ResumedRun(NamedTuple):
+    """A saved run with the settings that it goes on with."""
 
     config: Config
     hyper: Hyper
     options: RunOptions
     run_id: str | None
     is_changed: bool  # config.json must be written anew
-    notes: list[str]  # what the user should know
+    notes: list[str]  # for the user
 
 
-def read(folder: Path, changes: dict[str, Any], env: Any = None, network: Any = None) -> Saved:
-    """The settings of a run with what may change changed; nothing is written.
+def read_run(
+    folder: Path, changes: dict[str, Any], env: Any = None, network: Any = None
+) -> ResumedRun:
+    """The settings of a run with the allowed changes applied; nothing is written.
 
     Args:
         changes: fields by name: those of `options.CHANGEABLE`, total_env_steps (upwards only) and
@@ -47,7 +51,21 @@ def read(folder: Path, changes: dict[str, Any], env: Any = None, network: Any = 
     Raises:
         InputError: no run folder, or a change that a run cannot go on with.
     """
-    found = run_folder.read(folder, env, network)
+    found = run_folder.read_settings(folder, env, network)
+    refuse_fixed_names(changes)
+    host_changes = {name: value for name, value in changes.items() if name in CHANGEABLE}
+    options = dataclasses.replace(
+        found.options, **{**_NOT_INHERITED, **host_changes, "out": str(folder)}
+    )
+    config, hyper, options, notes = with_budget(found.config, found.hyper, options, changes)
+    validate(config, hyper)
+    validate_options(options)
+    is_changed = (config, hyper) != (found.config, found.hyper)
+    return ResumedRun(config, hyper, options, run_folder.run_id(folder), is_changed, notes)
+
+
+def refuse_fixed_names(changes: dict[str, Any]) -> None:
+    """Refuse a change of a setting that stays the same when a run goes on."""
     allowed = (*BUDGET, *CHANGEABLE)
     for name in changes:
         if name not in allowed:
@@ -56,11 +74,13 @@ def read(folder: Path, changes: dict[str, Any], env: Any = None, network: Any = 
                 f"start a new run, with init_from where it should begin with this one's policy."
                 + nearest(name, allowed)
             )
-    host_changes = {name: value for name, value in changes.items() if name in CHANGEABLE}
-    options = dataclasses.replace(
-        found.options, **{**_NOT_INHERITED, **host_changes, "out": str(folder)}
-    )
-    config, hyper, notes = found.config, found.hyper, []
+
+
+def with_budget(
+    config: Config, hyper: Hyper, options: RunOptions, changes: dict[str, Any]
+) -> tuple[Config, Hyper, RunOptions, list[str]]:
+    """The settings with a raised budget and a moved end of schedules, and notes about both."""
+    notes = []
     total = changes.get("total_env_steps", config.total_env_steps)
     if total < config.total_env_steps:
         raise InputError(
@@ -70,7 +90,7 @@ def read(folder: Path, changes: dict[str, Any], env: Any = None, network: Any = 
     horizon = hyper.schedule_env_steps or float(config.trained_env_steps)
     if total > config.total_env_steps:
         # Rows stay where they were to come, and schedules end where they were to end.
-        options = dataclasses.replace(options, log_every=loop.log_steps(config, options))
+        options = dataclasses.replace(options, log_every=log_steps(config, options))
         hyper = dataclasses.replace(hyper, schedule_env_steps=horizon)
         config = dataclasses.replace(config, total_env_steps=total)
         if _has_schedule(hyper) and "schedule_env_steps" not in changes:
@@ -85,10 +105,7 @@ def read(folder: Path, changes: dict[str, Any], env: Any = None, network: Any = 
             f"Schedules end at {float(hyper.schedule_env_steps):,.0f} environment steps from now "
             f"on, and not at {horizon:,.0f}."
         )
-    validate(config, hyper)
-    validate_options(options)
-    is_changed = (config, hyper) != (found.config, found.hyper)
-    return Saved(config, hyper, options, run_folder.run_id(folder), is_changed, notes)
+    return config, hyper, options, notes
 
 
 def refuse_other_settings(
@@ -100,9 +117,9 @@ def refuse_other_settings(
         InputError: another run is there; the settings that differ are named.
     """
     given = [None if isinstance(x, str) else x for x in (config.env, config.network)]
-    found = run_folder.read(saved_at, *given)
-    there = run_folder.describe(found.config, found.hyper, found.options)
-    asked = run_folder.describe(config, hyper, options)
+    found = run_folder.read_settings(saved_at, *given)
+    there = run_folder.describe_run(found.config, found.hyper, found.options)
+    asked = run_folder.describe_run(config, hyper, options)
     skipped = {*CHANGEABLE, *BUDGET, "out", "resume"}
     if found.config.total_env_steps != config.total_env_steps:
         skipped |= {"log_every"}  # what was raised has its rows where they were
@@ -110,8 +127,7 @@ def refuse_other_settings(
         f"{name} is {asked[table][name]} and was {there[table][name]}"
         for table in ("config", "hyper", "options")
         for name in there[table]
-        if name not in skipped
-        and run_folder.to_json(asked[table][name]) != run_folder.to_json(there[table][name])
+        if name not in skipped and to_json(asked[table][name]) != to_json(there[table][name])
     ]
     if told:
         raise InputError(
@@ -126,9 +142,9 @@ def refuse_other_settings(
     return changes
 
 
-def restore(
-    folder: Path, saved: Saved, fingerprint: dict[str, Any]
-) -> tuple[TrainState | None, Point, list[str]]:
+def restore_run(
+    folder: Path, saved: ResumedRun, fingerprint: dict[str, Any]
+) -> tuple[TrainState | None, RunStatus, list[str]]:
     """The newest undamaged state [S, ...], where it stands, and what to tell; logs are cut to it.
 
     The state is None where the run was killed before it had one, and begins anew.
@@ -139,7 +155,7 @@ def restore(
     newest, notes = checkpoint.latest(folder)
     rows_there = folder / METRICS
     if newest is None and not notes and not (rows_there.exists() and rows_there.stat().st_size):
-        return None, Point(), ["The run had not begun yet: it begins now."]
+        return None, RunStatus(), ["The run had not begun yet: it begins now."]
     if newest is None:
         reasons = " ".join(notes) or "It has no checkpoint."
         raise InputError(
@@ -149,7 +165,7 @@ def restore(
     arrays = schedules.as_arrays(saved.config, saved.hyper)
     metadata = checkpoint.metadata_of(newest)
     try:
-        point, positions = loop.point_of(metadata)
+        status, positions = read_status(metadata)
         refuse_other_config(newest, metadata, saved)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
@@ -158,23 +174,23 @@ def restore(
             f"{newest} was not saved by a run that can be resumed: a new run can begin with its "
             "policy, with --init-from."
         ) from None
-    like = evaluation.saved_like(saved.config, arrays, saved.options.seeds)
+    like = saved_like(saved.config, arrays, saved.options.seeds)
     state, _ = checkpoint.load(newest, like)
     for name in (METRICS, TIMING):
         warning = jsonl.rewind_to(folder / name, positions[name])
         notes += [warning] if warning else []
     changed = differences(metadata["fingerprint"], fingerprint)
     notes += [f"Not bit for bit any more: {changed}"] if changed else []
-    if point.ended_by == "callback" or (
-        point.ended_by == "return" and metadata["stop_at_return"] != saved.options.stop_at_return
+    if status.ended_by == "callback" or (
+        status.ended_by == "return" and metadata["stop_at_return"] != saved.options.stop_at_return
     ):
-        point = point._replace(ended_by=None)
-    return state, point, notes
+        status = status._replace(ended_by=None)
+    return state, status, notes
 
 
-def refuse_other_config(newest: Path, metadata: dict[str, Any], saved: Saved) -> None:
+def refuse_other_config(newest: Path, metadata: dict[str, Any], saved: ResumedRun) -> None:
     """Refuse a config.json that is not the one the checkpoint was trained with."""
-    described = run_folder.to_json(run_folder.describe(saved.config, saved.hyper, saved.options))
+    described = to_json(run_folder.describe_run(saved.config, saved.hyper, saved.options))
     trained = layers.with_new_fields(metadata)
     for table in ("config", "hyper"):
         for name, value in trained[table].items():
@@ -186,11 +202,13 @@ def refuse_other_config(newest: Path, metadata: dict[str, Any], saved: Saved) ->
                 )
 
 
-def record(folder: Path, saved: Saved, fingerprint: dict[str, Any], env_steps: int) -> None:
-    """Write down that the run goes on, and with which settings."""
+def record_resume(
+    folder: Path, saved: ResumedRun, fingerprint: dict[str, Any], env_steps: int
+) -> None:
+    """Record that the run goes on, and with which settings."""
     if saved.is_changed:
-        described = run_folder.describe(saved.config, saved.hyper, saved.options)
-        run_folder.write_json(folder / "config.json", described | {"run_id": saved.run_id})
+        described = run_folder.describe_run(saved.config, saved.hyper, saved.options)
+        write_json(folder / "config.json", described | {"run_id": saved.run_id})
     path = folder / "manifest.json"
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -199,11 +217,11 @@ def record(folder: Path, saved: Saved, fingerprint: dict[str, Any], env_steps: i
         content, resumed = {}, []
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     resumed.append({"at": now, "env_steps": env_steps, "fingerprint": fingerprint})
-    run_folder.write_json(path, {**content, "resumed": resumed})
+    write_json(path, {**content, "resumed": resumed})
 
 
 def finished_summary(folder: Path, env_steps: int) -> dict[str, Any] | None:
-    """The summary of a run that is over, None where it has not been written for this point."""
+    """The summary of a run that is over, None where it has not been written for this status."""
     try:
         summary = json.loads((folder / "summary.json").read_text("utf-8"))
         is_whole = summary["env_steps"] == env_steps and summary["stopped_by"] is None

@@ -1,47 +1,56 @@
-"""A run from its first moment to its summary: begun, or gone on with where it was stopped."""
+"""A run from its start, or from where it was stopped, to its summary."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_jax.apps.run import loop
-from ppo_jax.apps.run import resume as resuming
-from ppo_jax.apps.run import summary as conclusion
-from ppo_jax.apps.run.loop import Callback, Point, Session
-from ppo_jax.apps.run.summary import RunResult
+from ppo_jax.apps.run import saving
+from ppo_jax.apps.run.loop import train_run
+from ppo_jax.apps.run.resume import (
+    finished_summary,
+    read_run,
+    record_resume,
+    refuse_other_settings,
+    restore_run,
+)
+from ppo_jax.apps.run.session import METRICS, TIMING, Callback, RunStatus, Session
+from ppo_jax.apps.run.summary import RunResult, conclude, conclude_stopped, exit_code_of
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, RunError, nearest
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import validate
-from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
+from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.envs import first_look
 from ppo_jax.kernels import compiler
+from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.rl.types import TrainState
-from ppo_jax.runtime import devices as host
 from ppo_jax.runtime import evaluation, loggers, signals, text
+from ppo_jax.runtime.devices import device_count, prepare_jax
 from ppo_jax.runtime.progress import display
+from ppo_jax.runtime.saved_run import start_from
 from ppo_jax.runtime.startup import begin
 from ppo_jax.storage import jsonl, lock, run_folder
+from ppo_jax.storage.files import to_json
 from ppo_jax.storage.fingerprint import fingerprint
-from ppo_jax.training import schedules, trainer
+from ppo_jax.training import schedules
 
 
-class Work(NamedTuple):
-    """What a process brings to a run, whether it begins or goes on."""
+class RunJob(NamedTuple):
+    """All that a process brings to a run, new or resumed."""
 
     config: Config
     hyper: Hyper  # as the user gave it
     options: RunOptions
     callbacks: Sequence[Callback]
-    layout: layouts.Layout
+    layout: Layout
     stop: signals.StopRequest
     started: float
 
@@ -55,13 +64,13 @@ def run(
     source: str | None = None,
     **changes: Any,
 ) -> RunResult:
-    """Train all seeds in compiled chunks and leave a run folder behind.
+    """Train all seeds in compiled chunks, and write a run folder.
 
     Args:
         options: how the run is carried out; `changes` are its fields by name (`seeds=32`).
         callbacks: each is called with every logged row of `metrics.jsonl`; one that returns True
             ends the run after that row.
-        source: where the settings come from, to be told at the start.
+        source: where the settings come from, printed at the start.
 
     Raises:
         InputError: settings that cannot run, before anything is compiled or written.
@@ -73,22 +82,22 @@ def run(
     require_one_setting(hyper)
     validate_options(options)
     if options.resume == "auto" and run_folder.is_run(str(options.out)):
-        changes = resuming.refuse_other_settings(Path(str(options.out)), config, hyper, options)
+        changes = refuse_other_settings(Path(str(options.out)), config, hyper, options)
         given = [None if isinstance(x, str) else x for x in (config.env, config.network)]
         return resume(
             str(options.out), callbacks=callbacks, env=given[0], network=given[1], **changes
         )
-    run_folder.check(options.out)
+    run_folder.check_new_folder(options.out)
     loggers.require(options)
     with signals.listening() as stop, ExitStack() as stack:
-        work = prepare(config, hyper, options, callbacks, stop)
-        claim = run_folder.claimed(config, hyper, options, list(work.layout.devices))
+        job = prepare(config, hyper, options, callbacks, stop)
+        claim = run_folder.claimed(config, hyper, options, list(job.layout.devices))
         folder = stack.enter_context(claim)
-        arrays, state, traced = start(work)
-        told = [] if source is None else [f"settings: {source}"]
-        session = open_session(stack, work, arrays, folder, Point(), told)
-        # What the folder cannot hold is found out now, and a run killed from here on can go on.
-        return carry_out(session, work, traced, state, loop.save(session, state, Point()))
+        arrays, state, traced = start_new(job)
+        lines = [] if source is None else [f"settings: {source}"]
+        session = open_session(stack, job, arrays, folder, RunStatus(), lines)
+        # A folder that cannot hold a checkpoint is refused now; a run killed later can go on.
+        return carry_out(session, job, traced, state, saving.save_run(session, state, RunStatus()))
 
 
 def resume(
@@ -101,14 +110,14 @@ def resume(
 ) -> RunResult:
     """Go on with a run from its newest undamaged checkpoint, as if it had never been stopped.
 
-    A run that is over gives back its summary. On the same fingerprint (docs/durability.md) weights
-    and `metrics.jsonl` are the same to the bit as those of a run that was never stopped; what is
-    different on another one is told.
+    A run that is over returns its summary. On the same fingerprint (docs/durability.md) weights and
+    `metrics.jsonl` are the same to the bit as those of a run that was never stopped. Differences of
+    the fingerprint are printed.
 
     Args:
         folder: the run's folder, wherever it lies now.
-        callbacks: as for `run`; of a run that a callback ended, training goes on.
-        env, network: where the run was given Python objects, the same ones again.
+        callbacks: as for `run`; a run that a callback ended is trained on.
+        env, network: the same Python objects again, if the run was given objects.
         changes: `total_env_steps` (upwards only: schedules keep ending where they did),
             `schedule_env_steps`, and what changes no weight: see `options.CHANGEABLE`.
 
@@ -119,9 +128,41 @@ def resume(
     """
     folder = Path(folder)
     changes = {k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}
-    saved = resuming.read(folder, changes, env, network)
+    saved = read_run(folder, changes, env, network)
     loggers.require(saved.options)
     with signals.listening() as stop, ExitStack() as stack:
+        stack.enter_context(locked(folder))
+        job = prepare(saved.config, saved.hyper, saved.options, callbacks, stop)
+        finger = fingerprint(job.layout)
+        state, status, notes = restore_run(folder, saved, finger)
+        env_steps = status.iteration * saved.config.batch_size
+        summary = finished_summary(folder, env_steps) if status.is_over(saved.config) else None
+        if summary is not None and state is not None:
+            with display(0, 0, 0, saved.options.quiet) as progress:
+                progress.message(f"the run in {folder} is over: this is its summary")
+            return RunResult(summary, folder, state, exit_code_of(summary))
+        arrays, state, traced = start_new(job) if state is None else start_again(job, state)
+        going_on = f"going on with {folder} after {env_steps:,} environment steps a seed"
+        try:
+            record_resume(folder, saved, finger, env_steps)
+            lines = [going_on, *saved.notes, *notes]
+            session = open_session(stack, job, arrays, folder, status, lines)
+        except OSError as error:
+            raise RunError(
+                f"{str(folder)!r} cannot be written ({error.strerror}), so its run does not go on: "
+                "mend that and try again; what is in it is untouched."
+            ) from error
+        return carry_out(session, job, traced, state, saving.save_run(session, state, status))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only writer of a run's folder.
+
+    Raises:
+        InputError: another process writes there, or the folder cannot be written.
+    """
+    with ExitStack() as stack:
         try:
             stack.enter_context(lock.held(folder))
         except OSError as error:
@@ -129,36 +170,7 @@ def resume(
                 f"{str(folder)!r} cannot be written ({error.strerror}), so its run cannot go on: "
                 "make it writable, or copy it to a place that is."
             ) from error
-        work = prepare(saved.config, saved.hyper, saved.options, callbacks, stop)
-        finger = fingerprint(work.layout)
-        state, point, notes = resuming.restore(folder, saved, finger)
-        env_steps = point.iteration * saved.config.batch_size
-        is_over = point.iteration >= saved.config.num_iterations or point.ended_by is not None
-        summary = resuming.finished_summary(folder, env_steps) if is_over else None
-        if summary is not None and state is not None:
-            with display(0, 0, 0, saved.options.quiet) as progress:
-                progress.message(f"the run in {folder} is over: this is its summary")
-            return RunResult(summary, folder, state, conclusion.exit_code_of(summary))
-        if state is None:
-            arrays, state, traced = start(work)
-        else:
-            state = programs.place(programs.padded(state, work.layout), work.layout)
-            arrays = schedules.as_arrays(saved.config, saved.hyper)
-            traced = programs.make_chunk(saved.config, work.layout).lower(
-                arrays, state, np.int32(1)
-            )
-        notes = [*saved.notes, *notes]
-        told = [f"going on with {folder} after {env_steps:,} environment steps a seed", *notes]
-        try:
-            resuming.record(folder, saved, finger, env_steps)
-            session = open_session(stack, work, arrays, folder, point, told)
-        except OSError as error:
-            raise RunError(
-                f"{str(folder)!r} cannot be written ({error.strerror}), so its run does not go on: "
-                "mend that and try again; what is in it is untouched."
-            ) from error
-        point = loop.save(session, state, point)
-        return carry_out(session, work, traced, state, point)
+        yield
 
 
 def prepare(
@@ -167,58 +179,66 @@ def prepare(
     options: RunOptions,
     callbacks: Sequence[Callback],
     stop: signals.StopRequest,
-) -> Work:
-    """Start jax, refuse what it cannot do here, and choose who computes what."""
+) -> RunJob:
+    """Start jax, refuse what it cannot do here, and choose the layout on the devices."""
     stop.limit(options.max_seconds)
     started = time.perf_counter()
-    host.prepare_jax(options)
-    parts = trainer.assemble(config)
-    trainer.env_params(parts.environment, hyper)  # refuses parameters that do not exist
-    layout = layouts.choose_layout(config, options.seeds, host.device_count(options))
-    return Work(config, hyper, options, callbacks, layout, stop, started)
+    prepare_jax(options)
+    parts = assemble(config)
+    env_params(parts.environment, hyper)  # refuses parameters that do not exist
+    layout = choose_layout(config, options.seeds, device_count(options))
+    return RunJob(config, hyper, options, callbacks, layout, stop, started)
 
 
-def start(work: Work) -> tuple[Hyper, TrainState, Any]:
-    """The numbers as arrays, the state before the first iteration, and the loop, traced."""
-    config, layout, seed = work.config, work.layout, work.options.seed
-    arrays = schedules.as_arrays(config, work.hyper)
-    if not work.options.init_from:
+def start_new(job: RunJob) -> tuple[Hyper, TrainState, Any]:
+    """The numbers as arrays, the state before the first iteration, and the traced chunk."""
+    config, layout, seed = job.config, job.layout, job.options.seed
+    arrays = schedules.as_arrays(config, job.hyper)
+    if not job.options.init_from:
         state, traced, _ = begin(config, arrays, seed, layout)
         return arrays, state, traced
-    state = programs.init_population(config, arrays, seed, layout)
-    state = evaluation.start_from(Path(work.options.init_from), config, state, layout)
+    state = population.init_population(config, arrays, seed, layout)
+    state = start_from(Path(job.options.init_from), config, state, layout)
     return arrays, state, programs.make_chunk(config, layout).lower(arrays, state, np.int32(1))
 
 
+def start_again(job: RunJob, state: TrainState) -> tuple[Hyper, TrainState, Any]:
+    """As `start_new`, for a state [S, ...] that was loaded."""
+    state = population.place(population.padded(state, job.layout), job.layout)
+    arrays = schedules.as_arrays(job.config, job.hyper)
+    traced = programs.make_chunk(job.config, job.layout).lower(arrays, state, np.int32(1))
+    return arrays, state, traced
+
+
 def open_session(
-    stack: ExitStack, work: Work, arrays: Hyper, folder: Path, point: Point, told: list[str]
+    stack: ExitStack, job: RunJob, arrays: Hyper, folder: Path, status: RunStatus, lines: list[str]
 ) -> Session:
-    """The files and the display that stay open while a process works on a run."""
-    config, options, layout = work.config, work.options, work.layout
+    """Open the files and the display of a run; `stack` closes them."""
+    config, options, layout = job.config, job.options, job.layout
     progress = stack.enter_context(
         display(config.num_iterations, config.trained_env_steps, options.seeds, options.quiet)
     )
     name, kind = run_folder.env_name(config), layout.devices[0].platform
     devices = f"{len(layout.devices)} {kind}"
-    environment = trainer.assemble(config).environment
-    params = trainer.env_params(environment, work.hyper)
-    told = [*told, *first_look.warnings(config, work.hyper, environment, params)]
-    for line in [*told, *text.plan_lines(name, config, options.seeds, devices, None)]:
+    environment = assemble(config).environment
+    params = env_params(environment, job.hyper)
+    lines = [*lines, *first_look.warnings(config, job.hyper, environment, params)]
+    for line in [*lines, *text.plan_lines(name, config, options.seeds, devices, None)]:
         progress.message(line)
-    described = run_folder.to_json(run_folder.describe(config, work.hyper, options))
-    env_steps = point.iteration * config.batch_size
+    described = to_json(run_folder.describe_run(config, job.hyper, options))
+    env_steps = status.iteration * config.batch_size
     openers = loggers.openers(folder, options, described, env_steps)
     logs = loggers.LogFanout(openers, progress.message)
-    stack.callback(lambda: logs.close(1.0 if work.stop else 10.0))
-    files = [jsonl.JsonlLog(folder / name) for name in (loop.METRICS, loop.TIMING)]
+    stack.callback(lambda: logs.close(1.0 if job.stop else 10.0))
+    files = [jsonl.JsonlLog(folder / name) for name in (METRICS, TIMING)]
     for file in files:
         stack.callback(file.close)
-    work.stop.tell = progress.message
+    job.stop.tell = progress.message
     return Session(
         config=config,
         hyper=arrays,
         options=options,
-        callbacks=work.callbacks,
+        callbacks=job.callbacks,
         layout=layout,
         folder=folder,
         identity={
@@ -233,29 +253,28 @@ def open_session(
         timing=files[1],
         logs=logs,
         progress=progress,
-        stop=work.stop,
+        stop=job.stop,
     )
 
 
 def not_compiled(*_: Any) -> Any:
-    """In the place of a program before it is compiled."""
+    """Stand in for the training program before it is compiled."""
     raise RuntimeError("the training program is not compiled yet")
 
 
 def carry_out(
-    session: Session, work: Work, traced: Any, state: TrainState, point: Point
+    session: Session, job: RunJob, traced: Any, state: TrainState, status: RunStatus
 ) -> RunResult:
-    """Compile, train and conclude; what a stop leaves out, a resume does."""
+    """Compile, train and conclude; after a stop, `resume` does the rest."""
     config = session.config
-    is_over = point.iteration >= config.num_iterations or point.ended_by is not None
-    if not session.stop and not is_over:
+    if not session.stop and not status.is_over(config):
         session = session._replace(chunk=compiler.compiled(traced))
-    compile_seconds = time.perf_counter() - work.started
-    state, point = loop.train(session, state, point)
-    point = loop.save(session, state, point)
+    compile_seconds = time.perf_counter() - job.started
+    state, status = train_run(session, state, status)
+    status = saving.save_run(session, state, status)
     if session.stop:
-        return conclusion.stopped(session, state, point, compile_seconds)
-    return conclusion.concluded(session, state, point, compile_seconds)
+        return conclude_stopped(session, state, status, compile_seconds)
+    return conclude(session, state, status, compile_seconds)
 
 
 def with_changes(options: RunOptions, changes: dict[str, Any]) -> RunOptions:

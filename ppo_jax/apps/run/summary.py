@@ -1,4 +1,4 @@
-"""The end of a run, or of a process's work on one: what is left in the folder and told."""
+"""The end of a run, or of one process's work on it: the summary, the curve and the exit code."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppo_jax.analysis import plots
-from ppo_jax.apps.run import loop
-from ppo_jax.apps.run.loop import Point, Session
-from ppo_jax.distributed import programs
+from ppo_jax.apps.run.session import METRICS, RunStatus, Session, writing
+from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, signals
 from ppo_jax.storage import jsonl, run_folder
+from ppo_jax.storage.files import write_json
 
 
 class RunResult(NamedTuple):
-    """What a run leaves behind."""
+    """The result of a run."""
 
     summary: dict[str, Any]  # the content of summary.json
     folder: Path
@@ -25,23 +25,23 @@ class RunResult(NamedTuple):
     exit_code: int  # 0 done, 1 every seed failed, 75 or 130 stopped: run it again
 
 
-def concluded(
-    session: Session, state: TrainState, point: Point, compile_seconds: float
+def conclude(
+    session: Session, state: TrainState, status: RunStatus, compile_seconds: float
 ) -> RunResult:
-    """The final evaluation and everything that is left in the folder."""
+    """Evaluate the final policies, and write the summary and the learning curve."""
     config, options, layout = session.config, session.options, session.layout
     alive = evaluation.alive_seeds(state, layout)
     played = session.play(state, evaluation.FINAL)
-    logged = jsonl.read_jsonl(session.folder / loop.METRICS)
+    logged = jsonl.read_jsonl(session.folder / METRICS)
     curve = session.folder / "learning_curve.svg" if logged else None
     summary = summary_of(
         session,
-        point,
+        status,
         compile_seconds,
         evaluation.summary(played, alive, options),
         learning_curve=str(curve) if curve else None,
     )
-    with loop.writing(session, point):
+    with writing(session, status):
         if curve:
             plots.learning_curve(
                 logged,
@@ -49,14 +49,16 @@ def concluded(
                 title=f"{summary['env']}, {config.objective}",
                 subtitle=f"return while training, {options.seeds} seeds",
             )
-        run_folder.write_json(session.folder / "summary.json", summary)
-    # A signal that came while this was written is answered: nothing is left to do, however.
+        write_json(session.folder / "summary.json", summary)
+    # A signal that came meanwhile sets the exit code, although the run is complete.
     code = session.stop.exit_code or exit_code_of(summary)
-    return RunResult(summary, session.folder, programs.trimmed(state, layout), code)
+    return RunResult(summary, session.folder, population.trimmed(state, layout), code)
 
 
-def stopped(session: Session, state: TrainState, point: Point, compile_seconds: float) -> RunResult:
-    """What a run that goes on later leaves behind: all but the evaluation of what is unfinished."""
+def conclude_stopped(
+    session: Session, state: TrainState, status: RunStatus, compile_seconds: float
+) -> RunResult:
+    """Write the summary of a run that goes on later; it has no evaluation yet."""
     seeds = session.options.seeds
     alive = evaluation.alive_seeds(state, session.layout)
     unknown = {
@@ -67,24 +69,23 @@ def stopped(session: Session, state: TrainState, point: Point, compile_seconds: 
         "episodes_cut": 0,
         "episode_length_mean": None,
     }
-    summary = summary_of(session, point, compile_seconds, unknown, learning_curve=None)
-    with loop.writing(session, point):
-        run_folder.write_json(session.folder / "summary.json", summary)
+    summary = summary_of(session, status, compile_seconds, unknown, learning_curve=None)
+    with writing(session, status):
+        write_json(session.folder / "summary.json", summary)
     code = session.stop.exit_code or signals.STOPPED
-    return RunResult(summary, session.folder, programs.trimmed(state, session.layout), code)
+    return RunResult(summary, session.folder, population.trimmed(state, session.layout), code)
 
 
 def summary_of(
     session: Session,
-    point: Point,
+    status: RunStatus,
     compile_seconds: float,
     evaluated: dict[str, Any],
     learning_curve: str | None,
 ) -> dict[str, Any]:
     """The content of summary.json."""
     config, seeds = session.config, session.options.seeds
-    env_steps = point.iteration * config.batch_size
-    is_over = point.iteration >= config.num_iterations or point.ended_by is not None
+    env_steps = status.iteration * config.batch_size
     was_evaluated = evaluated["episodes_per_seed"] > 0
     return {
         "env": run_folder.env_name(config),
@@ -93,15 +94,15 @@ def summary_of(
         "env_steps": env_steps,
         **evaluated,
         "compile_seconds": round(compile_seconds, 3),
-        "train_seconds": round(point.train_seconds, 3),
-        "env_steps_per_second": round(env_steps * seeds / max(point.train_seconds, 1e-9)),
+        "train_seconds": round(status.train_seconds, 3),
+        "env_steps_per_second": round(env_steps * seeds / max(status.train_seconds, 1e-9)),
         "stopped_early": env_steps < config.trained_env_steps,
-        "stopped_by": None if is_over and was_evaluated else session.stop.reason,
+        "stopped_by": None if status.is_over(config) and was_evaluated else session.stop.reason,
         "run": str(session.folder),
         "learning_curve": learning_curve,
     }
 
 
 def exit_code_of(summary: dict[str, Any]) -> int:
-    """0, or 1 where every seed failed."""
+    """0, or 1 if every seed failed."""
     return 1 if summary["num_failed"] == summary["num_seeds"] else 0

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ppo_jax.apps.sweep.options import NUMERIC_ONLY, SweepOptions
+from ppo_jax.apps.sweep.options import MAX_SETTINGS, NUMERIC_ONLY, SweepOptions
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import FIELDS, convert, hint
@@ -191,8 +191,10 @@ def _range(name: str, text: str) -> Axis:
             )
         return Axis(name, (), ends)
     count = int(counts[0])
-    if count < 2:
-        raise InputError(f"axis {name}={text} needs at least 2 points, its two ends.")
+    if not 2 <= count <= MAX_SETTINGS:
+        raise InputError(
+            f"axis {name}={text} needs at least 2 points, its two ends, and at most {MAX_SETTINGS}."
+        )
     points: tuple[Any, ...] = ends.points(count)
     if not name.startswith(ENV) and FIELDS[name][0] is Config:
         points = tuple(dict.fromkeys(round(point) for point in points))
@@ -223,9 +225,11 @@ def check(axes: Sequence[Axis], options: SweepOptions) -> None:
         raise InputError(
             "sweep needs at least one axis, for example learning_rate=1e-4..1e-2:5:log."
         )
+    takes_grid = options.sampler == "grid" or (
+        options.sampler in NUMERIC_ONLY and not (options.settings or options.budget)
+    )
     for axis in axes:
-        takes_grid = options.sampler in NUMERIC_ONLY and not (options.settings or options.budget)
-        if (options.sampler == "grid" or takes_grid) and axis.range is not None:
+        if takes_grid and axis.range is not None:
             log = ":log" if axis.range.is_log else ""
             span = f"{axis.range.low:g}..{axis.range.high:g}"
             raise InputError(
@@ -238,6 +242,12 @@ def check(axes: Sequence[Axis], options: SweepOptions) -> None:
                 "goes on with one population: sweep it with grid, random or tpe, and only numbers "
                 f"with {options.sampler}."
             )
+    points = math.prod(len(axis.choices) for axis in axes)
+    if takes_grid and points > MAX_SETTINGS:
+        raise InputError(
+            f"the grid of these axes has {points} points, and a sweep takes at most "
+            f"{MAX_SETTINGS}: give fewer points, or choose --sampler random --settings N."
+        )
 
 
 def check_values(axes: Sequence[Axis], config: Config, hyper: Hyper) -> None:

@@ -14,17 +14,18 @@ from ppo_jax.apps.sweep import pack, plan, samplers
 from ppo_jax.apps.sweep.axes import Axis
 from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.options import SweepOptions, with_changes
-from ppo_jax.apps.sweep.pack import Listener
+from ppo_jax.apps.sweep.pack import Listener, Outcome
 from ppo_jax.apps.sweep.results import summary
-from ppo_jax.apps.sweep.results.summary import Outcome
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.apps.sweep.search import halving, pbt, study, tpe
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.runtime import signals
-from ppo_jax.storage import lock, run_folder
+from ppo_jax.storage import lock
+from ppo_jax.storage.files import write_json
+from ppo_jax.storage.manifest import make_manifest
 
 # How a sampler trains its settings; the others train each of them for the whole budget.
-HOW = {"halving": halving.run, "pbt": pbt.run, "tpe": tpe.run}
+HOW = {"halving": halving.run_halving, "pbt": pbt.run_pbt, "tpe": tpe.run_tpe}
 UNHEARD = Listener()
 
 
@@ -34,7 +35,7 @@ def sweep(
     hyper: Hyper | None = None,
     options: SweepOptions | None = None,
     *,
-    tell: Callable[[str], None] = pack.nobody,
+    tell: Callable[[str], None] = pack.ignore,
     source: str | None = None,
     **changes: Any,
 ) -> Table:
@@ -85,7 +86,7 @@ def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
     folder = folders.open_folder(sweep)
     with signals.listening() as stop, lock.held(folder):
         stop.tell = listener.tell
-        run_folder.write_json(folder / "manifest.json", run_folder.manifest(jax.local_devices()))
+        write_json(folder / "manifest.json", make_manifest(jax.local_devices()))
         plan.write_plan(folder, planned)
         control = pack.Control(stop, *listener)
         how = HOW.get(sweep.options.sampler, train_packs)
@@ -100,13 +101,13 @@ def train_packs(
     control: pack.Control,
 ) -> Outcome:
     """Every setting with every seed for the whole budget, pack by pack."""
-    results: list[pack.Result] = []
+    results: list[pack.PackResult] = []
     is_cut = False
     for number, each in enumerate(planned):
         for place, members in enumerate(each.packs):
             chosen = sorted({member.setting for member in members})
             words = f"group {number + 1}/{len(planned)}, pack {place + 1}/{len(each.packs)}"
-            work = pack.Work(
+            work = pack.PackJob(
                 folder=folder / "packs" / f"{number:03d}-{place:03d}",
                 config=each.group.config,
                 hyper=prepared.sweep.hyper,
@@ -116,7 +117,7 @@ def train_packs(
             )
             if control.stop and not pack.is_finished(work.folder):
                 continue
-            result = pack.train(each.engine, work, prepared.sweep.options, control)
+            result = pack.train_pack(each.engine, work, prepared.sweep.options, control)
             is_cut = is_cut or result is None
             results += [] if result is None else [result]
     members = [member for result in results for member in result.members]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,37 +14,37 @@ from ppo_jax.apps.sweep.axes import Values, apply
 from ppo_jax.apps.sweep.groups import Member, Memory, largest_pack
 from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import layout as layouts
+from ppo_jax.distributed import population as populations
 from ppo_jax.distributed import programs
+from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.kernels import compiler
 from ppo_jax.rl.types import TrainState
-from ppo_jax.runtime import devices as host
 from ppo_jax.runtime import evaluation
+from ppo_jax.runtime.devices import device_count, free_device_bytes
 from ppo_jax.runtime.windows import Rows
 from ppo_jax.training import schedules
 
-MEMORY_SHARE = 0.8  # of what is free: evaluation and the runtime need some, too
-CPU_MEMINFO = "/proc/meminfo"
+MEMORY_SHARE = 0.8  # of the free memory: evaluation and the runtime need some, too
 
 
 class Engine(NamedTuple):
     """One compile group's programs, for packs of `layout.num_seeds` members."""
 
     config: Config
-    layout: layouts.Layout
+    layout: Layout
     chunk: Callable[..., Any]  # compiled: (hyper, state, n) -> (state, rows)
     init: Callable[..., TrainState]
     evaluate: Callable[..., Any]  # (hyper, state, stream) -> Episodes [members, n]
-    gather: Callable[..., TrainState]  # see parallel.make_gather
-    refill: Callable[..., TrainState]  # see parallel.make_refill
+    gather: Callable[..., TrainState]  # see populations.make_gather
+    refill: Callable[..., TrainState]  # see populations.make_refill
     memory: Memory  # of one device
     limit: int  # bytes that one device offers
-    compilations: int  # of the training program: 1, and more only where it did not fit at once
+    compilations: int  # of the training program: 1, and more only if it did not fit at once
     compile_seconds: float
 
     @property
     def width(self) -> int:
-        """Members of a pack; `layout.num_members` with what fills up the devices."""
+        """Members of a pack; `layout.num_members` counts the padding of the devices, too."""
         return self.layout.num_seeds
 
 
@@ -56,18 +55,46 @@ def build(
 
     Args:
         config: the group's. hyper: one of its settings, for the shapes of its numbers.
-        what: the group in words, for the sentence where it does not fit.
+        what: the group in words, for the error if it does not fit.
 
     Raises:
         InputError: the device is too small for one member.
     """
     start = time.perf_counter()
-    compiled: dict[int, tuple[layouts.Layout, Any]] = {}
-    count = host.device_count(options.run_options())
+    limit, compilations, (layout, program) = compile_widest(
+        config, hyper, num_members, options, what
+    )
+    return Engine(
+        config=config,
+        layout=layout,
+        chunk=program,
+        init=populations.make_init(config),
+        evaluate=programs.make_evaluation(
+            config,
+            layout,
+            options.eval_episodes,
+            evaluation.MAX_STEPS,
+            options.policy_mode == "deterministic",
+        ),
+        gather=populations.make_gather(layout),
+        refill=populations.make_refill(layout),
+        memory=memory_of(program),
+        limit=limit,
+        compilations=compilations,
+        compile_seconds=time.perf_counter() - start,
+    )
+
+
+def compile_widest(
+    config: Config, hyper: Hyper, num_members: int, options: SweepOptions, what: str
+) -> tuple[int, int, tuple[Layout, Any]]:
+    """Bytes that a device offers, the number of compilations, and the widest program that fits."""
+    compiled: dict[int, tuple[Layout, Any]] = {}
+    count = device_count(options.run_options())
     arrays = schedules.as_arrays(config, hyper)
 
     def compile_for(members: int) -> Memory:
-        layout = choose_layout(config, members, count, options.layout)
+        layout = choose_pack_layout(config, members, count, options.layout)
         if members not in compiled:
             compiled[members] = layout, compiler.compiled(lower(config, arrays, layout))
         return memory_of(compiled[members][1])
@@ -78,32 +105,13 @@ def build(
     num_packs = -(-num_members // width)
     width = -(-num_members // num_packs)  # packs of equal size
     compile_for(width)
-    layout, program = compiled[width]
-    return Engine(
-        config=config,
-        layout=layout,
-        chunk=program,
-        init=programs.make_init(config),
-        evaluate=programs.make_evaluation(
-            config,
-            layout,
-            options.eval_episodes,
-            evaluation.MAX_STEPS,
-            options.policy_mode == "deterministic",
-        ),
-        gather=programs.make_gather(layout),
-        refill=programs.make_refill(layout),
-        memory=memory_of(program),
-        limit=limit,
-        compilations=len(compiled),
-        compile_seconds=time.perf_counter() - start,
-    )
+    return limit, len(compiled), compiled[width]
 
 
 def fastest(
     config: Config, hyper: Hyper, num_members: int, options: SweepOptions, what: str
 ) -> Engine:
-    """`build`, where the layout is to be measured by the faster of the two."""
+    """Build an engine; if the layout is to be measured, the faster one of the two."""
     if options.layout != "measure":
         return build(config, hyper, num_members, options, what)
     built = [
@@ -121,37 +129,37 @@ def fastest(
     )
 
 
-def choose_layout(
+def choose_pack_layout(
     config: Config, num_members: int, num_devices: int | None, wanted: str
-) -> layouts.Layout:
-    """The layout asked for, or the one that is known to be fastest; members are never divided."""
-    layout = layouts.choose_layout(config, num_members, num_devices)
+) -> Layout:
+    """The layout asked for, or the usual one for a run; no member is split over devices."""
+    layout = choose_layout(config, num_members, num_devices)
     devices = tuple(jax.local_devices()[:num_devices])[:num_members]
     if wanted in ("map", "vmap"):
-        return layouts.Layout(wanted, devices, num_members)
+        return Layout(wanted, devices, num_members)
     kind = "map" if layout.kind == "envs" else layout.kind
-    return layouts.Layout(kind, devices, num_members)
+    return Layout(kind, devices, num_members)
 
 
-def lower(config: Config, arrays: Hyper, layout: layouts.Layout) -> Any:
-    """The training program before it is compiled, from shapes alone: nothing is allocated."""
-    hyper = programs.place_hyper(widened(arrays, layout.num_members), layout)
-    state = programs.abstract_population(config, hyper, layout)
+def lower(config: Config, arrays: Hyper, layout: Layout) -> Any:
+    """Lower the training program from shapes alone: nothing is allocated."""
+    hyper = populations.place_hyper(widened(arrays, layout.num_members), layout)
+    state = populations.abstract_population(config, hyper, layout)
     n = np.int32(1) if layout.kind == "vmap" else np.ones(layout.num_members, np.int32)
     return programs.make_chunk(config, layout).lower(hyper, state, n)
 
 
 def widened(arrays: Hyper, count: int) -> Hyper:
-    """One setting's numbers for each of `count` members."""
+    """Repeat one setting's numbers for `count` members."""
     return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), arrays)
 
 
-def stacked(config: Config, hypers: Sequence[Hyper], layout: layouts.Layout) -> Hyper:
-    """Each member's numbers as arrays on the member axis; the first fills up the devices."""
+def stacked(config: Config, hypers: Sequence[Hyper], layout: Layout) -> Hyper:
+    """Stack the members' numbers on the member axis; the first one fills up the devices."""
     hypers = [*hypers, *[hypers[0]] * (layout.num_members - len(hypers))]
     arrays = [schedules.as_arrays(config, hyper) for hyper in hypers]
     joined = jax.tree.map(lambda *leaves: np.stack(leaves), *arrays)
-    return programs.place_hyper(joined, layout)
+    return populations.place_hyper(joined, layout)
 
 
 def hypers_of(
@@ -162,26 +170,26 @@ def hypers_of(
 
 
 def start(engine: Engine, hyper: Hyper, seeds: Sequence[int]) -> TrainState:
-    """The members' first states: the same as of a run of that seed alone."""
+    """The members' first states, equal to those of a run of that seed alone."""
     seeds = [*seeds, *[seeds[0]] * (engine.layout.num_members - len(seeds))]
     keys = jax.numpy.stack([jax.random.key(seed) for seed in seeds])
-    # Members start one after the other on one device. Of numbers that are spread over devices XLA
-    # would make a loop of exchanges between these, in which a CPU's devices wait for each other.
+    # Members start one after the other on one device. From numbers that are spread over devices XLA
+    # would make a loop of collectives, in which the devices of a CPU wait for each other.
     here = jax.device_get(hyper)
-    return programs.place(engine.init(here, keys), engine.layout)
+    return populations.place(engine.init(here, keys), engine.layout)
 
 
 def advance(
     engine: Engine, hyper: Hyper, state: TrainState, lengths: int | Sequence[int]
 ) -> tuple[TrainState, Rows]:
-    """Train for `lengths` iterations, of all members or of each; the rows of the pack's members.
+    """Train all members for one length, or each for its own; return the rows of the pack.
 
-    Where members run side by side all train for the longest of `lengths`.
+    If members run side by side, all of them train for the longest of `lengths`.
     """
     given = np.atleast_1d(np.asarray(lengths, np.int32))
     each = np.zeros(engine.layout.num_members, np.int32)
     count = engine.width if np.ndim(lengths) == 0 else len(given)
-    each[:count] = given  # what fills up the pack and the devices need not train
+    each[:count] = given  # padding of the pack and of the devices need not train
     longest = int(each.max())
     state, rows = engine.chunk(
         hyper, state, np.int32(longest) if engine.layout.kind == "vmap" else each
@@ -190,10 +198,17 @@ def advance(
     return state, {name: value[: engine.width, :longest] for name, value in rows.items()}
 
 
+def advance_all(
+    engine: Engine, hyper: Hyper, count: int, state: TrainState, length: int
+) -> tuple[TrainState, Rows]:
+    """Train the first `count` members for `length` iterations each, see `advance`."""
+    return advance(engine, hyper, state, [length] * count)
+
+
 def final_returns(
     engine: Engine, hyper: Hyper, state: TrainState
 ) -> tuple[list[float | None], np.ndarray]:
-    """Mean evaluation return of each member (None where it failed), and who is alive, [W]."""
+    """Mean evaluation return of each member, None if it failed, and the alive ones, [W] bool."""
     played = jax.device_get(engine.evaluate(hyper, state, np.uint32(evaluation.FINAL)))
     played = jax.tree.map(lambda leaf: leaf[: engine.width], played)
     alive = evaluation.alive_seeds(state, engine.layout)
@@ -201,7 +216,7 @@ def final_returns(
 
 
 def seconds_per_iteration(engine: Engine, hypers: Sequence[Hyper]) -> float:
-    """Measured on a throw-away state: the second of two iterations of a pack."""
+    """Time of the second of two iterations of a pack, on a throw-away state."""
     hyper = stacked(engine.config, hypers, engine.layout)
     state = start(engine, hyper, range(engine.width))
     seconds = 0.0
@@ -213,9 +228,9 @@ def seconds_per_iteration(engine: Engine, hypers: Sequence[Hyper]) -> float:
 
 
 def memory_of(compiled: Any) -> Memory:
-    """What XLA says that the program needs on one device."""
+    """Memory of a program on one device, as XLA reports it."""
     found = compiled.memory_analysis()
-    if found is None:  # a backend that does not tell: nothing is forecast
+    if found is None:  # a backend that reports nothing: no forecast
         return Memory(0, 0, 0)
     return Memory(
         state=found.argument_size_in_bytes,
@@ -225,25 +240,7 @@ def memory_of(compiled: Any) -> Memory:
 
 
 def device_bytes(device: Any, num_devices: int, wanted: str | None) -> int:
-    """Bytes that a pack may use on one device: `wanted`, or a share of what is free."""
+    """Bytes that a pack may use on one device: `wanted`, or a share of the free memory."""
     if wanted is not None:
         return parse_bytes(wanted)
-    stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        return int(MEMORY_SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
-    return int(MEMORY_SHARE * _free_memory() / num_devices)  # the cores of a CPU share one memory
-
-
-def _free_memory() -> int:
-    """Bytes of main memory that are free or can be freed."""
-    try:
-        with open(CPU_MEMINFO, encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 8 * 2**30  # nothing says how much: as much as a small machine has
+    return int(MEMORY_SHARE * free_device_bytes(device, num_devices))

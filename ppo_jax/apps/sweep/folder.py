@@ -14,6 +14,7 @@ from ppo_jax.config import layers
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import to_json, write_json
 
 FORMAT = 1
 RECORD = "sweep.json"
@@ -38,8 +39,8 @@ def is_sweep(path: Path | str) -> bool:
 
 def describe(sweep: Sweep) -> dict[str, Any]:
     """The content of sweep.json."""
-    base = run_folder.describe(sweep.config, sweep.hyper, sweep.options.run_options())
-    return run_folder.to_json(
+    base = run_folder.describe_run(sweep.config, sweep.hyper, sweep.options.run_options())
+    return to_json(
         {
             "sweep_format": FORMAT,
             "config": base["config"],
@@ -66,7 +67,7 @@ def _axis(axis: Axis) -> Any:
 def check(out: str | None) -> None:
     """Refuse a folder that holds something else."""
     if out is not None and not is_sweep(out):
-        run_folder.check(out)
+        run_folder.check_new_folder(out)
 
 
 def open_folder(sweep: Sweep) -> Path:
@@ -83,7 +84,7 @@ def open_folder(sweep: Sweep) -> Path:
         return path
     try:
         path.mkdir(parents=True, exist_ok=True)
-        run_folder.write_json(path / RECORD, content)
+        write_json(path / RECORD, content)
     except OSError as error:
         raise InputError(
             f"The sweep's folder {str(path)!r} cannot be made ({error.strerror}): name another "

@@ -1,4 +1,4 @@
-"""How a sweep is carried out: which settings, how many, where, and what it leaves behind."""
+"""Options of a sweep: the choice of settings, their number, the machine and the files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ppo_jax.config.config import option
-from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import PLATFORMS, POLICY_MODES, RunOptions
+from ppo_jax.config.validate import check_fields, check_names
 
 SAMPLERS = ("grid", "random", "halving", "pbt", "tpe")
 NUMERIC_ONLY = ("halving", "pbt")  # one population from start to end, so one program
+MAX_SETTINGS = 10**5  # of one sweep
 LAYOUTS = ("auto", "measure", "map", "vmap")
 
 
@@ -57,7 +59,7 @@ class SweepOptions:
     quiet: bool = option(False, "no progress")
 
     def run_options(self) -> RunOptions:
-        """What of it a run knows, too."""
+        """The options that a run has, too."""
         names = {spec.name for spec in dataclasses.fields(RunOptions)}
         return RunOptions(**{name: value for name, value in vars(self).items() if name in names})
 
@@ -66,20 +68,21 @@ class SweepOptions:
         return self.seeds if self.fresh_seeds is None else self.fresh_seeds
 
 
-_LOWEST = {
-    "settings": 1,
-    "seeds": 1,
-    "seed": 0,
-    "budget": 1,
-    "fresh_seeds": 0,
-    "log_every": 0,
-    "eval_episodes": 1,
-    "devices": 1,
-    "eta": 2,
-    "min_env_steps": 0,
-    "slots": 0,
-    "interval": 0,
-    "batch": 1,
+# name: (lowest, highest whole number)
+_COUNTS = {
+    "settings": (1, MAX_SETTINGS),
+    "seeds": (1, 2**20),
+    "seed": (0, 2**32 - 1),
+    "budget": (1, 2**63),
+    "fresh_seeds": (0, 2**20),
+    "log_every": (0, 2**53),
+    "eval_episodes": (1, 2**24),
+    "devices": (1, 2**20),
+    "eta": (2, 2**20),
+    "min_env_steps": (0, 2**53),
+    "slots": (0, 2**20),
+    "interval": (0, 2**53),
+    "batch": (1, 2**20),
 }
 _OF_SAMPLER = {
     "eta": "halving",
@@ -99,19 +102,7 @@ def validate_sweep(options: SweepOptions) -> None:
     Raises:
         InputError: a sentence that names the value, the rule and the remedy.
     """
-    for spec in dataclasses.fields(SweepOptions):
-        value, choices = getattr(options, spec.name), spec.metadata["choices"]
-        if choices and value is not None and value not in choices:
-            raise InputError(
-                f"{spec.name}={value!r} is not one of {', '.join(choices)}."
-                + nearest(str(value), choices)
-            )
-    for name, low in _LOWEST.items():
-        value = getattr(options, name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise InputError(f"{name}={value!r} must be a whole number of at least {low}.")
+    check_fields(options, _COUNTS)
     for name in ("save_seconds", "grace_seconds"):
         if not (0.0 < getattr(options, name) < math.inf):
             raise InputError(f"{name}={getattr(options, name)!r} must be more than 0.")
@@ -120,11 +111,13 @@ def validate_sweep(options: SweepOptions) -> None:
             f"seed={options.seed} is too large: with {options.seeds} seeds and "
             f"{options.num_fresh_seeds} fresh ones the last must be at most {2**32 - 1}."
         )
-    for name in ("out", "study", "storage"):
-        if getattr(options, name) == "":
-            raise InputError(f"{name} is empty: give it a name or leave it out.")
     if options.memory is not None:
         parse_bytes(options.memory)
+    _check_sampler(options)
+
+
+def _check_sampler(options: SweepOptions) -> None:
+    """Refuse options that the chosen sampler does not have, and a sampler without its number."""
     defaults = SweepOptions()
     for name, sampler in _OF_SAMPLER.items():
         if options.sampler != sampler and getattr(options, name) != getattr(defaults, name):
@@ -146,7 +139,7 @@ def validate_sweep(options: SweepOptions) -> None:
 
 
 def parse_bytes(text: str) -> int:
-    """`8G`, `512M` or a plain number of bytes."""
+    """Read `8G`, `512M` or a plain number of bytes."""
     units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
     number = text.strip().upper().removesuffix("IB").removesuffix("B")
     factor = units.get(number[-1:], 1)
@@ -160,9 +153,10 @@ def parse_bytes(text: str) -> int:
 
 
 def with_changes(options: SweepOptions, changes: Mapping[str, Any]) -> SweepOptions:
-    """`options` with some fields given by name."""
-    known = [spec.name for spec in dataclasses.fields(SweepOptions)]
-    for name in changes:
-        if name not in known:
-            raise InputError(f"{name!r} is no option of a sweep." + nearest(name, known))
+    """Replace some options by name.
+
+    Raises:
+        InputError: a name that is no option.
+    """
+    check_names(SweepOptions, changes, "a sweep")
     return dataclasses.replace(options, **changes)

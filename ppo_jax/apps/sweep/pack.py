@@ -1,16 +1,16 @@
-"""Training one pack: chunks until the budget is spent, rows in a file, checkpoints in between.
+"""Training of one pack: chunks until the budget is spent, rows in a file, checkpoints in between.
 
-A pack's folder says by itself what it holds:
+A pack's folder describes itself:
 `pack.json` (settings, members), `metrics.jsonl` (a line a logged point, a list with one number per
-member for each metric), `checkpoints/` while it trains, and `result.json` once it is done.
+member for each metric), `checkpoints/` while it trains, and `result.json` at its end.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,150 +23,169 @@ from ppo_jax.apps.sweep.engine import Engine
 from ppo_jax.apps.sweep.groups import Member
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import progress, windows
+from ppo_jax.runtime.chunk_loop import chunks, until
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.runtime.windows import Rows
-from ppo_jax.storage import checkpoint, jsonl, run_folder
+from ppo_jax.storage import checkpoint, jsonl
+from ppo_jax.storage.files import write_json
 
-CHUNK_SECONDS = 0.5  # how long the host waits between looks at the device
 
-
-def nobody(*told: Any) -> None:
-    """Hears, and does nothing."""
-    del told
+def ignore(*messages: Any) -> None:
+    """Ignore all messages."""
+    del messages
 
 
 class Listener(NamedTuple):
-    """Who hears of a sweep's progress."""
+    """Functions that print a sweep's progress."""
 
-    tell: Callable[[str], None] = nobody  # sentences
-    show: Callable[[float, str], None] = nobody  # share of what is being trained, and in words
+    tell: Callable[[str], None] = ignore  # sentences
+    show: Callable[[float, str], None] = ignore  # share that is trained, and in words
 
 
 class Control(NamedTuple):
-    """What may end a sweep early, and who hears of its progress."""
+    """The request that may end a sweep early, and its `Listener`'s functions."""
 
     stop: StopRequest
     tell: Callable[[str], None]
     show: Callable[[float, str], None]
 
 
-class Work(NamedTuple):
-    """One pack to be trained, and the folder that belongs to it."""
+class PackJob(NamedTuple):
+    """One pack to be trained, and its folder."""
 
     folder: Path
     config: Config
     hyper: Hyper  # the sweep's base
-    settings: dict[int, Values]  # those of this pack
+    settings: dict[int, Values]  # of this pack
     members: list[Member]
-    label: str  # for people
+    label: str  # shown to the user
 
 
-class Result(NamedTuple):
-    """What a finished pack leaves."""
+class PackResult(NamedTuple):
+    """The result of a finished pack."""
 
     members: list[Member]
-    final_return: list[float | None]  # per member, None where it failed
+    final_return: list[float | None]  # per member, None if it failed
     env_steps: int  # per member
     train_seconds: float
 
 
-class Saved(NamedTuple):
-    """Everything that a stopped pack goes on from."""
+class PackState(NamedTuple):
+    """All that a stopped pack goes on from."""
 
     state: TrainState
-    pending: windows.Window | None  # what came since the last logged point
+    pending: windows.Window | None  # iterations since the last logged point
     iteration: int
     train_seconds: float
+
+
+class Outcome(NamedTuple):
+    """The result of training all settings of a sweep."""
+
+    settings: dict[int, Values]
+    returns: dict[int, list[float | None]]  # final return of each seed, of settings that finished
+    env_steps: int  # in all
+    train_seconds: float
+    compile_seconds: float
+    compilations: list[int]  # of the training program, by compile group
+    more: dict[str, Any]  # a sampler's own entries of the summary
+    built: list[Engine]  # compiled programs, one of which may fit the winner
+    reruns_winner: bool = True  # False for a worker of a study if another one does
+    # Trains the winner on fresh seeds, unless that is done with its constant values.
+    replay: Callable[[PackJob, Engine], PackResult | None] | None = None
+    packs: Sequence[Path] | None = None  # whose rows make the table; None for all in the folder
 
 
 def is_finished(folder: Path) -> bool:
     return (folder / "result.json").is_file()
 
 
-def read_result(folder: Path) -> Result:
-    """What a finished pack left."""
+def read_result(folder: Path) -> PackResult:
+    """The result in a finished pack's folder."""
     content = json.loads((folder / "result.json").read_text("utf-8"))
     members = [Member(*pair) for pair in content.pop("members")]
-    return Result(members=members, **{name: content[name] for name in Result._fields[1:]})
+    return PackResult(members=members, **{name: content[name] for name in PackResult._fields[1:]})
 
 
-def write_pack(work: Work) -> None:
-    """The pack's own description, so that its folder can be read without the sweep's."""
-    work.folder.mkdir(parents=True, exist_ok=True)
+def write_pack(job: PackJob) -> None:
+    """Write the pack's own description, so that its folder can be read without the sweep's."""
+    job.folder.mkdir(parents=True, exist_ok=True)
     content = {
-        "settings": {str(place): values for place, values in work.settings.items()},
-        "members": [list(member) for member in work.members],
-        "batch_size": work.config.batch_size,
-        "label": work.label,
+        "settings": {str(place): values for place, values in job.settings.items()},
+        "members": [list(member) for member in job.members],
+        "batch_size": job.config.batch_size,
+        "label": job.label,
     }
-    run_folder.write_json(work.folder / "pack.json", content)
+    write_json(job.folder / "pack.json", content)
 
 
-def finish(work: Work, result: Result) -> None:
-    """The result, and no checkpoint any more: the pack is done."""
-    run_folder.write_json(work.folder / "result.json", result._asdict())
-    shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
+def finish_pack(job: PackJob, result: PackResult) -> None:
+    """Write the result of a pack that is done, and remove its checkpoints."""
+    write_json(job.folder / "result.json", result._asdict())
+    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
 
 
-def train(engine: Engine, work: Work, options: SweepOptions, control: Control) -> Result | None:
-    """Train a pack from where it stands; None where a signal stopped it, with all saved."""
-    if is_finished(work.folder):
-        return read_result(work.folder)
-    write_pack(work)
-    hypers = engines.hypers_of(work.config, work.hyper, work.settings, work.members)
-    hyper = engines.stacked(work.config, hypers, engine.layout)
-    saved = restore(engine, work, hyper)
-    if saved is None:
-        state = engines.start(engine, hyper, [member.seed for member in work.members])
-        saved = Saved(state, None, 0, 0.0)
-    saved = _loop(engine, work, hyper, saved, options, control)
-    if saved.iteration < work.config.num_iterations:
+def train_pack(
+    engine: Engine, job: PackJob, options: SweepOptions, control: Control
+) -> PackResult | None:
+    """Train a pack from where it stands; None if a signal stopped it, with all of it saved."""
+    if is_finished(job.folder):
+        return read_result(job.folder)
+    write_pack(job)
+    hypers = engines.hypers_of(job.config, job.hyper, job.settings, job.members)
+    hyper = engines.stacked(job.config, hypers, engine.layout)
+    begun = restore_pack(engine, job, hyper)
+    if begun is None:
+        state = engines.start(engine, hyper, [member.seed for member in job.members])
+        begun = PackState(state, None, 0, 0.0)
+    reached = _loop(engine, job, hyper, begun, options, control)
+    if reached.iteration < job.config.num_iterations:
         return None
-    returns, _ = engines.final_returns(engine, hyper, saved.state)
-    result = Result(
-        members=work.members,
-        final_return=returns[: len(work.members)],
-        env_steps=saved.iteration * work.config.batch_size,
-        train_seconds=saved.train_seconds,
+    returns, _ = engines.final_returns(engine, hyper, reached.state)
+    result = PackResult(
+        members=job.members,
+        final_return=returns[: len(job.members)],
+        env_steps=reached.iteration * job.config.batch_size,
+        train_seconds=reached.train_seconds,
     )
-    finish(work, result)
+    finish_pack(job, result)
     return result
 
 
 def _loop(
-    engine: Engine, work: Work, hyper: Hyper, saved: Saved, options: SweepOptions, control: Control
-) -> Saved:
-    config, count = work.config, len(work.members)
-    state, pending, iteration, train_seconds = saved
-    every = log_iterations(config, options)
-    metrics = jsonl.JsonlLog(work.folder / "metrics.jsonl")
-    length, last_saved = 1, train_seconds
-    while iteration < config.num_iterations:
-        length = max(1, min(length, programs.ROWS, config.num_iterations - iteration))
-        begin = time.perf_counter()
-        state, fresh = engines.advance(engine, hyper, state, [length] * count)
-        seconds = time.perf_counter() - begin
-        train_seconds += seconds
-        iteration += length
-        fresh = {name: value[:count] for name, value in fresh.items()}
-        points, pending = windows.windows(pending, fresh, iteration, every, config.num_iterations)
+    engine: Engine,
+    job: PackJob,
+    hyper: Hyper,
+    reached: PackState,
+    options: SweepOptions,
+    control: Control,
+) -> PackState:
+    config, count = job.config, len(job.members)
+    last, every = config.num_iterations, log_iterations(config, options)
+    metrics = jsonl.JsonlLog(job.folder / "metrics.jsonl")
+    saved_at = reached.train_seconds
+    advance = partial(engines.advance_all, engine, hyper, count)
+    for chunk in chunks(advance, reached.state, until(last), start=reached.iteration):
+        rows = {name: value[:count] for name, value in chunk.rows.items()}
+        iteration = reached.iteration + chunk.length
+        points, pending = windows.windows(reached.pending, rows, iteration, every, last)
         for point, window in points:
             metrics.write({"env_steps": point * config.batch_size, **windows.aggregate(window)})
-        is_stopped = iteration < config.num_iterations and bool(control.stop)  # asked once
-        if is_stopped or train_seconds - last_saved > options.save_seconds:
+        train_seconds = reached.train_seconds + chunk.seconds
+        reached = PackState(chunk.state, pending, iteration, train_seconds)
+        is_stopped = iteration < last and bool(control.stop)  # asked once
+        if is_stopped or train_seconds - saved_at > options.save_seconds:
             metrics.sync()
-            save(engine, work, Saved(state, pending, iteration, train_seconds))
-            last_saved = train_seconds
+            save_pack(engine, job, reached)
+            saved_at = train_seconds
         if is_stopped:
             break
-        done = iteration / config.num_iterations
-        control.show(done, _progress(work, done, train_seconds, fresh))
-        length = max(1, int(length * min(2.0, CHUNK_SECONDS / max(seconds, 1e-3))))
+        control.show(iteration / last, _progress(job, iteration / last, train_seconds, rows))
     metrics.close()
-    return Saved(state, pending, iteration, train_seconds)
+    return reached
 
 
 def log_iterations(config: Config, options: SweepOptions) -> int:
@@ -175,49 +194,49 @@ def log_iterations(config: Config, options: SweepOptions) -> int:
     return max(1, -(-steps // config.batch_size))
 
 
-def _progress(work: Work, done: float, train_seconds: float, fresh: Rows) -> str:
+def _progress(job: PackJob, done: float, train_seconds: float, fresh: Rows) -> str:
     means = member_returns(fresh)
     known = means[np.isfinite(means)]
     best = f", returns up to {known.max():.4g}" if known.size else ""
     left = progress.format_seconds(train_seconds * (1 - done) / max(done, 1e-9))
-    return f"{work.label}: {done:.0%}, {left} left{best}"
+    return f"{job.label}: {done:.0%}, {left} left{best}"
 
 
 def member_returns(fresh: Rows) -> np.ndarray:
-    """Mean return of each member's episodes over some rows, [W]; NaN where none ended."""
+    """Mean return of each member's episodes over some rows, [W]; NaN if none ended."""
     count = fresh["num_episodes"].sum(axis=1, dtype=np.float64)
     total = fresh["episode_return_sum"].sum(axis=1, dtype=np.float64)
     return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
 
 
-def save(engine: Engine, work: Work, saved: Saved) -> None:
-    """A checkpoint of the pack; the newest is enough, and one before it in case it is torn."""
-    env_steps = saved.iteration * work.config.batch_size
-    tree = {"state": programs.trimmed(saved.state, engine.layout)}
+def save_pack(engine: Engine, job: PackJob, reached: PackState) -> None:
+    """Save a checkpoint; the newest is enough, and one before it in case it is damaged."""
+    env_steps = reached.iteration * job.config.batch_size
+    tree = {"state": population.trimmed(reached.state, engine.layout)}
     done = {
-        "iteration": saved.iteration,
-        "train_seconds": saved.train_seconds,
-        "pending": windows.to_json(saved.pending),
+        "iteration": reached.iteration,
+        "train_seconds": reached.train_seconds,
+        "pending": windows.to_json(reached.pending),
     }
     checkpoint.save(
-        checkpoint.checkpoint_folder(work.folder, env_steps), tree, {**done, "env_steps": env_steps}
+        checkpoint.checkpoint_folder(job.folder, env_steps), tree, {**done, "env_steps": env_steps}
     )
-    checkpoint.prune(work.folder, keep=2)
+    checkpoint.prune(job.folder, keep=2)
 
 
-def restore(engine: Engine, work: Work, hyper: Hyper) -> Saved | None:
-    """The newest state of an unfinished pack, its rows cut back to it; None for a new start."""
-    newest, _ = checkpoint.latest(work.folder)
-    metrics = work.folder / "metrics.jsonl"
+def restore_pack(engine: Engine, job: PackJob, hyper: Hyper) -> PackState | None:
+    """Load the newest state of an unfinished pack and cut its rows back; None for a new start."""
+    newest, _ = checkpoint.latest(job.folder)
+    metrics = job.folder / "metrics.jsonl"
     if newest is None:
         metrics.unlink(missing_ok=True)
         return None
-    whole = programs.abstract_population(work.config, hyper, engine.layout)
+    whole = population.abstract_population(job.config, hyper, engine.layout)
     like = {"state": of_width(whole, engine.width)}
     tree, metadata = checkpoint.load(newest, like)
     jsonl.rewind_jsonl(metrics, metadata["env_steps"])
-    return Saved(
-        state=programs.place(programs.padded(tree["state"], engine.layout), engine.layout),
+    return PackState(
+        state=population.place(population.padded(tree["state"], engine.layout), engine.layout),
         pending=windows.from_json(metadata["pending"]),
         iteration=metadata["iteration"],
         train_seconds=metadata["train_seconds"],
@@ -225,7 +244,7 @@ def restore(engine: Engine, work: Work, hyper: Hyper) -> Saved | None:
 
 
 def of_width(state: TrainState, width: int) -> TrainState:
-    """Shapes of a pack's members alone, without what fills up the devices."""
+    """Shapes of a pack's members, without the padding that fills up the devices."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((width, *leaf.shape[1:]), leaf.dtype), state
     )

@@ -20,9 +20,10 @@ from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.options import NUMERIC_ONLY, validate_sweep, with_changes
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import validate
+from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.runtime import devices, progress
 from ppo_jax.storage import run_folder
-from ppo_jax.training import trainer
+from ppo_jax.storage.files import write_json
 
 PLAN = "plan.json"
 
@@ -69,7 +70,7 @@ def prepare(sweep: Sweep) -> Prepared:
     options = sweep.options
     devices.prepare_jax(options.run_options())
     devices.device_count(options.run_options())
-    environment = trainer.assemble(sweep.config).environment
+    environment = assemble(sweep.config).environment
     axes = samplers.whole_env_ranges(sweep.axes, environment.default_params)
     if options.sampler == "grid":
         chosen = samplers.crossed(sweep.changes, axis_words.grid(axes))
@@ -91,7 +92,7 @@ def prepare(sweep: Sweep) -> Prepared:
     groups = plan.compile_groups(config, sweep.hyper, chosen)
     for values in chosen:
         one, numbers = axis_words.apply(config, sweep.hyper, values)
-        trainer.env_params(trainer.assemble(one).environment, numbers)  # refuses unknown names
+        env_params(assemble(one).environment, numbers)  # refuses unknown names
     settled = sweep._replace(config=config, axes=axes, options=options)
     return Prepared(settled, dict(enumerate(chosen)), groups)
 
@@ -126,7 +127,7 @@ def plan_slots(prepared: Prepared, known: Mapping[str, Any] | None) -> Planned:
     members = plan.members_of(group, options.seed, options.seeds)
     first = axis_words.apply(sweep.config, sweep.hyper, prepared.settings[0])[1]
     count, total = len(prepared.settings), sweep.config.num_iterations
-    kind = engines.choose_layout(group.config, len(members), None, options.layout).kind
+    kind = engines.choose_pack_layout(group.config, len(members), None, options.layout).kind
     num_slots = count
     if options.sampler == "halving":
         num_slots = min(count, options.slots or idle_free(count, kind, options.eta))
@@ -232,7 +233,7 @@ def read_plan(folder: Path | None) -> list[dict[str, Any]]:
 
 
 def write_plan(folder: Path, planned: Sequence[Planned]) -> None:
-    run_folder.write_json(
+    write_json(
         folder / PLAN,
         [{"width": each.engine.width, "layout": each.engine.layout.kind} for each in planned],
     )

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.run_argument import find_member, find_run
+from ppo_jax.cli.parser import Parser
 from ppo_jax.config.errors import InputError
 
 
-def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
     parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
     group = parser.add_argument_group("what to explain")
@@ -20,9 +20,9 @@ def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
     parser.add_value(group, "--out", "a new folder [default: debug-K in the run's folder]", "DIR")
 
 
-def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
-    run, member = find_run("debug", given), find_member(given)
-    out = Path(given["out"]) if "out" in given else run / f"debug-{member}"
+def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
+    run, member = find_run("debug", flags), find_member(flags)
+    out = Path(flags["out"]) if "out" in flags else run / f"debug-{member}"
     if out.exists():
         raise InputError(f"out={str(out)!r} exists already: name a new folder.")
     from ppo_jax.apps.diagnose import debug

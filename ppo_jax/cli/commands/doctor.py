@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import FAILED, Answer, Command
+from ppo_jax.cli.parser import Parser
 
 
-def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
     parser.add_argument("env", nargs="?", metavar="ENV", help="an environment to check")
 
 
-def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
+def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     from ppo_jax.apps.diagnose import doctor
 
-    report = doctor.report(given.get("env"))
+    report = doctor.report(flags.get("env"))
     return Answer(report, list(report["text"]), 0 if report.get("ok", True) else FAILED)
 
 
 COMMAND = Command(
     "doctor",
     "[ENV]",
-    "what this machine has; whether ENV keeps the contract",
+    "check this machine, and that ENV keeps the contract",
     _run,
     _add_flags,
 )

@@ -9,7 +9,7 @@ from ppo_jax.config import presets
 from ppo_jax.envs import registration
 
 
-def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
+def _run(_: dict[str, Any], __: dict[str, str]) -> Answer:
     tuned = {preset.env for preset in presets.all_presets()}
     rows = [{**row._asdict(), "preset": row.name in tuned} for row in registration.available()]
     lines = []

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.run_argument import find_run
+from ppo_jax.cli.parser import Parser
 from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import Layer
@@ -15,34 +15,34 @@ from ppo_jax.config.options import POLICY_MODES, validate_options
 from ppo_jax.runtime.text import summary_lines
 
 
-def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
     parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
     group = parser.add_argument_group("evaluation")
     parser.add_value(group, "--episodes", "whole episodes of each seed [default: 128]", "N")
     modes = f"{' | '.join(POLICY_MODES)} [default: {POLICY_MODES[0]}]"
     parser.add_value(group, "--policy-mode", modes, "NAME")
-    parser.add_value(group, "--seed", "of the random numbers [default: as after training]", "N")
+    parser.add_value(group, "--seed", "seed of the evaluation [default: as after training]", "N")
     parser.add_value(group, "--video", "draw one episode into FILE.gif or FILE.mp4", "FILE")
 
 
-def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
-    run_folder = find_run("eval", given)
-    texts = {name: given[name] for name in ("policy_mode", "seed") if name in given}
-    if "episodes" in given:
-        texts["eval_episodes"] = given["episodes"]
+def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
+    run_folder = find_run("eval", flags)
+    texts = {name: flags[name] for name in ("policy_mode", "seed") if name in flags}
+    if "episodes" in flags:
+        texts["eval_episodes"] = flags["episodes"]
     options = layers.resolve([Layer("flag", texts, {})]).options
     validate_options(options)
-    video = given.get("video")
+    video = flags.get("video")
     if video is not None and not video.lower().endswith((".gif", ".mp4")):
         raise InputError(f"video={video!r} must end in .gif or .mp4.")
-    from ppo_jax.runtime import evaluation
+    from ppo_jax.apps.run import evaluate
 
-    summary = evaluation.evaluate(
+    summary = evaluate.evaluate(
         run_folder,
         episodes=options.eval_episodes,
         policy_mode=options.policy_mode,
-        seed=options.seed if "seed" in given else None,
+        seed=options.seed if "seed" in flags else None,
         video=video,
     )
     return Answer(summary, summary_lines(summary))

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.apps.export import target
-from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.run_argument import find_member, find_run
+from ppo_jax.cli.parser import Parser
 from ppo_jax.runtime.text import quoted
 
 _USES = {
@@ -19,7 +19,7 @@ _USES = {
 }
 
 
-def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
     parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
     group = parser.add_argument_group("artefact")
@@ -31,10 +31,10 @@ def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
     parser.names.append("--out")
 
 
-def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
-    run, member = find_run("export", given), find_member(given)
-    wanted = Path(given["out"]) if "out" in given else None
-    format, out = target.choose(run, member, given.get("format"), wanted)
+def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
+    run, member = find_run("export", flags), find_member(flags)
+    wanted = Path(flags["out"]) if "out" in flags else None
+    format, out = target.choose(run, member, flags.get("format"), wanted)
     from ppo_jax.apps.export import export
 
     report = export.export(run, format=format, out=out, member=member)

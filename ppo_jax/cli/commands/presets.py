@@ -9,7 +9,7 @@ from ppo_jax.config import presets
 from ppo_jax.runtime.text import score
 
 
-def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
+def _run(_: dict[str, Any], __: dict[str, str]) -> Answer:
     rows = presets.all_presets()
     lines = [f"{'preset':<28}{'objective':<12}{'measured':<24}published"]
     for row in rows:

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ppo_jax.cli import parser as flags
-from ppo_jax.cli.answer import FAILED, Answer, Command
+from ppo_jax.cli.answer import FAILED, Answer, Command, print_progress
 from ppo_jax.cli.commands.run_argument import find_member, find_run
+from ppo_jax.cli.parser import Parser
 from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
 
 
-def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
     parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
     group = parser.add_argument_group("replay")
     parser.add_value(group, "--member", "which seed, counted from 0 [default: 0]", "K")
     kept = "iterations whose rollouts are written, or none [default: first and last]"
     parser.add_value(group, "--keep", kept, "N,N,...")
-    parser.add_switch(group, "--video", "at these iterations also an episode, as a GIF")
+    parser.add_switch(group, "--video", "also draw an episode at these iterations, as a GIF")
     parser.add_value(group, "--out", "a new folder [default: replay-K in the run's folder]", "DIR")
 
 
-def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
-    run, member = find_run("replay", given), find_member(given)
+def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
+    run, member = find_run("replay", flags), find_member(flags)
     keep = None
-    if "keep" in given:
-        words = [] if given["keep"] == "none" else given["keep"].split(",")
+    if "keep" in flags:
+        words = [] if flags["keep"] == "none" else flags["keep"].split(",")
         keep = [layers.whole_number("keep", word) for word in words]
-        if not keep and "video" in given:
+        if not keep and "video" in flags:
             raise InputError("--video draws at kept iterations, and --keep none keeps none.")
     from ppo_jax.apps.diagnose import replay
 
@@ -38,9 +37,9 @@ def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
         run,
         member=member,
         keep=keep,
-        video="video" in given,
-        out=given.get("out"),
-        tell=lambda line: print(line, file=sys.stderr, flush=True),
+        video="video" in flags,
+        out=flags.get("out"),
+        tell=print_progress,
     )
     return Answer(report, _lines(report), 0 if report["is_equal"] else FAILED)
 
@@ -62,9 +61,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
         if reasons:
             lines += [f"because   {reason}" for reason in reasons]
         elif report["fingerprint_known"]:
-            lines.append("because   of nothing that is recorded: the fingerprint is the same")
+            lines.append("because   of nothing that is recorded: the fingerprints are equal")
         else:
-            lines.append("because   of what is not known: the checkpoint holds no fingerprint")
+            lines.append("because   unknown: the checkpoint holds no fingerprint")
     for point in report["kept"]:
         names = [point["trajectory"], *([point["video"]] if "video" in point else [])]
         lines.append(f"kept      {', '.join(names)}")

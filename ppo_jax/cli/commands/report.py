@@ -5,36 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import Answer, Command
+from ppo_jax.cli.parser import Parser
 from ppo_jax.runtime.text import quoted
 
 
-def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
-    what = "run folders; or one suite: its name, its FILE.toml, or a folder of its results"
-    parser.add_argument("source", nargs="*", metavar="RUN|SUITE", help=what)
+    sources = "run folders; or one suite: its name, its FILE.toml, or a folder of its results"
+    parser.add_argument("source", nargs="*", metavar="RUN|SUITE", help=sources)
     group = parser.add_argument_group("page")
     place = "file to write [default: report.html in a single run's folder, else here]"
     group.add_argument("-o", "--out", metavar="FILE", help=place)
     parser.names.append("--out")
     parser.add_switch(group, "--force", "replace the file if it exists")
-    parser.add_switch(group, "--no-animation", "of runs: play no episode, and load no jax")
-    where = "of a suite: folder of its results [default: the newest in benchmarks/results]"
-    parser.add_value(group, "--results", where, "DIR")
-    parser.add_switch(group, "--quick", "of a suite: the results of its smaller budget")
+    parser.add_switch(group, "--no-animation", "play no episode of the runs, and load no jax")
+    results = "folder of a suite's results [default: the newest in benchmarks/results]"
+    parser.add_value(group, "--results", results, "DIR")
+    parser.add_switch(group, "--quick", "take the suite's results of the smaller budget")
 
 
-def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
+def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     from ppo_jax.apps.report import write
 
     done = write.report(
-        given.get("source", []),
-        given.get("out"),
-        results=given.get("results"),
-        quick="quick" in given,
-        force="force" in given,
-        animate="no_animation" not in given,
+        flags.get("source", []),
+        flags.get("out"),
+        results=flags.get("results"),
+        quick="quick" in flags,
+        force="force" in flags,
+        animate="no_animation" not in flags,
     )
     lines = [f"report    {quoted(done['out'])} ({done['bytes'] / 1000:,.0f} kB)"]
     lines += [f"note      {note}" for note in done["notes"]]

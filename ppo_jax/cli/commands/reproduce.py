@@ -3,78 +3,79 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from ppo_jax.apps.reproduce import specs
-from ppo_jax.cli import parser as flags
-from ppo_jax.cli.answer import Answer, Command
+from ppo_jax.cli.answer import Answer, Command, print_progress
+from ppo_jax.cli.parser import Parser
 from ppo_jax.config import layers, values
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import PLATFORMS
 
 
-def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
     parser.add_argument(
         "spec", nargs="*", metavar="SPEC", help="SUITE, SUITE/TASK, SUITE/TASK/VARIANT, FILE.toml"
     )
     group = parser.add_argument_group(
-        f"what is run (suites: {', '.join(specs.names())}; without one they are listed)"
+        f"what to run (suites: {', '.join(specs.names())}; without one they are listed)"
     )
-    parser.add_value(group, "--seeds", "of each cell, in place of the spec's number", "N")
-    parser.add_switch(group, "--quick", "a tenth of the budget or so, marked as such everywhere")
-    parser.add_switch(group, "--show", "read what is stored, run nothing")
+    parser.add_value(group, "--seeds", "seeds of each cell, in place of the spec's number", "N")
+    parser.add_switch(group, "--quick", "about a tenth of the budget, marked as such everywhere")
+    parser.add_switch(group, "--show", "print stored results, run nothing")
     parser.add_switch(
-        group, "--check", "run all anew and compare with stored results of this class of machine"
+        group,
+        "--check",
+        "run all cells again and compare with results of such a machine",
     )
     parser.add_value(
         group, "--out", "folder [default: benchmarks/results/SUITE_PLATFORM_DATE]", "DIR"
     )
     parser.add_value(group, "--platform", " | ".join(PLATFORMS), "NAME")
-    parser.add_value(group, "--time-limit", "seconds until it stops, with all cells kept", "X")
+    parser.add_value(group, "--time-limit", "seconds until it stops and keeps all cells", "X")
 
 
-def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
-    if not given.get("spec"):
+def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
+    if not flags.get("spec"):
         return _suites()
-    if "show" in given and "check" in given:
+    if "show" in flags and "check" in flags:
         raise InputError("--show runs nothing and --check runs all: give one of them.")
-    platform = given.get("platform")
+    platform = flags.get("platform")
     if platform is not None and platform not in PLATFORMS:
         raise InputError(
             f"platform={platform!r} is not one of {', '.join(PLATFORMS)}."
             + nearest(platform, PLATFORMS)
         )
-    seeds = layers.whole_number("seeds", given["seeds"]) if "seeds" in given else None
+    seeds = layers.whole_number("seeds", flags["seeds"]) if "seeds" in flags else None
     if seeds is not None and seeds < 1:
         raise InputError(f"seeds={seeds} must be at least 1.")
     limit = None
-    if "time_limit" in given:
-        limit = values.whole_or_real("time_limit", given["time_limit"])
+    if "time_limit" in flags:
+        limit = values.whole_or_real("time_limit", flags["time_limit"])
         if not 0 < limit < math.inf:
             raise InputError(f"time_limit={limit} must be a number of more than 0.")
-    suites = specs.select(given["spec"], "quick" in given, seeds)
+    suites = specs.select(flags["spec"], "quick" in flags, seeds)
     from ppo_jax.apps.reproduce import running
 
     done = running.reproduce(
         running.Request(
             suites=tuple(suites),
-            out=given.get("out"),
-            is_quick="quick" in given,
-            is_check="check" in given,
-            is_show="show" in given,
+            out=flags.get("out"),
+            is_quick="quick" in flags,
+            is_check="check" in flags,
+            is_show="show" in flags,
             platform=platform,
             time_limit=limit,
         ),
-        tell=lambda line: print(line, file=sys.stderr, flush=True),
+        tell=print_progress,
     )
     return Answer(done.data, done.lines, done.exit_code)
 
 
 def _suites() -> Answer:
-    """What there is to reproduce."""
+    """List the suites."""
     rows = []
     for name in specs.names():
         suite = specs.load(name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ppo_jax.cli import parser as flags
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.run_argument import find_run
+from ppo_jax.cli.parser import Parser
 from ppo_jax.config import layers
 from ppo_jax.config.layers import FIELDS, Layer
 from ppo_jax.config.options import CHANGEABLE, validate_options
@@ -20,7 +20,7 @@ _BUDGET = {
 }
 
 
-def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
+def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
     parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
     group = parser.add_argument_group("what may change [default: as the run was started]")
@@ -34,16 +34,16 @@ def _add_flags(parser: flags.Parser, words: Sequence[str]) -> None:
             parser.add_value(group, flag, spec.metadata["help"], "VALUE")
 
 
-def _run(given: dict[str, Any], _: dict[str, str]) -> Answer:
-    folder = find_run("resume", given)
-    texts = {name: text for name, text in given.items() if name in (*CHANGEABLE, *_BUDGET)}
-    read = layers.resolve([Layer("flag", texts, {})])
+def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
+    folder = find_run("resume", flags)
+    texts = {name: text for name, text in flags.items() if name in (*CHANGEABLE, *_BUDGET)}
+    settings = layers.resolve([Layer("flag", texts, {})])
     changes = {
-        name: getattr(next(part for part in read[:3] if hasattr(part, name)), name)
+        name: getattr(next(part for part in settings[:3] if hasattr(part, name)), name)
         for name in texts
     }
-    validate_options(read.options)
-    with signals.listening():  # from here on: importing jax takes a while
+    validate_options(settings.options)
+    with signals.listening():  # from here on, because importing jax takes seconds
         from ppo_jax.apps.run import runner
 
         result = runner.resume(folder, **changes)

@@ -10,30 +10,34 @@ from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError, nearest
 
 
-def find_run(command: str, given: Mapping[str, Any]) -> Path:
-    """The run's folder that was named; refuses what is none."""
-    if "run" not in given:
+def find_run(command: str, flags: Mapping[str, Any]) -> Path:
+    """Return the run's folder that the flags name.
+
+    Raises:
+        InputError: none is named, or it is not the folder of a run.
+    """
+    if "run" not in flags:
         raise InputError(
             f"{command} needs a run's folder, for example: ppo-jax {command} runs/my-run."
         )
-    run = Path(given["run"])
+    run = Path(flags["run"])
     if (run / "sweep.json").is_file():
         raise InputError(
-            f"{given['run']!r} is a sweep's folder and no run's: train its winner by ppo-jax train "
+            f"{flags['run']!r} is a sweep's folder, not a run's: train its winner by ppo-jax train "
             f"ENV --preset {run / 'best.toml'}, and name that run."
         )
     if not (run / "config.json").is_file():
         beside = [path.parent.as_posix() for path in run.parent.glob("*/config.json")]
         raise InputError(
-            f"{given['run']!r} is no run's folder (there is no config.json in it)."
+            f"{flags['run']!r} is no run's folder (there is no config.json in it)."
             + nearest(run.as_posix(), beside)
         )
     return run
 
 
-def find_member(given: Mapping[str, Any]) -> int:
-    """Which seed of the run, counted from 0; the first one where it is not said."""
-    member = layers.whole_number("member", given.get("member", "0"))
+def find_member(flags: Mapping[str, Any]) -> int:
+    """Return the seed's place in the run, counted from 0; the first one by default."""
+    member = layers.whole_number("member", flags.get("member", "0"))
     if member < 0:
         raise InputError(f"member={member} must be at least 0: seeds are counted from 0.")
     return member

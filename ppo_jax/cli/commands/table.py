@@ -1,7 +1,7 @@
-"""The commands of the command line, a file each, in the order in which the overview lists them.
+"""The table of commands, in the order of the overview.
 
-A command reads its flags and calls one function; what can be told without jax is told before jax is
-imported.
+Each command has a file. It reads its flags, validates them before jax is imported, and calls one
+function.
 """
 
 from __future__ import annotations

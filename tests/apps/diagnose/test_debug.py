@@ -21,6 +21,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import checkpoint, run_folder
+from ppo_jax.storage.files import write_json
 from ppo_jax.training import schedules, trainer
 
 
@@ -48,8 +49,8 @@ def frozen_run(folder: Path, config: Config, spoil: Any = lambda state: state) -
     for _ in range(3):
         state = step(state)
     folder.mkdir()
-    described = run_folder.describe(config, HYPER, RunOptions(out=str(folder), seeds=2))
-    run_folder.write_json(folder / "config.json", described)
+    described = run_folder.describe_run(config, HYPER, RunOptions(out=str(folder), seeds=2))
+    write_json(folder / "config.json", described)
     metadata = {"env_steps": 3 * config.batch_size, "num_seeds": 2}
     checkpoint.save(checkpoint.checkpoint_folder(folder, 96), state, metadata)
     return folder
@@ -114,7 +115,7 @@ def test_the_minibatches_are_those_that_training_draws(monkeypatch: pytest.Monke
     arrays = schedules.as_arrays(CONFIG, HYPER)
     state = trainer.init(CONFIG, arrays, jax.random.key(3))
     drawn = []
-    whole = trainer.improve.minibatch_rows
+    whole = trainer.update.minibatch_order
 
     def record(*given: Any) -> jax.Array:
         rows = whole(*given)

@@ -19,8 +19,9 @@ from ppo_jax.cli.main import main
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import programs
+from ppo_jax.models.agent import assemble
+from ppo_jax.runtime import saved_run
 from ppo_jax.storage import run_folder
-from ppo_jax.training import trainer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,7 +97,7 @@ def test_a_run_that_began_with_another_ones_policy_is_replayed(
 def test_a_checkpoint_of_other_bits_is_told_and_so_is_another_fingerprint(
     walked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = replaying.evaluating.load_state
+    whole = saved_run.load_state
 
     def one_bit_off(*given: Any) -> Any:
         config, hyper, options, state, metadata = whole(*given)
@@ -107,7 +108,7 @@ def test_a_checkpoint_of_other_bits_is_told_and_so_is_another_fingerprint(
         recorded = {**metadata["fingerprint"], "jax": "0.0.1"}
         return config, hyper, options, state, {**metadata, "fingerprint": recorded}
 
-    monkeypatch.setattr(replaying.evaluating, "load_state", one_bit_off)
+    monkeypatch.setattr(saved_run, "load_state", one_bit_off)
     report = replay(walked, keep=())
     assert not report["is_equal"]
     assert report["differing_bits"] == report["differing_bits_params"] == 8 * 2
@@ -162,8 +163,8 @@ def test_videos_are_drawn_at_the_kept_iterations(
         drawn.append((int(member.iteration), mode, stream))
         return [np.zeros((4, 4, 3), np.uint8)] * 2
 
-    monkeypatch.setattr(replaying.evaluating, "frames", frames)
-    monkeypatch.setattr(replaying.evaluating, "renderer", lambda environment: None)
+    monkeypatch.setattr(replaying.frames, "draw_frames", frames)
+    monkeypatch.setattr(replaying.frames, "renderer", lambda environment: None)
     run = tiny_run(tmp_path / "run").folder
     report = replay(run, video=True)
     assert [point["iteration"] for point in report["kept"]] == [1, 7]
@@ -172,9 +173,9 @@ def test_videos_are_drawn_at_the_kept_iterations(
 
 
 def test_the_layout_is_the_recorded_one(walked: Path) -> None:
-    config = run_folder.read(walked).config
+    config = run_folder.read_settings(walked).config
     recorded = {"devices": 1, "layout": "map"}
     layout = replaying.recorded_layout(config, 3, recorded)
     assert (layout.kind, len(layout.devices), layout.num_members) == ("map", 1, 3)
     assert replaying.layout_of_one(layout).num_members == 1
-    assert trainer.assemble(config).environment.name
+    assert assemble(config).environment.name

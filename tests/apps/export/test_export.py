@@ -23,6 +23,7 @@ from ppo_jax.cli.main import main
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.rl import moments
 from ppo_jax.storage import checkpoint, run_folder
 from ppo_jax.training import schedules, trainer
@@ -121,8 +122,8 @@ def test_every_built_in_policy_acts_alike_in_numpy_and_onnx(
 
 
 def observation_shape(run: Path) -> tuple[int, ...]:
-    config = run_folder.read(run).config
-    return trainer.assemble(config).environment.observation_shape
+    config = run_folder.read_settings(run).config
+    return assemble(config).environment.observation_shape
 
 
 @pytest.mark.parametrize("name", ["a clipped gaussian", "a convolution"])
@@ -216,8 +217,8 @@ def test_a_small_difference_is_measured(pendulum: Path, monkeypatch: pytest.Monk
 def test_of_counted_actions_only_a_worse_choice_counts(tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, env="CartPole-v1")
     state = trainer.init(config, Hyper(), jax.random.key(0))
-    parts = trainer.assemble(config)
-    policy = trainer.acting_policy(config, parts, state.params, state.observation_moments)
+    parts = assemble(config)
+    policy = acting_policy(config, parts, state.params, state.observation_moments)
     rows = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     logits = np.asarray(parts.network.apply(state.params, rows)[0].logits)
     gap = np.abs(logits[:, 0] - logits[:, 1])
@@ -232,9 +233,9 @@ def test_of_counted_actions_only_a_worse_choice_counts(tmp_path: Path) -> None:
 
 
 def test_recorded_observations_are_those_of_the_environment(pendulum: Path) -> None:
-    from ppo_jax.runtime import evaluation
+    from ppo_jax.runtime import saved_run
 
-    rows = exporting.recorded_observations(*evaluation.load_member(pendulum, 0))
+    rows = exporting.recorded_observations(*saved_run.load_member(pendulum, 0))
     assert rows.shape == (1024, 3)
     np.testing.assert_allclose(rows[:, 0] ** 2 + rows[:, 1] ** 2, 1.0, atol=1e-5)
     assert len(np.unique(rows[:, 2])) > 500

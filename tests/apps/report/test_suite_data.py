@@ -136,7 +136,7 @@ def results(spec: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "results"
     folder.mkdir()
     for cell in specs.load(str(spec)).cells:
-        store.write(folder, cell, content_of(cell))
+        store.write_result(folder, cell, content_of(cell))
     return folder
 
 
@@ -218,7 +218,7 @@ def test_profiles_are_shares_of_runs_above_a_score(spec: Path, results: Path) ->
 
 def test_missing_cells_and_seeds_are_said_and_get_no_verdict(spec: Path, results: Path) -> None:
     cell = cell_of(spec, "CartPole-v1/high")
-    store.write(results, cell, content_of(cell, seeds=3))
+    store.write_result(results, cell, content_of(cell, seeds=3))
     store.file_of(results, cell_of(spec, "Pendulum-v1/low")).unlink()
     page = page_of(spec, results)
     assert page.data["cells"][0]["verdict"] == "– (1 seeds missing)"
@@ -236,7 +236,7 @@ def test_seeds_beyond_those_of_the_spec_are_in_no_number_and_no_curve(
     cell = cell_of(spec, "CartPole-v1/high")
     content = content_of(cell)
     content["seeds"].insert(0, {**content["seeds"][0], "seed": 4, "score": 0.0, "curve": [0] * 3})
-    store.write(results, cell, content)
+    store.write_result(results, cell, content)
     assert page_of(spec, results).data["cells"][0] == before
     assert before["seeds"] == [0, 1, 2, 3]
 
@@ -253,7 +253,7 @@ def test_results_of_smaller_budgets_are_marked_as_such(spec: Path, tmp_path: Pat
     folder = tmp_path / "quick"
     folder.mkdir()
     for cell in specs.load(str(spec), is_quick=True).cells:
-        store.write(folder, cell, content_of(cell))
+        store.write_result(folder, cell, content_of(cell))
     page = page_of(spec, folder, quick=True)
     assert "Quick: smaller budgets" in page.text
     assert ("/cells/0/full_env_steps", "640", "640") in page.numbers

@@ -225,7 +225,7 @@ def test_a_page_that_is_too_large_is_refused(made: Path, monkeypatch: pytest.Mon
 
 def test_without_animations_no_jax_is_loaded(made: Path) -> None:
     code = (
-        "import sys; from ppo_jax.cli import main;"
+        "import sys; from ppo_jax.cli.main import main;"
         f"code = main(['report', {str(made / 'first')!r}, '--no-animation', '-o', "
         f"{str(made / 'nojax.html')!r}]); sys.exit(code or 10 * ('jax' in sys.modules))"
     )

@@ -104,7 +104,7 @@ def cell_of(result: running.Reproduced, name: str) -> dict[str, Any]:
 
 
 def held(folder: Path, suite: Suite, index: int) -> dict[str, Any]:
-    content = store.read(folder, suite.cells[index]).content
+    content = store.read_result(folder, suite.cells[index]).content
     assert content is not None
     return content
 
@@ -178,7 +178,7 @@ def test_what_is_finished_is_not_run_again(suite, folder, finished, nothing_trai
 def test_only_missing_seeds_are_run(suite, folder):
     cell, content = suite.cells[0], held(folder, suite, 0)
     kept = [seed for seed in content["seeds"] if seed["seed"] != 1]
-    store.write(folder, cell, {**content, "seeds": kept})
+    store.write_result(folder, cell, {**content, "seeds": kept})
     shown, _ = again(suite, folder, is_show=True)
     assert len(cell_of(shown, "fast")["per_seed"]) == 2
     assert shown.data["suites"][0]["claims"][0]["verdict"] == "– (not measured)"
@@ -235,7 +235,7 @@ def test_a_quick_run_is_marked_everywhere(spec, tmp_path):
     assert any("of 640 (quick)" in line for line in said)
     assert "(quick" in (out / "README.md").read_text("utf-8").splitlines()[0]
     assert result.data["suites"][0]["is_quick"]
-    content = store.read(out, quick.cells[0]).content
+    content = store.read_result(out, quick.cells[0]).content
     assert content is not None
     assert (content["is_quick"], content["env_steps"]) == (True, 320)
     assert "(quick)" in result.data["suites"][0]["claims"][0]["verdict"]
@@ -261,7 +261,9 @@ def test_check_finds_a_regression_and_passes_what_is_equal(suite, folder, monkey
     for index in (0, 1):  # stored results that were far better
         content = held(folder, suite, index)
         better = [{**seed, "score": seed["score"] + 5.0} for seed in content["seeds"]]
-        store.write(root / "walks_cpu_2026-01-01", suite.cells[index], {**content, "seeds": better})
+        store.write_result(
+            root / "walks_cpu_2026-01-01", suite.cells[index], {**content, "seeds": better}
+        )
     worse, _ = again(suite, folder, is_check=True)
     assert worse.exit_code == 3
     assert sum(line.startswith("regression: ") for line in worse.lines) == 2
@@ -275,7 +277,7 @@ def test_check_tells_of_failed_seeds_and_of_cells_that_it_cannot_compare(
     monkeypatch.setattr(store, "RESULTS", root)
     content = held(folder, suite, 0)
     failed = [{**seed, "score": None} for seed in content["seeds"]]
-    store.write(folder, suite.cells[0], {**content, "seeds": failed})
+    store.write_result(folder, suite.cells[0], {**content, "seeds": failed})
     store.file_of(there, suite.cells[1]).unlink()
     result, _ = again(suite, folder, is_check=True)
     assert result.exit_code == 3
@@ -294,7 +296,7 @@ def test_check_wants_results_of_the_same_class_of_machine(suite, folder, monkeyp
     for index in (0, 1):
         content = held(folder, suite, index)
         content["batches"][0]["fingerprint"]["processor"] = "another one"
-        store.write(other, suite.cells[index], content)
+        store.write_result(other, suite.cells[index], content)
     with pytest.raises(InputError, match="no stored results of walks from a machine like this"):
         again(suite, folder, is_check=True)
 
@@ -308,7 +310,7 @@ def test_results_of_another_machine_are_shown_and_not_gone_on_with(
     assert running.folder_of(Request((suite,)), suite) == there
     content = held(folder, suite, 0)
     content["batches"][0]["fingerprint"]["cores"] = 99
-    store.write(there, suite.cells[0], content)
+    store.write_result(there, suite.cells[0], content)
     assert running.folder_of(Request((suite,)), suite) != there
     assert running.folder_of(Request((suite,), is_show=True), suite) == there
     shown = running.reproduce(Request((suite,), is_show=True), silent)

@@ -9,7 +9,7 @@ import pytest
 
 from ppo_jax.apps.reproduce import references, specs
 from ppo_jax.config.errors import InputError
-from ppo_jax.training import trainer
+from ppo_jax.models.agent import assemble
 
 SMALL = """
 title = "small"
@@ -54,7 +54,7 @@ def test_every_suite_of_the_package_loads_and_its_settings_are_valid(name, is_qu
 @pytest.mark.parametrize("name", specs.names())
 def test_every_setting_of_the_package_fits_its_environment(name):
     for config in {cell.config for cell in specs.load(name).cells}:
-        trainer.assemble(config)  # refuses a network or a policy that does not fit
+        assemble(config)  # refuses a network or a policy that does not fit
 
 
 def test_the_six_suites_are_there():

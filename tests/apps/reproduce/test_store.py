@@ -29,11 +29,11 @@ def content_of(cell: Cell) -> dict[str, Any]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return store.write(tmp_path, CELL, content_of(CELL))
+    return store.write_result(tmp_path, CELL, content_of(CELL))
 
 
 def problem(path: Path, cell: Cell = CELL) -> str:
-    found = store.read(path.parent, cell)
+    found = store.read_result(path.parent, cell)
     assert found.content is None
     assert found.problem is not None
     return found.problem
@@ -42,11 +42,11 @@ def problem(path: Path, cell: Cell = CELL) -> str:
 def rewritten(path: Path, change: dict[str, Any]) -> Path:
     """The file with other content and a fitting checksum, as an editor with care would leave it."""
     content = json.loads(path.read_text("utf-8"))
-    return store.write(path.parent, CELL, {**content, **change})
+    return store.write_result(path.parent, CELL, {**content, **change})
 
 
 def test_what_was_written_is_read(path):
-    found = store.read(path.parent, CELL)
+    found = store.read_result(path.parent, CELL)
     assert found.problem is None
     assert found.content is not None
     assert found.content["seeds"] == content_of(CELL)["seeds"]
@@ -54,7 +54,7 @@ def test_what_was_written_is_read(path):
 
 
 def test_no_file_is_no_problem(tmp_path):
-    assert store.read(tmp_path, CELL) == store.Stored(None, None)
+    assert store.read_result(tmp_path, CELL) == store.Stored(None, None)
 
 
 def test_every_flipped_bit_of_a_file_is_seen(path):
@@ -66,7 +66,7 @@ def test_every_flipped_bit_of_a_file_is_seen(path):
         flipped = bytearray(data)
         flipped[place] ^= 1 << bit
         path.write_bytes(bytes(flipped))
-        found = store.read(path.parent, CELL)
+        found = store.read_result(path.parent, CELL)
         if found.content is not None:  # white space between two entries may change
             read_back += 1
             assert found.content == json.loads(data)
@@ -114,7 +114,7 @@ def test_content_that_fits_its_checksum_must_make_sense_too(path, change, words)
 
 def test_a_failed_seed_is_no_damage(path):
     rewritten(path, {"seeds": [{"seed": 0, "score": None}]})
-    assert store.read(path.parent, CELL).seeds == (0,)
+    assert store.read_result(path.parent, CELL).seeds == (0,)
 
 
 def test_json_that_is_no_result_is_refused(path):
@@ -124,7 +124,7 @@ def test_json_that_is_no_result_is_refused(path):
 
 def test_a_file_set_aside_is_kept_under_names_of_its_own(path):
     first = store.set_aside(path.parent, CELL)
-    store.write(path.parent, CELL, content_of(CELL))
+    store.write_result(path.parent, CELL, content_of(CELL))
     second = store.set_aside(path.parent, CELL)
     assert first != second
     assert first.exists()

@@ -7,7 +7,7 @@ import dataclasses
 from tiny import CONFIG
 
 from ppo_jax.apps.run import loop
-from ppo_jax.apps.run.loop import Cadence
+from ppo_jax.apps.run.cadence import Cadence
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import programs
 
@@ -33,7 +33,7 @@ def test_chunks_end_where_the_host_must_look() -> None:
         done += cadence.next_length(done, wanted=10**6)
         ends.append(done)
     assert ends == [30, 45, 60, 90, 120]
-    assert Cadence(1000, 1, 0, 0, 0).next_length(0, 10**6) == programs.ROWS
+    assert Cadence(1000, 1, 0, 0, 0).next_length(0, 10**6) == programs.MAX_CHUNK
     assert Cadence(1000, 1, 0, 0, 0).next_length(998, 10**6) == 2
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import BATCH, tiny_run
 
-from ppo_jax.apps.run import loop
+from ppo_jax.apps.run import saving
 from ppo_jax.config.errors import RunError
 from ppo_jax.storage import checkpoint
 
@@ -32,7 +32,7 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_the_run_waits_for_it
         if row["env_steps"] == 4 * BATCH:  # two iterations after the save began
             released.set()
 
-    monkeypatch.setattr(loop.checkpoint, "save", slow)
+    monkeypatch.setattr(saving.checkpoint, "save", slow)
     done = tiny_run(tmp_path / "beside", callbacks=[look], **EVERY)
     assert seen == [BATCH * i for i in range(1, 8)]
     monkeypatch.undo()
@@ -54,7 +54,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_a_sentence(
             raise OSError(28, "No space left on device")
         save(folder, tree, metadata)
 
-    monkeypatch.setattr(loop.checkpoint, "save", full)
+    monkeypatch.setattr(saving.checkpoint, "save", full)
     with pytest.raises(RunError, match="No space left on device"):
         tiny_run(tmp_path / "a", callbacks=[seen.append], **EVERY)
     assert len(seen) <= 4  # at the save that comes next, if not before it

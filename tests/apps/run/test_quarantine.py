@@ -15,7 +15,7 @@ from tiny import BATCH, CONFIG, HYPER, Walk, tiny_run
 from ppo_jax.apps.diagnose import debug
 from ppo_jax.apps.run import quarantine
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.storage import checkpoint
 from ppo_jax.training import schedules, trainer
 
@@ -91,7 +91,7 @@ def test_an_update_of_environments_spread_over_devices_is_made_again_as_the_run_
     layout = layouts.choose_layout(CONFIG, 1)
     assert (layout.kind, len(layout.devices)) == ("envs", shares)
     hyper = schedules.as_arrays(CONFIG, HYPER)
-    state = programs.init_population(CONFIG, hyper, 7, layout)
+    state = population.init_population(CONFIG, hyper, 7, layout)
     one = quarantine.alone(state, 0)
     found = debug.update(CONFIG, shares, hyper, one)[0]
     after, _ = programs.make_chunk(CONFIG, layout)(hyper, state, np.int32(1))

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from tiny import BATCH, CONFIG, HYPER, STEPS, Walk, programs_are_kept, tiny_run
 
-from ppo_jax.apps.run import loop, runner
+from ppo_jax.apps.run import loop, runner, saving
 from ppo_jax.apps.run.runner import resume, run
 from ppo_jax.config.config import Schedule
 from ppo_jax.config.errors import InputError
-from ppo_jax.runtime import evaluation
+from ppo_jax.runtime import chunk_loop, evaluation
 from ppo_jax.storage import checkpoint, fingerprint
 from ppo_jax.storage.jsonl import read_jsonl
 
@@ -52,8 +52,9 @@ def bits(folder: Path) -> tuple[bytes, bytes, dict[str, Any]]:
     return arrays, (folder / "metrics.jsonl").read_bytes(), summary["final_return"]
 
 
-def dying_after(patch: pytest.MonkeyPatch, name: str, number: int, module: Any = loop) -> None:
+def dying_after(patch: pytest.MonkeyPatch, name: str, number: int, module: Any = None) -> None:
     """Let the process die in the `number`-th call of a function of the loop."""
+    module = module or (saving if name == "save_run" else loop)
     inner, calls = getattr(module, name), []
 
     def dying(*given: Any) -> Any:
@@ -69,20 +70,20 @@ def killed_run(
     folder: Path, patch: pytest.MonkeyPatch, name: str, number: int, **more: Any
 ) -> None:
     with patch.context() as inner:
-        inner.setattr(loop, "CHUNK_SECONDS", 1e-9)
+        inner.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)
         dying_after(inner, name, number)
         with pytest.raises(Killed):
             tiny_run(folder, **{**EVERY, **more})
 
 
-@pytest.mark.parametrize("name", ["write_row", "save"])
+@pytest.mark.parametrize("name", ["write_row", "save_run"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_run_killed_anywhere_and_resumed_has_the_bits_of_one_that_was_not(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
 ) -> None:
     folder = tmp_path / "a"
     killed_run(folder, monkeypatch, name, number, checkpoint_every=2 * BATCH)
-    if (name, number) == ("save", 1):  # nothing is there yet: it begins anew in its folder
+    if (name, number) == ("save_run", 1):  # nothing is there yet: it begins anew in its folder
         assert checkpoint.latest(folder) == (None, [])
     resumed = resume(folder, quiet=True)
     assert resumed.exit_code == 0
@@ -96,8 +97,8 @@ def test_a_run_stopped_at_every_boundary_of_chunks_goes_on_with_the_same_bits(
 ) -> None:
     folder = tmp_path / "a"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "CHUNK_SECONDS", 1e-9)
-        aggregate, chunks = loop.rows.extended, []
+        patch.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)
+        aggregate, chunks = loop.windows.extended, []
 
         def extended(window: Any, fresh: Any) -> Any:
             chunks.append(1)
@@ -105,7 +106,7 @@ def test_a_run_stopped_at_every_boundary_of_chunks_goes_on_with_the_same_bits(
                 os.kill(os.getpid(), signal.SIGTERM)
             return aggregate(window, fresh)
 
-        patch.setattr(loop.rows, "extended", extended)
+        patch.setattr(loop.windows, "extended", extended)
         more = {"max_seconds": 1e-9} if stop_at == 0 else {}
         stopped = tiny_run(folder, **{**EVERY, **more})
     assert stopped.exit_code == 75
@@ -121,16 +122,16 @@ def test_a_row_left_to_the_resume_is_not_written_twice_by_a_second_one(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "a"
-    save = loop.save
+    save = saving.save_run
 
-    def stop_at_the_third(session: Any, state: Any, point: Any, *writer: Any) -> Any:
-        if point.iteration == 2:
+    def stop_at_the_third(session: Any, state: Any, status: Any, *writer: Any) -> Any:
+        if status.iteration == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return save(session, state, point, *writer)
+        return save(session, state, status, *writer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "CHUNK_SECONDS", 1e-9)
-        patch.setattr(loop, "save", stop_at_the_third)
+        patch.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)
+        patch.setattr(saving, "save_run", stop_at_the_third)
         tiny_run(folder, **EVERY)
     with monkeypatch.context() as patch:
         dying_after(patch, "write_row", 2)
@@ -148,14 +149,16 @@ def test_every_kind_of_improver_goes_on_with_the_same_bits(
     hyper = dataclasses.replace(HYPER, kl_target=0.01, learning_rate=Schedule(0.02, 0.001))
     given = {"config": config, "hyper": hyper, "seeds": seeds}
     one = tiny_run(tmp_path / "whole", **given, **EVERY)
-    killed_run(tmp_path / "a", monkeypatch, "save", random.Random(objective).randint(2, 7), **given)
+    killed_run(
+        tmp_path / "a", monkeypatch, "save_run", random.Random(objective).randint(2, 7), **given
+    )
     resume(tmp_path / "a", quiet=True)
     assert bits(tmp_path / "a") == bits(one.folder)
 
 
 def test_resume_auto_begins_goes_on_and_ends(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:
     folder = tmp_path / "a"
-    killed_run(folder, monkeypatch, "save", 3, resume="auto")
+    killed_run(folder, monkeypatch, "save_run", 3, resume="auto")
     assert tiny_run(folder, **EVERY, resume="auto").exit_code == 0
     assert bits(folder) == bits(whole)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
@@ -185,7 +188,7 @@ def test_a_budget_raised_before_its_end_is_that_of_a_longer_run(
     longer = dataclasses.replace(CONFIG, total_env_steps=12 * BATCH)
     # A constant learning rate, so that the two budgets are one run.
     one = tiny_run(tmp_path / "whole", config=longer, **EVERY)
-    killed_run(tmp_path / "a", monkeypatch, "save", 4)
+    killed_run(tmp_path / "a", monkeypatch, "save_run", 4)
     raised = resume(tmp_path / "a", quiet=True, total_env_steps=12 * BATCH)
     assert raised.summary["env_steps"] == 12 * BATCH
     assert bits(tmp_path / "a") == bits(one.folder)
@@ -216,7 +219,7 @@ def test_schedules_end_where_they_did_when_the_budget_is_raised(
 def test_another_fingerprint_is_told_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    killed_run(tmp_path / "a", monkeypatch, "save", 4)
+    killed_run(tmp_path / "a", monkeypatch, "save_run", 4)
     monkeypatch.setattr(fingerprint, "core_count", lambda: 77)
     assert resume(tmp_path / "a").summary["env_steps"] == STEPS
     told = capsys.readouterr().err
@@ -226,7 +229,7 @@ def test_another_fingerprint_is_told_in_a_sentence(
 def test_another_number_of_devices_goes_on_and_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    killed_run(tmp_path / "a", monkeypatch, "save", 4)
+    killed_run(tmp_path / "a", monkeypatch, "save_run", 4)
     assert resume(tmp_path / "a", devices=1).summary["env_steps"] == STEPS
     told = capsys.readouterr().err
     assert "devices is 1 and was 2" in told
@@ -237,7 +240,7 @@ def test_a_damaged_checkpoint_costs_one_interval_is_told_and_stays(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     folder = tmp_path / "a"
-    killed_run(folder, monkeypatch, "save", 6, keep=3)
+    killed_run(folder, monkeypatch, "save_run", 6, keep=3)
     newest = checkpoint.latest(folder)[0]
     assert newest is not None
     (newest / checkpoint.ARRAYS).write_bytes(b"damaged")
@@ -275,7 +278,7 @@ def test_altered_rows_are_told_and_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     folder = tmp_path / "a"
-    killed_run(folder, monkeypatch, "save", 6)
+    killed_run(folder, monkeypatch, "save_run", 6)
     path = folder / "metrics.jsonl"
     altered = path.read_bytes().replace(b"96", b"97", 1)
     path.write_bytes(altered)
@@ -305,7 +308,7 @@ def test_a_change_that_cannot_be_made_is_refused_and_nothing_is_written(
 
 def test_objects_are_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = dataclasses.replace(CONFIG, env=Walk())
-    killed_run(tmp_path / "a", monkeypatch, "save", 4, config=config)
+    killed_run(tmp_path / "a", monkeypatch, "save_run", 4, config=config)
     with pytest.raises(InputError, match=r"its env as a Python object"):
         resume(tmp_path / "a", quiet=True)
     assert resume(tmp_path / "a", env=Walk(), quiet=True).summary["env_steps"] == STEPS

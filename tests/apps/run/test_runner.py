@@ -19,12 +19,12 @@ from tiny import BATCH, CONFIG, HYPER, START, STEPS, Walk, programs_are_kept, ti
 
 from ppo_jax.analysis import stats
 from ppo_jax.apps.export.load_policy import load_policy
-from ppo_jax.apps.run import loop, runner
+from ppo_jax.apps.run import runner
 from ppo_jax.config.config import Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import programs
 from ppo_jax.envs import registration
-from ppo_jax.runtime import evaluation, loggers
+from ppo_jax.runtime import chunk_loop, evaluation, loggers
 from ppo_jax.storage import checkpoint
 from ppo_jax.storage.jsonl import read_jsonl
 
@@ -136,7 +136,7 @@ def test_the_score_is_the_interquartile_mean_of_the_seeds(ran: Any) -> None:
 def test_logging_evaluation_checkpoints_and_the_clock_change_no_bit(
     ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    monkeypatch.setattr(loop, "CHUNK_SECONDS", seconds)
+    monkeypatch.setattr(chunk_loop, "CHUNK_SECONDS", seconds)
     bare = tiny_run(tmp_path / "bare", log_every=10**6)
     assert weights(bare.folder) == weights(ran[0].folder)
 
@@ -144,7 +144,7 @@ def test_logging_evaluation_checkpoints_and_the_clock_change_no_bit(
 def test_metrics_are_the_same_bytes_whatever_the_clock_said(
     ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-9)
+    monkeypatch.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)
     every = {"eval_every": 4 * BATCH, "checkpoint_every": 3 * BATCH}
     again = tiny_run(tmp_path / "again", **every)
     name = "metrics.jsonl"
@@ -172,7 +172,7 @@ def test_a_run_ends_at_the_logged_point_whose_return_reaches_the_goal(
     goal = returns[1]
     reached = next(i for i, value in enumerate(returns) if value >= goal)
     for seconds in (1e-9, 1e9):
-        monkeypatch.setattr(loop, "CHUNK_SECONDS", seconds)
+        monkeypatch.setattr(chunk_loop, "CHUNK_SECONDS", seconds)
         stopped = tiny_run(tmp_path / f"{seconds}", stop_at_return=goal)
         rows = read_jsonl(stopped.folder / "metrics.jsonl")
         assert [row["env_steps"] for row in rows] == [64 * (i + 1) for i in range(reached + 1)]
@@ -388,7 +388,7 @@ def test_a_logging_service_that_does_not_start_does_not_stop_the_run(
 def test_checkpoints_come_by_the_clock_and_at_the_best_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-9)
+    monkeypatch.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)
     often = tiny_run(tmp_path / "a", checkpoint_minutes=1e-9, keep=100)
     names = sorted(path.name for path in (often.folder / "checkpoints").iterdir())
     assert names == [f"step_{BATCH * i:012d}" for i in range(8)]

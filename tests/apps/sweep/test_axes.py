@@ -194,6 +194,15 @@ def test_the_budget_in_all_gives_what_is_left_open() -> None:
         samplers.settle_budget(config, "random", 2047, None, 2)
 
 
+def test_grids_of_millions_of_points_are_refused_at_once() -> None:
+    with pytest.raises(InputError, match="at most 100000"):
+        axes.parse(["learning_rate=1e-4..1:1000000000"])
+    known = axes.parse([f"{name}=0.1..0.9:3000" for name in ("gamma", "gae_lambda")])
+    with pytest.raises(InputError, match="has 9000000 points, and a sweep takes at most 100000"):
+        axes.check(known, SweepOptions())
+    axes.check(known, SweepOptions(sampler="random", settings=10))
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -204,6 +213,7 @@ def test_the_budget_in_all_gives_what_is_left_open() -> None:
         ({"sampler": "halving", "settings": 4, "eta": 1}, "at least 2"),
         ({"memory": "lots"}, "512M or 8G"),
         ({"seeds": 0}, "at least 1"),
+        ({"sampler": "random", "settings": 10**9}, "at most 100000"),
         ({"layout": "envs"}, "auto, measure, map, vmap"),
     ],
 )
@@ -229,7 +239,7 @@ def test_the_command_refuses_bad_axes_without_jax_and_writes_nothing(
     word: str, words: str, tmp_path
 ) -> None:
     code = (
-        "import sys; from ppo_jax.cli import main; "
+        "import sys; from ppo_jax.cli.main import main; "
         f"code = main(['sweep', 'CartPole-v1', {word!r}, '--out', 'made']); "
         "assert 'jax' not in sys.modules; sys.exit(code)"
     )

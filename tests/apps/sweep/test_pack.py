@@ -33,7 +33,8 @@ from ppo_jax.config import presets
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
+from ppo_jax.runtime import chunk_loop
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.training import schedules
 
@@ -80,7 +81,7 @@ def alone(config: Config, hyper: Hyper, seed: int, iterations: int) -> tuple[Any
     """One seed of one setting by itself, numbers shared by all (one) members, on one device."""
     chunk, layout = single_chunk()
     arrays = schedules.as_arrays(config, hyper)
-    state = programs.init_population(config, arrays, seed, layout)
+    state = population.init_population(config, arrays, seed, layout)
     state, rows = chunk(arrays, state, np.int32(iterations))
     return state, {name: np.asarray(value)[0, :iterations] for name, value in rows.items()}
 
@@ -251,7 +252,7 @@ def interrupted(folder_: Path, looks: int, monkeypatch: pytest.MonkeyPatch, **ch
         times += 1
         with monkeypatch.context() as patch:
             patch.setattr(driver.signals, "listening", lambda: Context(Stop(looks)))
-            patch.setattr(pack, "CHUNK_SECONDS", 1e-9)  # one iteration a chunk
+            patch.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)  # one iteration a chunk
             found = sweep(folder_, **changes)
         if found.exit_code == 0:
             return times

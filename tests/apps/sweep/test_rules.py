@@ -12,9 +12,9 @@ import pytest
 
 from ppo_jax.apps.sweep import axes, pack, rules
 from ppo_jax.apps.sweep.options import SweepOptions
-from ppo_jax.apps.sweep.search import halving, slots
+from ppo_jax.apps.sweep.search import halving, slot_run, slots
 from ppo_jax.apps.sweep.search.pbt import ancestry
-from ppo_jax.apps.sweep.search.slots import Standing
+from ppo_jax.apps.sweep.search.slots import SlotStatus
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.runtime.signals import StopRequest
 
@@ -46,7 +46,7 @@ def test_at_no_budget_do_scores_begin_anew_at_a_rung(eta: int, first: int) -> No
         assert levels[0] >= 2
         assert len(levels) > 1 or budget <= max(2, first)  # something is pruned where it can be
         assert all(level * eta <= budget for level in levels[1:-1])
-        assert not halving._middles(levels) & set(levels)
+        assert not halving.middles(levels) & set(levels)
 
 
 @pytest.mark.parametrize("budget, eta, first", [(10, 3, 0), (9, 2, 0), (3, 2, 0), (8, 2, 7)])
@@ -55,30 +55,30 @@ def test_the_setting_with_the_best_returns_survives_a_halving(
 ) -> None:
     """The whole loop; a made-up training gives setting i an episode of return i an iteration."""
 
-    def train(bench: Any, hyper: Any, state: Any, standing: Standing, length: int) -> Any:
-        live = [setting != slots.IDLE for setting in standing.settings]
-        pairs = zip(standing.return_sum, standing.settings, live, strict=True)
+    def train(population: Any, hyper: Any, state: Any, status: SlotStatus, length: int) -> Any:
+        live = [setting != slots.IDLE for setting in status.settings]
+        pairs = zip(status.return_sum, status.settings, live, strict=True)
         sums = [total + length * setting * is_live for total, setting, is_live in pairs]
-        counts = [n + length * on for n, on in zip(standing.num_episodes, live, strict=True)]
-        done = [n + length * on for n, on in zip(standing.done, live, strict=True)]
-        return state, standing._replace(done=done, return_sum=sums, num_episodes=counts)
+        counts = [n + length * on for n, on in zip(status.num_episodes, live, strict=True)]
+        done = [n + length * on for n, on in zip(status.done, live, strict=True)]
+        return state, status._replace(done=done, return_sum=sums, num_episodes=counts)
 
-    monkeypatch.setattr(slots, "train", train)
+    monkeypatch.setattr(slots, "train_slots", train)
     monkeypatch.setattr(slots, "final_returns", lambda b, h, s, places: [[0.0] for _ in places])
     config = Config(total_env_steps=budget, num_envs=1, rollout_length=1, num_minibatches=1)
     options = SweepOptions(sampler="halving", eta=eta, seeds=1)
-    control = pack.Control(StopRequest(), pack.nobody, pack.nobody)
+    control = pack.Control(StopRequest(), pack.ignore, pack.ignore)
     engine: Any = SimpleNamespace(width=4)
-    bench = slots.Bench(engine, config, Hyper(), options, tmp_path, (0,), control)
+    population = slots.SlotPopulation(engine, config, Hyper(), options, tmp_path, (0,), control)
     settings = {i: {"gamma": i / 10} for i in range(4)}
-    prepared: Any = SimpleNamespace(settings=settings)
     state: Any = SimpleNamespace(alive=np.ones(4, bool))
-    standing = slots.begin(bench, list(settings), list(settings.values()))
+    status = slots.first_status(population, list(settings), list(settings.values()))
     levels = rules.rungs(budget, eta, first)
-    standing = halving._loop(bench, prepared, levels, Hyper(), state, standing)
-    assert "3" in standing.returns
-    assert "0" not in standing.returns
-    assert not any(np.isnan(score) for _, _, score in standing.records)
+    strategy = halving.strategy_of(halving.Halving(population, settings, levels))
+    _, _, status = slot_run.train_population(population, strategy, Hyper(), state, status)
+    assert "3" in status.returns
+    assert "0" not in status.returns
+    assert not any(np.isnan(score) for _, _, score in status.records)
 
 
 def test_a_third_of_those_that_arrive_together_goes_on() -> None:

@@ -5,6 +5,7 @@ One program for the whole file: slots of 2 seeds on one device, members one afte
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,15 @@ import numpy as np
 import pytest
 from tiny import CONFIG, HYPER
 
-from ppo_jax.apps.sweep import driver, engine, pack
+from ppo_jax.apps.sweep import driver, engine, pack, rules
 from ppo_jax.apps.sweep.axes import apply
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.apps.sweep.search import slots
-from ppo_jax.apps.sweep.search.slots import Bench
+from ppo_jax.apps.sweep.search.slots import SlotPopulation
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.runtime.signals import StopRequest
-from ppo_jax.storage import jsonl
+from ppo_jax.storage import files, jsonl
 
 AXES = {"learning_rate": "1e-3..0.2:log", "gamma": "0.5..0.99"}
 OPTIONS: dict[str, Any] = {"seeds": 2, "eval_episodes": 4, "layout": "map", "log_every": 32}
@@ -130,20 +131,20 @@ def test_the_winner_of_pbt_is_shown_again_with_its_schedule(evolved: Table) -> N
     assert [member.seed for member in again.members] == [2, 3]
 
 
-def bench(folder: Path) -> tuple[Bench, Hyper, Any]:
+def population(folder: Path) -> tuple[SlotPopulation, Hyper, Any]:
     options = SweepOptions(**{**OPTIONS, "sampler": "pbt", "settings": 6})
     built = engine.build(CONFIG, apply(CONFIG, HYPER, {"gamma": 0.5})[1], 12, options, "it")
     control = pack.Control(StopRequest(), *driver.UNHEARD)
-    made = Bench(built, CONFIG, HYPER, options, folder, (0, 1), control)
+    made = SlotPopulation(built, CONFIG, HYPER, options, folder, (0, 1), control)
     values = [{"learning_rate": 0.01, "gamma": 0.5 + i / 100} for i in range(6)]
-    standing = slots.begin(made, range(6), values)
+    status = slots.first_status(made, range(6), values)
     hyper = slots.arrays(made, values)
-    state, _ = slots.train(made, hyper, slots.fresh_state(made, hyper), standing, 2)
+    state, _ = slots.train_slots(made, hyper, slots.fresh_state(made, hyper), status, 2)
     return made, hyper, state
 
 
 def test_a_copy_takes_weights_and_keeps_its_own_random_key(tmp_path: Path) -> None:
-    made, _, state = bench(tmp_path)
+    made, _, state = population(tmp_path)
     before = jax.device_get(state.params), np.asarray(jax.random.key_data(state.key))
     copied = slots.copied(made, state, [0, 1, 5, 3, 4, 5])
     keys = np.asarray(jax.random.key_data(copied.key))
@@ -196,3 +197,14 @@ def test_a_stopped_population_goes_on_to_the_same_table(
     for name in ("table.csv", "scores.csv"):
         mine = (tmp_path / "cut" / name).read_text()
         assert mine == (expected.folder / name).read_text()
+
+
+def test_a_status_comes_back_from_json_with_scores_that_are_not_finite(tmp_path: Path) -> None:
+    """Halving compares the scores of a stopped sweep with new ones, so they must be numbers."""
+    made, _, _ = population(tmp_path)
+    status = slots.first_status(made, [0, 1], [{"gamma": 0.5}, {"kl_stop": np.inf}])
+    status = status._replace(records=[[2, 0, -np.inf], [2, 1, np.nan], [2, 2, 1.5]])
+    files.write_json(tmp_path / "a.json", status._asdict())
+    again = slots.read_status(json.loads((tmp_path / "a.json").read_text()))
+    np.testing.assert_equal(again, status)
+    assert rules.survivors([(3, 0.0)], [tuple(pair) for _, *pair in again.records], 2) == [3]

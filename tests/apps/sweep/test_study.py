@@ -113,7 +113,7 @@ def test_of_three_workers_one_is_killed_and_no_setting_is_lost_or_told_twice(
     assert done[0].params == first.params  # taken over, not drawn again
 
 
-def claim(folder: Path, count: int, batch: int = 1) -> list[study.Claim]:
+def claim(folder: Path, count: int, batch: int = 1) -> list[study.TrialClaim]:
     return study.claim(opened(folder), AXES, batch, count, "me")
 
 
@@ -192,7 +192,7 @@ def test_values_are_those_of_the_axes(tmp_path: Path) -> None:
 def drawn(folder: Path, batches: list[int]) -> list[axes.Values]:
     """The settings of some batches, each asked for by a worker that opens the study anew."""
     folder.mkdir()
-    found: list[study.Claim] = []
+    found: list[study.TrialClaim] = []
     for batch in batches:
         known = opened(folder)
         claims = study.claim(known, AXES, batch, 14, "me")

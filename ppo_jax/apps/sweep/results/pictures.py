@@ -12,7 +12,7 @@ import numpy as np
 from ppo_jax.analysis import plots
 from ppo_jax.analysis.stats import bootstrap_interval, iqm
 from ppo_jax.apps.sweep.axes import Axis, describe, show
-from ppo_jax.storage import run_folder
+from ppo_jax.storage.files import to_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,9 +133,9 @@ def positions(values: Sequence[Any], is_log_axis: bool) -> tuple[np.ndarray, dic
     if all(plain) and all(math.isfinite(v) for v in values):
         numbers = np.array(values, np.float64)
         return (np.log10(numbers) if is_log_axis else numbers), {}
-    words = list(dict.fromkeys(show(run_folder.to_json(v)) for v in values))
+    words = list(dict.fromkeys(show(to_json(v)) for v in values))
     places = {word: float(i) for i, word in enumerate(words)}
-    found = [places[show(run_folder.to_json(v))] for v in values]
+    found = [places[show(to_json(v))] for v in values]
     return np.array(found), {place: word for word, place in places.items()}
 
 

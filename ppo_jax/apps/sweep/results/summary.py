@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep import engine as engines
 from ppo_jax.apps.sweep import pack
-from ppo_jax.apps.sweep.axes import Values, apply, describe, show
+from ppo_jax.apps.sweep.axes import apply, describe, show
 from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.groups import Member
+from ppo_jax.apps.sweep.pack import Outcome
 from ppo_jax.apps.sweep.results import pictures, table
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.storage import run_folder
-
-
-class Outcome(NamedTuple):
-    """What training the settings brought."""
-
-    settings: dict[int, Values]
-    returns: dict[int, list[float | None]]  # final return of each seed, of settings that finished
-    env_steps: int  # in all
-    train_seconds: float
-    compile_seconds: float
-    compilations: list[int]  # of the training program, by compile group
-    more: dict[str, Any]  # what a sampler has to add to the summary
-    built: list[engines.Engine]  # compiled programs, one of which may fit the winner
-    reruns_winner: bool = True  # False for a worker of a study where another one does
-    # How the winner is trained on fresh seeds where that is not with its constant values.
-    replay: Callable[[pack.Work, engines.Engine], pack.Result | None] | None = None
-    packs: Sequence[Path] | None = None  # whose rows make the table; None for all in the folder
+from ppo_jax.storage.files import to_json, write_json
 
 
 def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control) -> Table:
@@ -74,7 +59,7 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
         summary["best_toml"] = str(folder / "best.toml")
         (folder / "best.toml").write_text(preset(sweep, summary), "utf-8")
     summary["pictures"] = pictures.draw_all(folder, columns, ranked, sweep.axes, summary)
-    run_folder.write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     (folder / "report.md").write_text(report(summary, ranked), "utf-8")
     return Table(columns, ranked, summary, folder, exit_code)
 
@@ -91,7 +76,7 @@ def rerun(
     config, hyper = apply(sweep.config, sweep.hyper, outcome.settings[setting])
     first = options.seed + options.seeds
     members = [Member(setting, first + i) for i in range(options.num_fresh_seeds)]
-    work = pack.Work(
+    work = pack.PackJob(
         folder=folder / "winner",
         config=config,
         hyper=sweep.hyper,
@@ -108,7 +93,9 @@ def rerun(
         if engine.width < len(members):
             members = members[: engine.width]
             work = work._replace(members=members)
-        train = outcome.replay or (lambda work, engine: pack.train(engine, work, options, control))
+        train = outcome.replay or (
+            lambda work, engine: pack.train_pack(engine, work, options, control)
+        )
         result = train(work, engine)
     return None if result is None else stats.summarise(result.final_return)
 
@@ -117,7 +104,7 @@ def winner(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str
     """The winner as selected and as it did on fresh seeds; the difference is the optimism."""
     told = {
         "setting": best["setting"],
-        "values": run_folder.to_json(best["values"]),
+        "values": to_json(best["values"]),
         "selected": best["final_return"],
         "fresh": fresh,
         "optimism_of_selection": None,

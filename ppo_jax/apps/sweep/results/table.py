@@ -17,7 +17,8 @@ from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep.axes import Values
 from ppo_jax.config.config import Schedule
 from ppo_jax.config.errors import InputError
-from ppo_jax.storage import jsonl, run_folder
+from ppo_jax.storage import jsonl
+from ppo_jax.storage.files import to_json
 
 CLOCK = "env_steps"
 
@@ -167,7 +168,7 @@ def write_scores(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], path: P
         writer.writerow(["rank", "setting", *axes, "iqm", "ci95_low", "ci95_high", "num_failed"])
         for rank, row in enumerate(rows, 1):
             final = row["final_return"]
-            values = [_plain(run_folder.to_json(row["values"].get(axis))) for axis in axes]
+            values = [_plain(to_json(row["values"].get(axis))) for axis in axes]
             ends = final["ci95"] or ("", "")
             iqm = "" if final["iqm"] is None else final["iqm"]
             writer.writerow([rank, row["setting"], *values, iqm, *ends, final["num_failed"]])

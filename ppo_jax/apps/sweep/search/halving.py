@@ -2,89 +2,78 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from ppo_jax.apps.sweep import pack, rules
+from ppo_jax.apps.sweep import rules
+from ppo_jax.apps.sweep.axes import Values
+from ppo_jax.apps.sweep.pack import Control, Outcome
 from ppo_jax.apps.sweep.plan import Planned, Prepared
-from ppo_jax.apps.sweep.results.summary import Outcome
-from ppo_jax.apps.sweep.search import slots
-from ppo_jax.apps.sweep.search.slots import IDLE, LINEAGE, Bench, Standing
+from ppo_jax.apps.sweep.search import slot_run, slots
+from ppo_jax.apps.sweep.search.slot_run import Moment, Strategy
+from ppo_jax.apps.sweep.search.slots import IDLE, LINEAGE, SlotPopulation, SlotStatus
 from ppo_jax.config.config import Hyper
 from ppo_jax.rl.types import TrainState
 
 
-def run(
-    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: pack.Control
+class Halving(NamedTuple):
+    """A population that is halved at rungs."""
+
+    population: SlotPopulation
+    settings: dict[int, Values]  # all of them, in the order in which they begin
+    levels: tuple[int, ...]  # iterations of the rungs, the last being the whole budget
+
+
+def run_halving(
+    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: Control
 ) -> Outcome:
     """Train every setting as far as it deserves."""
     options = prepared.sweep.options
-    bench = slots.open_bench(prepared, planned[0].engine, folder, control)
-    config = bench.config
+    population = slots.open_population(prepared, planned[0].engine, folder, control)
+    config = population.config
     first = -(-options.min_env_steps // config.batch_size)
     levels = rules.rungs(config.num_iterations, options.eta, first)
+    halving = Halving(population, prepared.settings, levels)
 
-    def start() -> Standing:
-        chosen = list(range(min(bench.num_slots, len(prepared.settings))))
-        return slots.begin(bench, chosen, [prepared.settings[i] for i in chosen])
+    def first_status() -> SlotStatus:
+        chosen = list(range(min(population.num_slots, len(prepared.settings))))
+        return slots.first_status(population, chosen, [prepared.settings[i] for i in chosen])
 
-    standing = slots.carry_on(bench, start, partial(_loop, bench, prepared, levels), _is_over)
-    everything = len(prepared.settings) * len(bench.seeds) * config.num_iterations
-    begun = {i: prepared.settings[i] for i in range(standing.following)}
+    status = slot_run.carry_on(population, first_status, strategy_of(halving))
+    everything = len(prepared.settings) * len(population.seeds) * config.num_iterations
+    begun = {i: prepared.settings[i] for i in range(status.following)}
     more = {
-        "share_of_grid": standing.trained / everything,
+        "share_of_grid": status.trained / everything,
         "rungs_env_steps": [level * config.batch_size for level in levels],
-        "slots": bench.num_slots,
+        "slots": population.num_slots,
     }
-    return slots.outcome(bench, begun, standing, more)
+    return slot_run.outcome(population, begun, status, more)
 
 
-def _is_over(standing: Standing) -> bool:
-    return all(setting == IDLE for setting in standing.settings)
+def strategy_of(halving: Halving) -> Strategy:
+    """The strategy of halving: look at every rung and half the way to it."""
+    count, eta = len(halving.settings), halving.population.options.eta
+    expected = rules.expected_share(count, halving.levels, eta)
+    expected *= count * len(halving.population.seeds) * halving.levels[-1]
+    return Strategy(
+        until=partial(next_event, halving.levels),
+        decide=partial(decide, halving),
+        is_over=lambda status: not status.live,
+        share=lambda status: min(status.trained / expected, 0.99),
+    )
 
 
-def _loop(
-    bench: Bench,
-    prepared: Prepared,
-    levels: Sequence[int],
-    hyper: Hyper,
-    state: TrainState,
-    standing: Standing,
-) -> Standing:
-    expected = rules.expected_share(len(prepared.settings), levels, bench.options.eta)
-    expected *= len(prepared.settings) * len(bench.seeds) * levels[-1]
-    last_saved = standing.train_seconds
-    while not _is_over(standing):
-        until = min(
-            _event(levels, done) - done
-            for setting, done in zip(standing.settings, standing.done, strict=True)
-            if setting != IDLE
-        )
-        length = slots.next_length(bench, until)
-        state, standing = slots.train(bench, hyper, state, standing, length)
-        live = [slot for slot, setting in enumerate(standing.settings) if setting != IDLE]
-        halfway = [slot for slot in live if standing.done[slot] in _middles(levels)]
-        standing = slots.cleared(bench, standing, halfway)
-        arrived = [slot for slot in live if standing.done[slot] in levels]
-        if arrived:
-            hyper, state, standing = decide(
-                bench, prepared, levels, hyper, state, standing, arrived
-            )
-        is_late = standing.train_seconds - last_saved > bench.options.save_seconds
-        is_stopped = bool(bench.control.stop)  # asked once
-        if is_stopped or is_late:
-            slots.save(bench, state, standing)
-            last_saved = standing.train_seconds
-        if is_stopped:
-            break
-        slots.show(bench, standing, min(standing.trained / expected, 0.99))
-    return standing
+def next_event(levels: Sequence[int], status: SlotStatus) -> int:
+    """Iterations until the first slot must be looked at."""
+    ends = (*levels, *middles(levels))
+    done = [status.done[slot] for slot in status.live]
+    return min(min(end for end in ends if end > n) - n for n in done)
 
 
-def _middles(levels: Sequence[int]) -> set[int]:
-    """Half the way to each rung, where scores begin anew: what came before it learnt is old.
+def middles(levels: Sequence[int]) -> set[int]:
+    """Half the way to each rung, where scores begin anew, as older returns are out of date.
 
     None is a rung itself, where scores are still to be read.
     """
@@ -92,78 +81,97 @@ def _middles(levels: Sequence[int]) -> set[int]:
     return halves - {0, *levels}
 
 
-def _event(levels: Sequence[int], done: int) -> int:
-    """Where a setting after `done` iterations must be looked at next."""
-    return min(level for level in (*levels, *_middles(levels)) if level > done)
+def decide(halving: Halving, hyper: Hyper, state: TrainState, status: SlotStatus) -> Moment:
+    """Clear the scores of slots half the way to a rung, and judge those that arrived at one."""
+    population, live = halving.population, status.live
+    halfway = [slot for slot in live if status.done[slot] in middles(halving.levels)]
+    status = slots.cleared(population, status, halfway)
+    arrived = [slot for slot in live if status.done[slot] in halving.levels]
+    if not arrived:
+        return hyper, state, status
+    found = slots.scores(population, state, status)
+    finished = [slot for slot in arrived if status.done[slot] == halving.levels[-1]]
+    status = with_returns(population, hyper, state, status, finished)
+    pruned, records = judge(halving, status, found, arrived)
+    leaving = finished + pruned
+    line = lineage_line(population, status, found, arrived, leaving)
+    slots.write_line(population.folder / LINEAGE, line)
+    status = slots.cleared(population, status._replace(records=records), arrived)
+    return refill(halving, hyper, state, status, leaving)
 
 
-def decide(
-    bench: Bench,
-    prepared: Prepared,
-    levels: Sequence[int],
+def with_returns(
+    population: SlotPopulation,
     hyper: Hyper,
     state: TrainState,
-    standing: Standing,
-    arrived: Sequence[int],
-) -> tuple[Hyper, TrainState, Standing]:
-    """At a rung: finished settings are evaluated, the best go on, the rest leave their slots."""
-    found = slots.scores(bench, state, standing)
-    finished = [slot for slot in arrived if standing.done[slot] == levels[-1]]
-    leaving = list(finished)
-    returns = dict(standing.returns)
-    if finished:
-        played = slots.final_returns(bench, hyper, state, finished)
-        for slot, values in zip(finished, played, strict=True):
-            returns[str(standing.settings[slot])] = values
-    records = list(standing.records)
-    for level in sorted({standing.done[slot] for slot in arrived} - {levels[-1]}):
-        here = [slot for slot in arrived if standing.done[slot] == level]
-        pairs = [(standing.settings[slot], found[slot]) for slot in here]
-        known = [
-            (setting, math.nan if score is None else score)
-            for rung, setting, score in records
-            if rung == level
-        ]
-        kept = rules.survivors(pairs, known, bench.options.eta)
-        leaving += [slot for slot in here if standing.settings[slot] not in kept]
+    status: SlotStatus,
+    finished: Sequence[int],
+) -> SlotStatus:
+    """The status with evaluation returns of the settings whose budget is spent."""
+    if not finished:
+        return status
+    played = slots.final_returns(population, hyper, state, finished)
+    named = {str(status.settings[i]): found for i, found in zip(finished, played, strict=True)}
+    return status._replace(returns={**status.returns, **named})
+
+
+def judge(
+    halving: Halving, status: SlotStatus, scores: Sequence[float], arrived: Sequence[int]
+) -> tuple[list[int], list[list[Any]]]:
+    """Slots that are pruned at their rung, and the records with all that arrived."""
+    pruned: list[int] = []
+    records = list(status.records)
+    for level in sorted({status.done[slot] for slot in arrived} - {halving.levels[-1]}):
+        here = [slot for slot in arrived if status.done[slot] == level]
+        pairs = [(status.settings[slot], scores[slot]) for slot in here]
+        known = [(setting, score) for rung, setting, score in records if rung == level]
+        kept = rules.survivors(pairs, known, halving.population.options.eta)
+        pruned += [slot for slot in here if status.settings[slot] not in kept]
         records += [[level, *pair] for pair in pairs]
-    line = {
-        "env_steps": standing.clock * bench.config.batch_size,
+    return pruned, records
+
+
+def lineage_line(
+    population: SlotPopulation,
+    status: SlotStatus,
+    scores: Sequence[float],
+    arrived: Sequence[int],
+    leaving: Sequence[int],
+) -> dict[str, Any]:
+    """The line of `lineage.jsonl` about the slots that arrived at a rung."""
+    batch = population.config.batch_size
+    return {
+        "env_steps": status.clock * batch,
         "arrived": [
             {
-                "setting": standing.settings[slot],
-                "rung_env_steps": standing.done[slot] * bench.config.batch_size,
-                "score": found[slot],
+                "setting": status.settings[slot],
+                "rung_env_steps": status.done[slot] * batch,
+                "score": scores[slot],
                 "goes_on": slot not in leaving,
             }
             for slot in arrived
         ],
     }
-    slots.write_line(bench.folder / LINEAGE, line)
-    standing = standing._replace(records=records, returns=returns)
-    standing = slots.cleared(bench, standing, arrived)
-    return refill(bench, prepared, hyper, state, standing, leaving)
 
 
 def refill(
-    bench: Bench,
-    prepared: Prepared,
+    halving: Halving,
     hyper: Hyper,
     state: TrainState,
-    standing: Standing,
+    status: SlotStatus,
     leaving: Sequence[int],
-) -> tuple[Hyper, TrainState, Standing]:
-    """The next settings in the slots that others left; idle where there are none."""
-    settings, values, done = list(standing.settings), list(standing.values), list(standing.done)
-    following, begun = standing.following, []
+) -> Moment:
+    """Put the next settings into the slots that others left; idle if there are none."""
+    settings, values, done = list(status.settings), list(status.values), list(status.done)
+    following, begun = status.following, []
     for slot in leaving:
         settings[slot], done[slot] = IDLE, 0
-        if following < len(prepared.settings):
-            settings[slot], values[slot] = following, dict(prepared.settings[following])
+        if following < len(halving.settings):
+            settings[slot], values[slot] = following, dict(halving.settings[following])
             following += 1
             begun.append(slot)
-    standing = standing._replace(settings=settings, values=values, done=done, following=following)
+    status = status._replace(settings=settings, values=values, done=done, following=following)
     if begun:
-        hyper = slots.arrays(bench, values)
-        state = slots.refilled(bench, hyper, state, begun)
-    return hyper, state, standing
+        hyper = slots.arrays(halving.population, values)
+        state = slots.refilled(halving.population, hyper, state, begun)
+    return hyper, state, status

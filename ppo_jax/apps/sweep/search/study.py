@@ -36,7 +36,7 @@ _RACES = ("OperationalError", "IntegrityError", "ProgrammingError", "RuntimeErro
 MAX_TAKEOVERS = 3  # a setting on which so many workers died is left alone, and reported
 
 
-class Claim(NamedTuple):
+class TrialClaim(NamedTuple):
     """A setting that this worker has to train."""
 
     trial: Any  # optuna's
@@ -228,9 +228,9 @@ def void_reason(trials: Sequence[Any], number: int, count: int) -> str | None:
 
 def claim(
     study: optuna.Study, axes: Sequence[Axis], batch: int, count: int, worker: str
-) -> list[Claim]:
+) -> list[TrialClaim]:
     """Up to `batch` settings that nobody else trains."""
-    taken: list[Claim] = []
+    taken: list[TrialClaim] = []
     wanted = distributions(axes)
     while len(taken) < batch and _is_open(study, count):
         trial = study.ask(wanted)
@@ -243,7 +243,7 @@ def claim(
             _fail(study, trial.number)
             continue
         root = root_of(next(each for each in trials if each.number == trial.number))
-        taken.append(Claim(trial, root, values_of(axes, trial.params)))
+        taken.append(TrialClaim(trial, root, values_of(axes, trial.params)))
     return taken
 
 
@@ -287,7 +287,7 @@ def _fail(study: optuna.Study, number: int) -> None:
         study.tell(number, state=optuna.trial.TrialState.FAIL)
 
 
-def give_back(study: optuna.Study, claims: Sequence[Claim]) -> None:
+def give_back(study: optuna.Study, claims: Sequence[TrialClaim]) -> None:
     """Leave claimed settings to whoever asks next: this worker stops."""
     for each in claims:
         with contextlib.suppress(Exception):  # somebody else has it already
@@ -295,7 +295,9 @@ def give_back(study: optuna.Study, claims: Sequence[Claim]) -> None:
         _fail(study, each.trial.number)
 
 
-def tell(study: optuna.Study, each: Claim, score: float | None, facts: Mapping[str, Any]) -> bool:
+def tell(
+    study: optuna.Study, each: TrialClaim, score: float | None, facts: Mapping[str, Any]
+) -> bool:
     """Tell a trained setting's score; None where it failed for good.
 
     False: the setting was taken over in the meantime, and this result does not count.
@@ -315,7 +317,7 @@ def tell(study: optuna.Study, each: Claim, score: float | None, facts: Mapping[s
 
 
 @contextlib.contextmanager
-def beating(claims: Sequence[Claim], grace_seconds: float) -> Iterator[None]:
+def beating(claims: Sequence[TrialClaim], grace_seconds: float) -> Iterator[None]:
     """Sign of life for some trials, from a thread of its own, for as long as they are trained."""
     over = threading.Event()
 

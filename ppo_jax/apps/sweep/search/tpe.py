@@ -1,4 +1,4 @@
-"""TPE through Optuna: ask for a batch of settings, train it as one population, tell all scores.
+"""TPE through Optuna: ask for a batch of settings, train it as a population, report all scores.
 
 Several workers, each with its own folder and device, join one study by its name and storage.
 """
@@ -15,30 +15,30 @@ from typing import Any
 from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep import engine as engines
 from ppo_jax.apps.sweep import folder as folders
-from ppo_jax.apps.sweep import pack as population
+from ppo_jax.apps.sweep import pack as packs
 from ppo_jax.apps.sweep.axes import apply
 from ppo_jax.apps.sweep.groups import Member, compile_groups
+from ppo_jax.apps.sweep.pack import Outcome
 from ppo_jax.apps.sweep.plan import Planned, Prepared
-from ppo_jax.apps.sweep.results.summary import Outcome
 from ppo_jax.apps.sweep.search import study
-from ppo_jax.apps.sweep.search.study import Claim
+from ppo_jax.apps.sweep.search.study import TrialClaim
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import validate
 
-POLL_SECONDS = 1.0  # between looks at a study whose last settings others train
+POLL_SECONDS = 1.0  # between looks at a study if other workers train its last settings
 
 
-def run(
-    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: population.Control
+def run_tpe(
+    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: packs.Control
 ) -> Outcome:
-    """Be one worker of the study: claim, train and tell until every setting is done.
+    """Be one worker of the study: claim, train and report until every setting is done.
 
     Returns:
-        what the whole study brought, with the packs of its settings that this machine can read.
+        the results of the whole study, with the packs that this machine can read.
     """
     options = prepared.sweep.options
     count = options.settings
-    assert count is not None  # settled by `planning.prepare`
+    assert count is not None  # settled by `plan.prepare`
     opened = study.open_study(options.study, options.storage, folder, options.seed)
     study.require_same(opened, folders.identity(prepared.sweep))
     worker = f"{socket.gethostname()}-{os.getpid()}"
@@ -53,8 +53,23 @@ def run(
             continue
         control.tell(f"training settings {', '.join(str(each.root) for each in claims)}")
         with study.beating(claims, options.grace_seconds):
-            steps, spent = train_batch(prepared, built, folder, opened, claims, control)
-        trained_steps, seconds = trained_steps + steps, seconds + spent
+            steps, elapsed = train_batch(prepared, built, folder, opened, claims, control)
+        trained_steps, seconds = trained_steps + steps, seconds + elapsed
+    spent = (trained_steps, seconds)
+    return _outcome(prepared, folder, opened, worker, built, spent)
+
+
+def _outcome(
+    prepared: Prepared,
+    folder: Path,
+    opened: Any,
+    worker: str,
+    built: list[engines.Engine],
+    spent: tuple[int, float],
+) -> Outcome:
+    """The results of the whole study; `spent` are this worker's environment steps and seconds."""
+    options = prepared.sweep.options
+    count = options.settings or 0
     done = study.finished(opened, count)
     packs = {trial.user_attrs.get(study.PACK) for trial in done.values()} - {None}
     settings = {
@@ -68,8 +83,8 @@ def run(
             for root, trial in done.items()
             if study.RETURNS in trial.user_attrs
         },
-        env_steps=trained_steps,
-        train_seconds=seconds,
+        env_steps=spent[0],
+        train_seconds=spent[1],
         compile_seconds=sum(engine.compile_seconds for engine in built),
         compilations=[engine.compilations for engine in built],
         more={
@@ -87,7 +102,7 @@ def run(
 
 
 def _told_last(done: Mapping[int, Any], worker: str) -> bool:
-    """Whether this worker is the one that re-runs the winner: the one that told last."""
+    """Check whether this worker reported last; that one trains the winner again."""
     order = sorted(done.values(), key=lambda trial: (trial.datetime_complete, trial.number))
     last = order[-1] if order else None
     return last is not None and last.user_attrs.get(study.WORKER) == worker
@@ -98,8 +113,8 @@ def train_batch(
     built: list[engines.Engine],
     folder: Path,
     opened: Any,
-    claims: list[Claim],
-    control: population.Control,
+    claims: list[TrialClaim],
+    control: packs.Control,
 ) -> tuple[int, float]:
     """Train claimed settings, those of one program together; environment steps and seconds."""
     sweep, options = prepared.sweep, prepared.sweep.options
@@ -120,7 +135,7 @@ def train_batch(
         members = [Member(root, options.seed + i) for root in roots for i in range(options.seeds)]
         trained = []
         for number in range(0, len(members), engine.width):
-            pack = population.Work(
+            pack = packs.PackJob(
                 folder=folder / "packs" / f"{mine[0].trial.number:05d}-{number:04d}",
                 config=group.config,
                 hyper=sweep.hyper,
@@ -128,7 +143,7 @@ def train_batch(
                 members=members[number : number + engine.width],
                 label=f"settings {', '.join(map(str, roots))}",
             )
-            result = population.train(engine, pack, options, control)
+            result = packs.train_pack(engine, pack, options, control)
             if result is None:
                 study.give_back(opened, claims)
                 return steps, seconds
@@ -141,13 +156,13 @@ def train_batch(
 
 def _tell_all(
     opened: Any,
-    claims: list[Claim],
-    trained: list[tuple[population.Work, population.Result]],
-    control: population.Control,
+    claims: list[TrialClaim],
+    trained: list[tuple[packs.PackJob, packs.PackResult]],
+    control: packs.Control,
 ) -> None:
     members = [member for _, result in trained for member in result.members]
     values = [value for _, result in trained for value in result.final_return]
-    returns = population.by_setting(members, values)
+    returns = packs.by_setting(members, values)
     where = {member.setting: work.folder for work, _ in trained for member in work.members}
     for each in claims:
         mine = returns[each.root]
@@ -159,7 +174,7 @@ def _tell_all(
 
 
 def find_engine(
-    built: list[engines.Engine], prepared: Prepared, config: Any, first: Claim, words: str
+    built: list[engines.Engine], prepared: Prepared, config: Any, first: TrialClaim, words: str
 ) -> engines.Engine:
     """The compiled program of a group, made when the first of its settings is asked for."""
     for engine in built:

@@ -1,0 +1,47 @@
+"""The policy of a run folder as a plain JAX function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ppo_jax.config.errors import InputError
+from ppo_jax.models.agent import acting_policy, assemble
+from ppo_jax.runtime.saved_run import load_member
+from ppo_jax.training import evaluation
+
+
+def run_policy(
+    run: Path | str, *, seed_index: int = 0, env: Any = None, network: Any = None
+) -> Callable[..., Array]:
+    """The policy of a run folder as a plain function; for its arguments see `load_policy`."""
+    config, _, member = load_member(run, seed_index, env, network, "seed_index")
+    parts = assemble(config)
+    acting = acting_policy(config, parts, member.params, member.observation_moments)
+    shape = parts.environment.observation_shape
+
+    @jax.jit
+    def act(rows: Array, key: Array | None) -> Array:
+        if key is None:
+            return evaluation.act(acting, rows, (), None, is_deterministic=True)
+        key_noise, key_action = jax.random.split(key)
+        noise = acting.family.draw_noise(key_noise, rows.shape[0])
+        return evaluation.act(acting, rows, noise, key_action, is_deterministic=False)
+
+    def policy(observation: Any, key: Array | None = None) -> Array:
+        observation = jnp.asarray(observation)
+        if observation.shape == shape:
+            return act(observation[None], key)[0]
+        if observation.shape[1:] == shape:
+            return act(observation, key)
+        raise InputError(
+            f"An observation of shape {observation.shape} does not fit: this policy takes one of "
+            f"shape {shape}, or a batch [n, ...] of them."
+        )
+
+    return policy

@@ -1,0 +1,70 @@
+"""The open files and programs of a run, and how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import RunError
+from ppo_jax.config.options import RunOptions
+from ppo_jax.distributed.layout import Layout
+from ppo_jax.runtime import evaluation, windows
+from ppo_jax.runtime.loggers import LogFanout
+from ppo_jax.runtime.progress import Progress, Silence
+from ppo_jax.runtime.signals import StopRequest
+from ppo_jax.storage.jsonl import JsonlLog
+
+METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+
+Callback = Callable[[dict[str, Any]], bool | None]
+
+
+class Session(NamedTuple):
+    """All that stays the same from the first chunk of a process to its last."""
+
+    config: Config
+    hyper: Hyper  # as arrays
+    options: RunOptions
+    callbacks: Sequence[Callback]
+    layout: Layout
+    folder: Path
+    identity: dict[str, Any]  # whose checkpoints these are: run_id, config, hyper, fingerprint
+    chunk: Callable[..., Any]
+    play: evaluation.Play
+    metrics: JsonlLog
+    timing: JsonlLog
+    logs: LogFanout
+    progress: Progress | Silence
+    stop: StopRequest
+
+
+class RunStatus(NamedTuple):
+    """How far a run has come, between two chunks."""
+
+    iteration: int = 0
+    pending: windows.Window | None = None  # iterations since the last logged row
+    train_seconds: float = 0.0
+    ended_by: str | None = None  # "return" or "callback", if the budget was not spent
+    score: float | None = None  # of the evaluation at this very iteration
+    best: float | None = None  # the highest score so far
+    saved: tuple[int, str | None] | None = None  # iteration and end at the newest checkpoint
+
+    def is_over(self, config: Config) -> bool:
+        return self.iteration >= config.num_iterations or self.ended_by is not None
+
+
+@contextmanager
+def writing(session: Session, status: RunStatus) -> Iterator[None]:
+    """End the run with one sentence if its folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        env_steps = status.iteration * session.config.batch_size
+        raise RunError(
+            f"Stopped after {env_steps:,} environment steps a seed, because the run's folder "
+            f"{str(session.folder)!r} cannot be written ({error.strerror or error}): what is in it "
+            "is untouched; mend that, then ppo-jax resume goes on from its newest checkpoint."
+        ) from error

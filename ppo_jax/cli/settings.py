@@ -1,0 +1,86 @@
+"""Flags and precedence of the settings that `train`, `sweep` and `bench` share."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ppo_jax.cli.parser import Parser, add_field_flags
+from ppo_jax.config import layers, presets
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.layers import Layer, Settings
+
+
+def add_setting_flags(
+    parser: Parser,
+    env: str | None,
+    objective: str | None = None,
+    owners: tuple[type, ...] = (Config, Hyper),
+) -> None:
+    """Add the flags of presets, files and single settings.
+
+    Args:
+        env, objective: of the preset whose values the help shows as defaults.
+        owners: the dataclasses whose fields become flags.
+    """
+    group = parser.add_argument_group("where settings come from (flag > config > preset)")
+    parser.add_value(group, "--preset", "a preset's name or FILE.toml [ENV's own]", "NAME")
+    parser.add_switch(group, "--no-preset", "start from the defaults alone")
+    parser.add_value(group, "--config", "settings from a JSON or TOML file", "FILE")
+    preset = presets.load(env, objective or "clip") if env else None
+    shown = layers.resolve([presets.layer(preset)] if preset else [])
+    values = {**vars(shown.config), **vars(shown.hyper), **vars(shown.options)}
+    add_field_flags(parser, values, shown.sources, owners)
+
+
+def find_settings(flags: Mapping[str, Any], env_params: Mapping[str, str]) -> Settings:
+    """Resolve flags over file over preset over defaults.
+
+    Raises:
+        InputError: no environment, an unknown preset, or a file that holds no settings.
+    """
+    if "preset" in flags and "no_preset" in flags:
+        raise InputError("--preset and --no-preset exclude each other: give one of them.")
+    own = {name: value for name, value in flags.items() if name in layers.FIELDS}
+    stack = [Layer("flag", own, env_params)]
+    if "config" in flags:
+        stack.insert(0, _file(flags["config"]))
+    named = layers.resolve(stack)
+    if "env" not in named.sources:
+        raise InputError("train needs an environment, for example: ppo-jax train CartPole-v1.")
+    env, objective = named.config.env, named.config.objective
+    if "preset" in flags:
+        wanted = objective if "objective" in named.sources else None
+        stack.insert(0, presets.layer(presets.find(flags["preset"], wanted)))
+    elif "no_preset" not in flags and (preset := presets.load(env, objective)):
+        stack.insert(0, presets.layer(preset))
+    return layers.resolve(stack)
+
+
+def source_of(settings: Settings) -> str:
+    """Name the files and presets that the settings come from, for the first line of a run."""
+    used = {source for source in settings.sources.values() if source != "flag"}
+    return ", ".join(sorted(used)) or "defaults (no preset)"
+
+
+def _file(name: str) -> Layer:
+    """Read the settings of a JSON or TOML file; a run's own record leaves its folder out."""
+    try:
+        text = Path(name).read_text("utf-8")
+        content = tomllib.loads(text) if name.endswith(".toml") else json.loads(text)
+    except OSError as error:
+        raise InputError(
+            f"--config {name!r} cannot be read: {error.strerror}; name a JSON or TOML file."
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--config {name!r} is neither JSON nor TOML: {error}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"--config {name!r} must hold settings by name, not a bare value.")
+    layer = layers.file_layer(name, content)
+    if "format" in content:  # the record of a run
+        return layer._replace(values={k: v for k, v in layer.values.items() if k != "out"})
+    return layer

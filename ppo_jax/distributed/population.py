@@ -1,0 +1,164 @@
+"""A population: many seeds side by side, as one `TrainState` with a leading axis [S].
+
+All members may share one `Hyper`, or each has its own: then every leaf of `hyper` has the same
+leading axis as the state, and nothing else changes (`has_own_hyper`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed.layout import Layout
+from ppo_jax.kernels.backend import is_cpu
+from ppo_jax.kernels.compiler import compiler_options
+from ppo_jax.rl.types import PyTree, TrainState
+from ppo_jax.training.trainer import init
+
+
+def without_budget(config: Config) -> Config:
+    """`config` without what only the host reads, so that equal programs are one program."""
+    return dataclasses.replace(config, total_env_steps=config.batch_size)
+
+
+def has_own_hyper(hyper: Hyper) -> bool:
+    """Whether every number of `hyper` has an axis of members; else all members share them."""
+    return getattr(hyper.schedule_env_steps, "ndim", 0) > 0
+
+
+def init_population(
+    config: Config, hyper: Hyper, seed: int | Sequence[int], layout: Layout
+) -> TrainState:
+    """Member i starts from `jax.random.key(seed + i)`, whatever the layout and its neighbours.
+
+    Args:
+        seed: of the first member, from which the others count up; or one seed for each member.
+    """
+    return place(make_init(config)(hyper, member_keys(seed, layout)), layout)
+
+
+def member_keys(seed: int | Sequence[int], layout: Layout) -> Array:
+    """The members' random keys, as `init_population` takes them; seeds are below 2^32."""
+    seeds = range(seed, seed + layout.num_members) if isinstance(seed, int) else seed
+    if jax.default_prng_impl.value == "threefry2x32":  # the key is the seed: no program
+        words = np.array([[0, each] for each in seeds], np.uint32)
+        return jax.random.wrap_key_data(jnp.asarray(words))
+    return jnp.stack([jax.random.key(each) for each in seeds])
+
+
+def make_init(config: Config) -> Callable[[Hyper, Array], TrainState]:
+    """The compiled start: keys [members] to states, one member after the other.
+
+    Members' own numbers must not be spread over devices here: the loop over them would become
+    exchanges between the devices, which on a CPU wait for each other for ever.
+    """
+    plain = without_budget(config)
+
+    def start(hyper: Hyper, keys: Array) -> TrainState:
+        if has_own_hyper(hyper):
+            return jax.lax.map(lambda own: init(plain, *own), (hyper, keys))
+        return jax.lax.map(partial(init, plain, hyper), keys)
+
+    return jax.jit(start, compiler_options=compiler_options(0))
+
+
+def padded(state: TrainState, layout: Layout) -> TrainState:
+    """The state of S seeds filled up to the layout's members with copies of the first seed."""
+    missing = layout.num_members - state.alive.shape[0]
+    if not missing:
+        return state
+    chosen = np.r_[np.arange(state.alive.shape[0]), np.zeros(missing, int)]
+    return jax.tree.map(lambda leaf: leaf[chosen], state)
+
+
+def trimmed(state: TrainState, layout: Layout) -> TrainState:
+    """The state of the S seeds that were asked for."""
+    if state.alive.shape[0] == layout.num_seeds:
+        return state
+    return jax.tree.map(lambda leaf: leaf[: layout.num_seeds], state)
+
+
+def place(state: TrainState, layout: Layout) -> TrainState:
+    """The population's state on its devices.
+
+    Arrays of numpy are cut up without a program for every shape: half a second less, the first
+    time, where several devices are one CPU.
+    """
+
+    def put(leaf: Array, place: NamedSharding) -> Array:
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.device_put(np.asarray(leaf), place)
+        words = jax.device_put(np.asarray(jax.random.key_data(leaf)), place)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+
+    places = placement(state, layout)
+    if is_cpu() and len(layout.devices) > 1:
+        return jax.tree.map(put, state, places)
+    return jax.device_put(state, places)
+
+
+def placement(state: TrainState, layout: Layout) -> TrainState:
+    """The sharding of each leaf of a population's state."""
+    return jax.tree.map(
+        lambda spec: NamedSharding(layout.mesh, spec),
+        layout.state_specs(state),
+        is_leaf=lambda leaf: isinstance(leaf, P),
+    )
+
+
+def place_hyper(hyper: Hyper, layout: Layout) -> Hyper:
+    """Every member's own numbers beside its state, and shared ones on every device."""
+    return jax.device_put(
+        hyper, NamedSharding(layout.mesh, layout.member_spec(has_own_hyper(hyper)))
+    )
+
+
+def abstract_population(config: Config, hyper: Hyper, layout: Layout) -> TrainState:
+    """Shapes, dtypes and places of a population's state, without making one."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), layout.num_members))
+    return in_place(jax.eval_shape(make_init(config), hyper, keys), layout)
+
+
+def in_place(shapes: PyTree, layout: Layout) -> TrainState:
+    """A population's shapes and dtypes with the place of each leaf."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        placement(shapes, layout),
+    )
+
+
+def make_gather(layout: Layout) -> Callable[[TrainState, Array], TrainState]:
+    """The compiled copy `gather(state, sources)`: member i goes on from member sources[i].
+
+    Members keep their random keys, so that two copies do not stay alike. `state` is donated.
+    """
+
+    def gather(state: TrainState, sources: Array) -> TrainState:
+        chosen = jax.tree.map(lambda leaf: leaf[sources], state)._replace(key=state.key)
+        return jax.lax.with_sharding_constraint(chosen, placement(state, layout))
+
+    return jax.jit(gather, donate_argnums=0)
+
+
+def make_refill(layout: Layout) -> Callable[[TrainState, TrainState, Array], TrainState]:
+    """The compiled choice `refill(state, fresh, is_new)`, [members] bool; `state` is donated."""
+
+    def refill(state: TrainState, fresh: TrainState, is_new: Array) -> TrainState:
+        def choose(new: Array, old: Array) -> Array:
+            return jnp.where(is_new.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+        return jax.lax.with_sharding_constraint(
+            jax.tree.map(choose, fresh, state), placement(state, layout)
+        )
+
+    return jax.jit(refill, donate_argnums=0)

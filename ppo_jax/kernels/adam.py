@@ -1,0 +1,41 @@
+"""Adam on one flat vector [P] (Kingma and Ba 2015, algorithm 1), in one pass over it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from ppo_jax.kernels.backend import Backend, current, is_cpu
+
+PyTree = Any
+
+DECAYS = (0.9, 0.999)  # beta_1 and beta_2
+
+
+def adam(learning_rate: Array | float, epsilon: Array | float) -> optax.GradientTransformation:
+    """`optax.adam` with the moments kept from fusing into the step on a CPU.
+
+    Without the barrier XLA computes the new moments again inside the step, from copies of the old.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        if current() is Backend.PLAIN:
+            direction, state = optax.scale_by_adam(*DECAYS, eps=epsilon).update(updates, state)
+            return jax.tree.map(lambda leaf: -learning_rate * leaf, direction), state
+        moved: Any = optax.scale_by_adam(*DECAYS).update(updates, state)[1]
+        first, second = moved.mu, moved.nu
+        if is_cpu():
+            first, second = jax.lax.optimization_barrier((first, second))
+        mean = optax.tree.bias_correction(first, DECAYS[0], moved.count)
+        square = optax.tree.bias_correction(second, DECAYS[1], moved.count)
+        step = jax.tree.map(
+            lambda m, v: -(learning_rate * m / (jnp.sqrt(v) + epsilon)), mean, square
+        )
+        return step, moved
+
+    return optax.GradientTransformation(optax.scale_by_adam(*DECAYS).init, update)

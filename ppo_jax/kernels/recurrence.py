@@ -1,0 +1,36 @@
+"""Linear recurrences in time."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ppo_jax.kernels.backend import is_accelerator
+
+
+def linear_recurrence(decay: Array, x: Array, *, reverse: bool = False) -> Array:
+    """y_t = x_t + decay_t y_{t-1} with y_{-1} = 0; with `reverse`, y_t = x_t + decay_t y_{t+1}.
+
+    Args:
+        decay, x: [T, ...].
+
+    Returns:
+        y [T, ...]. An accelerator takes some 2 log T kernels in place of T.
+    """
+    if is_accelerator():
+        _, y = jax.lax.associative_scan(_compose, (decay, x), reverse=reverse)
+        return y
+
+    def step(y: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+        x_t, decay_t = inputs
+        y = x_t + decay_t * y
+        return y, y
+
+    return jax.lax.scan(step, jnp.zeros_like(x[0]), (x, decay), reverse=reverse)[1]
+
+
+def _compose(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Two stretches of time as the one stretch that they make together."""
+    (decay_first, x_first), (decay, x) = first, second
+    return decay * decay_first, x + decay * x_first

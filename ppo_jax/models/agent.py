@@ -1,0 +1,73 @@
+"""An agent: environment, network and policy family of a `Config`, and the policy that acts."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.envs import registration
+from ppo_jax.envs.interface import Environment
+from ppo_jax.models.network import Network, make_network
+from ppo_jax.models.policy_head import Family
+from ppo_jax.rl import moments
+from ppo_jax.rl.types import Moments, PyTree
+
+
+class Agent(NamedTuple):
+    """The static parts that a `Config` names."""
+
+    environment: Environment
+    network: Network
+    family: Family
+
+
+class Policy(NamedTuple):
+    """The acting policy: frozen for the length of a rollout."""
+
+    network: Network
+    family: Family
+    params: PyTree
+    moments: Moments | None  # of the observations, None if they are not normalised
+
+    def see(self, observation: PyTree) -> PyTree:
+        """Raw observations as the network takes them."""
+        if self.moments is None:
+            return observation
+        return moments.standardise(self.moments, observation)
+
+
+def assemble(config: Config) -> Agent:
+    """Find the environment and build the network that `config` names.
+
+    Raises:
+        InputError: they do not fit each other.
+    """
+    try:
+        hash(config)
+    except TypeError:  # an environment object that holds arrays, such as a Box's bounds
+        return _assemble.__wrapped__(config.env, config)
+    return _assemble(config.env, config)
+
+
+@lru_cache(maxsize=64)
+def _assemble(env: object, config: Config) -> Agent:
+    # The environment is kept, and may be asked for first while something is traced: its constants
+    # must be numbers, not part of that trace.
+    with jax.ensure_compile_time_eval():
+        environment = registration.make(env)
+    network, family = make_network(config, environment.observation, environment.action_space)
+    return Agent(environment, network, family)
+
+
+def env_params(environment: Environment, hyper: Hyper) -> PyTree:
+    """The environment's parameters with the run's own values put in."""
+    return environment.override(environment.default_params, dict(hyper.env))
+
+
+def acting_policy(config: Config, agent: Agent, params: PyTree, stats: Moments) -> Policy:
+    """The policy of a state: the parameters together with the normaliser they were trained with."""
+    seen = stats if config.normalize_observations else None
+    return Policy(agent.network, agent.family, params, seen)

@@ -1,0 +1,117 @@
+"""Torsos: observations in, features out. Each leaf has its encoder, then the hidden layers follow.
+
+A grid leaf [height, width, channels] goes through a convolution; every other leaf is flattened. The
+leaf `action_mask` of a dict observation is no feature and is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ppo_jax.config.config import Config
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs.interface import without_action_mask
+from ppo_jax.kernels.matmul import dot_general
+from ppo_jax.rl.types import PyTree
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": nn.relu,
+    "swish": nn.swish,
+    "gelu": nn.gelu,
+    "elu": nn.elu,
+}
+# (compute dtype, precision of products). DEFAULT is TF32 on NVIDIA GPUs, full float32 on CPUs.
+PRECISIONS = {
+    "float32": (jnp.float32, jax.lax.Precision.HIGHEST),
+    "tf32": (jnp.float32, jax.lax.Precision.DEFAULT),
+    "bfloat16": (jnp.bfloat16, jax.lax.Precision.DEFAULT),
+}
+CONV_FEATURES = 16  # Young and Tian 2019, MinAtar: one 3x3 convolution of 16 features, no padding
+CONV_SIZE = (3, 3)
+
+
+def real() -> Any:
+    """float32, or float64 if jax runs in double precision."""
+    return jnp.result_type(float)
+
+
+class Torso(nn.Module):
+    """Leaf encoders, then hidden layers over their outputs side by side."""
+
+    grids: tuple[bool, ...]  # of each leaf
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    layer: dict[str, Any]  # dtype, precision and kernel_init of every layer
+
+    @nn.compact
+    def __call__(self, leaves: tuple[Array, ...]) -> Array:
+        activate = ACTIVATIONS[self.activation]
+        encoded = []
+        for x, is_grid in zip(leaves, self.grids, strict=True):
+            if is_grid:
+                x = activate(nn.Conv(CONV_FEATURES, CONV_SIZE, padding="VALID", **self.layer)(x))
+                x = flatten(x, 3)
+            encoded.append(x)
+        x = encoded[0] if len(encoded) == 1 else jnp.concatenate(encoded, axis=-1)
+        for size in self.hidden_sizes:
+            x = activate(nn.Dense(size, dot_general=dot_general, **self.layer)(x))
+        return x
+
+
+def flatten(x: Array, rank: int) -> Array:
+    """[..., *O] -> [..., O], O one-dimensional; a scalar becomes a vector of one."""
+    lead = x.shape[: x.ndim - rank]
+    return x.reshape((*lead, math.prod(x.shape[x.ndim - rank :])))
+
+
+class Encoder:
+    """The leaves of an observation as a `Torso` takes them.
+
+    Args:
+        config: torso is read.
+        observation: tree of `jax.ShapeDtypeStruct`, of one environment.
+
+    Raises:
+        InputError: a convolution is asked for and no leaf is a grid.
+    """
+
+    def __init__(self, config: Config, observation: PyTree) -> None:
+        shapes = [leaf.shape for leaf in jax.tree.leaves(without_action_mask(observation))]
+        self.shapes: list[tuple[int, ...]] = shapes
+        fits = [len(s) == 3 and s[0] >= CONV_SIZE[0] and s[1] >= CONV_SIZE[1] for s in shapes]
+        if config.torso == "cnn" and not any(fits):
+            raise InputError(
+                "torso='cnn' needs a grid observation [height, width, channels] of at least 3 x 3, "
+                f"but this environment's has shape {shapes[0] if len(shapes) == 1 else shapes}; "
+                "use mlp, or auto."
+            )
+        self.grids = tuple(fit and config.torso != "mlp" for fit in fits)
+
+    def __call__(self, observation: PyTree) -> tuple[Array, ...]:
+        """Leaves [..., *shape] or [..., size], as real numbers."""
+        leaves = jax.tree.leaves(without_action_mask(observation))
+        encoded = zip(leaves, self.shapes, self.grids, strict=True)
+        return tuple(
+            x.astype(real()) if is_grid else flatten(x.astype(real()), len(shape))
+            for x, shape, is_grid in encoded
+        )
+
+    def example(self) -> tuple[Array, ...]:
+        """Zeros for one environment, in the form that `__call__` returns."""
+        return tuple(
+            jnp.zeros(shape if is_grid else (math.prod(shape),), real())
+            for shape, is_grid in zip(self.shapes, self.grids, strict=True)
+        )
+
+    @property
+    def is_narrow(self) -> bool:
+        """Check that no leaf is a grid and all together are few numbers."""
+        return not any(self.grids) and sum(map(math.prod, self.shapes)) <= 64

@@ -1,0 +1,66 @@
+"""The ratios of an iteration as metrics: how far the policy has moved on its own samples."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from ppo_jax.config.config import Hyper
+from ppo_jax.kernels.reductions import weighted_sums
+from ppo_jax.rl.surrogates import MAX_LOG_RATIO, upper_epsilon
+from ppo_jax.rl.types import Metrics
+
+
+class Ratios(NamedTuple):
+    """One device's ratios of an iteration, reduced; `ratio_metrics` reads them."""
+
+    means: Array  # [6]
+    largest: Array  # [2]
+
+
+def measure_ratios(hyper: Hyper, log_ratio: Array, active: Array) -> Ratios:
+    """Reduce this device's ratios over the minibatches that were learnt from.
+
+    Args:
+        log_ratio: [E, M, rows], before each minibatch's step.
+        active: [E, M], 1 for a minibatch that was learnt from.
+    """
+    ratio = jnp.exp(log_ratio)
+    upper = upper_epsilon(hyper.clip_epsilon, hyper.clip_epsilon_high)
+    is_clipped = (ratio < 1.0 - hyper.clip_epsilon) | (ratio > 1.0 + upper)
+    is_clamped = jnp.abs(log_ratio) >= MAX_LOG_RATIO
+    share = active / jnp.maximum(jnp.sum(active) * ratio.shape[-1], 1.0)
+    k3 = ratio - 1.0 - log_ratio
+    values = [-log_ratio, k3, is_clipped * 1.0, is_clamped * 1.0, ratio, ratio**2]
+    means = weighted_sums(values, jnp.broadcast_to(share[..., None], ratio.shape))
+    return Ratios(means, jnp.stack([jnp.max(ratio), jnp.max(jnp.abs(log_ratio[0, 0]))]))
+
+
+def ratio_metrics(gathered: Ratios) -> Metrics:
+    """The metrics of an iteration's ratios, given those of all devices, with a leading axis [D].
+
+    Returns:
+        `kl_k1` and `kl_k3`, Schulman's estimates of KL[old||new] from samples of old; the ratios'
+        mean, maximum and effective sample size; the share of them beyond the clip, and that of
+        log-ratios clamped to +-MAX_LOG_RATIO; and the largest |log-ratio| of the very first
+        minibatch, which is met at theta_old: 0 up to rounding.
+    """
+    largest = jnp.max(gathered.largest, axis=0)
+    k1, k3, clip_fraction, clamped_fraction, mean, square = jnp.mean(gathered.means, axis=0)
+    return {
+        "kl_k1": k1,
+        "kl_k3": k3,
+        "clip_fraction": clip_fraction,
+        "clamped_fraction": clamped_fraction,
+        "ratio_mean": mean,
+        "ess_fraction": ess_fraction(mean, square),
+        "ratio_max": largest[0],
+        "log_ratio_abs_first": largest[1],
+    }
+
+
+def ess_fraction(ratio_mean: Array, ratio_square_mean: Array) -> Array:
+    """Kish's effective sample size of importance weights, over their number."""
+    return jnp.square(ratio_mean) / jnp.maximum(ratio_square_mean, 1e-30)

@@ -1,0 +1,117 @@
+"""States of saved runs: of all seeds, of one, or as the start of another run."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.options import RunOptions
+from ppo_jax.distributed import population
+from ppo_jax.distributed.layout import Layout
+from ppo_jax.rl.types import TrainState
+from ppo_jax.runtime.devices import prepare_jax
+from ppo_jax.storage import checkpoint, run_folder
+from ppo_jax.training import schedules, trainer
+
+
+def saved_like(config: Config, hyper: Hyper, num_seeds: int) -> TrainState:
+    """Shapes and dtypes of a saved population of `num_seeds`."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_seeds))
+    plain = population.without_budget(config)
+    return jax.eval_shape(jax.vmap(partial(trainer.init, plain, hyper)), keys)
+
+
+def load_state(
+    folder: Path | str, env: Any = None, network: Any = None
+) -> tuple[Config, Hyper, RunOptions, TrainState, dict[str, Any]]:
+    """Settings, newest undamaged state [S, ...] and its metadata of a run folder.
+
+    Raises:
+        InputError: no run folder, or no checkpoint in it that can be read.
+    """
+    folder = Path(folder)
+    found = run_folder.read_settings(folder, env, network)
+    newest, warnings = checkpoint.latest(folder)
+    if newest is None:
+        reasons = "".join(f" {warning}" for warning in warnings)
+        raise InputError(f"{str(folder)!r} holds no checkpoint that can be read.{reasons}")
+    hyper = schedules.as_arrays(found.config, found.hyper)
+    like = saved_like(found.config, hyper, found.options.seeds)
+    state, metadata = checkpoint.load(newest, like)
+    return found.config, hyper, found.options, state, {**metadata, "warnings": warnings}
+
+
+def load_where_trained(
+    run: Path, member: int, env: Any = None, network: Any = None
+) -> tuple[Config, Hyper, RunOptions, TrainState, dict[str, Any]]:
+    """Start jax on the platform that a run was trained on, and load its state.
+
+    Raises:
+        InputError: as `load_state`, or the run has no such member.
+    """
+    wanted = run_folder.read_settings(run, env, network).options.platform
+    prepare_jax(RunOptions(platform=wanted))
+    found = load_state(run, env, network)
+    check_member(member, found[2].seeds)
+    return found
+
+
+def start_from(folder: Path, config: Config, state: TrainState, layout: Layout) -> TrainState:
+    """`state` with the policies (parameters and normalisers) of another run.
+
+    Member i takes the policy of the other run's seed i, modulo its number of seeds. If `config`
+    holds an environment or a network as an object, the other run had the same one.
+    """
+    given = [None if isinstance(x, str) else x for x in (config.env, config.network)]
+    _, _, _, other, _ = load_state(folder, *given)
+    count = other.alive.shape[0]
+    chosen = np.arange(layout.num_members) % count
+    taken = jax.tree.map(
+        lambda leaf: leaf[chosen], (other.params, other.observation_moments, other.return_moments)
+    )
+    wanted = (state.params, state.observation_moments, state.return_moments)
+    if jax.tree.map(jnp.shape, taken) != jax.tree.map(jnp.shape, wanted):
+        raise InputError(
+            f"init_from={str(folder)!r} has another network or another observation: its "
+            "parameters do not fit; use the same hidden_sizes, torso, policy and environment."
+        )
+    params, observation_moments, return_moments = taken
+    state = state._replace(
+        params=params, observation_moments=observation_moments, return_moments=return_moments
+    )
+    return population.place(state, layout)
+
+
+def load_member(
+    folder: Path | str,
+    member: int,
+    env: Any = None,
+    network: Any = None,
+    name: str = "member",
+) -> tuple[Config, Hyper, TrainState]:
+    """Settings and newest undamaged state of one seed, without a leading axis.
+
+    Args:
+        name: of the argument that the user gave as `member`.
+
+    Raises:
+        InputError: no run folder, no checkpoint that can be read, or no such seed in it.
+    """
+    config, hyper, options, state, _ = load_state(folder, env, network)
+    check_member(member, options.seeds, name)
+    return config, hyper, jax.tree.map(lambda leaf: leaf[member], state)
+
+
+def check_member(member: int, num_seeds: int, name: str = "member") -> None:
+    """Refuse a seed that the run does not have."""
+    if not 0 <= member < num_seeds:
+        raise InputError(
+            f"{name}={member} is not among the run's {num_seeds} seeds (0 to {num_seeds - 1})."
+        )

@@ -1,0 +1,72 @@
+"""The manifest of a run: program, machine and command, beside its settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("ppo-jax", "jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
+
+
+def make_manifest(devices: list) -> dict[str, Any]:
+    """The content of manifest.json.
+
+    Args:
+        devices: the jax devices that are used.
+    """
+    return {
+        "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "versions": package_versions(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": core_count(),
+        "devices": [f"{device.platform}:{device.device_kind}" for device in devices],
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "git": _git_revision(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of the packages that a run computes with; None if one is not installed."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def core_count() -> int | None:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def processor() -> str:
+    """The CPU's model: XLA compiles for its instructions."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """The revision of the folder the run was started in, None outside a repository."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,120 @@
+"""Optimisers: a table from names to optax transformations; each takes its numbers from `Hyper`.
+
+An optimiser that treats each number by itself works on one flat vector [P], which makes a step a
+few kernels rather than a few a leaf. One that looks at matrices works on the tree of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.loading import load_attribute
+from ppo_jax.kernels.adam import adam
+from ppo_jax.rl.types import PyTree
+
+
+class Optimizer(NamedTuple):
+    """A transformation whose updates are added to the parameters, made from resolved numbers."""
+
+    make: Callable[[Hyper], optax.GradientTransformation]
+    is_elementwise: bool  # it works on the flat vector [P], else on the tree
+
+
+# The gradient's global norm is bounded by `max_grad_norm` before any of them sees it.
+OPTIMIZERS: dict[str, Optimizer] = {
+    "adam": Optimizer(lambda h: adam(h.learning_rate, h.adam_epsilon), True),
+    "adamw": Optimizer(
+        lambda h: optax.chain(
+            adam(h.learning_rate, h.adam_epsilon),
+            optax.add_decayed_weights(-h.learning_rate * h.weight_decay),
+        ),
+        True,
+    ),
+    "rmsprop": Optimizer(
+        lambda h: optax.chain(
+            optax.scale_by_rms(h.rmsprop_decay, h.adam_epsilon, initial_scale=1.0),
+            optax.scale(-h.learning_rate),
+        ),
+        True,
+    ),
+    "sgd": Optimizer(
+        lambda h: optax.chain(optax.trace(h.momentum), optax.scale(-h.learning_rate)), True
+    ),
+    "muon": Optimizer(
+        lambda h: optax.contrib.muon(h.learning_rate, beta=h.momentum, weight_decay=h.weight_decay),
+        False,
+    ),
+}
+
+
+def find_optimizer(config: Config) -> Optimizer:
+    """The optimiser that `config` names: a row of the table, or the user's own.
+
+    Raises:
+        InputError: the user's own cannot be loaded, or returns no optax transformation.
+    """
+    if isinstance(config.optimizer, str) and config.optimizer in OPTIMIZERS:
+        return OPTIMIZERS[config.optimizer]
+    own = config.optimizer
+    function = load_attribute(own) if isinstance(own, str) else own
+
+    def make(hyper: Hyper) -> optax.GradientTransformation:
+        found = function(hyper)
+        if not (hasattr(found, "init") and hasattr(found, "update")):
+            raise InputError(
+                f"optimizer={own!r} returns {type(found).__name__} where an optax transformation "
+                "is needed: write a function (hyper) -> optax.GradientTransformation."
+            )
+        return found
+
+    return Optimizer(make, is_elementwise=False)
+
+
+def flatten(config: Config, params: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+    """Parameters as the optimiser takes them, a vector [P] or the tree, and the way back."""
+    if find_optimizer(config).is_elementwise:
+        return ravel_pytree(params)
+    return params, lambda tree: tree
+
+
+def init_optimizer(config: Config, hyper: Hyper, params: PyTree) -> PyTree:
+    """The optimiser's state before the first step."""
+    flat, _ = flatten(config, params)
+    return find_optimizer(config).make(hyper).init(flat)
+
+
+def optimizer_step(
+    config: Config,
+    hyper: Hyper,
+    params: PyTree,
+    opt_state: PyTree,
+    gradient: PyTree,
+    active: Array | bool = True,
+) -> tuple[PyTree, PyTree, Array]:
+    """One step on the gradient clipped in global norm; no step if it is not `active`.
+
+    Args:
+        params, gradient: in the form of `flatten`.
+
+    Returns:
+        params, optimiser state, and the gradient's norm before clipping.
+    """
+    grad_norm = optax.tree.norm(gradient)
+    factor = jnp.minimum(1.0, hyper.max_grad_norm / (grad_norm + 1e-12))
+    clipped = jax.tree.map(lambda leaf: leaf * factor, gradient)
+    updates, moved = find_optimizer(config).make(hyper).update(clipped, opt_state, params)
+
+    def kept(new: Array, old: Array) -> Array:
+        return jnp.where(active, new, old)
+
+    params = jax.tree.map(lambda p, u: kept(p + u, p), params, updates)
+    return params, jax.tree.map(kept, moved, opt_state), grad_norm

@@ -1,0 +1,70 @@
+"""The policy of a run folder as a plain function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ppo_jax.apps.export.load_policy import load_policy
+from ppo_jax.config.errors import InputError
+from ppo_jax.storage import checkpoint
+
+
+def test_the_policys_action_is_the_argmax_of_the_saved_network(walked: Any) -> None:
+    seed_index = 1
+    newest, _ = checkpoint.latest(walked.folder)
+    assert newest is not None
+    arrays = {name: array[seed_index] for name, array in checkpoint.load_raw(newest)[0].items()}
+    moments = {name: arrays[f"observation_moments/{name}"] for name in ("count", "mean", "m2")}
+    layers = [f"params/body/{name}" for name in ("actor_torso/Dense_0", "policy_head")]
+    kernels, biases = ([arrays[f"{x}/{y}"] for x in layers] for y in ("kernel", "bias"))
+    policy = load_policy(walked.folder, seed_index=seed_index)
+    rows = np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32)
+    std = np.sqrt(moments["m2"] / moments["count"])
+    hidden = np.tanh(np.clip((rows - moments["mean"]) / std, -10, 10) @ kernels[0] + biases[0])
+    logits = hidden @ kernels[1] + biases[1]
+    clear = np.abs(logits[:, 0] - logits[:, 1]) > 1e-4
+    assert clear.sum() > 16
+    np.testing.assert_array_equal(np.asarray(policy(rows))[clear], logits.argmax(1)[clear])
+
+
+def test_a_batch_is_its_rows_and_a_row_needs_no_batch(swung: Any) -> None:
+    policy = load_policy(swung.folder)
+    rows = jax.random.normal(jax.random.key(0), (5, 3))
+    batch = policy(rows)
+    assert batch.shape == (5, 1)
+    np.testing.assert_allclose(batch, jnp.stack([policy(row) for row in rows]), atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(policy)(rows), batch, atol=1e-6)
+    assert policy(np.asarray(rows[0])).shape == (1,)  # numpy's arrays, too
+
+
+def test_with_a_key_the_action_is_a_draw_around_the_mean_within_the_bounds(swung: Any) -> None:
+    policy = load_policy(swung.folder)
+    row = jnp.array([1.0, 0.0, 0.5])
+    many = jnp.tile(row, (4096, 1))
+    draws = np.asarray(policy(many, jax.random.key(1)))
+    assert np.all(np.abs(draws) <= 2.0)  # Pendulum's torque
+    assert len(np.unique(draws)) > 1000  # every row has its own noise
+    np.testing.assert_array_equal(draws, policy(many, jax.random.key(1)))
+    mean, error = float(policy(row)[0]), float(draws.std()) / 64  # of the mean of 4,096
+    assert abs(mean) < 0.1  # so that the bounds, at 2 and -2, cut both sides alike
+    assert float(draws.mean()) == pytest.approx(mean, abs=5 * error + 0.02)
+
+
+def test_an_observation_of_another_shape_is_refused(swung: Any) -> None:
+    policy = load_policy(swung.folder)
+    for shape in ((4,), (3, 2), (2, 2, 3), ()):
+        with pytest.raises(
+            InputError, match=r"does not fit: this policy takes one of shape \(3,\)"
+        ):
+            policy(jnp.zeros(shape))
+
+
+def test_a_seed_that_the_run_has_not_is_refused(walked: Any) -> None:
+    for seed_index in (3, -1):
+        with pytest.raises(InputError, match=r"not among the run's 3 seeds \(0 to 2\)"):
+            load_policy(walked.folder, seed_index=seed_index)

@@ -1,0 +1,50 @@
+"""States are read back from run folders, and folders that do not fit are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import CONFIG
+
+from ppo_jax.config.errors import InputError
+from ppo_jax.runtime.saved_run import load_member, load_state
+from ppo_jax.storage import checkpoint
+
+
+def test_a_folder_without_a_readable_checkpoint_is_refused(walked: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run folder"):
+        load_state(tmp_path)
+    shutil.copytree(walked.folder, tmp_path / "copy")
+    for arrays in (tmp_path / "copy").rglob(checkpoint.ARRAYS):
+        arrays.write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds no checkpoint that can be read.*damaged"):
+        load_state(tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "checkpoints")
+    with pytest.raises(InputError, match=r"holds no checkpoint that can be read\.$"):
+        load_state(tmp_path / "copy")
+
+
+def test_a_run_of_another_shape_is_told_by_the_checkpoint(walked: Any, tmp_path: Path) -> None:
+    shutil.copytree(walked.folder, tmp_path / "copy")
+    file = tmp_path / "copy" / "config.json"
+    record = json.loads(file.read_text())
+    assert record["config"]["hidden_sizes"] == list(CONFIG.hidden_sizes)
+    record["config"]["hidden_sizes"] = [9]
+    file.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="is wanted as"):
+        load_state(tmp_path / "copy")
+
+
+def test_a_member_is_its_seed_of_the_whole_state(walked: Any) -> None:
+    _, _, member = load_member(walked.folder, 2)
+    assert member.iteration.shape == ()
+    assert (
+        member.params["body"]["policy_head"]["kernel"]
+        == walked.state.params["body"]["policy_head"]["kernel"][2]
+    ).all()
+    with pytest.raises(InputError, match=r"member=3 is not among the run's 3 seeds \(0 to 2\)"):
+        load_member(walked.folder, 3)

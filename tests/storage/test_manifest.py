@@ -1,0 +1,23 @@
+"""What the manifest and the fingerprint record of the program, from one list of packages."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import jax
+
+from ppo_jax.distributed.layout import Layout
+from ppo_jax.storage import manifest
+from ppo_jax.storage.fingerprint import fingerprint
+
+
+def test_manifest_and_fingerprint_name_the_same_packages() -> None:
+    versions = manifest.make_manifest(jax.local_devices())["versions"]
+    finger = fingerprint(Layout("vmap", tuple(jax.local_devices()[:1]), 1))
+    assert {name: finger[name] for name in manifest.PACKAGES} == versions
+    assert versions["numpy"] == version("numpy")
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch) -> None:
+    monkeypatch.setattr(manifest, "PACKAGES", ("jax", "no-such-package"))
+    assert manifest.package_versions() == {"jax": version("jax"), "no-such-package": None}
