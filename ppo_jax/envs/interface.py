@@ -120,6 +120,25 @@ def time_limit(environment: Environment, params: Any) -> int | None:
     return limit(params) if callable(limit) else limit
 
 
+def shown_shape(environment: Environment) -> Any:
+    """The shape of an observation as the environment itself shows it, [*O] before any cast."""
+    raw = environment.raw
+    return environment.observation_shape if raw is None else raw.observation_space.shape
+
+
+def to_stored(environment: Environment, observation: Any) -> Any:
+    """One observation as the environment itself shows it -> as it is stored.
+
+    A whole number becomes a one-hot row, and a scalar [1]. Dtypes stay.
+    """
+    raw = environment.raw
+    if raw is None or environment.encode is None:
+        return observation
+    if raw.observation_space.is_number:
+        return environment.encode(observation)
+    return observation.reshape(environment.observation_shape)
+
+
 def without_action_mask(observation: Any) -> Any:
     """The observation without its leaf `action_mask`: what a network sees."""
     if not isinstance(observation, Mapping) or ACTION_MASK not in observation:
