@@ -263,13 +263,16 @@ def listing(program: Program, thunks: list[Thunk], indent: str = "") -> list[str
 
 @contextlib.contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """Within, the code takes the ways that it takes on a GPU (it asks `jax.default_backend`)."""
+    """Trace with the kernels' forms for a GPU."""
     import jax
 
+    from ppo_jax.kernels import backend
+
     original = jax.default_backend
-    jax.default_backend = lambda: "gpu"
+    jax.default_backend = lambda: "gpu"  # XLA's options for a CPU are left out
     try:
-        yield
+        with backend.use("gpu"):
+            yield
     finally:
         jax.default_backend = original
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     from jax import Array
 
-# One number, or an array of them on a `vmap` axis.
+# One number, or an array of numbers on a `vmap` axis.
 Value: TypeAlias = "float | np.floating | np.ndarray | Array"
-# A field of `Hyper` as the user gives it. `Hyper[Value]` has no schedules left.
+# A field of `Hyper` as the user gives it.
 Number: TypeAlias = "Value | Schedule"
 Num = TypeVar("Num", bound="Number", covariant=True)
 
@@ -39,7 +39,7 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field that carries its own help text and allowed words."""
+    """Make a dataclass field that carries its help text and allowed words."""
     return field(default=default, metadata={"help": help, "choices": choices})
 
 
@@ -47,8 +47,8 @@ def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> A
 class Schedule:
     """A number that moves from `start` to `end` over `Hyper.schedule_env_steps` environment steps.
 
-    `cosine` is 0 for a straight line and 1 for half a cosine; it is a number and not a word, so
-    that members of one population may differ in it.
+    `cosine` is 0 for a straight line and 1 for half a cosine. It is a number, so members of one
+    population may differ in it.
     """
 
     start: Value
@@ -61,7 +61,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that changes a shape or the compiled program. Hashable, so a static argument."""
+    """Everything that changes a shape or the compiled program; hashable, so a static argument."""
 
     env: Any = option("CartPole-v1", "environment: a gymnax name, module:attribute, or an object")
     objective: str = option("clip", "surrogate objective", OBJECTIVES)
@@ -69,17 +69,17 @@ class Config:
         "adam", f"optimiser: {', '.join(OPTIMIZERS)}, or module:function of the user's own"
     )
     drift: Any = option(None, "own drift D(ratio, advantage) of objective drift, module:function")
-    kl_direction: str = option("old-new", "which exact KL objective kl penalises", KL_DIRECTIONS)
+    kl_direction: str = option("old-new", "direction of the KL in objective kl", KL_DIRECTIONS)
     total_env_steps: int = option(500_000, "training budget in environment steps of one seed")
-    num_envs: int = option(8, "B, environments stepped side by side, per seed")
+    num_envs: int = option(8, "B, environments of one seed, stepped side by side")
     rollout_length: int = option(128, "T, steps of each environment per iteration")
     num_epochs: int = option(4, "passes over each batch of T x B samples")
     num_minibatches: int = option(4, "minibatches per epoch; must divide T x B")
     num_cg_iterations: int = option(15, "conjugate-gradient steps of trpo and npg")
     measure_gradient_cosine: bool = option(
-        False, "log the cosine between the gradients of L^PG and L^IS (costs two more an epoch)"
+        False, "log the cosine between the gradients of L^PG and L^IS (two more gradients an epoch)"
     )
-    shuffle: str = option("samples", "what an epoch permutes", SHUFFLES)
+    shuffle: str = option("samples", "rows that an epoch permutes", SHUFFLES)
     policy: str = option("auto", "action distribution (auto: by the action space)", POLICIES)
     torso: str = option("auto", "network body (auto: by the observation's shape)", TORSOS)
     hidden_sizes: tuple[int, ...] = option((64, 64), "widths of the hidden layers")
@@ -93,10 +93,12 @@ class Config:
     normalize_observations: bool = option(False, "standardise observations by running moments")
     normalize_rewards: bool = option(False, "divide rewards by the std of the discounted return")
     normalize_advantages: str = option(
-        "minibatch", "where advantages are standardised", ADVANTAGE_NORMALIZATIONS
+        "minibatch", "samples over which advantages are standardised", ADVANTAGE_NORMALIZATIONS
     )
     time_limits: str = option(
-        "truncation", "how a time limit ends an episode (termination: for ablation)", TIME_LIMITS
+        "truncation",
+        "how a time limit ends an episode (termination: for ablation)",
+        TIME_LIMITS,
     )
     precision: str = option("float32", "precision of matrix products", PRECISIONS)
 
@@ -107,6 +109,7 @@ class Config:
 
     @property
     def minibatch_size(self) -> int:
+        """Samples per optimiser step."""
         return self.batch_size // self.num_minibatches
 
     @property
@@ -116,7 +119,7 @@ class Config:
 
     @property
     def trained_env_steps(self) -> int:
-        """Environment steps that a whole run really takes, per seed."""
+        """Environment steps that a whole run takes, per seed."""
         return self.num_iterations * self.batch_size
 
 
@@ -124,14 +127,15 @@ class Config:
 class Hyper(Generic[Num]):
     """Every number of a run: each may be a scalar, an array on a `vmap` axis, or a `Schedule`.
 
-    "Off" is a value (an infinite clip, bound or norm), never another program.
+    "Off" is a value (an infinite clip, bound or norm), never another program. The type's parameter
+    is the type of the numbers: a user gives `Number`, and `Hyper[Value]` has no schedules left.
     """
 
     learning_rate: Num = option(3e-4, "step size of the optimiser")
     gamma: Num = option(0.99, "discount factor")
     gae_lambda: Num = option(0.95, "lambda of GAE: 0 one-step, 1 Monte Carlo")
     clip_epsilon: Num = option(0.2, "half-width of the ratio's clip interval")
-    clip_epsilon_high: Num = option(0.0, "upper half-width, where it differs (0: as clip_epsilon)")
+    clip_epsilon_high: Num = option(0.0, "upper half-width, if it differs (0: as clip_epsilon)")
     dual_clip: Num = option(math.inf, "bound c > 1 on the ratio if the advantage is negative")
     value_clip_epsilon: Num = option(math.inf, "half-width of the value clip (inf: off)")
     value_coef: Num = option(0.5, "weight of the value loss")
@@ -155,7 +159,11 @@ class Hyper(Generic[Num]):
 
 
 def parse_number(name: str, text: Any) -> float | Schedule:
-    """`0.1`, `1e-3:0` or `1e-3:0:cosine` as a number or a `Schedule`."""
+    """Read `0.1`, `1e-3:0` or `1e-3:0:cosine` as a number or a `Schedule`.
+
+    Raises:
+        InputError: the text is neither.
+    """
     if not isinstance(text, str):
         return text
     parts = text.split(":")

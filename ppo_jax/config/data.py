@@ -1,4 +1,4 @@
-"""Paths of the package and of the data files in it: presets, specifications, references, styles."""
+"""Paths of the package and of its data: presets, specifications, references, styles."""
 
 from __future__ import annotations
 

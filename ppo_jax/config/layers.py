@@ -1,7 +1,7 @@
-"""From texts and files to `Config`, `Hyper` and `RunOptions`: conversion and precedence.
+"""Conversion and precedence of settings, from texts and files to the three dataclasses.
 
-A layer is a mapping of field names to values, each a text of the command line or what a JSON or
-TOML file held. Later layers win, name by name.
+A layer maps field names to values: texts of the command line, or values of a JSON or TOML file.
+Later layers win, name by name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FIELDS: dict[str, tuple[type, dataclasses.Field]] = {
 }
 FILE_TABLES = {"config": Config, "hyper": Hyper, "options": RunOptions}
 
-# What other programs call the same thing: for hints only, never accepted.
+# Names that other programs use: for hints only, never accepted.
 OTHER_NAMES = {
     "lr": "learning_rate",
     "ent_coef": "entropy_coef",
@@ -49,12 +49,14 @@ OTHER_NAMES = {
 class Layer(NamedTuple):
     """Values of one source."""
 
-    source: str  # "default", "preset ...", a file name or "flag"
+    source: str  # "preset ...", a file name or "flag"
     values: Mapping[str, Any]  # by the field names of Config, Hyper and RunOptions
     env_params: Mapping[str, Any]  # the environment's own parameters
 
 
 class Settings(NamedTuple):
+    """The settings of a run, and the source of each."""
+
     config: Config
     hyper: Hyper
     options: RunOptions
@@ -83,9 +85,9 @@ def resolve(layers: Iterable[Layer]) -> Settings:
 
 
 def file_layer(source: str, content: Mapping[str, Any]) -> Layer:
-    """A layer from a settings file: tables `config`, `hyper`, `options`, or their names flat.
+    """Make a layer of a settings file: tables `config`, `hyper`, `options`, or their names flat.
 
-    A run's own `config.json` holds both `config` and `hyper`; what else it records is skipped.
+    A run's own `config.json` holds both `config` and `hyper`; its other entries are skipped.
     """
     content = {name.replace("-", "_"): value for name, value in content.items()}
     tables = [name for name in FILE_TABLES if isinstance(content.get(name), Mapping)]
@@ -122,7 +124,7 @@ def _as_json(default: Any) -> Any:
 
 
 def _split_env(table: Mapping[str, Any], owner: type) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`env` is the environment's name in Config and a table of its parameters in Hyper."""
+    """Split off `env` if it is a table of parameters; in Config it is the environment's name."""
     values = dict(table)
     env_params: dict[str, Any] = {}
     if owner is Hyper or isinstance(values.get("env"), Mapping):
@@ -145,7 +147,11 @@ def _dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def convert(owner: type, spec: dataclasses.Field, value: Any) -> Any:
-    """`value` as the field's type; a text as the command line spells it."""
+    """Convert a value, or its text on the command line, to the field's type.
+
+    Raises:
+        InputError: a value of the wrong type.
+    """
     name, kind = spec.name, str(spec.type)
     optional = kind.endswith(" | None")
     if optional and (value is None or value == "auto"):
@@ -170,7 +176,7 @@ def convert(owner: type, spec: dataclasses.Field, value: Any) -> Any:
 
 
 def whole_number(name: str, value: Any) -> int:
-    """An integer, also when spelled 1e6, 1_000_000 or 1000000.0."""
+    """Read an integer, also if it is spelled 1e6, 1_000_000 or 1000000.0."""
     try:
         if isinstance(value, bool):
             raise ValueError
@@ -211,7 +217,7 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
         return tuple(whole_number(name, part) for part in value)
     except InputError:
         raise InputError(
-            f"{name}={value!r} must be widths with commas between, for example 64,64."
+            f"{name}={value!r} must be widths, separated by commas, for example 64,64."
         ) from None
 
 
@@ -220,9 +226,9 @@ def _unknown(name: str, source: str) -> Any:
 
 
 def hint(name: str, words: Iterable[str] = tuple(FIELDS)) -> str:
-    """The part of a sentence that names the settings nearest to `name`, other names included."""
+    """Return the end of a sentence with the settings nearest to `name`, other names included."""
     words = tuple(words)
-    own_name = OTHER_NAMES.get(name.lower())
-    if own_name in words:
-        return f" Its name here: {own_name}."
+    our_name = OTHER_NAMES.get(name.lower())
+    if our_name in words:
+        return f" Its name here: {our_name}."
     return nearest(name, words)

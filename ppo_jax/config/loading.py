@@ -1,4 +1,4 @@
-"""From the text `module:attribute` to the object that a user means by it."""
+"""Loading of a user's object by its text `module:attribute`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from ppo_jax.config.errors import InputError, nearest
 def load_attribute(path: str) -> Any:
     """Import `module:attribute`, for example `my_networks:small` or `package.module:Class.member`.
 
-    The current directory is importable while the module is loaded, so that a file next to the user
-    is found.
+    The current directory is importable while the module is loaded.
 
     Raises:
-        InputError: the text has another form, the module is missing or fails while it is imported,
-            or it has no such attribute.
+        InputError: the text has another form, the module is missing or fails to import, or it has
+            no such attribute.
     """
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
@@ -38,10 +37,10 @@ def load_attribute(path: str) -> Any:
 
 def _import(module_name: str, path: str) -> Any:
     sys.path.insert(0, "")  # the current directory
-    importlib.invalidate_caches()  # the module may be younger than the last look
+    importlib.invalidate_caches()  # the module may be newer than the last import
     try:
         return importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises is told, not thrown
+    except Exception as error:  # a user's module may raise anything
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{module_name}.".startswith(f"{missing}."):
             raise InputError(
@@ -50,7 +49,7 @@ def _import(module_name: str, path: str) -> Any:
             ) from error
         raise InputError(
             f"{path!r} cannot be loaded: importing {module_name} failed with "
-            f"{type(error).__name__}: {error}; mend the module first."
+            f"{type(error).__name__}: {error}; fix the module first."
         ) from error
     finally:
         if "" in sys.path:

@@ -1,4 +1,4 @@
-"""How a run is carried out, as opposed to what it computes: nothing here changes a weight."""
+"""Options of the host loop: devices, files, evaluations and stops. None changes a weight."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ POLICY_MODES = ("deterministic", "sampled")
 PLATFORMS = ("cpu", "gpu", "tpu")
 RESUME = ("never", "auto")
 
-# What may be another when a run is resumed: nothing of it changes a weight or a logged row, except
-# that it may end elsewhere.
+# Options that may change when a run is resumed. None changes a weight or a logged row; the run may
+# only end at another point.
 CHANGEABLE = (
     *("checkpoint_every", "checkpoint_minutes", "keep", "max_seconds", "stop_at_return"),
     *("devices", "platform", "quiet", "tensorboard", "wandb"),
@@ -35,14 +35,14 @@ class RunOptions:
     checkpoint_every: int = option(0, "environment steps between checkpoints (0: by minutes only)")
     checkpoint_minutes: float = option(5.0, "minutes between checkpoints (0: by steps only)")
     keep: int = option(2, "newest checkpoints to keep, beside the best evaluated one")
-    resume: str = option("never", "auto: go on with the run in --out, if there is one", RESUME)
+    resume: str = option("never", "auto: resume the run in --out, if there is one", RESUME)
     max_seconds: float | None = option(None, "save and stop after so many seconds (exit code 75)")
     stop_at_return: float | None = option(
         None, "stop at this IQM (of evaluations with --eval-every, else of training returns)"
     )
     init_from: str | None = option(None, "start from the policy of another run's folder")
     devices: int | None = option(None, "devices to use (auto, as when left out: all of them)")
-    platform: str | None = option(None, "where to compute (else the best that there is)", PLATFORMS)
+    platform: str | None = option(None, "kind of device (else the best one available)", PLATFORMS)
     quiet: bool = option(False, "no live progress")
     tensorboard: bool = option(False, "log to TensorBoard as well (extra: tensorboard)")
     wandb: str | None = option(None, "log to this Weights & Biases project too (extra: wandb)")

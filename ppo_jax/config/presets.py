@@ -1,14 +1,14 @@
 """Tuned settings as data: one TOML file per environment, one table per objective.
 
-A file of another name is taken for any environment, and says which one it was measured on.
+A file of another name suits any environment, and names the one that it was measured on.
 
 env = "CartPole-v1"
 [clip]
-source = "where the setting comes from"
+source = "origin of the setting"
 [clip.config]      # fields of Config
 [clip.hyper]       # fields of Hyper, schedules as START:END
-[clip.result]      # what we measured with it: score, interval, seeds, env_steps, ...
-[clip.reference]   # what others published: score, env_steps, source
+[clip.result]      # our measurement: score, interval, seeds, env_steps, ...
+[clip.reference]   # published by others: score, env_steps, source
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _KEYS = ("source", "config", "hyper", "result", "reference")
 class Preset(NamedTuple):
     """A setting for one environment and objective."""
 
-    name: str  # what --preset takes: the environment's name, or the file's
+    name: str  # for --preset: the name of the environment or of the file
     env: str
     objective: str
     config: dict[str, Any]
     hyper: dict[str, Any]
-    score: dict[str, Any] | None  # measured with it, None until it was
+    score: dict[str, Any] | None  # our measurement, None if there is none
     reference: dict[str, Any] | None  # published by others
     source: str
 
 
 def load(env: str, objective: str = "clip") -> Preset | None:
-    """The preset of an environment and an objective, or None."""
+    """Load the preset of an environment and an objective; None if there is none."""
     path = _stored(env)
     if path is None or objective not in _objectives(_parse(path)):
         return None
@@ -50,18 +50,19 @@ def load(env: str, objective: str = "clip") -> Preset | None:
 
 
 def all_presets() -> list[Preset]:
-    """Every preset that comes with the package, by name and objective."""
-    found = []
-    for path in sorted(FOLDER.glob("*.toml")):
-        found += [read(path, objective) for objective in _objectives(_parse(path))]
-    return found
+    """Load every preset of the package, by name and objective."""
+    return [
+        read(path, objective)
+        for path in sorted(FOLDER.glob("*.toml"))
+        for objective in _objectives(_parse(path))
+    ]
 
 
 def find(name: str, objective: str | None = None) -> Preset:
-    """The preset called `name`, or of the TOML file at `name`.
+    """Find the preset called `name`, or the TOML file at `name`.
 
     Args:
-        objective: which of its tables; None is the only one, or `clip` where there are several.
+        objective: one of its tables; None for the only one, or for `clip` if there are several.
 
     Raises:
         InputError: there is none, or the file is no preset.
@@ -74,17 +75,17 @@ def find(name: str, objective: str | None = None) -> Preset:
         words = "" if objective is None else f" for objective {objective}"
         raise InputError(
             f"There is no preset {name!r}{words}: `ppo-jax presets` lists them, "
-            f"and a FILE.toml is taken too.{nearest(name, sorted(names))}"
+            f"and a FILE.toml works, too.{nearest(name, sorted(names))}"
         )
     return read(path, objective)
 
 
 def preset(name: str, objective: str | None = None) -> tuple[Config, Hyper]:
-    """A tuned setting, to train with or to change with `dataclasses.replace`.
+    """Load a tuned setting, to train with or to change with `dataclasses.replace`.
 
     Args:
-        name: an environment, or what else `ppo-jax presets` lists.
-        objective: as in `find`: `clip`, unless the preset has another one only.
+        name: an environment, or another name that `ppo-jax presets` lists.
+        objective: None for the preset's only objective, or for `clip` if there are several.
 
     Raises:
         InputError: there is none; the sentence names the nearest.
@@ -93,19 +94,19 @@ def preset(name: str, objective: str | None = None) -> tuple[Config, Hyper]:
 
 
 def apply(preset: Preset) -> tuple[Config, Hyper]:
-    """The preset over the defaults."""
+    """Resolve the preset over the defaults."""
     settings = resolve([layer(preset)])
     return settings.config, settings.hyper
 
 
 def layer(preset: Preset) -> Layer:
-    """The preset as one layer of settings."""
+    """Make one layer of settings of the preset."""
     config = {**preset.config, "env": preset.env, "objective": preset.objective}
     return file_layer(f"preset {preset.name}", {"config": config, "hyper": preset.hyper})
 
 
 def read(path: Path, objective: str | None = None) -> Preset:
-    """The preset of one objective in a TOML file, chosen as in `find`.
+    """Read the preset of one objective from a TOML file, chosen as in `find`.
 
     Raises:
         InputError: the file cannot be read, is no TOML, or holds no such objective.
@@ -126,6 +127,11 @@ def read(path: Path, objective: str | None = None) -> Preset:
             f"{path}: [{objective}] has no entry {unknown[0]!r}; it takes {', '.join(_KEYS)}."
         )
     env = content.get("env", path.stem)
+    if not isinstance(env, str):
+        raise InputError(f"{path}: env={env!r} must be the name of an environment.")
+    for key in ("config", "hyper", "result", "reference"):
+        if not isinstance(table.get(key, {}), Mapping):
+            raise InputError(f"{path}: [{objective}] has {key}={table[key]!r}, which is no table.")
     return Preset(
         name=path.stem.replace("__", "/") if path.parent == FOLDER else path.name,
         env=env,
@@ -139,9 +145,9 @@ def read(path: Path, objective: str | None = None) -> Preset:
 
 
 def _stored(name: str) -> Path | None:
-    """The file of a preset that comes with the package."""
+    """Find the file of one of the package's presets."""
     path = FOLDER / f"{name.replace('/', '__')}.toml"
-    # The name is only compared with those that are there, so that any text may be asked for.
+    # Any text is a safe name, as it is only compared with the existing files.
     return path if path in FOLDER.glob("*.toml") else None
 
 
@@ -157,5 +163,5 @@ def _parse(path: Path) -> dict[str, Any]:
             f"The preset {str(path)!r} cannot be read: {error.strerror or error}; name a preset of "
             "`ppo-jax presets` or an existing FILE.toml."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"The preset {str(path)!r} is not TOML: {error}.") from None

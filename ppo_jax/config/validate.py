@@ -21,7 +21,7 @@ _COUNTS = {
     "num_minibatches": (1, 2**24),
     "num_cg_iterations": (1, 2**16),
 }
-MAX_WIDTH = 2**16  # of a hidden layer
+MAX_WIDTH = 2**16  # limit of a hidden layer
 
 # name: (lowest, highest, whether the lowest itself is allowed)
 _RANGES: dict[str, tuple[float, float, bool]] = {

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config
+from ppo_jax.kernels.backend import is_cpu_device
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl.types import TrainState
 
@@ -74,10 +75,14 @@ class Layout(NamedTuple):
         )
 
 
+def local_devices(count: int | None = None) -> tuple[Any, ...]:
+    """The first `count` devices of this process, None for all. Nothing else asks jax for them."""
+    return tuple(jax.local_devices()[:count])
+
+
 def choose_layout(config: Config, num_seeds: int, num_devices: int | None = None) -> Layout:
     """The fastest layout known for this batch, number of seeds and kind of device."""
-    devices = tuple(jax.local_devices()[:num_devices])
-    is_cpu = devices[0].platform == "cpu"
+    devices = local_devices(num_devices)
     count = len(devices)
     if (
         num_seeds < count
@@ -88,4 +93,6 @@ def choose_layout(config: Config, num_seeds: int, num_devices: int | None = None
         return Layout("envs", devices, num_seeds)
     devices = devices[: min(count, num_seeds)]
     is_small = num_seeds > 1 and config.minibatch_size <= VMAP_LAYOUT_MINIBATCH
-    return Layout("map" if is_cpu and not is_small else "vmap", devices, num_seeds)
+    return Layout(
+        "map" if is_cpu_device(devices[0]) and not is_small else "vmap", devices, num_seeds
+    )

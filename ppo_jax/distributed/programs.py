@@ -17,15 +17,17 @@ from jax.sharding import PartitionSpec as P
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.distributed.population import has_own_hyper, without_budget
+from ppo_jax.kernels import backend
 from ppo_jax.kernels.compiler import compiler_options
 from ppo_jax.kernels.packing import MetricTable
 from ppo_jax.kernels.reductions import stack_scalars
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.training import evaluation, schedules
-from ppo_jax.training.trainer import iterate
+from ppo_jax.training.trainer import Estimates, Experience, iterate, sample
 
 Result = tuple[TrainState, MetricTable]
+Keep = Callable[[Experience, Estimates], PyTree]
 
 MAX_CHUNK = 256  # iterations in one call of a chunk; its buffer of metrics has so many rows
 
@@ -90,7 +92,8 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
         return jax.lax.fori_loop(0, n, body, (state, table))
 
     def on_device(hyper: Hyper, n: Array, state: TrainState) -> Result:
-        return spread(layout, member, hyper, n, state)
+        with backend.on(layout.devices[0]):
+            return spread(layout, member, hyper, n, state)
 
     def chunk(hyper: Hyper, state: TrainState, n: Array) -> Result:
         specs = layout.state_specs(state)
@@ -138,3 +141,40 @@ def make_evaluation(
         )(hyper, stream, state)
 
     return jax.jit(play, compiler_options=compiler_options(1))
+
+
+def make_phase(config: Config, layout: Layout, keep: Keep) -> Any:
+    """The jitted loop over first halves of iterations: `phase(hyper, state, n)`, for timing.
+
+    The environments go on from iteration to iteration, the policy stays as it is. A part of which
+    `keep` keeps nothing is not computed.
+    """
+    plain = without_budget(config)
+
+    def member(hyper: Hyper, n: Array, state: TrainState) -> Array:
+        def first_half(state: TrainState) -> tuple[Experience, Estimates]:
+            return sample(plain, hyper, state, layout.across)
+
+        def body(_: Array, loop: tuple[TrainState, PyTree]) -> tuple[TrainState, PyTree]:
+            state, _ = loop
+            experience, estimates = first_half(state)
+            state = state._replace(carry=experience.carry, iteration=state.iteration + 1)
+            return state, keep(experience, estimates)
+
+        shapes = jax.eval_shape(lambda state: keep(*first_half(state)), state)
+        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        state, kept = jax.lax.fori_loop(0, n, body, (state, blank))
+        used = jax.tree.leaves((state.carry, kept))  # one number of each, so that all are computed
+        return sum((leaf.reshape(-1)[0] * 1.0 for leaf in used if leaf.size), jnp.zeros(()))
+
+    def phase(hyper: Hyper, state: TrainState, n: Array) -> Array:
+        specs = (layout.member_spec(has_own_hyper(hyper)), layout.member_spec(False))
+        return jax.shard_map(
+            partial(spread, layout, member),
+            mesh=layout.mesh,
+            in_specs=(*specs, layout.state_specs(state)),
+            out_specs=layout.member_spec(True),
+            check_vma=False,
+        )(hyper, n, state)
+
+    return jax.jit(phase, compiler_options=compiler_options(1))

@@ -53,8 +53,8 @@ def notices(
 def warnings(config: Config, hyper: Hyper, environment: Environment, params: Any) -> list[str]:
     """The notices of a run with these settings, as lines to be shown at its start."""
     log_std: Any = hyper.log_std_init
-    log_std = log_std.start if isinstance(log_std, Schedule) else log_std
-    std = math.exp(min(float(log_std), 50.0))
+    first = log_std.start if isinstance(log_std, Schedule) else log_std
+    std = math.exp(min(float(first), 50.0))
     found = notices(
         environment,
         params,

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
+from typing import Any
 
 import jax
 
@@ -34,9 +35,20 @@ _forced: Backend | None = Backend.PLAIN if os.environ.get(VARIABLE) == "plain" e
 
 def current() -> Backend:
     """The form that programs traced now are made of."""
-    if _forced is not None:
-        return _forced
-    name = jax.default_backend()
+    return _of_platform(platform()) if _forced is None else _forced
+
+
+def platform() -> str:
+    """The platform of jax' default device: "cpu", "gpu" or "tpu"."""
+    return jax.default_backend()
+
+
+def is_cpu_device(device: Any) -> bool:
+    """Check that a device is a CPU."""
+    return device.platform == "cpu"
+
+
+def _of_platform(name: str) -> Backend:
     return Backend(name) if name in ("cpu", "tpu") else Backend.GPU
 
 
@@ -52,11 +64,9 @@ def use(backend: Backend | str) -> Iterator[None]:
         _forced = before
 
 
-def of_platform(platform: str) -> Backend:
-    """The form for a device's platform: "cpu", "gpu", "tpu"; plain if the user asked for it."""
-    if _forced is Backend.PLAIN:
-        return Backend.PLAIN
-    return Backend(platform) if platform in ("cpu", "tpu") else Backend.GPU
+def on(device: Any) -> AbstractContextManager[None]:
+    """Trace with the forms of a device's platform, unless `use` or the user chose others."""
+    return use(_of_platform(device.platform) if _forced is None else _forced)
 
 
 def is_cpu() -> bool:

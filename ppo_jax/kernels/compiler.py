@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from ppo_jax.kernels.backend import is_cpu
+from ppo_jax.kernels.backend import is_cpu, platform
 
 NICE = 10  # a tenth of the share of a thread that gives way to none
 
@@ -29,7 +29,7 @@ LOOKS = 5  # at what the machine does, a millisecond apart
 
 def compiled(lowered: Any) -> Any:
     """`lowered.compile()`, in less time where no other work waits for a core."""
-    if not (is_cpu() and sys.platform == "linux" and _every_thread_has_a_core()):
+    if not (is_cpu() and sys.platform.startswith("linux") and _every_thread_has_a_core()):
         return lowered.compile()
     _start_pool()
     with ThreadPoolExecutor(1, initializer=_give_way) as pool:
@@ -73,7 +73,7 @@ def compiler_options(level: int) -> dict[str, int | str] | None:
     them, as are those of its library of products; XLA halves them where they have 512 bits. Its
     newer way of cutting arrays into tiles moves and transposes them faster.
     """
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return None
     options: dict[str, int | str] = {
         "xla_backend_optimization_level": level,

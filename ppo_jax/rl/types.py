@@ -14,12 +14,21 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from ppo_jax.config.config import Hyper, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.kernels.collectives import ALONE, Across
 
 PyTree = Any
 
 jax.tree_util.register_dataclass(Schedule, ["start", "end", "cosine"], [])
 jax.tree_util.register_dataclass(Hyper, list(Hyper.__dataclass_fields__), [])
+
+
+class Setting(NamedTuple):
+    """How an iteration learns: static settings, numbers at this moment, and its devices."""
+
+    config: Config
+    hyper: Hyper  # resolved, no schedules
+    across: Across = ALONE  # devices that share the environments of one seed
 
 
 class Moments(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Background:
-    """Carries out one piece of work at a time; what it raises is raised where it is next asked for.
+    """One piece of work at a time on a thread; its error is raised by the next `check` or `wait`.
 
     The thread does not keep the process alive: whoever leaves without `wait` (a second Ctrl-C)
     leaves the work where a SIGKILL would.

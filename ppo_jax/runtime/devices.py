@@ -11,6 +11,7 @@ import jax
 
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.distributed.layout import local_devices
 from ppo_jax.storage.manifest import core_count
 
 _MEMINFO = Path("/proc/meminfo")
@@ -38,7 +39,7 @@ def prepare_jax(options: RunOptions) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     try:
-        found = jax.local_devices()[0].platform
+        found = local_devices()[0].platform
     except Exception as error:  # a missing plugin is a RuntimeError, an AssertionError, ...
         reason = "".join(f" ({line})" for line in str(error).splitlines()[:1])
         raise InputError(
@@ -58,7 +59,7 @@ def device_count(options: RunOptions) -> int | None:
     Raises:
         InputError: there are fewer.
     """
-    count = len(jax.local_devices())
+    count = len(local_devices())
     if options.devices is not None and options.devices > count:
         raise InputError(
             f"devices={options.devices} is more than the {count} that this process has; "
@@ -91,7 +92,7 @@ def free_memory_bytes() -> int:
 
 def device_memory_bytes() -> int | None:
     """Bytes of the first accelerator's memory, None on a CPU."""
-    stats = jax.local_devices()[0].memory_stats()
+    stats = local_devices()[0].memory_stats()
     return stats.get("bytes_limit") if stats else None
 
 

@@ -61,7 +61,7 @@ class Screen:
 
 
 class Progress:
-    """The live display of a run on stderr; where that is no terminal, some twenty plain lines.
+    """The live display of a run on stderr; without a terminal, some twenty plain lines.
 
     Args:
         total_iterations: of the run.
@@ -122,7 +122,7 @@ class Progress:
 
 
 class SweepProgress:
-    """The live display of a sweep on stderr; where that is no terminal, a line now and then."""
+    """The live display of a sweep on stderr; without a terminal, a line now and then."""
 
     def __init__(self, stream: TextIO | None = None, every_seconds: float = 10.0) -> None:
         self._every_seconds = every_seconds
@@ -184,7 +184,7 @@ class Silence(NamedTuple):
 def display(
     total_iterations: int, total_env_steps: int, num_seeds: int, is_quiet: bool
 ) -> Iterator[Progress | Silence]:
-    """The live display, or nothing where it is not wanted."""
+    """The live display, or none if `quiet`."""
     if is_quiet:
         yield Silence()
         return
@@ -197,7 +197,7 @@ def display(
 
 @contextlib.contextmanager
 def sweep_display(is_quiet: bool) -> Iterator[SweepProgress | Silence]:
-    """The live display of a sweep, or nothing where it is not wanted."""
+    """The live display of a sweep, or none if `quiet`."""
     if is_quiet:
         yield Silence()
         return

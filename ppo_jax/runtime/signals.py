@@ -19,7 +19,7 @@ EXIT_CODES = {getattr(signal, name): code for name, code in _NAMES.items() if ha
 
 
 class StopRequest:
-    """Whether, why and with which exit code a run is to stop; the first reason counts."""
+    """A request to stop, with its reason and exit code; the first reason counts."""
 
     def __init__(self) -> None:
         self.reason: str | None = None  # "SIGTERM", "Ctrl-C", "the time limit of 60 seconds"

@@ -1,4 +1,4 @@
-"""A run's first seconds: its start is compiled while its loop is traced."""
+"""The start of a run: its first state is compiled while its loop is traced."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ppo_jax.rl.types import TrainState
 
 
 class Beginning(NamedTuple):
-    """What there is before the first iteration."""
+    """A population and its programs before the first iteration."""
 
     state: TrainState  # of the population, in its place
-    chunk: Any  # `parallel.make_chunk`, lowered: to compile it is the longest part
-    start: Callable[[Hyper, Array], TrainState]  # `parallel.make_init`, compiled
+    chunk: Any  # `programs.make_chunk`, lowered; compiling it takes longest
+    start: Callable[[Hyper, Array], TrainState]  # `population.make_init`, compiled
 
 
 def begin(config: Config, hyper: Hyper, seed: int | Sequence[int], layout: Layout) -> Beginning:
-    """The population that `parallel.init_population` makes of the same arguments, and its loop.
+    """The population as `population.init_population` makes it, and its lowered loop.
 
-    Tracing is Python's work and compiling XLA's, which needs no Python: each has a core.
+    Python traces the loop while XLA, which needs no Python, compiles the start on another core.
     """
     keys = population.member_keys(seed, layout)
     with _nothing_collected(), ThreadPoolExecutor(1) as pool:
@@ -43,10 +43,9 @@ def begin(config: Config, hyper: Hyper, seed: int | Sequence[int], layout: Layou
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """No search for cyclic garbage: tracing makes a million objects, nearly all of them kept.
+    """Switch the garbage collector off: tracing makes a million objects and keeps nearly all.
 
-    A quarter of the time to trace a loop is else spent on looking through them, and through all
-    that jax has loaded, again and again.
+    Else a quarter of the tracing time is spent on searching them for cycles, again and again.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -12,7 +12,7 @@ from ppo_jax.config.config import Config
 def plan_lines(
     env: str, config: Config, num_seeds: int, devices: str, source: str | None
 ) -> list[str]:
-    """What a run is about to do: its budget as it will be trained, and whose settings these are."""
+    """The plan of a run: its budget as it will be trained, and the source of its settings."""
     seeds = f"{num_seeds} seeds" if num_seeds > 1 else "1 seed"
     lines = [
         f"{env}: {config.trained_env_steps:,} environment steps a seed ({config.num_iterations:,} "
@@ -23,13 +23,13 @@ def plan_lines(
 
 
 def evaluation_line(env_steps: int, iqm: float | None) -> str:
-    """What an evaluation in the middle of a run says."""
+    """The result of an evaluation in the middle of a run."""
     told = "none, every seed failed" if iqm is None else f"{iqm:g}"
     return f"evaluated after {env_steps:,} environment steps a seed: return {told}"
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
-    """What a run's or an evaluation's summary says, as a few lines."""
+    """The summary of a run or an evaluation in a few lines."""
     final, seeds = summary["final_return"], summary["num_seeds"]
     interval = final.get("ci95")
     spread = "" if interval is None else f", 95% interval {interval[0]:g} to {interval[1]:g}"

@@ -33,7 +33,7 @@ _STEP = re.compile(r"step_(\d{12,})")
 
 
 def checkpoint_folder(run_folder: Path | str, env_steps: int) -> Path:
-    """Where the checkpoint after `env_steps` environment steps (per seed) lies."""
+    """The folder of the checkpoint after `env_steps` environment steps (per seed)."""
     return Path(run_folder) / "checkpoints" / f"step_{env_steps:012d}"
 
 
@@ -122,7 +122,7 @@ def load_raw(folder: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 def metadata_of(folder: Path | str) -> dict[str, Any]:
-    """What was saved beside the arrays, without reading them.
+    """The metadata of a checkpoint, without reading its arrays.
 
     Raises:
         CheckpointError: missing, damaged or of another version.

@@ -1,6 +1,6 @@
-"""The two files of a checkpoint, to the bit: what is written, and what is believed when read.
+"""The two files of a checkpoint: their bytes, and the checks when they are read.
 
-See docs/durability.md for the format. Nothing here decides which checkpoint is wanted.
+See docs/durability.md for the format. The choice of a checkpoint is in `checkpoint`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class CheckpointError(InputError):
 
 
 class Leaf(NamedTuple):
-    """What the manifest says of one array."""
+    """The manifest's entry for one array."""
 
     path: str
-    shape: tuple[int, ...]  # of the stored array: of its key data, where it is a key
+    shape: tuple[int, ...]  # of the stored array; of its key data, if it is a key
     dtype: str
     key_impl: str | None  # "threefry2x32", ..., for a typed random key
 
@@ -136,7 +136,7 @@ def read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     """The arrays by path, every bit of them covered by the manifest's hash.
 
     Raises:
-        CheckpointError: missing, damaged, or not what the manifest says.
+        CheckpointError: missing, damaged, or not as in the manifest.
     """
     path = folder / ARRAYS
     data = _read(path, manifest.arrays_bytes)

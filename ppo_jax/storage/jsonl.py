@@ -1,4 +1,4 @@
-"""The rows of a run as files: one JSON object a line, nothing of it lost, nothing of it twice."""
+"""Rows of a run as files: one JSON object a line, none lost and none written twice."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Row = Mapping[str, Any]
 
 
 class Position(NamedTuple):
-    """How far a file of rows was written: what a checkpoint says of it."""
+    """The length and hash of a file of rows, as a checkpoint records them."""
 
     num_bytes: int
     sha256: str  # of these bytes
 
 
 class JsonlLog:
-    """One JSON object a line, on its way to the disk when `write` returns.
+    """A file of rows; a row has left the process when `write` returns.
 
-    Opening an old file drops its torn last line. A row goes out in one piece and without a buffer,
-    so that what a full disk refuses is known at once and is not written later by surprise.
+    Opening an old file drops its torn last line. A row is written in one piece and without a
+    buffer, so that a full disk is reported at once.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -52,7 +52,7 @@ class JsonlLog:
         self._num_bytes += len(data)
 
     def check(self) -> None:
-        """Raise FileNotFoundError where rows would go into a file that nobody finds any more."""
+        """Raise FileNotFoundError if the open file is no longer the one at this path."""
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
                 return
@@ -62,7 +62,7 @@ class JsonlLog:
         return Position(self._num_bytes, self._hash.hexdigest())
 
     def sync(self) -> None:
-        """Wait until all rows are on the disk: before a checkpoint that comes after them."""
+        """Wait until all rows are on the disk, as a checkpoint must not be newer than its rows."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class JsonlLog:
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
-    """The rows of a file; a last line without an end was torn by a kill and is passed over.
+    """The rows of a file without its last line, if a kill has torn it.
 
     Raises:
         InputError: any other line is no JSON object.
@@ -79,9 +79,9 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
 
 
 def rewind_jsonl(path: Path | str, env_steps: int | None = None) -> None:
-    """Drop a torn last line, and the rows after `env_steps`: those of a run beyond its checkpoint.
+    """Drop a torn last line, and the rows after `env_steps`, which a checkpoint has not seen.
 
-    What stays, stays byte for byte; the file is replaced in one step. No file is no rows.
+    The other lines keep their bytes; the file is replaced in one step. A missing file has no rows.
     """
     path = Path(path)
     if not path.exists():
@@ -98,10 +98,10 @@ def rewind_jsonl(path: Path | str, env_steps: int | None = None) -> None:
 
 
 def rewind_to(path: Path | str, position: Position) -> str | None:
-    """Cut a file of rows back to where a checkpoint left it.
+    """Cut a file of rows back to its position at a checkpoint.
 
     Returns:
-        None, or a sentence where the rows before that place are not those that were written.
+        None, or a sentence if the rows before that position are not those that were written.
     """
     path = Path(path)
     data = path.read_bytes() if path.exists() else b""

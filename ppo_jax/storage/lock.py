@@ -1,9 +1,9 @@
 """One writer a run folder: a lock that names the process and the host which hold it.
 
-The lock is the kernel's (flock) on the file `run.lock`, so that it ends with its process, however
-that ends: a file left by a process killed on this host holds nobody up. Where other hosts see the
-same folder and the kernel's locks do not reach them, the file's content and age decide: its holder
-touches it every ten seconds, and what was not touched for a minute is taken for dead.
+The lock is the kernel's (flock) on the file `run.lock`, so it ends with its process: a file left by
+a process that was killed on this host blocks nobody. The kernel's locks may not reach other hosts
+that see the same folder. For them the file's content and age decide: its holder touches it every
+ten seconds, and a file that was not touched for a minute is dead.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def held(folder: Path) -> Iterator[None]:
     """Be the folder's only writer, or refuse; the lock file is gone afterwards.
 
     Raises:
-        LockedError: who holds it, where and since when.
+        LockedError: another process holds it, which the sentence names.
         OSError: the folder is not there or cannot be written.
     """
     path = folder / LOCK
@@ -61,7 +61,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
-    """Who wrote the folder's lock file: {"pid", "host", "since"}, or None."""
+    """The writer of the folder's lock file: {"pid", "host", "since"}, or None."""
     try:
         content = json.loads((folder / LOCK).read_text("utf-8"))
     except (OSError, ValueError):
@@ -100,7 +100,7 @@ def _acquire(path: Path) -> int:
 
 
 def _flock(descriptor: int, path: Path) -> bool:
-    """Take the kernel's lock; False where this file system has none."""
+    """Take the kernel's lock; False if this file system has none."""
     if fcntl is None:
         return False
     try:
@@ -113,7 +113,7 @@ def _flock(descriptor: int, path: Path) -> bool:
 
 
 def _named(path: Path) -> dict[str, Any]:
-    """The holder's content, waited for where it is not written yet."""
+    """The holder's content; waits a moment for it to be written."""
     until = time.monotonic() + _ANNOUNCE_SECONDS
     while (found := holder(path.parent)) is None and time.monotonic() < until:
         time.sleep(0.02)
@@ -121,7 +121,7 @@ def _named(path: Path) -> dict[str, Any]:
 
 
 def _refuse_living(path: Path, descriptor: int, has_kernel_lock: bool) -> None:
-    """Refuse where the content names a process that the kernel's lock cannot speak for."""
+    """Refuse if the content names a living process that the kernel's lock does not cover."""
     found = holder(path.parent)
     if found is None:
         return
@@ -160,7 +160,7 @@ def _is_alive(pid: Any) -> bool:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether `path` still is the open file."""
+    """Check whether `path` still is the open file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except OSError:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 PACKAGES = ("ppo-jax", "jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
 
 
-def make_manifest(devices: list) -> dict[str, Any]:
+def make_manifest(devices: Sequence[Any]) -> dict[str, Any]:
     """The content of manifest.json.
 
     Args:

@@ -1,4 +1,4 @@
-"""A run's folder: what is written where, so that it can be read, repeated and trusted.
+"""The folder of a run: its files, so that it can be read, repeated and trusted.
 
 config.json      all that is needed to run it again
 manifest.json    versions, device, flags, git revision, times
@@ -33,7 +33,7 @@ from ppo_jax.storage.manifest import make_manifest
 FORMAT = 1
 _MAY_BE_OBJECTS = ("env", "network")
 _OBJECT = " (an object)"  # ends the description of what cannot be written to a file
-RUNS = Path("runs")  # where a run without a folder of its own gets one
+RUNS = Path("runs")  # parent of the folders of runs without --out
 
 
 def default_path(config: Config, now: datetime | None = None) -> Path:
@@ -44,7 +44,7 @@ def default_path(config: Config, now: datetime | None = None) -> Path:
 
 
 def env_name(config: Config) -> str:
-    """The environment's name, also where it was given as an object."""
+    """The environment's name, also of one given as an object."""
     return config.env if isinstance(config.env, str) else _label(config.env)
 
 
@@ -84,7 +84,7 @@ def check_new_folder(out: str | None) -> None:
 def claimed(config: Config, hyper: Hyper, options: RunOptions, devices: list) -> Iterator[Path]:
     """A new run's folder with its config.json and manifest.json, locked against other writers.
 
-    Where what follows fails before it has saved anything, the folder is left as it was found.
+    If the body fails before it has saved anything, the folder is left as it was found.
 
     Raises:
         InputError: the folder cannot be made or written, is another run's, or is locked.
@@ -121,19 +121,19 @@ def claimed(config: Config, hyper: Hyper, options: RunOptions, devices: list) ->
 
 
 def _undo(path: Path) -> None:
-    """Remove what `claimed` and a run's first moments write."""
+    """Remove the files that `claimed` and a run write before its first checkpoint."""
     for name in ("config.json", "manifest.json", "metrics.jsonl", "timing.jsonl"):
         with suppress(OSError):
             (path / name).unlink()
 
 
 def is_run(path: Path | str) -> bool:
-    """Whether a run was begun in this folder."""
+    """Check whether a run was begun in this folder."""
     return (Path(path) / "config.json").is_file()
 
 
 def run_id(path: Path) -> str | None:
-    """Which run a folder holds, wherever it lies; None for one from before runs had names."""
+    """The name of the run in a folder; None if the run is older than names."""
     try:
         return json.loads((path / "config.json").read_text("utf-8")).get("run_id")
     except (OSError, ValueError, AttributeError):
@@ -155,7 +155,7 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _new_folder(wanted: Path) -> Path:
-    """`wanted`, or with a number behind it where another run has the same second."""
+    """Make `wanted`, or the same with a number if another run has the same second."""
     path, number = wanted, 1
     while True:
         try:
@@ -184,7 +184,7 @@ def read_settings(path: Path, env: Any = None, network: Any = None) -> layers.Se
     """The settings of a finished or interrupted run.
 
     Args:
-        env, network: what the run was given, needed where that was an object rather than a name.
+        env, network: the run's own, needed if they were objects rather than names.
 
     Raises:
         InputError: no run folder, one of another format, or an object that must be given again.

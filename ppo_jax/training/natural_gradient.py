@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,9 @@ from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import trust_region
 from ppo_jax.rl.advantages import mean_and_variance, standardise
 from ppo_jax.rl.ratios import Ratios, measure_ratios
-from ppo_jax.rl.types import Batch, Metrics, PyTree
+from ppo_jax.rl.types import Batch, Metrics, PyTree, Setting
 from ppo_jax.training import objectives
-from ppo_jax.training.update import Learner, Setting, minibatch_updates, summarise
-
-BatchMean = Callable[[Callable[[Batch], tuple[PyTree, PyTree]]], tuple[PyTree, PyTree]]
+from ppo_jax.training.update import Learner, minibatch_updates, summarise
 
 
 def trust_region_update(
@@ -41,57 +40,83 @@ def trust_region_update(
         full step that the line search accepted, 0 if it accepted none), and this device's ratios.
     """
     config, hyper, across = setting
-    flat, unravel = ravel_pytree(learner.params)
     if config.normalize_advantages == "minibatch":  # the one minibatch is the batch
         moments = mean_and_variance(batch.advantage, across)
         batch = batch._replace(advantage=standardise(batch.advantage, *moments))
-    over_batch = partial(batch_mean, setting, batch)
+    objective = make_objective(setting, network, family, learner.params, batch)
+    params, fraction, metrics, log_ratio = policy_step(
+        setting, objective, fisher_product(setting, network, family, learner.params, batch)
+    )
+    ratios = measure_ratios(hyper, log_ratio[None, None], jnp.ones((1, 1)))
+    first = jnp.max(jnp.abs(objective.log_ratio))
+    ratios = ratios._replace(largest=ratios.largest.at[1].set(first))
+    learner = learner._replace(params=params)
+    learner, value_loss = critic_updates(setting, network, learner, batch, key)
+    return learner, {**metrics, "value_loss": value_loss, "updates_fraction": fraction}, ratios
+
+
+class Objective(NamedTuple):
+    """L^IS on a batch, as a function of the flat parameters [P], and at theta_old."""
+
+    measure: Callable[[Array], tuple[tuple[Array, Metrics], Array]]  # (loss, means), log-ratios
+    params: Array  # [P], theta_old
+    unravel: Callable[[Array], PyTree]
+    loss: Array  # []
+    gradient: Array  # [P]
+    log_ratio: Array  # [N], 0 up to rounding
+
+
+def make_objective(
+    setting: Setting, network: Network, family: Family, params: PyTree, batch: Batch
+) -> Objective:
+    """The surrogate of a batch, without the critic's loss."""
+    config, hyper, _ = setting
+    flat, unravel = ravel_pytree(params)
+    without_critic = dataclasses.replace(hyper, value_coef=0.0)
 
     def loss(vector: Array, rows: Batch) -> tuple[Array, tuple[Metrics, Array]]:
-        without_critic = dataclasses.replace(hyper, value_coef=0.0)
         return objectives.minibatch_loss(
             unravel(vector), rows, without_critic, config, network, family
         )
+
+    def at(vector: Array, rows: Batch) -> tuple[PyTree, Array]:
+        value, (means, log_ratio) = loss(vector, rows)
+        return (value, means), log_ratio
 
     def gradient_at(rows: Batch) -> tuple[PyTree, Array]:
         (value, (_, log_ratio)), gradient = jax.value_and_grad(loss, has_aux=True)(flat, rows)
         return (value, gradient), log_ratio
 
     def measure(vector: Array) -> tuple[tuple[Array, Metrics], Array]:
-        def at(rows: Batch) -> tuple[PyTree, Array]:
-            value, (means, log_ratio) = loss(vector, rows)
-            return (value, means), log_ratio
+        return batch_mean(setting, batch, partial(at, vector))
 
-        return over_batch(at)
+    (loss_old, gradient), log_ratio = batch_mean(setting, batch, gradient_at)
+    return Objective(measure, flat, unravel, loss_old, gradient, log_ratio)
 
-    (loss_old, gradient), before = over_batch(gradient_at)
+
+def policy_step(
+    setting: Setting, objective: Objective, product: trust_region.Product
+) -> tuple[PyTree, Array, Metrics, Array]:
+    """The constrained step: parameters, accepted share of it, metrics and log-ratios after it."""
+    config, hyper, _ = setting
     step = trust_region.natural_step(
-        fisher_product(setting, network, family, learner.params, batch),
-        -gradient,
-        hyper.trust_region_kl,
-        config.num_cg_iterations,
+        product, -objective.gradient, hyper.trust_region_kl, config.num_cg_iterations
     )
 
     def gain(vector: Array) -> tuple[Array, Array]:
-        (loss_new, means), _ = measure(vector)
-        return loss_old - loss_new, means["kl_old_new"]
+        (loss, means), _ = objective.measure(vector)
+        return objective.loss - loss, means["kl_old_new"]
 
     if config.objective == "npg":
-        moved, fraction = flat + step, jnp.ones(())
+        moved, fraction = objective.params + step, jnp.ones(())
     else:
-        found = trust_region.backtrack(gain, flat, step, hyper.trust_region_kl)
+        found = trust_region.backtrack(gain, objective.params, step, hyper.trust_region_kl)
         moved, fraction = found.params, found.fraction
-    (_, means), log_ratio = measure(moved)
+    (_, means), log_ratio = objective.measure(moved)
     table = {name: value[None, None] for name, value in means.items()}
-    table["grad_norm"] = jnp.sqrt(jnp.sum(jnp.square(gradient)))[None, None]
+    table["grad_norm"] = jnp.sqrt(jnp.sum(jnp.square(objective.gradient)))[None, None]
     table["active"] = jnp.ones((1, 1))
-    ratios = measure_ratios(hyper, log_ratio[None, None], table["active"])
-    ratios = ratios._replace(largest=ratios.largest.at[1].set(jnp.max(jnp.abs(before))))
-
-    learner = learner._replace(params=unravel(moved))
-    learner, value_loss = critic_updates(setting, network, learner, batch, key)
-    metrics = {**summarise(table), "value_loss": value_loss, "updates_fraction": fraction}
-    return learner, metrics, ratios
+    return objective.unravel(moved), fraction, summarise(table), log_ratio
 
 
 def fisher_product(

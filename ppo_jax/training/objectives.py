@@ -12,13 +12,12 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from ppo_jax.config.config import TRUST_REGION, Config, Hyper
-from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.kernels.reductions import mean, mean_of_each
 from ppo_jax.models.drift import load_drift
 from ppo_jax.models.network import Network
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import advantages, ratios, surrogates
-from ppo_jax.rl.types import Batch, Metrics, PyTree
+from ppo_jax.rl.types import Batch, Metrics, PyTree, Setting
 
 
 class Terms(NamedTuple):
@@ -117,21 +116,16 @@ def minibatch_loss(
 
 
 def gradient_cosine(
-    params: PyTree,
-    batch: Batch,
-    hyper: Hyper,
-    config: Config,
-    network: Network,
-    family: Family,
-    across: Across = ALONE,
+    params: PyTree, batch: Batch, setting: Setting, network: Network, family: Family
 ) -> Metrics:
     """The cosine between the gradients of L^PG and L^IS on the same samples, and how far it is.
 
     1 at theta_old; how far it has fallen is how wrong the logarithm has become as an objective.
     It comes with KL[old||new] and the effective sample size over N at the same point.
-    With `normalize_advantages` per minibatch the samples' advantages are standardised here. With
-    `across`, `batch` holds this device's rows, and all is measured on those of all devices.
+    With `normalize_advantages` per minibatch the samples' advantages are standardised here. `batch`
+    holds this device's rows; the measurements are of all devices.
     """
+    config, hyper, across = setting
     if config.normalize_advantages == "minibatch":
         found = advantages.mean_and_variance(batch.advantage, across)
         batch = batch._replace(advantage=advantages.standardise(batch.advantage, *found))

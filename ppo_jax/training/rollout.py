@@ -170,48 +170,62 @@ def rollout(
     stats = EpisodeStats(*(jnp.zeros(num_envs) for _ in EpisodeStats._fields))
     draws, resets, refill = draw_all(policy.family, config.rollout_length, num_envs, key)
 
+    def reset(key: Array) -> tuple[PyTree, PyTree]:
+        return environment.reset(key, env_params)
+
     def body(
         loop: tuple[EnvCarry, EpisodeStats], inputs: tuple[Array, Draws, Any]
     ) -> tuple[tuple[EnvCarry, EpisodeStats], Record]:
         (carry, stats), (t, draws, resets) = loop, inputs
         found = step(environment, env_params, policy, carry, draws, is_noise_due(config, t))
         ended = found.terminated | found.truncated
-        episode_return = carry.episode_return + found.reward
-        episode_length = carry.episode_length + 1
-        finished = EpisodeStats(jnp.ones(num_envs), episode_return, episode_length * 1.0)
-        stats = jax.tree.map(lambda total, new: total + jnp.where(ended, new, 0.0), stats, finished)
-        observation, state = refill(
-            resets,
-            t,
-            ended,
-            lambda key: environment.reset(key, env_params),
-            (found.observation, found.state),
-        )
-        start = policy.network.start(policy.params, num_envs)
-        following = EnvCarry(
-            state=state,
-            observation=observation,
-            episode_return=jnp.where(ended, 0.0, episode_return),
-            episode_length=jnp.where(ended, 0, episode_length),
-            noise=found.noise,
-            memory=where_rows(ended, start, found.memory),
-        )
+        following = refill(resets, t, ended, reset, (found.observation, found.state))
         record = Record(
-            observation=carry.observation,
-            observation_final=found.observation,
-            action=found.action,
-            distribution=found.distribution,
-            reward=found.reward,
-            terminated=found.terminated,
-            truncated=found.truncated,
+            carry.observation,
+            found.observation,
+            found.action,
+            found.distribution,
+            found.reward,
+            found.terminated,
+            found.truncated,
         )
-        return (following, stats), record
+        return count(policy, carry, stats, found, following), record
 
-    memory = carry.memory
-    steps = jnp.arange(config.rollout_length)
-    (carry, stats), records = scan_rows(body, (carry, stats), (steps, draws, resets))
-    taken, carry = valued(config, policy, memory, carry, records)
-    return carry, taken, records.observation, EpisodeStats(*jnp.sum(jnp.stack(stats), axis=1))
+    inputs = (jnp.arange(config.rollout_length), draws, resets)
+    (after, stats), records = scan_rows(body, (carry, stats), inputs)
+    taken, after = valued(config, policy, carry.memory, after, records)
+    return after, taken, records.observation, EpisodeStats(*jnp.sum(jnp.stack(stats), axis=1))
+
+
+def count(
+    policy: Policy,
+    carry: EnvCarry,
+    stats: EpisodeStats,
+    found: Transition,
+    following: tuple[PyTree, PyTree],
+) -> tuple[EnvCarry, EpisodeStats]:
+    """The carry after a step, with the sums over the episodes that ended in it, [B].
+
+    Args:
+        following: observation and state of the next step, fresh for an episode that ended.
+    """
+    num_envs = carry.episode_length.shape[0]
+    ended = found.terminated | found.truncated
+    episode_return = carry.episode_return + found.reward
+    episode_length = carry.episode_length + 1
+    finished = EpisodeStats(jnp.ones(num_envs), episode_return, episode_length * 1.0)
+    stats = jax.tree.map(lambda total, new: total + jnp.where(ended, new, 0.0), stats, finished)
+    observation, state = following
+    start = policy.network.start(policy.params, num_envs)
+    carry = EnvCarry(
+        state=state,
+        observation=observation,
+        episode_return=jnp.where(ended, 0.0, episode_return),
+        episode_length=jnp.where(ended, 0, episode_length),
+        noise=found.noise,
+        memory=where_rows(ended, start, found.memory),
+    )
+    return carry, stats
 
 
 def valued(

@@ -27,6 +27,7 @@ from ppo_jax.rl.types import (
     Moments,
     PyTree,
     Rollout,
+    Setting,
     TrainState,
 )
 from ppo_jax.training import objectives, schedules
@@ -34,7 +35,7 @@ from ppo_jax.training.batch import Tally, batch_metrics, make_batch, scale_rewar
 from ppo_jax.training.natural_gradient import trust_region_update
 from ppo_jax.training.optimizer import init_optimizer
 from ppo_jax.training.rollout import reset_all, rollout
-from ppo_jax.training.update import Learner, Setting, minibatch_updates, summarise
+from ppo_jax.training.update import Learner, minibatch_updates, summarise
 
 # Refused updates in a row after which a state is frozen. Chance may spoil one batch; a state that
 # three batches in a row cannot move will not recover.
@@ -180,7 +181,7 @@ def learn(
     setting: Setting, state: TrainState, batch: Batch, key: Array
 ) -> tuple[Learner, Array, Metrics, Ratios]:
     """The objective's own update: learner, factor on `kl_coef`, metrics, this device's ratios."""
-    config, hyper, across = setting
+    config, hyper, _ = setting
     agent = assemble(config)
     learner = Learner(
         state.params, state.opt_state, state.adapted.learning_rate, jnp.ones((), bool)
@@ -193,8 +194,10 @@ def learn(
     hyper = dataclasses.replace(hyper, kl_coef=state.adapted.kl_coef * hyper.kl_coef)
     bound = {"hyper": hyper, "config": config, "network": agent.network, "family": agent.family}
     loss = partial(objectives.minibatch_loss, **bound)
-    cosine = partial(objectives.gradient_cosine, across=across, **bound)
-    probe = cosine if config.measure_gradient_cosine else None
+    probe = None
+    if config.measure_gradient_cosine:
+        named = {"setting": setting, "network": agent.network, "family": agent.family}
+        probe = partial(objectives.gradient_cosine, **named)
     found = minibatch_updates(setting, loss, learner, batch, key, probe)
     # The paper measures the KL after the last step; its last epoch has it on every sample, before.
     kl = jnp.mean(found.diagnostics["kl_old_new"][-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from jax import Array
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.kernels.chunks import mean_over_chunks
-from ppo_jax.kernels.collectives import ALONE, Across
+from ppo_jax.kernels.collectives import Across
 from ppo_jax.kernels.packing import as_row, gather_rows, materialise, scan_outer
 from ppo_jax.kernels.permutation import permutations
 from ppo_jax.rl.advantages import mean_and_variance, standardise
 from ppo_jax.rl.surrogates import adapted_factor
-from ppo_jax.rl.types import Batch, Metrics, PyTree
+from ppo_jax.rl.types import Batch, Metrics, PyTree, Setting
 from ppo_jax.training.optimizer import flatten, optimizer_step
 
 # (params, minibatch) -> loss, (means over the samples, log-ratios [M] or ())
@@ -27,14 +27,6 @@ Probe = Callable[[PyTree, Batch], Metrics]
 
 # Measured once an epoch, at its start, if `measure_gradient_cosine` asks for it.
 PROBED = ("gradient_cosine", "kl_old_new_probe", "ess_fraction_probe")
-
-
-class Setting(NamedTuple):
-    """How an iteration learns: static settings, numbers at this moment, and its devices."""
-
-    config: Config
-    hyper: Hyper  # resolved, no schedules
-    across: Across = ALONE  # devices that share the environments of one seed
 
 
 class MinibatchRows(NamedTuple):
@@ -120,53 +112,57 @@ def minibatch_updates(
     """E epochs x M minibatches of optimiser steps on `loss`, each sample exactly once an epoch.
 
     A minibatch whose KL[old||new] has reached `kl_stop` takes no step, nor does any after it.
-    `batch` holds this device's rows; gradients are averaged over devices.
 
     Args:
-        learner: parameters as a tree. `rate` moves after each epoch, by its mean KL[old||new].
-        probe: measured at the start of each epoch on its first minibatch.
+        learner: parameters as a tree; `rate` moves after each epoch, by its mean KL[old||new].
+        batch: this device's rows. probe: measured on the first minibatch before each epoch.
     """
     config, hyper, across = setting
     num_rows = batch.advantage.shape[0]
-    has_memory = bool(jax.tree.leaves(batch.window.memory))
     num_envs = num_rows // config.rollout_length
-    flat, restore = flatten(config, learner.params)
+    has_memory = bool(jax.tree.leaves(batch.window.memory))
     take = take_minibatches(batch, num_envs)
+    flat, restore = flatten(config, learner.params)
 
     def gradient_of(params: PyTree, rows: MinibatchRows) -> tuple[PyTree, Array | tuple[()]]:
-        minibatch = take(rows.index)._replace(advantage=rows.advantage)
-        own_loss = lambda p: loss(restore(p), minibatch)  # noqa: E731
+        def own_loss(p: PyTree) -> tuple[Array, Any]:
+            return loss(restore(p), take(rows.index)._replace(advantage=rows.advantage))
+
         gradient, (means, log_ratio) = jax.grad(own_loss, has_aux=True)(params)
         return (gradient, means), log_ratio
 
-    def step(learner: Learner, rows: MinibatchRows) -> tuple[Learner, tuple]:
-        gradient_of_rows = partial(gradient_of, learner.params)
-        if has_memory:  # its sequences are not cut into chunks
-            found, log_ratio = gradient_of_rows(rows)
-        else:
-            found, log_ratio = mean_over_chunks(gradient_of_rows, rows)
-        gradient, diagnostics = across.mean(found)
-        active = learner.active & ~has_reached(hyper.kl_stop, diagnostics)
-        adapted = dataclasses.replace(hyper, learning_rate=learner.rate * hyper.learning_rate)
-        params, opt_state, grad_norm = optimizer_step(
-            config, adapted, learner.params, learner.opt_state, gradient, active
-        )
-        diagnostics = {**diagnostics, "grad_norm": grad_norm, "active": active * 1.0}
-        return Learner(params, opt_state, learner.rate, active), (as_row(diagnostics), log_ratio)
+    def step(learner: Learner, rows: MinibatchRows) -> tuple[Learner, tuple[Any, ...]]:
+        # The sequences of a memory are not cut into chunks.
+        average = (lambda function, rows: function(rows)) if has_memory else mean_over_chunks
+        found, log_ratio = average(partial(gradient_of, learner.params), rows)
+        learner, diagnostics = optimise(setting, learner, *across.mean(found))
+        return learner, (as_row(diagnostics), log_ratio)
 
-    def epoch(learner: Learner, rows: MinibatchRows) -> tuple[Learner, tuple]:
-        first = rows.index[0]
-        probed = {} if probe is None else probe(restore(learner.params), take(first))
+    def epoch(learner: Learner, rows: MinibatchRows) -> tuple[Learner, tuple[Any, ...]]:
+        probed = {} if probe is None else probe(restore(learner.params), take(rows.index[0]))
         learner, (table, log_ratio) = jax.lax.scan(step, learner, rows)
-        rate = adapted_rate(hyper, learner.rate, table)
-        return learner._replace(rate=rate), (table, log_ratio, probed)
+        learner = learner._replace(rate=adapted_rate(hyper, learner.rate, table))
+        return learner, (table, log_ratio, probed)
 
     index = materialise(minibatch_order(config, key, num_rows, num_envs, has_memory))
     rows = standardised_rows(config, batch, index, across)
-    start = learner._replace(params=flat)
-    end, (table, log_ratio, probed) = scan_outer(epoch, start, rows)
+    end, (table, log_ratio, probed) = scan_outer(epoch, learner._replace(params=flat), rows)
     diagnostics = {**table, **{name: value[:, None] for name, value in probed.items()}}
     return Learned(restore(end.params), end.opt_state, end.rate, diagnostics, log_ratio)
+
+
+def optimise(
+    setting: Setting, learner: Learner, gradient: PyTree, diagnostics: Metrics
+) -> tuple[Learner, Metrics]:
+    """One optimiser step, unless the KL bound has been reached, and the step's diagnostics."""
+    config, hyper, _ = setting
+    active = learner.active & ~has_reached(hyper.kl_stop, diagnostics)
+    hyper = dataclasses.replace(hyper, learning_rate=learner.rate * hyper.learning_rate)
+    params, opt_state, grad_norm = optimizer_step(
+        config, hyper, learner.params, learner.opt_state, gradient, active
+    )
+    diagnostics = {**diagnostics, "grad_norm": grad_norm, "active": active * 1.0}
+    return Learner(params, opt_state, learner.rate, active), diagnostics
 
 
 def has_reached(kl_stop: Array | float, diagnostics: Mapping[str, Array]) -> Array:

@@ -128,6 +128,8 @@ def test_own_file_is_a_preset(tmp_path: Path) -> None:
         ("[clip.hyper]\ngama = 1", "Nearest: gamma"),
         ("[clip.config]\nnum_envs = 'x'", "num_envs='x'"),
         ("clip = 3", "has no table"),
+        ("env = 3\n[clip]\n", "env=3 must be the name"),
+        ("[clip]\nhyper = 3", "hyper=3, which is no table"),
     ],
 )
 def test_bad_file_is_refused_by_name(tmp_path: Path, text: str, word: str) -> None:

@@ -112,9 +112,9 @@ def collected():
     head = state.params["body"]["policy_head"]
     head["kernel"] = 30.0 * head["kernel"]
     policy = acting_policy(CONFIG, parts, state.params, state.observation_moments)
-    env_params = env_params(parts.environment, hyper)
+    world = env_params(parts.environment, hyper)
     _, steps, _, _ = rollout(
-        CONFIG, parts.environment, env_params, policy, state.carry, jax.random.key(1)
+        CONFIG, parts.environment, world, policy, state.carry, jax.random.key(1)
     )
     return state, steps
 

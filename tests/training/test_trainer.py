@@ -27,8 +27,8 @@ def roll(config, hyper, state):
     parts = assemble(config)
     key_rollout = trainer.iteration_keys(state, None)[:-1]
     policy = acting_policy(config, parts, state.params, state.observation_moments)
-    env_params = env_params(parts.environment, hyper)
-    return rollout(config, parts.environment, env_params, policy, state.carry, key_rollout)
+    world = env_params(parts.environment, hyper)
+    return rollout(config, parts.environment, world, policy, state.carry, key_rollout)
 
 
 @pytest.fixture(scope="module")

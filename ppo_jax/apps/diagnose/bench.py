@@ -24,6 +24,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import check_seconds, validate, with_one_iteration
+from ppo_jax.distributed.layout import local_devices
 from ppo_jax.runtime import devices as host
 from ppo_jax.storage.manifest import make_manifest
 
@@ -121,7 +122,7 @@ def refuse_too_large(program: Program) -> None:
 def memory_limit() -> int | None:
     """How much memory a program may take here, all devices together; None where it is unknown."""
     own = host.device_memory_bytes()
-    total = host.memory_bytes() if own is None else own * len(jax.local_devices())
+    total = host.memory_bytes() if own is None else own * len(local_devices())
     return None if total is None else int(MEMORY_SHARE * total)
 
 

@@ -9,6 +9,7 @@ import jax
 
 from ppo_jax.apps.diagnose import contract
 from ppo_jax.config.options import RunOptions
+from ppo_jax.distributed.layout import local_devices
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.runtime import devices
@@ -24,7 +25,7 @@ def report(env: Any = None) -> dict[str, Any]:
     """
     devices.prepare_jax(RunOptions())
     environment = None if env is None else registration.make(env)
-    manifest = make_manifest(jax.local_devices())
+    manifest = make_manifest(local_devices())
     memory = devices.memory_bytes()
     found: dict[str, Any] = {
         "python": manifest["python"],

@@ -1,8 +1,8 @@
-"""The founding question, answered by experiment: why the ratio in place of the logarithm?
+"""An experiment on the founding question: why the ratio in place of the logarithm?
 
-Each objective trains on the same environment with the same number of environment steps; what
-changes is E, how many gradient steps are taken on each batch before it is thrown away. The whole
-batch is one minibatch, so at E = 1 every gradient is taken at theta_old.
+Each objective trains on the same environment with the same number of environment steps. The number
+E of gradient steps on each batch varies. The whole batch is one minibatch, so at E = 1 every
+gradient is taken at theta_old.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.config.validate import validate
+from ppo_jax.distributed.layout import local_devices
 from ppo_jax.envs import registration
 from ppo_jax.runtime import devices
 from ppo_jax.storage import run_folder
@@ -42,8 +43,8 @@ SETTING = Config(
 )
 # One step size for all: large enough that one step on a batch of 512 learns something.
 HYPER = Hyper(learning_rate=3e-3, gamma=0.98, gae_lambda=0.95, kl_coef=1.0)
-REFERENCE = "trpo"  # takes one step a batch, as long as its trust region allows
-LAST_SHARE = 0.2  # of the training, over which returns are averaged
+REFERENCE = "trpo"  # takes one step a batch, as large as its trust region allows
+LAST_SHARE = 0.2  # returns are averaged over this last part of the training
 
 Row = dict[str, Any]
 
@@ -57,11 +58,11 @@ def surrogate(
     out: Path | str = "explain",
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Run the experiment, write `explain.json` and two pictures, and say what came out.
+    """Run the experiment, write `explain.json` and two pictures, and return the results.
 
     Args:
         seeds: per cell. total_env_steps: per seed and cell. epochs: the values of E.
-        tell: is given a line for each finished cell.
+        tell: called with a line for each finished cell.
 
     Returns:
         {"rows": one per objective and E, "text": lines for people, "figure": its path, ...}.
@@ -69,7 +70,7 @@ def surrogate(
     folder = Path(out)
     run_folder.check_new_folder(str(folder))
     if seeds < 2 or min(epochs) < 1:
-        raise InputError("explain needs at least 2 seeds, for an interval, and epochs from 1 on.")
+        raise InputError("explain needs at least 2 seeds and 1 epoch: an interval needs two.")
     config = dataclasses.replace(SETTING, env=env, total_env_steps=total_env_steps)
     validate(config, HYPER)
     devices.prepare_jax(RunOptions())
@@ -80,24 +81,28 @@ def surrogate(
         rows.append(run_cell(config, objective, count, seeds))
         if tell is not None:
             tell(describe(rows[-1]))
+    result = record(config, seeds, rows) | {"figure": str(folder / "explain.svg")}
     folder.mkdir(parents=True, exist_ok=True)
-    result = {
-        "env": env,
+    write_json(folder / "explain.json", to_strict_json(result))
+    for suffix in ("svg", "png"):
+        explain_figure.draw(rows, folder / f"explain.{suffix}", env, seeds)
+    return result
+
+
+def record(config: Config, seeds: int, rows: Sequence[Row]) -> dict[str, Any]:
+    """The content of `explain.json`: rows, conclusions and what they depend on."""
+    return {
+        "env": config.env,
         "seeds": seeds,
         "env_steps": config.trained_env_steps,
         "setting": {
             "config": to_json(vars(config)),
             "hyper": to_json(vars(HYPER)),
         },
-        "manifest": make_manifest(jax.local_devices()),
+        "manifest": make_manifest(local_devices()),
         "rows": rows,
         "text": conclusions(rows),
-        "figure": str(folder / "explain.svg"),
     }
-    write_json(folder / "explain.json", to_strict_json(result))
-    for suffix in ("svg", "png"):
-        explain_figure.draw(rows, folder / f"explain.{suffix}", env, seeds)
-    return result
 
 
 def run_cell(config: Config, objective: str, num_epochs: int, seeds: int) -> Row:
@@ -150,7 +155,7 @@ def describe(row: Row) -> str:
 
 
 def conclusions(rows: Sequence[Row]) -> list[str]:
-    """What the numbers say, step by step of the story; each line is computed from the rows."""
+    """Sum up the rows in a few lines, step by step; each line is computed from them."""
     table = {(row["objective"], row["epochs"]): row for row in rows}
     epochs = sorted({row["epochs"] for row in rows if row["objective"] in OBJECTIVES})
     most = epochs[-1]
@@ -166,15 +171,15 @@ def conclusions(rows: Sequence[Row]) -> list[str]:
         first = [score(name, 1) for name in ("pg", "is", "clip")]
         lines.append(
             f"One step a batch (E = 1): L^PG {first[0]:.4g}, L^IS {first[1]:.4g}, clip "
-            f"{first[2]:.4g}. At theta_old the ratio is 1 and the three gradients are one; what "
-            "differs is rounding, which training amplifies: compare the intervals."
+            f"{first[2]:.4g}. At theta_old the ratio is 1 and the three gradients are equal. Only "
+            "rounding differs, and training amplifies it: compare the intervals."
         )
     best = {name: max(epochs, key=partial(score, name)) for name in OBJECTIVES}
     lines += [
         f"Reuse with the logarithm: L^PG goes from {score('pg', epochs[0]):.4g} at E = "
         f"{epochs[0]} to {score('pg', most):.4g} at E = {most}; KL from the old policy "
-        f"{kl('pg', most):.3g}. From the second step on its gradient is that of another "
-        "distribution, and nothing in log pi says so.",
+        f"{kl('pg', most):.3g}. From the second step on the samples come from another "
+        "distribution, and the logarithm does not correct for it.",
         f"The ratio repairs the gradient, not the distance: L^IS is best at E = {best['is']} "
         f"({score('is', best['is']):.4g}) and reaches {score('is', most):.4g} at E = {most}, KL "
         f"{kl('is', most):.3g}, effective sample size "

@@ -1,4 +1,4 @@
-"""The picture of `ppo-jax explain surrogate`: what the reuse of a batch does to each objective."""
+"""The picture of `ppo-jax explain surrogate`: the effect of reusing a batch on each objective."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppo_jax.rl.metrics import METRICS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart by most colour-blind readers.
+# Okabe and Ito's colours, which most colour-blind readers can distinguish.
 LINES = {
     "pg": ("#D55E00", "L^PG: log π · A"),
     "is": ("#E69F00", "L^IS: ratio · A"),
@@ -36,10 +36,11 @@ KL_FLOOR = 1e-4  # KL is 0 at E = 1, which a logarithmic axis cannot show
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path, env: str, seeds: int) -> None:
-    """Four panels over the number of steps E on each batch; the suffix of `path` says SVG or PNG.
+    """Draw four panels over the number of steps E on each batch, as SVG or PNG.
 
     Args:
-        rows: of `explain.surrogate`: objective, epochs, and summaries with iqm and ci95.
+        rows: objective, epochs, and summaries with iqm and ci95, as `explain.surrogate` makes them.
+        path: the file, whose suffix is .svg or .png.
     """
     import matplotlib
     from matplotlib.figure import Figure

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,18 +78,8 @@ def replay(
     state = start_member(config, arrays, options, layout, alone, member)
     chunk = compiler.compiled(programs.make_chunk(config, alone).lower(arrays, state, np.int32(1)))
     advance = advance_by(chunk, arrays, alone.num_members)
-    done, points = 0, []
-    for iteration in kept:
-        state, before = train_one(advance, train_for(advance, state, iteration - 1 - done))
-        done = iteration
-        folder.mkdir(parents=True, exist_ok=True)
-        after = first_member(state)
-        point = record_rollout(config, arrays, alone, before, after, iteration, folder)
-        if video:
-            point["video"] = str(draw_episode(config, arrays, before, iteration, folder))
-        tell(f"iteration {iteration:,} of {last:,}: {point['trajectory']}")
-        points.append(point)
-    state = train_for(advance, state, last - done)
+    recorder = Recorder(config, arrays, alone, folder, video, tell)
+    state, points = train_recorded(recorder, advance, state, kept, last)
     member_saved = jax.tree.map(lambda leaf: leaf[member], saved)
     return {
         "run": str(run),
@@ -106,8 +96,38 @@ def replay(
     }
 
 
+class Recorder(NamedTuple):
+    """All that writing the kept iterations of a member needs."""
+
+    config: Config
+    hyper: Hyper  # as arrays
+    layout: Layout
+    folder: Path
+    video: bool
+    tell: Tell
+
+
+def train_recorded(
+    recorder: Recorder, advance: Advance, state: TrainState, kept: Sequence[int], last: int
+) -> tuple[TrainState, list[dict[str, Any]]]:
+    """Train to iteration `last`, and write the rollout of each kept iteration."""
+    config, hyper, layout, folder, video, tell = recorder
+    done, points = 0, []
+    for iteration in kept:
+        state, before = train_one(advance, train_for(advance, state, iteration - 1 - done))
+        done = iteration
+        folder.mkdir(parents=True, exist_ok=True)
+        after = first_member(state)
+        point = record_rollout(config, hyper, layout, before, after, iteration, folder)
+        if video:
+            point["video"] = str(draw_episode(config, hyper, before, iteration, folder))
+        tell(f"iteration {iteration:,} of {last:,}: {point['trajectory']}")
+        points.append(point)
+    return train_for(advance, state, last - done), points
+
+
 def compare_states(found: TrainState, saved: TrainState) -> dict[str, Any]:
-    """How far two states of one member are apart."""
+    """The differences between two states of one member."""
     bits = differing_bits(found, saved)
     return {
         "is_equal": bits == 0,
@@ -267,7 +287,7 @@ def _numbers(leaf: Any) -> np.ndarray:
 
 
 def differing_bits(a: PyTree, b: PyTree) -> int:
-    """How many bits of two trees of equal shapes and dtypes differ."""
+    """The number of bits in which two trees of equal shapes and dtypes differ."""
     return sum(
         int(np.bitwise_count(_bytes(x) ^ _bytes(y)).sum())
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

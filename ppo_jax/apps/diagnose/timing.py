@@ -10,7 +10,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +22,7 @@ from ppo_jax.distributed import population, programs
 from ppo_jax.kernels import compiler
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.training import schedules
-from ppo_jax.training.trainer import Estimates, Experience, sample
+from ppo_jax.training.trainer import Estimates, Experience
 
 CALL_SECONDS = 0.3  # a timed call runs so many iterations that it takes about as long
 
@@ -104,45 +103,9 @@ def make_phase(
     program: Program, keep: Callable[[Experience, Estimates], PyTree]
 ) -> Callable[[int], None]:
     """`run(n)`: n first halves of iterations from the program's state, which stays as it is."""
-    compiled = compile_phase(program, keep)
+    phase = programs.make_phase(program.config, program.layout, keep)
+    compiled = phase.lower(program.hyper, program.state[0], jnp.asarray(1)).compile()
     return lambda n: jax.device_get(compiled(program.hyper, program.state[0], jnp.asarray(n)))
-
-
-def compile_phase(program: Program, keep: Callable[[Experience, Estimates], PyTree]) -> Any:
-    """The compiled loop over first halves of iterations, in the program's layout.
-
-    The environments go on from iteration to iteration, the policy stays as it is.
-    """
-    layout, plain = program.layout, population.without_budget(program.config)
-
-    def member(hyper: Hyper, n: Array, state: TrainState) -> Array:
-        def first_half(state: TrainState) -> tuple[Experience, Estimates]:
-            return sample(plain, hyper, state, layout.across)
-
-        def body(_: Array, loop: tuple[TrainState, PyTree]) -> tuple[TrainState, PyTree]:
-            state, _ = loop
-            experience, estimates = first_half(state)
-            state = state._replace(carry=experience.carry, iteration=state.iteration + 1)
-            return state, keep(experience, estimates)
-
-        shapes = jax.eval_shape(lambda state: keep(*first_half(state)), state)
-        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        state, kept = jax.lax.fori_loop(0, n, body, (state, blank))
-        alive = jax.tree.leaves((state.carry, kept))  # one number of each, so that none is left out
-        return sum((leaf.reshape(-1)[0] * 1.0 for leaf in alive if leaf.size), jnp.zeros(()))
-
-    def phase(hyper: Hyper, state: TrainState, n: Array) -> Array:
-        specs = (layout.member_spec(population.has_own_hyper(hyper)), layout.member_spec(False))
-        return jax.shard_map(
-            partial(programs.spread, layout, member),
-            mesh=layout.mesh,
-            in_specs=(*specs, layout.state_specs(state)),
-            out_specs=layout.member_spec(True),
-            check_vma=False,
-        )(hyper, n, state)
-
-    jitted = jax.jit(phase, compiler_options=compiler.compiler_options(1))
-    return jitted.lower(program.hyper, program.state[0], jnp.asarray(1)).compile()
 
 
 def time_phases(

@@ -27,7 +27,7 @@ from ppo_jax.storage import run_folder
 from ppo_jax.storage.files import write_atomic, write_folder_atomic
 from ppo_jax.training import evaluation, rollout, schedules
 
-TOLERANCE = 1e-5  # of an action, relative where it is larger than 1; of a logit
+TOLERANCE = 1e-5  # of an action, relative if it is larger than 1; of a logit
 NUM_ENVS, NUM_STEPS = 8, 128  # of the rollout whose observations are compared
 
 Act = Callable[[np.ndarray], np.ndarray]
@@ -49,10 +49,10 @@ class Artefact(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How an artefact's actions compare with ours."""
+    """The comparison of an artefact's actions with the policy's own."""
 
     num_observations: int
-    largest_difference: float  # of an action; of the logit chosen and the best one, where counted
+    largest_difference: float  # of an action, or of a logit and the best one, if they are counted
 
 
 def export(
@@ -71,10 +71,10 @@ def export(
         format: `numpy` (a folder with policy.py and policy.npz), `stablehlo` or `onnx` (a file);
             None follows the end of `out`.
         out: what to make; None for `policy-MEMBER` in the run's folder.
-        env, network: where the run was trained with Python objects, the same ones again.
+        env, network: the same Python objects again, if the run was trained with objects.
 
     Returns:
-        what `ppo-jax export --json` prints.
+        the content that `ppo-jax export --json` prints.
 
     Raises:
         InputError: no such run or member, a format that cannot hold its network, or an artefact
@@ -185,9 +185,9 @@ def artefact_rows(environment: Environment, observation: np.ndarray) -> np.ndarr
 def compare(policy: Policy, theirs: Act, observation: np.ndarray) -> Agreement:
     """Actions of an artefact next to the policy's own, [n, ...] each.
 
-    Continuous actions are compared as numbers, relative to those larger than 1. Where actions are
-    counted, two may be equally good to rounding: then the logit of each choice is compared with the
-    best one. Actions of another shape or kind differ by infinity, NaN by NaN.
+    Continuous actions are compared as numbers, relative to those larger than 1. Counted
+    actions may be equally good to rounding, so the logit of each choice is compared with the best
+    one. Actions of another shape or kind differ by infinity, NaN by NaN.
     """
     rows = observation.astype(np.float32)
     found = np.asarray(theirs(rows))

@@ -84,7 +84,7 @@ def _numbers(environment: Environment) -> dict[str, int] | None:
 
 
 def _action_rule(space: Any, family: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """How the head's output becomes the deterministic action, and the arrays of its bounds."""
+    """The rule from the head's output to the deterministic action, and the arrays of its bounds."""
     if isinstance(space, Box):
         kind = "squash" if family == "tanh-gaussian" else "clip"
         low, high = (
@@ -108,7 +108,7 @@ def _float32(value: Any) -> np.ndarray:
 
 
 def _text(env_name: str, shape: tuple[int, ...], rule: dict[str, Any]) -> str:
-    """What goes in and what comes out, for people."""
+    """Input and output of the policy in a sentence."""
     told = {
         "argmax": f"the most likely of {rule.get('sizes')} actions, counted from 0",
         "clip": "clipped to the environment's bounds",

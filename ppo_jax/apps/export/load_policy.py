@@ -21,7 +21,7 @@ def load_policy(
         path: a run folder, or an artefact of `ppo-jax export`: a folder of the numpy format (read
             without jax), a .stablehlo or an .onnx file. No code in it is run.
         seed_index: which of a run's seeds, counted from 0; an artefact holds one.
-        env, network: where the run was trained with Python objects, the same ones again.
+        env, network: the same Python objects again, if the run was trained with objects.
 
     Returns:
         `policy(observation) -> action` for one raw observation [*O] or a batch [n, *O]. The

@@ -32,7 +32,7 @@ def load(file: Path | str | BinaryIO) -> Callable[[Any], np.ndarray]:
 
     Returns:
         `act(observation) -> action` for one raw observation [*O] or a batch [n, *O] of them;
-        float32 actions, or int32 where they are counted. `act.__doc__` says what goes in and out,
+        float32 actions, or int32 if they are counted. `act.__doc__` describes input and output,
         and `act.description` holds the policy's description as a dictionary.
 
     Raises:
@@ -105,7 +105,7 @@ def _convolution(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def _action(rule: dict[str, Any], arrays: Arrays, x: np.ndarray) -> np.ndarray:
-    """What the environment takes, from the last layer's output [n, ...]."""
+    """The environment's action, from the last layer's output [n, ...]."""
     if rule["kind"] == "argmax":  # of each group of logits that stand side by side
         groups = np.split(x, np.cumsum(rule["sizes"])[:-1], axis=1)
         chosen = np.stack([group.argmax(axis=1) for group in groups], axis=1)

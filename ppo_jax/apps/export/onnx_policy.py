@@ -16,7 +16,7 @@ IR_VERSION = 9  # of that opset; later runtimes read it
 
 
 def require() -> tuple[Any, Any]:
-    """The packages `onnx` and `onnxruntime`; refuses where one is missing."""
+    """The packages `onnx` and `onnxruntime`; refuses if one is missing."""
     try:
         import onnx  # pyright: ignore[reportMissingImports]
         import onnxruntime  # pyright: ignore[reportMissingImports]

@@ -15,7 +15,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")  # one program for all of them
 
 
 def require() -> None:
-    """Refuse where flatbuffers is missing, in which jax writes such programs."""
+    """Refuse if the package flatbuffers is missing, which jax needs for such programs."""
     try:
         import flatbuffers  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -36,7 +36,7 @@ def build(act: Callable[[Array], Array], observation_shape: tuple[int, ...]) -> 
     rows = jax.ShapeDtypeStruct((count, *observation_shape), jnp.float32)
     try:
         exported = export.export(jax.jit(act), platforms=PLATFORMS)(rows)
-    except Exception as error:  # whatever the user's network raises is told, not thrown
+    except Exception as error:  # whatever the user's network raises becomes a sentence
         reason = str(error).strip().split("\n")[0]
         raise InputError(
             f"The policy cannot be exported ({type(error).__name__}: {reason}): write its network "

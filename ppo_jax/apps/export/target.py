@@ -1,4 +1,4 @@
-"""Where an export goes and in which format: what can be refused before jax is loaded."""
+"""Place and format of an export, checked before jax is loaded."""
 
 from __future__ import annotations
 

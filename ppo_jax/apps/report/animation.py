@@ -13,23 +13,23 @@ import numpy as np
 from ppo_jax.config.errors import InputError
 
 MAX_SIDE = 320  # pixels
-MAX_FRAMES = 240  # the beginning of a longer episode
-MAX_BYTES = 400_000  # of one animation; frames are left out until it is smaller
+MAX_FRAMES = 240  # a longer episode is cut here
+MAX_BYTES = 400_000  # limit of one animation, which loses frames until it is smaller
 
 
 class Animation(NamedTuple):
-    """What is drawn of a run."""
+    """An episode as pictures for a page."""
 
     image: str  # data URL of a GIF
-    still: str  # data URL of one frame, for paper and for those who want nothing to move
-    said: dict[str, Any]  # member, seed, steps shown, whether the episode ended: for the data
+    still: str  # data URL of one frame, for paper and for readers who want no motion
+    facts: dict[str, Any]  # member, seed and steps, for the data of the page
 
 
 def of_run(folder: Path, run: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> Animation | str:
-    """An episode of the run's typical seed: the one whose final return is nearest to the IQM.
+    """Draw an episode of the run's typical seed, whose final return is nearest to the IQM.
 
     Returns:
-        the animation, or a sentence that says why there is none.
+        the animation, or a sentence with the reason why there is none.
     """
     if run["summary"] is None or run["summary"]["final_return"]["iqm"] is None:
         return "No animation: the run has no final evaluation."
@@ -55,7 +55,7 @@ def of_run(folder: Path, run: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> 
     return Animation(
         image=_url("gif", image),
         still=_url("png", _png(smaller[len(smaller) // 2])),
-        said={
+        facts={
             "member": member,
             "seed": int(run["options"].get("seed") or 0) + member,
             "final_return": final["per_seed"][member],
@@ -77,7 +77,7 @@ def _smaller(frame: np.ndarray) -> np.ndarray:
 
 
 def _gif(frames: list[np.ndarray], max_bytes: int) -> bytes | None:
-    """The frames as a GIF; every second one, and so on, where it would be too large."""
+    """Encode the frames as a GIF; drop every second one until it is small enough."""
     from ppo_jax.analysis import video
 
     with tempfile.TemporaryDirectory() as folder:

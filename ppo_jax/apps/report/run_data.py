@@ -1,4 +1,4 @@
-"""What a page says of run folders, as data: read, checked, and thinned to what a screen shows."""
+"""The data of a page of runs: read from their folders, checked, and thinned for a screen."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import numpy as np
 from ppo_jax.analysis import plots, stats
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.layers import with_new_fields
 from ppo_jax.rl.metrics import CHANGE, FILE, METRICS
 from ppo_jax.storage import jsonl
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.run_folder import FORMAT
 
-MAX_RUNS = 24  # of one page, whose size grows with them
+MAX_RUNS = 24  # limit of a page, whose size grows with them
 MANY_RUNS = 6  # from here on curves have fewer points, and single seeds are not drawn
 DIAGNOSTIC_POINTS = 60
 MAX_COMPARED = 6  # runs in a table of everyone against everyone
@@ -29,7 +30,7 @@ DIAGNOSTICS = tuple(
 
 
 def collect(folders: Sequence[Path]) -> dict[str, Any]:
-    """The data of a page of runs.
+    """Collect the data of a page of runs.
 
     Raises:
         InputError: too many, the same one twice, or one whose files are missing or damaged.
@@ -53,7 +54,7 @@ def collect(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def read(folder: Path, label: str, is_one_of_many: bool = False) -> dict[str, Any]:
-    """One run: its settings, summary, machine, curves and diagnostics.
+    """Read one run: settings, summary, machine, curves and diagnostics.
 
     Raises:
         InputError: a file that is missing, cannot be read, or contradicts itself.
@@ -64,7 +65,8 @@ def read(folder: Path, label: str, is_one_of_many: bool = False) -> dict[str, An
             f"{str(folder / 'config.json')!r} has format {described.get('format')!r}; this version "
             f"reads {FORMAT}."
         )
-    config, hyper, options = (_table(described, k, folder) for k in ("config", "hyper", "options"))
+    tables = {name: _table(described, name, folder) for name in ("config", "hyper", "options")}
+    config, hyper, options = with_new_fields(tables).values()
     metrics = folder / "metrics.jsonl"
     if not metrics.is_file():
         raise InputError(
@@ -106,7 +108,7 @@ def curve(rows: Sequence[Mapping[str, Any]], with_seeds: bool) -> dict[str, Any]
 
 
 def diagnostics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The same of everything else that is worth a look and that the run has measured."""
+    """Curves of the other metrics that a report shows, as far as the run logged them."""
     found = {}
     for name in DIAGNOSTICS:
         known = [row for row in rows if name in row]
@@ -124,7 +126,7 @@ def diagnostics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def thinned(steps: np.ndarray, values: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most `points` of them: means of neighbours, over what is known of each seed."""
+    """Thin curves to at most `points`: means of neighbours over the known values of each seed."""
     group = -(-len(steps) // points)
     if group <= 1:
         return steps, values
@@ -139,7 +141,7 @@ def thinned(steps: np.ndarray, values: np.ndarray, points: int) -> tuple[np.ndar
 
 
 def improvements(runs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> dict[str, Any] | None:
-    """P(a seed of one run returns more than one of another), for all pairs of an environment."""
+    """P(a seed of one run returns more than a seed of another), for all pairs of runs."""
     known: dict[int, list[float]] = {}
     for i in places:
         summary = runs[i]["summary"]
@@ -155,7 +157,7 @@ def improvements(runs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> di
 
 
 def speed(path: Path) -> dict[str, Any] | None:
-    """Environment steps per second of all seeds, as they were while training."""
+    """Environment steps per second of all seeds over the training."""
     rows = jsonl.read_jsonl(path) if path.is_file() else []
     known = [
         row
@@ -172,7 +174,7 @@ def speed(path: Path) -> dict[str, Any] | None:
 
 
 def short(values: Any) -> Any:
-    """Six digits of each number of an array, None for what is not known."""
+    """Round each number of an array to six digits; None if it is not finite."""
     if isinstance(values, np.ndarray | list):
         return [short(value) for value in values]
     return float(f"{float(values):.6g}") if math.isfinite(values) else None
@@ -183,7 +185,7 @@ def is_number(value: Any) -> bool:
 
 
 def _rows(path: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, each with a number or nothing for every seed."""
+    """Read metrics.jsonl: every row has a number or None for every seed."""
     rows = jsonl.read_jsonl(path)
     if not rows:
         raise InputError(f"{str(path)!r} has no rows yet: the run has logged nothing.")
@@ -198,14 +200,14 @@ def _rows(path: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
         if not is_whole:
             raise InputError(
-                f"{str(path)!r} is damaged: line {number} has not one number for each of the run's "
+                f"{str(path)!r} is damaged: line {number} lacks a number for each of the run's "
                 "seeds."
             )
     return rows
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    """summary.json, whose statistics must be those of its own seeds."""
+    """Read summary.json, whose statistics must follow from its seeds."""
     summary = _json(path)
     final = summary.get("final_return")
     per_seed = final.get("per_seed") if isinstance(final, dict) else None
@@ -216,21 +218,21 @@ def _summary(path: Path) -> dict[str, Any]:
         or not all(score is None or is_number(score) for score in per_seed)
         or any(name not in summary for name in known)
     ):
-        raise InputError(f"{str(path)!r} is damaged: it does not say what each seed returned.")
+        raise InputError(f"{str(path)!r} is damaged: it has no return of each seed.")
     again = stats.summarise(per_seed)
     for name in ("iqm", "mean"):
-        told, found = final.get(name), again[name]
+        stored, computed = final.get(name), again[name]
         if name == "mean" and name not in final:
-            final[name] = told = found  # of before it was written
-        is_same = told == found or (
-            told is not None
-            and found is not None
-            and is_number(told)
-            and math.isclose(told, found, rel_tol=1e-6)
+            final[name] = stored = computed  # an older file has no mean
+        is_same = stored == computed or (
+            stored is not None
+            and computed is not None
+            and is_number(stored)
+            and math.isclose(stored, computed, rel_tol=1e-6)
         )
         if not is_same:
             raise InputError(
-                f"{str(path)!r} is damaged: its {name} is {told}, and that of its seeds is {found}."
+                f"{str(path)!r} is damaged: its {name} is {stored}, but its seeds give {computed}."
             )
     return summary
 

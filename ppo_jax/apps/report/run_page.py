@@ -14,15 +14,15 @@ from ppo_jax.apps.report.html.parts import details, grouped, section, small, tab
 from ppo_jax.apps.report.run_data import DIAGNOSTICS
 from ppo_jax.rl.metrics import METRICS
 
-TYPICAL = "Of each run the seed whose final return is nearest to the IQM."
+TYPICAL = "The seed of each run whose final return is nearest to the IQM."
 
 
 def page(data: Mapping[str, Any], animations: Mapping[int, Animation | str]) -> str:
-    """The page as text.
+    """Write the page of runs as text.
 
     Args:
-        data: what `runs.collect` gives, with version, and `animation` in runs that have one.
-        animations: by the run's place, pictures or the sentence why there are none.
+        data: the result of `run_data.collect`, with version, and `animation` in runs that have one.
+        animations: by the run's place, pictures or the sentence with the reason for none.
     """
     numbers = Numbers(data)
     runs = data["runs"]
@@ -58,7 +58,7 @@ def subtitle_of(runs: Sequence[Mapping[str, Any]], numbers: Numbers) -> list[Chi
 
 
 def state_of(run: Mapping[str, Any]) -> str:
-    """Whether the run is over, in words."""
+    """Describe in words how far the run has come."""
     summary = run["summary"]
     if summary is None:
         return "Not finished: still running, or killed (ppo-jax resume goes on with it)."
@@ -72,20 +72,20 @@ def state_of(run: Mapping[str, Any]) -> str:
 
 
 def headline(numbers: Numbers) -> Html:
-    """One run's main numbers, large."""
+    """Show one run's main numbers as large tiles."""
     run = numbers.at("runs", 0)
     summary = run["summary"]
     at = ("runs", 0, "summary")
     tiles: list[tuple[str, Sequence[Child]]] = []
     if summary is not None and summary["final_return"]["iqm"] is not None:
-        said = ["IQM of ", numbers.show("runs", 0, "num_seeds"), " seeds"]
+        note = ["IQM of ", numbers.show("runs", 0, "num_seeds"), " seeds"]
         if run["num_seeds"] == 1:
-            said = ["one seed"]
+            note = ["one seed"]
         final = (*at, "final_return")
         interval = numbers.interval(*final, "ci95")
         shown = [
             numbers.show(*final, "iqm"),
-            small(*said, ", 95% " if interval else None, interval),
+            small(*note, ", 95% " if interval else None, interval),
         ]
         tiles.append(("Final return", shown))
         mode = ["episodes a seed, ", summary["policy_mode"], " policy"]
@@ -104,7 +104,7 @@ def headline(numbers: Numbers) -> Html:
 
 
 def learning(runs: Sequence[Any], by_env: Mapping[str, list[int]], beside: Sequence[Html]) -> Html:
-    """Training returns, all runs of an environment in one chart; `beside` it what was learnt."""
+    """Draw training returns, all runs of an environment in one chart; `beside` it the episodes."""
     look = Look(y_label="Return of training episodes")
     figures = []
     for number, (env, places) in enumerate(by_env.items()):
@@ -117,15 +117,15 @@ def learning(runs: Sequence[Any], by_env: Mapping[str, list[int]], beside: Seque
     few = any(run["num_seeds"] > 1 for run in runs)
     words = "Interquartile mean (IQM) over seeds and its 95% bootstrap interval, the seed as unit"
     pale = "; pale: single seeds" if any(len(own) == 1 for own in by_env.values()) else ""
-    said = f"{words}{pale}." if few else "One seed: no interval can be told."
+    note = f"{words}{pale}." if few else "One seed: there is no interval."
     shown = tag("div", figures, class_="charts")
     if beside:
         shown = tag("div", shown, beside, class_="beside")
-    return section("Learning curves", small(said), shown)
+    return section("Learning curves", small(note), shown)
 
 
 def final_returns(runs: Sequence[Any], by_env: Mapping[str, list[int]], numbers: Numbers) -> Html:
-    """Whole episodes after training, and every seed's own number."""
+    """Show the returns of whole episodes after training, and each seed's."""
     head = ("run", "objective", "IQM [95%]", "", "mean", "seeds", "failed", "policy", "episodes")
     bodies = []
     for env, places in by_env.items():
@@ -145,12 +145,12 @@ def final_returns(runs: Sequence[Any], by_env: Mapping[str, list[int]], numbers:
             seeds.append(
                 tag("ol", shown, start=str(run["options"].get("seed") or 0), class_="seeds")
             )
-    said = (
-        "Mean return of whole episodes after training, by the policy named, with the normaliser it "
-        "was trained with. A seed that turned non-finite has failed and counts in neither mean."
+    note = (
+        "Mean return of whole episodes after training, by the policy named, with its trained "
+        "normaliser. A seed that turned non-finite has failed and counts in neither mean."
     )
     every = details("The return of every seed", seeds) if seeds else None
-    return section("Final return", small(said), table(head, *bodies, numeric=2), every)
+    return section("Final return", small(note), table(head, *bodies, numeric=2), every)
 
 
 def _final_row(i: int, run: Mapping[str, Any], span: Any, numbers: Numbers) -> list[Child]:
@@ -176,7 +176,7 @@ def _final_row(i: int, run: Mapping[str, Any], span: Any, numbers: Numbers) -> l
 def comparison(
     by_env: Mapping[str, list[int]], data: Mapping[str, Any], numbers: Numbers
 ) -> Html | None:
-    """Everyone against everyone, environment by environment."""
+    """Compare every pair of runs of an environment."""
     runs = data["runs"]
     shown: list[Child] = []
     for k, found in enumerate(data["improvements"]):
@@ -194,17 +194,17 @@ def comparison(
         shown.append(table(("row beats column", *labels), rows))
     if not shown:
         return None
-    said = (
-        "Probability that the final return of a seed of the row's run is above that of a seed of "
-        "the column's, equal ones counted half (two decimals). 0.5 is no difference."
+    note = (
+        "Probability that a seed of the row's run has a higher final return than a seed of the "
+        "column's; equal returns count half (two decimals). 0.5 is no difference."
     )
-    return section("Probability of improvement", small(said), shown)
+    return section("Probability of improvement", small(note), shown)
 
 
 def moving(
     runs: Sequence[Any], animations: Mapping[int, Animation | str], numbers: Numbers
 ) -> Html | None:
-    """Episodes of the trained policies."""
+    """Show episodes of the trained policies."""
     figures = episodes(runs, animations, numbers)
     if not figures:
         return None
@@ -214,7 +214,7 @@ def moving(
 def episodes(
     runs: Sequence[Any], animations: Mapping[int, Animation | str], numbers: Numbers
 ) -> list[Html]:
-    """An animation of each run that has one, a sentence for each that should have one."""
+    """Show the animation of each run, or the sentence with the reason for none."""
     figures = []
     for i, found in animations.items():
         label = runs[i]["label"] if len(runs) > 1 else runs[i]["env"]
@@ -222,30 +222,30 @@ def episodes(
             figures.append(tag("p", f"{label}: {found}", class_="small"))
             continue
         at = ("runs", i, "animation")
-        said: list[Child] = [f"{label}, seed ", numbers.show(*at, "seed")]
+        note: list[Child] = [f"{label}, seed ", numbers.show(*at, "seed")]
         typical = (
             ", the one nearest to the IQM" if len(runs) == 1 and runs[i]["num_seeds"] > 1 else ""
         )
-        said += [typical, " (final return ", numbers.show(*at, "final_return"), "), "]
+        note += [typical, " (final return ", numbers.show(*at, "final_return"), "), "]
         steps = numbers.at(*at, "episode_steps")
-        said += [numbers.at(*at, "policy_mode"), " policy: "]
+        note += [numbers.at(*at, "policy_mode"), " policy: "]
         if steps is None or steps > numbers.at(*at, "steps_shown"):
-            said += ["the first ", numbers.show(*at, "steps_shown"), " steps of an episode"]
-            said += [" of ", numbers.show(*at, "episode_steps")] if steps else []
+            note += ["the first ", numbers.show(*at, "steps_shown"), " steps of an episode"]
+            note += [" of ", numbers.show(*at, "episode_steps")] if steps else []
         else:
-            said += ["an episode of ", numbers.show(*at, "steps_shown"), " steps"]
+            note += ["an episode of ", numbers.show(*at, "steps_shown"), " steps"]
         calm = "(prefers-reduced-motion: reduce), print"
         picture = tag(
             "picture",
             tag("source", media=calm, srcset=found.still),
             tag("img", src=found.image, alt=f"An episode of {label}"),
         )
-        figures.append(tag("figure", picture, tag("figcaption", said), class_="episode"))
+        figures.append(tag("figure", picture, tag("figcaption", note), class_="episode"))
     return figures
 
 
 def diagnostics(runs: Sequence[Any], by_env: Mapping[str, list[int]]) -> Html | None:
-    """Small multiples of what the trainer measures."""
+    """Draw the metrics that a report shows as small multiples."""
     shown: list[Child] = []
     for number, (env, places) in enumerate(by_env.items()):
         cells = []
@@ -273,5 +273,5 @@ def diagnostics(runs: Sequence[Any], by_env: Mapping[str, list[int]]) -> Html | 
             shown.append(tag("div", cells, class_="multiples"))
     if not shown:
         return None
-    said = "IQM over seeds with its 95% interval, over environment steps per seed."
-    return section("Diagnostics", small(said), shown)
+    note = "IQM over seeds with its 95% interval, over environment steps per seed."
+    return section("Diagnostics", small(note), shown)

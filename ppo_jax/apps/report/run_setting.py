@@ -1,4 +1,4 @@
-"""What runs were made with, as sections of their page: seconds, settings, versions, hardware."""
+"""Sections of a page of runs on how they were made: seconds, settings, versions, hardware."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppo_jax.apps.report.html.parts import details, pairs, section, small, table
 
 
 def speed(runs: Sequence[Any], numbers: Numbers) -> Html | None:
-    """Seconds and steps per second."""
+    """Show seconds and steps per second."""
     rows = []
     for i, run in enumerate(runs):
         at = ("runs", i, "summary")
@@ -38,16 +38,16 @@ def speed(runs: Sequence[Any], numbers: Numbers) -> Html | None:
     heads = ("run", "steps/s", "training", "compiling", "steps a seed", "steps in all")
     look = Look(y_label="Environment steps per second, all seeds")
     chart = charts.overlaid_or_many("speed", drawn, look, "the other runs") if drawn else None
-    said = (
-        "Environment steps per second are summed over seeds, over training without compilation and "
-        "evaluation; seconds are wall time (one decimal), which a busy machine adds to."
+    words = (
+        "Environment steps per second are summed over seeds, without compilation and evaluation. "
+        "Seconds are wall time (one decimal), which grows on a busy machine."
     )
     shown = table(heads, rows) if rows else None
-    return section("Speed", small(said), shown, chart, name="speed")
+    return section("Speed", small(words), shown, chart, name="speed")
 
 
 def settings(runs: Sequence[Any], numbers: Numbers) -> Html:
-    """Settings that differ from the defaults or between the runs, and all of them folded."""
+    """Show settings that differ from the defaults, and all settings folded."""
     standard, tables = numbers.at("defaults"), ("config", "hyper")
     names = [
         (where, name)
@@ -74,12 +74,12 @@ def settings(runs: Sequence[Any], numbers: Numbers) -> Html:
     labels = [run["label"] for run in runs] if len(runs) > 1 else ["value"]
     head = ("setting", *labels, "default")
     some = table(head, special) if special else small("All settings are the defaults.")
-    said = small("What differs from the defaults; numbers have all their digits.")
-    return section("Settings", said, some, details("All settings", table(head, every)))
+    words = small("Settings that differ from the defaults; numbers have all their digits.")
+    return section("Settings", words, some, details("All settings", table(head, every)))
 
 
 def _differs(value: Any, default: Any) -> bool:
-    """Whether a setting is another one than its default; 3e-4 and 0.0003 are one."""
+    """Compare a setting with its default as numbers, if both are: 3e-4 is 0.0003."""
     try:
         return float(value) != float(default)
     except (TypeError, ValueError):
@@ -87,7 +87,7 @@ def _differs(value: Any, default: Any) -> bool:
 
 
 def machines(runs: Sequence[Any], numbers: Numbers) -> Html:
-    """Versions and hardware of each run; runs that share them are named together."""
+    """Show versions and hardware of each run."""
     shown: list[Child] = []
     for i, run in enumerate(runs):
         manifest = run["manifest"]

@@ -9,12 +9,12 @@ from ppo_jax.apps.report.html import charts
 from ppo_jax.apps.report.html.markup import Child, Html, Numbers, tag
 from ppo_jax.apps.report.html.parts import details, grouped, section, small, table
 
-LARGE = 24  # cells; the tables of a larger suite are folded
-STATES = ("reached", "within", "below")  # how verdicts begin, and their classes in report.css
+LARGE = 24  # number of cells; the tables of a larger suite are folded
+STATES = ("reached", "within", "below")  # first words of verdicts, and classes in report.css
 
 
 def cells(data: Mapping[str, Any], numbers: Numbers) -> Html:
-    """Every cell, task by task; the tasks of a large suite are folded."""
+    """Show every cell, task by task; the tasks of a large suite are folded."""
     every = data["cells"]
     has_published = any(each["published"] for each in every)
     head = ("cell", *(("verdict", "published") if has_published else ()), "IQM [95%]", "")
@@ -37,24 +37,25 @@ def cells(data: Mapping[str, Any], numbers: Numbers) -> Html:
     else:
         shown = table(head, *([[task], *rows] if len(rows) > 1 else rows for task, rows in blocks))
     protocols = dict.fromkeys(each["protocol"] for each in every)
-    said = (
+    words = (
         f"A seed's score: {'; '.join(protocols)}. IQM over seeds, 95% bootstrap interval with the "
         "seed as the unit."
     )
     rule = (
-        " Reached: our IQM is at least the published value; within interval: the upper end of the "
-        "interval is; below: neither, or a seed failed. The open diamond is the published value; "
-        "reach it: share of the seeds that do so alone."
+        " Reached: our IQM is at least the published value; within interval: only the upper end of "
+        "the interval is; below: neither, or a seed failed. The open diamond is the published "
+        "value; reach it: share of the seeds that reach it alone."
         if has_published
         else ""
     )
     title = "Published next to measured" if has_published else "Every cell"
-    return section(title, small(said + rule), shown, per_seed(data, numbers))
+    return section(title, small(words + rule), shown, per_seed(data, numbers))
 
 
 def cell_row(
     i: int, cell: Mapping[str, Any], span: Any, has_published: bool, numbers: Numbers
 ) -> list[Child]:
+    """One row of the table; `span` is the axis of its task's whiskers."""
     at = ("cells", i)
     published = cell["published"][0]["value"] if cell["published"] else None
     row: list[Child] = [cell["cell"]]
@@ -86,7 +87,7 @@ def cell_row(
 
 
 def published_value(i: int, cell: Mapping[str, Any], numbers: Numbers) -> Child:
-    """What the first published row says, and at which budget."""
+    """Show the first published value and its budget."""
     if not cell["published"]:
         return tag("span", "–", class_="none")
     at, reference = ("cells", i, "published", 0), cell["published"][0]
@@ -99,7 +100,7 @@ def published_value(i: int, cell: Mapping[str, Any], numbers: Numbers) -> Child:
 
 
 def per_seed(data: Mapping[str, Any], numbers: Numbers) -> Html:
-    """The score of every seed."""
+    """Show the score of every seed."""
     shown: list[Child] = []
     for i, cell in enumerate(data["cells"]):
         scores = [
@@ -112,6 +113,6 @@ def per_seed(data: Mapping[str, Any], numbers: Numbers) -> Html:
 
 
 def verdict(text: str) -> Html:
-    """A verdict in the colour of its kind."""
+    """Show a verdict in the colour of its kind."""
     kind = next((state for state in STATES if text.startswith(state)), "no")
     return tag("span", text, class_=f"verdict {kind}")

@@ -1,4 +1,4 @@
-"""What a page says of a suite's stored results, as data: tables, curves, settings, machines."""
+"""The data of a suite's page, from its stored results: tables, curves, settings, machines."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ppo_jax.apps.report.run_data import short
 from ppo_jax.apps.reproduce import running, scoring, specs, store, tables
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.layers import with_new_fields
 
 PROFILE_POINTS = 61
 PROFILE_RESAMPLES = 1000
@@ -31,10 +32,10 @@ class Place(NamedTuple):
 
 
 def find(word: str, results: Path | None, is_quick: bool) -> Place:
-    """The suite that a word means: its name, a FILE.toml, or the folder with its results.
+    """Find the suite that a word means: its name, a FILE.toml, or the folder of its results.
 
     Args:
-        results: the folder, where it is not the newest one in benchmarks/results.
+        results: the folder of the results; None for the newest one in benchmarks/results.
 
     Raises:
         InputError: no such suite, or no results of it.
@@ -73,7 +74,7 @@ def find(word: str, results: Path | None, is_quick: bool) -> Place:
 
 
 def _named_in(folder: Path) -> tuple[str, bool]:
-    """The suite of a folder's files, and whether they are of a smaller budget."""
+    """Read the suite of a folder's files, and if they have the smaller budget."""
     for path in sorted(folder.glob("*__*.json")):
         try:
             content = json.loads(path.read_bytes())
@@ -84,10 +85,10 @@ def _named_in(folder: Path) -> tuple[str, bool]:
 
 
 def collect(place: Place) -> dict[str, Any]:
-    """The data of a suite's page; statistics are computed from the seeds anew.
+    """Collect the data of a suite's page; statistics are computed from the seeds again.
 
     Raises:
-        InputError: there is no result that can be believed.
+        InputError: no result is valid.
     """
     suite, folder = place
     notes = [f"{suite.name}/{name} has no setting: no preset" for name in suite.missing]
@@ -105,7 +106,8 @@ def collect(place: Place) -> dict[str, Any]:
     data = tables.table_data(table)
     contents = {cell.name: stored.content for cell, stored in found if stored.content}
     wanted = {cell.name: scoring.wanted_seeds(cell) for cell in suite.cells}
-    settings = common_and_own({name: content["setting"] for name, content in contents.items()})
+    recorded = {name: with_new_fields(content["setting"]) for name, content in contents.items()}
+    settings = common_and_own(recorded)
     for cell in data["cells"]:
         content = contents[cell["cell"]]
         cell.update(_more(content, wanted[cell["cell"]]), own_setting=settings[1][cell["cell"]])
@@ -125,7 +127,7 @@ def collect(place: Place) -> dict[str, Any]:
 
 
 def _more(content: Mapping[str, Any], wanted: range) -> dict[str, Any]:
-    """What the page shows of a cell's file beside its scores, of the seeds that count in these."""
+    """The other contents of a cell's file, over the seeds that its scores count."""
     seeds = sorted(
         (each for each in content["seeds"] if each["seed"] in wanted), key=lambda each: each["seed"]
     )
@@ -183,7 +185,7 @@ def profiles(
 def common_and_own(
     settings: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Settings that all cells share, and of each cell those in which cells differ."""
+    """Split settings into those that all cells share and those of each cell."""
     flat = {name: flattened(setting) for name, setting in settings.items()}
     names = list(dict.fromkeys(key for each in flat.values() for key in each))
     common = {}
@@ -199,7 +201,7 @@ def common_and_own(
 
 
 def flattened(table: Mapping[str, Any]) -> dict[str, Any]:
-    """config and hyper side by side, the environment's own parameters as env.NAME."""
+    """Flatten config and hyper to one table; the environment's parameters become env.NAME."""
     flat = {}
     for name, value in table.items():
         if name in ("config", "hyper") and isinstance(value, Mapping):
@@ -212,7 +214,7 @@ def flattened(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _manifests(contents: Any) -> list[dict[str, Any]]:
-    """Versions and machines that the results come from, each once."""
+    """The versions and machines of the results, each once."""
     found = {}
     for content in contents:
         for batch in content["batches"]:

@@ -1,4 +1,4 @@
-"""The page of a suite: published next to measured."""
+"""The page of a suite: published next to measured results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppo_jax.apps.report.html.parts import details, grouped, section, small, tab
 
 
 def page(data: Mapping[str, Any]) -> str:
-    """The page as text; `data` is what `suites.collect` gives, with version."""
+    """Write the page as text; `data` is the result of `suite_data.collect`, with version."""
     numbers = Numbers(data)
     sections = [
         about(data),
@@ -45,14 +45,14 @@ def subtitle(data: Mapping[str, Any], numbers: Numbers) -> list[Child]:
         counted.append(tag("li", words, class_="within"))
     quick = None
     if data["is_quick"]:
-        words = "Quick: smaller budgets than the published ones; a shortfall here says nothing."
+        words = "Quick: smaller budgets than the published ones; a shortfall here means nothing."
         quick = tag("p", words, class_="warning")
-    said = f"Suite {data['suite']}, results of {data['folder']}; {'; '.join(data['machines'])}"
-    return [tag("p", said), quick, tag("ul", counted, class_="badges")]
+    words = f"Suite {data['suite']}, results of {data['folder']}; {'; '.join(data['machines'])}"
+    return [tag("p", words), quick, tag("ul", counted, class_="badges")]
 
 
 def badges(verdicts: Sequence[str], what: str) -> list[Html]:
-    """How many verdicts there are of each kind."""
+    """Count the verdicts of each kind."""
     found = []
     for state in suite_cells.STATES:
         count = sum(verdict.startswith(state) for verdict in verdicts)
@@ -75,7 +75,7 @@ def about(data: Mapping[str, Any]) -> Html | None:
 
 
 def normalised(data: Mapping[str, Any], numbers: Numbers) -> Html | None:
-    """Each variant over all tasks, the best one first."""
+    """Show each variant over all tasks, the best one first."""
     variants = data["variants"]
     if not variants:
         return None
@@ -111,16 +111,16 @@ def normalised(data: Mapping[str, Any], numbers: Numbers) -> Html | None:
         row.append(numbers.show(*at, "optimality_gap", form=".2f"))
         row += [numbers.show(*at, "per_task", task, form=".2f") for task in tasks]
         rows.append(row)
-    said = (
+    words = (
         "0 is the random policy, 1 the best known result; mean over tasks and seeds, bootstrap "
         "stratified by task (two decimals). Gap: how far scores stay below 1 on average. "
     )
     diamond = "Open diamond: the paper's number, of its own tasks." if paper else ""
-    return section("Normalised score over all tasks", small(said + diamond), table(head, rows))
+    return section("Normalised score over all tasks", small(words + diamond), table(head, rows))
 
 
 def claims(data: Mapping[str, Any], numbers: Numbers) -> Html | None:
-    """The order that was published, and how sure ours is."""
+    """Show the published order of variants and the evidence of ours."""
     found = data["claims"]
     if not found:
         return None
@@ -140,17 +140,17 @@ def claims(data: Mapping[str, Any], numbers: Numbers) -> Html | None:
             ]
         )
     head = ("published order", "difference [95%]", "0 at the line", "P(better)", "verdict")
-    said = (
+    words = (
         "Difference of the mean normalised scores. P(better): probability that a run of the first "
-        "returns more than one of the second, mean over tasks (two decimals)."
+        "returns more than a run of the second, mean over tasks (two decimals)."
     )
-    where = dict.fromkeys(each["claim"]["source"] for each in found)
-    listed = tag("ul", [tag("li", source) for source in where], class_="sources")
-    return section("Published order", small(said), table(head, rows), details("Sources", listed))
+    cited = dict.fromkeys(each["claim"]["source"] for each in found)
+    listed = tag("ul", [tag("li", source) for source in cited], class_="sources")
+    return section("Published order", small(words), table(head, rows), details("Sources", listed))
 
 
 def curves(data: Mapping[str, Any]) -> Html:
-    """Training returns: few variants of a task in one chart, many in one each."""
+    """Draw training returns: a task's variants in one chart, or in one each if they are many."""
     every = data["cells"]
     look = Look(y_label="Return of training episodes")
     shown: list[Child] = []
@@ -168,25 +168,25 @@ def curves(data: Mapping[str, Any]) -> Html:
             shown.append(details(task, drawn, open_=number == 0))
         else:
             shown.append(tag("div", tag("h3", task + only), drawn, class_="chart-box"))
-    said = "IQM over seeds and its 95% interval."
+    words = "IQM over seeds and its 95% interval."
     if any(each["published"] for each in every):
-        said += (
-            " Open diamond: the published value, by its own protocol, at its own budget, or at the "
-            "edge where that is beyond it or unknown."
+        words += (
+            " Open diamond: the published value by its own protocol, at its own budget, or at the "
+            "edge if that budget is larger or unknown."
         )
     body = shown if are_many else tag("div", shown, class_="charts")
-    return section("Learning curves", small(said), body)
+    return section("Learning curves", small(words), body)
 
 
 def point(cell: Mapping[str, Any]) -> tuple[float | None, float] | None:
-    """Where a cell's published value stands in its chart."""
+    """The published value of a cell as a point of its chart: (steps, value)."""
     reference = cell["published"][0] if cell["published"] else {}
     value = reference.get("value")
     return None if value is None else (reference["env_steps"], value)
 
 
 def profile(data: Mapping[str, Any]) -> Html | None:
-    """Performance profiles of the variants."""
+    """Draw performance profiles of the variants."""
     found = data["profiles"]
     if not found:
         return None
@@ -201,9 +201,9 @@ def profile(data: Mapping[str, Any]) -> Html | None:
         y_limits=(0.0, 1.0),
         x_form=lambda number: f"{number:g}".replace("-", "−"),
     )
-    said = (
+    words = (
         "Share of all runs whose normalised score is above τ, over all tasks, with pointwise 95% "
         "intervals stratified by task (Agarwal et al. 2021). Higher is better everywhere."
     )
     drawn = charts.overlaid_or_many("profile", lines, look, "the other variants")
-    return section("Performance profiles", small(said), drawn)
+    return section("Performance profiles", small(words), drawn)

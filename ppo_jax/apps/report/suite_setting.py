@@ -1,4 +1,4 @@
-"""What a suite's results come from, as sections of its page: sources, notes, speed, settings."""
+"""Sections of a suite's page on how results were made: sources, notes, speed, settings."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ppo_jax.apps.report.suite_cells import LARGE
 
 
 def sources(data: Mapping[str, Any], numbers: Numbers) -> Html | None:
-    """Where each published number comes from, and by which protocol."""
+    """List the source and the protocol of each published number."""
     rows: list[list[Child]] = []
 
     def row(label: str, reference: Mapping[str, Any], at: tuple[str | int, ...]) -> list[Child]:
         value = numbers.show(*at, "value")
         if reference["value"] is None:
             value = [numbers.show(*at, "lower"), " to ", numbers.show(*at, "upper")]
-        said = f"{reference['algorithm']} {reference['variant']}".strip()
+        words = f"{reference['algorithm']} {reference['variant']}".strip()
         return [
             label,
             value,
             numbers.show(*at, "env_steps"),
             numbers.show(*at, "num_seeds"),
             reference["policy_mode"],
-            tag("span", f"{said}; {reference['source']}", class_="wide"),
+            tag("span", f"{words}; {reference['source']}", class_="wide"),
         ]
 
     for i, cell in enumerate(data["cells"]):
@@ -36,27 +36,27 @@ def sources(data: Mapping[str, Any], numbers: Numbers) -> Html | None:
         rows.append(row(name, reference, ("variant_published", name)))
     if not rows:
         return None
-    head = ("of", "published", "steps", "seeds", "policy", "source")
-    return section("Where the published numbers come from", details("Sources", table(head, rows)))
+    head = ("cell", "published", "steps", "seeds", "policy", "source")
+    return section("Sources of the published numbers", details("Sources", table(head, rows)))
 
 
 def odd(data: Mapping[str, Any]) -> Html | None:
-    """What is missing, what was not believed, and what the suite says of its cells."""
-    said = [f"Without a result, and so without a verdict: {name}" for name in data["lacking"]]
-    said += data["notes"]
+    """List missing and invalid results, and the suite's notes on its cells."""
+    words = [f"No result, and so no verdict: {name}" for name in data["lacking"]]
+    words += data["notes"]
     for note in dict.fromkeys(each["note"] for each in data["cells"] if each["note"]):
-        of = [each for each in data["cells"] if each["note"] == note]
-        tasks = dict.fromkeys(each["task"] for each in of)
-        said.append(
-            f"{', '.join(tasks if len(tasks) < len(of) else [e['cell'] for e in of])}: {note}"
-        )
-    if not said:
+        noted = [each for each in data["cells"] if each["note"] == note]
+        tasks = dict.fromkeys(each["task"] for each in noted)
+        names = tasks if len(tasks) < len(noted) else [each["cell"] for each in noted]
+        words.append(f"{', '.join(names)}: {note}")
+    if not words:
         return None
-    return section("Notes", tag("ul", [tag("li", inline(line)) for line in said], class_="sources"))
+    listed = [tag("li", inline(line)) for line in words]
+    return section("Notes", tag("ul", listed, class_="sources"))
 
 
 def speed(data: Mapping[str, Any], numbers: Numbers) -> Html:
-    """Seconds of each cell; cells that shared a program report those of the program."""
+    """Show seconds of each cell; cells that shared a program show the program's."""
     rows = []
     for i, cell in enumerate(data["cells"]):
         for k in range(len(cell["batches"])):
@@ -73,15 +73,15 @@ def speed(data: Mapping[str, Any], numbers: Numbers) -> Html:
                 ]
             )
     head = ("cell", "steps/s", "training", "CPU seconds", "compiling", "runs side by side", "date")
-    said = (
-        "Steps per second and seconds are of the program that a cell shared with others, for all "
-        "runs side by side in it; wall time (one decimal), which a busy machine adds to."
+    words = (
+        "Steps per second and seconds are those of the program that a cell shared with others, for "
+        "all its runs side by side. Wall time (one decimal) grows on a busy machine."
     )
-    return section("Speed", small(said), details("Every cell", table(head, rows), printed=False))
+    return section("Speed", small(words), details("Every cell", table(head, rows), printed=False))
 
 
 def settings(data: Mapping[str, Any], numbers: Numbers) -> Html:
-    """What all cells share, and what each has of its own."""
+    """Show the settings that all cells share, and those of each cell."""
     common = pairs(
         (tag("code", name), parts.setting(numbers, "setting", name)) for name in data["setting"]
     )
@@ -95,13 +95,13 @@ def settings(data: Mapping[str, Any], numbers: Numbers) -> Html:
     varying = table(("cell", "own settings"), rows, numeric=2)
     return section(
         "Settings",
-        details("What all cells share", common),
-        details("What differs", varying, printed=len(rows) <= LARGE),
+        details("Settings of all cells", common),
+        details("Settings that differ", varying, printed=len(rows) <= LARGE),
     )
 
 
 def machines(data: Mapping[str, Any], numbers: Numbers) -> Html:
-    """Versions and hardware that the results come from."""
+    """Show versions and hardware of the results."""
     shown: list[Child] = []
     for i, manifest in enumerate(data["manifests"]):
         dates = ", ".join(manifest["dates"])

@@ -1,4 +1,4 @@
-"""Runs or a suite in, one HTML file out."""
+"""Writing runs or a suite as one HTML file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.storage.files import to_json, write_atomic
 from ppo_jax.storage.run_folder import is_run
 
-FORMAT = 1  # of the data in a page
+FORMAT = 1  # version of the data in a page
 MAX_BYTES = 3_000_000
-MAX_ANIMATIONS = 6  # of one page; of an environment with many runs the first ones
-_ANIMATION_BYTES = 1_200_000  # of all of them together
+MAX_ANIMATIONS = 6  # limit of a page; the first runs have one
+_ANIMATION_BYTES = 1_200_000  # limit of all animations together
 
 
-class Asked(NamedTuple):
-    """What is to be reported: run folders, or a suite's word."""
+class Sources(NamedTuple):
+    """The things to report: run folders, or the word for a suite."""
 
     folders: tuple[Path, ...]
     suite: str | None
@@ -43,41 +43,41 @@ def report(
         sources: one or several run folders; or one suite: its name, its FILE.toml, or a folder of
             results of `ppo-jax reproduce`.
         out: the file; None for report.html in the folder of a single run, else in this folder.
-        results: where a suite's results are, if not the newest in benchmarks/results.
-        quick: of a suite, the results of its smaller budget.
-        force: replace a file that is there.
-        animate: play an episode of each run's typical seed, where it can be drawn.
+        results: the folder of a suite's results; None for the newest in benchmarks/results.
+        quick: report a suite's results of the smaller budget.
+        force: replace an existing file.
+        animate: play an episode of each run's typical seed, if it can be drawn.
 
     Returns:
-        what `ppo-jax report --json` prints: out, bytes, kind, sources and notes.
+        the JSON of `ppo-jax report --json`: out, bytes, kind, sources and notes.
 
     Raises:
         InputError: no such run or suite, files that are missing, damaged or contradict themselves,
             or a file that exists or cannot be written; then nothing is written.
     """
-    given = [sources] if isinstance(sources, Path | str) else list(sources)
-    asked = recognise([str(word) for word in given])
-    place = place_of(asked, None if out is None else Path(out), force)
+    words = [sources] if isinstance(sources, Path | str) else list(sources)
+    words = [str(word) for word in words]
+    wanted = recognise(words)
+    place = place_of(wanted, None if out is None else Path(out), force)
     folder = None if results is None else Path(results)
-    if asked.suite is None and (folder is not None or quick):
-        raise InputError("results and quick are of suites: leave them out for runs.")
+    if wanted.suite is None and (folder is not None or quick):
+        raise InputError("results and quick belong to suites: leave them out for runs.")
     notes: list[str] = []
-    if asked.suite is None:
-        text = run_text(asked.folders, animate, notes)
+    if wanted.suite is None:
+        text = run_text(wanted.folders, animate, notes)
         kind = "runs"
     else:
-        text = suite_text(asked.suite, folder, quick)
+        text = suite_text(wanted.suite, folder, quick)
         kind = "suite"
     size = write(place, text)
-    told = [str(word) for word in given]
-    return {"out": str(place), "bytes": size, "kind": kind, "sources": told, "notes": notes}
+    return {"out": str(place), "bytes": size, "kind": kind, "sources": words, "notes": notes}
 
 
-def recognise(words: Sequence[str]) -> Asked:
-    """Runs by their folders, or one suite; nothing is read yet.
+def recognise(words: Sequence[str]) -> Sources:
+    """Tell runs from a suite by their words; no file is read yet.
 
     Raises:
-        InputError: nothing, both, or what is neither.
+        InputError: no word, both runs and a suite, or a word that is neither.
     """
     if not words:
         raise InputError(
@@ -86,7 +86,7 @@ def recognise(words: Sequence[str]) -> Asked:
     found = [word for word in words if is_run(word)]
     others = [word for word in words if word not in found]
     if not others:
-        return Asked(tuple(map(Path, found)), None)
+        return Sources(tuple(map(Path, found)), None)
     word = others[0]
     path = Path(word)
     is_suite = word in specs.names() or word.endswith(".toml") or _holds_results(path)
@@ -97,7 +97,7 @@ def recognise(words: Sequence[str]) -> Asked:
             f"A page has runs or one suite: {word!r} is a suite, and {len(words) - 1} more were "
             "given."
         )
-    return Asked((), word)
+    return Sources((), word)
 
 
 def _holds_results(path: Path) -> bool:
@@ -105,7 +105,7 @@ def _holds_results(path: Path) -> bool:
 
 
 def _neither(word: str) -> str:
-    """The sentence about a word that is neither a run nor a suite."""
+    """Describe a word that is neither a run nor a suite."""
     path = Path(word)
     if (path / "sweep.json").is_file():
         return (
@@ -119,10 +119,14 @@ def _neither(word: str) -> str:
     )
 
 
-def place_of(asked: Asked, out: Path | None, force: bool) -> Path:
-    """Where the page is written; refuses a place that is taken or cannot be written."""
+def place_of(wanted: Sources, out: Path | None, force: bool) -> Path:
+    """Choose the file of the page.
+
+    Raises:
+        InputError: the file exists, or cannot be written.
+    """
     if out is None:
-        out = (asked.folders[0] if len(asked.folders) == 1 else Path()) / "report.html"
+        out = (wanted.folders[0] if len(wanted.folders) == 1 else Path()) / "report.html"
     if out.is_dir():
         raise InputError(f"out={str(out)!r} is a folder: name a file in it.")
     if out.exists() and not force:
@@ -137,7 +141,7 @@ def place_of(asked: Asked, out: Path | None, force: bool) -> Path:
 
 
 def run_text(folders: Sequence[Path], animate: bool, notes: list[str]) -> str:
-    """The page of runs; `notes` takes a sentence for every run that is not animated."""
+    """Make the page of runs; `notes` receives a sentence for each run without an animation."""
     data = run_data.collect(folders)
     places = parts.grouped([run["env"] for run in data["runs"]])
     compared = [run_data.improvements(data["runs"], own) for own in places.values()]
@@ -152,19 +156,19 @@ def run_text(folders: Sequence[Path], animate: bool, notes: list[str]) -> str:
         if isinstance(found, str):
             notes.append(f"{data['runs'][i]['label']}: {found}")
         else:
-            data["runs"][i]["animation"] = found.said
+            data["runs"][i]["animation"] = found.facts
     return run_page.page(complete(data), shown)
 
 
 def suite_text(word: str, results: Path | None, quick: bool) -> str:
-    """The page of a suite."""
+    """Make the page of a suite."""
     from ppo_jax.apps.report import suite_data, suite_page  # the latter loads jax
 
     return suite_page.page(complete(suite_data.collect(suite_data.find(word, results, quick))))
 
 
 def complete(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data as the page holds it: plain JSON, with the version that wrote it."""
+    """Complete the data of a page: plain JSON, with the version that wrote it."""
     try:
         own = version("ppo-jax")
     except PackageNotFoundError:
@@ -173,10 +177,10 @@ def complete(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(place: Path, text: str) -> int:
-    """Write a page in one move; its size in bytes.
+    """Write a page atomically and return its size in bytes.
 
     Raises:
-        InputError: it is larger than a page may be, or the disk refuses it.
+        InputError: the page is too large, or the disk refuses it.
     """
     content = text.encode("utf-8")
     if len(content) > MAX_BYTES:

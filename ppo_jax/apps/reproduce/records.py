@@ -16,7 +16,7 @@ from ppo_jax.apps.reproduce import scoring, store
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.apps.reproduce.training import DIAGNOSTICS, Job, Trained
-from ppo_jax.distributed.layout import Layout
+from ppo_jax.distributed.layout import Layout, local_devices
 from ppo_jax.runtime import evaluation
 from ppo_jax.storage.fingerprint import fingerprint
 from ppo_jax.storage.manifest import make_manifest
@@ -57,7 +57,7 @@ def record(
             len(trained.rows["alive"]) * cell.config.trained_env_steps / trained.train_seconds
         ),
         "fingerprint": trained.fingerprint,
-        "manifest": make_manifest(jax.local_devices()),
+        "manifest": make_manifest(local_devices()),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
     return {
@@ -143,7 +143,7 @@ def _short(value: float) -> float | None:
 
 def machine_here() -> dict[str, Any]:
     """The class of this machine."""
-    layout = Layout("vmap", tuple(jax.local_devices()), 1)
+    layout = Layout("vmap", local_devices(), 1)
     return _machine(fingerprint(layout))
 
 

@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from ppo_jax.apps.reproduce import drawing, records, scoring, store, tables, training
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.apps.reproduce.training import Job
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.kernels import backend
 from ppo_jax.runtime import devices, signals
 from ppo_jax.storage import lock
 
@@ -125,7 +124,7 @@ def folder_of(request: Request, suite: Suite) -> Path:
     """
     if request.out is not None:
         return Path(request.out)
-    platform = jax.default_backend()
+    platform = backend.platform()
     now = datetime.now(UTC)
     if request.is_check:
         return store.RESULTS / f"check_{suite.name}_{platform}_{now:%Y-%m-%dT%H%M%S}"
@@ -218,7 +217,7 @@ def measured_rows(
 
 def stored_folder(suite: Suite, folder: Path, request: Request) -> Path | None:
     """The newest other results of this suite from a machine of the same class."""
-    there = store.folders(suite.name, jax.default_backend(), request.is_quick, store.RESULTS)
+    there = store.folders(suite.name, backend.platform(), request.is_quick, store.RESULTS)
     return next((each for each in there if each != folder and is_of_here(each, suite)), None)
 
 

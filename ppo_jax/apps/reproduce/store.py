@@ -1,8 +1,7 @@
-"""Results of cells as files: one JSON object a cell, which says itself whether it is whole.
+"""Results of cells as files: one JSON object a cell, with the sha256 of its own content.
 
-A file is written in one move and carries the sha256 of its own content. What is read is believed
-only if that fits, if its setting is the spec's, and if its seeds are all there; statistics are
-computed from the seeds' returns anew, never read.
+A file is written in one step. A result that is read must fit its sha256, have the spec's setting
+and hold all its seeds. Statistics are always computed again from the returns of the seeds.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ RESULTS = Path("benchmarks") / "results"
 
 
 class Stored(NamedTuple):
-    """What a folder holds of one cell."""
+    """The stored result of one cell."""
 
-    content: dict[str, Any] | None  # None where there is nothing that can be believed
-    problem: str | None  # a sentence, where a file is there and is not believed
+    content: dict[str, Any] | None  # None if there is no valid result
+    problem: str | None  # a sentence, if there is a file that is not valid
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -42,7 +41,7 @@ def _plain(name: str) -> str:
 
 
 def setting_of(cell: Cell) -> dict[str, Any]:
-    """All that a result depends on and a spec decides, as JSON holds it."""
+    """All of a spec that a result depends on, as JSON."""
     return to_json(
         {
             "config": vars(cell.config),
@@ -55,7 +54,7 @@ def setting_of(cell: Cell) -> dict[str, Any]:
 
 
 def read_result(folder: Path, cell: Cell) -> Stored:
-    """The result of a cell, with a sentence where there is a file that cannot be believed."""
+    """The result of a cell, with a sentence if its file is not valid."""
     path = file_of(folder, cell)
     try:
         content = json.loads(path.read_bytes())
@@ -68,7 +67,7 @@ def read_result(folder: Path, cell: Cell) -> Stored:
 
 
 def _problem(content: Any, cell: Cell) -> str | None:
-    """What is wrong with a file's content, None where it can be believed."""
+    """The problem with a file's content, None if it is valid."""
     if not isinstance(content, dict) or "sha256" not in content:
         return "is no result of a cell"
     if content["sha256"] != checksum(content):
@@ -125,7 +124,7 @@ def checksum(content: Mapping[str, Any]) -> str:
 
 
 def write_result(folder: Path, cell: Cell, content: Mapping[str, Any]) -> Path:
-    """Write a cell's result in one move: the file is the old one or the new one."""
+    """Write a cell's result in one step."""
     path = file_of(folder, cell)
     plain = to_json(dict(content))
     plain["sha256"] = checksum(plain)
@@ -150,7 +149,7 @@ def _laid_out(content: Mapping[str, Any]) -> str:
 
 
 def set_aside(folder: Path, cell: Cell) -> Path:
-    """Rename a file that is not believed, so that it is neither used nor lost."""
+    """Rename a file that is not valid, so that it is neither used nor lost."""
     path = file_of(folder, cell)
     number = 1
     while (aside := path.with_name(f"{path.name}.set-aside-{number}")).exists():
@@ -173,7 +172,7 @@ def folders(suite: str, platform: str, is_quick: bool, root: Path = RESULTS) -> 
 
 
 def unused(suite: str, platform: str, is_quick: bool, date: str, root: Path = RESULTS) -> Path:
-    """The folder of this date; with a number behind the date where another machine has it."""
+    """The folder of this date; with a number behind the date if another machine has it."""
     end = "_quick" if is_quick else ""
     path, number = root / f"{suite}_{platform}_{date}{end}", 1
     while any(path.glob("*__*.json")):

@@ -14,7 +14,7 @@ from ppo_jax.storage.files import to_json, write_atomic, write_json
 
 
 class Table(NamedTuple):
-    """All that is to be said of one suite."""
+    """The content of one suite's table."""
 
     suite: Suite
     rows: list[Measured]
@@ -69,7 +69,7 @@ def cells_of(row: Measured) -> tuple[str, ...]:
 
 
 def mark(cell: Cell) -> str:
-    """What a smaller budget is followed by, everywhere."""
+    """The mark behind a smaller budget."""
     return f" of {steps(cell.full_env_steps)} (quick)" if cell.is_quick else ""
 
 
@@ -81,7 +81,7 @@ def published(reference: Reference) -> str:
 
 
 def variant_rows(table: Table) -> list[tuple[str, ...]]:
-    """Variants over all tasks; the paper's number where it has one."""
+    """Variants over all tasks; the paper's number if it has one."""
     tasks = list(dict.fromkeys(cell.task for cell in table.suite.cells))
     head = ("variant", "paper", "mean [95%]", "IQM [95%]", "gap", *tasks)
     rows: list[tuple[str, ...]] = [head]
@@ -113,7 +113,7 @@ def claim_row(each: Judged) -> tuple[str, ...]:
 
 
 def closing(table: Table) -> list[str]:
-    """What is missing, what was odd, and where the files are."""
+    """Missing cells, notes, and the folder of the files."""
     said = []
     if table.lacking:
         shown = listed(table.lacking)
@@ -250,6 +250,6 @@ def table_data(table: Table) -> dict[str, Any]:
 
 
 def write_tables(folder: Path, table: Table) -> None:
-    """README.md and summary.json of the folder, each in one move."""
+    """Write README.md and summary.json of the folder, each in one step."""
     write_atomic(folder / "README.md", markdown(table))
     write_json(folder / "summary.json", table_data(table))

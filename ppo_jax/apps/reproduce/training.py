@@ -84,7 +84,7 @@ def train_jobs(pack: Sequence[Job], stop: Any, tell: Callable[[str], None]) -> T
     """Train every seed of every job of one pack; None if `stop` came true before the end.
 
     Args:
-        stop: looked at between chunks. tell: is given a line of progress now and then.
+        stop: looked at between chunks. tell: is called with a line of progress now and then.
     """
     config = pack[0].cell.config
     members = [(job.cell, seed) for job in pack for seed in job.seeds]

@@ -1,4 +1,4 @@
-"""When a run's rows, evaluations and checkpoints are due, in iterations."""
+"""The cadence of a run: iterations between rows, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Cadence(NamedTuple):
     log: int
     evaluate: int
     save: int
-    stops_at: int  # chunks end at its multiples, where a decision to stop is taken
+    stops_at: int  # chunks end at its multiples, as a run may end there
 
     @staticmethod
     def of(config: Config, options: RunOptions, has_stop: bool) -> Cadence:

@@ -137,7 +137,7 @@ def check_first_ratios(session: Session, state: TrainState, found: np.ndarray) -
 
 
 def keep_frozen(session: Session, state: TrainState, alive: np.ndarray, status: RunStatus) -> None:
-    """Put frozen members into quarantine, once each, and print where.
+    """Put frozen members into quarantine, once each, and print the folder.
 
     Args:
         alive: [S], zero for frozen members.
@@ -147,7 +147,7 @@ def keep_frozen(session: Session, state: TrainState, alive: np.ndarray, status: 
     config, hyper, folder = session.config, session.hyper, session.folder
     frozen = np.flatnonzero(alive == 0.0).tolist()
     with writing(session, status):
-        kept = quarantine.keep(folder, config, hyper, session.layout, state, frozen)
+        kept = quarantine.keep_frozen(folder, config, hyper, session.layout, state, frozen)
     for member, path in kept.items():
         session.progress.message(
             f"seed {session.options.seed + member} is frozen: {trainer.MAX_FAILURES} updates in a "

@@ -1,7 +1,7 @@
-"""What a frozen member leaves: the state before the update that froze it, and its samples.
+"""Quarantine of frozen members: the state before the update that froze one, and its samples.
 
-They are written when it happens, from the run's own state, so that whatever becomes of the run
-they are there; `debug` makes the update again and names the operation.
+Both are written as soon as a member freezes, whatever becomes of the run. `debug` repeats the
+update and names the operation that failed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from ppo_jax.rl.types import Batch, PyTree, TrainState
 from ppo_jax.storage import checkpoint
 from ppo_jax.training import trainer, update
 
-LARGEST_NUMBER = 8  # of members kept in a run; `debug` can do it for all, as nothing is lost
+LARGEST_NUMBER = 8  # of members kept in a run; `debug` works for the others, too
 STATE, BATCH, ROWS = "state", "batch.npz", "minibatch_rows"
 
 
 def folder_of(run: Path, member: int) -> Path:
-    """Where it lies in a run's folder."""
+    """The folder of a frozen member in a run's folder."""
     return run / f"frozen-{member}"
 
 
-def keep(
+def keep_frozen(
     run: Path,
     config: Config,
     hyper: Hyper,
@@ -40,16 +40,16 @@ def keep(
     state: TrainState,
     members: Iterable[int],
 ) -> dict[int, Path]:
-    """Write down the last good states of frozen members and the samples that they could not learn.
+    """Save the last good states of frozen members, and the samples of their failed update.
 
     `frozen-K/state` is a checkpoint of member K alone, `frozen-K/batch.npz` the samples [N, ...]
     of the iteration, with the rows of each minibatch of each epoch [E, M, N / M].
 
     Args:
-        state: of all members [S, ...]; that of a frozen one stays for ever as it was.
+        state: of all members [S, ...]; that of a frozen one no longer changes.
 
     Returns:
-        the folders of those that were not there already.
+        the folders that were not there before.
 
     Raises:
         OSError: the run's folder cannot be written.
@@ -71,7 +71,7 @@ def keep(
 
 
 def alone(state: TrainState, member: int) -> TrainState:
-    """One member of a population on the default device, knowing nothing of where it was spread."""
+    """One member of a population, moved to the default device without its sharding."""
 
     def moved(leaf: jax.Array) -> jax.Array:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -87,9 +87,9 @@ def sampler(
 ) -> Callable[[Hyper, TrainState], tuple[Batch, np.ndarray | None]]:
     """A compiled program for the samples of a state's next iteration.
 
-    It gives the batch [N, ...] and the rows of its minibatches [E, M, N / M]. Where environments
-    were spread over devices, the samples are those of one device after the other, and a minibatch
-    is what all devices took at the same time. A trust region has no minibatches, but None.
+    It returns the batch [N, ...] and the rows of its minibatches [E, M, N / M]; None for a trust
+    region, which has no minibatches. If environments were spread over devices, the samples are
+    those of one device after the other, and a minibatch joins the shares of all devices.
     """
     plain = population.without_budget(config)
     collect = jax.jit(partial(batch_of, plain, shares))
@@ -106,13 +106,13 @@ def sampler(
 def offending(state: TrainState) -> TrainState:
     """The state that went into a member's last failed update.
 
-    A failed update leaves nothing behind but its number, and a frozen member not even that.
+    A failed update changes only the iteration counter, and that of a frozen member stays, too.
     """
     return state._replace(iteration=state.iteration - jnp.where(state.alive, 1, 0))
 
 
 def on_shares(shares: int, function: Any, state: TrainState) -> PyTree:
-    """`function(state, across)`, with the environments spread as over so many devices."""
+    """Call `function(state, across)` with the environments spread over so many shares."""
     if shares == 1:
         return function(state, ALONE)
     split = jax.tree.map(
@@ -140,7 +140,7 @@ def batch_of(config: Config, shares: int, hyper: Hyper, state: TrainState) -> Ba
 
 
 def save_batch(file: Path, batch: Batch, rows: np.ndarray | None = None) -> None:
-    """One array a field; those of the old distribution by its parameters' names."""
+    """Write one array a field; those of the old distribution by the names of its parameters."""
     named = jax.tree_util.tree_flatten_with_path(batch)[0]
     arrays = {
         jax.tree_util.keystr(path, simple=True, separator=".").removeprefix("window."): leaf

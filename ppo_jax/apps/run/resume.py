@@ -89,7 +89,7 @@ def with_budget(
         )
     horizon = hyper.schedule_env_steps or float(config.trained_env_steps)
     if total > config.total_env_steps:
-        # Rows stay where they were to come, and schedules end where they were to end.
+        # The rows and the end of the schedules stay as they were planned.
         options = dataclasses.replace(options, log_every=log_steps(config, options))
         hyper = dataclasses.replace(hyper, schedule_env_steps=horizon)
         config = dataclasses.replace(config, total_env_steps=total)
@@ -111,7 +111,7 @@ def with_budget(
 def refuse_other_settings(
     saved_at: Path, config: Config, hyper: Hyper, options: RunOptions
 ) -> dict[str, Any]:
-    """For `--resume auto`: the changes with which the run in the folder is the one asked for.
+    """The changes that make the run in a folder the one asked for, for `--resume auto`.
 
     Raises:
         InputError: another run is there; the settings that differ are named.
@@ -122,17 +122,17 @@ def refuse_other_settings(
     asked = run_folder.describe_run(config, hyper, options)
     skipped = {*CHANGEABLE, *BUDGET, "out", "resume"}
     if found.config.total_env_steps != config.total_env_steps:
-        skipped |= {"log_every"}  # what was raised has its rows where they were
-    told = [
+        skipped |= {"log_every"}  # a raised budget keeps its old rows
+    changed = [
         f"{name} is {asked[table][name]} and was {there[table][name]}"
         for table in ("config", "hyper", "options")
         for name in there[table]
         if name not in skipped and to_json(asked[table][name]) != to_json(there[table][name])
     ]
-    if told:
+    if changed:
         raise InputError(
-            f"--resume auto finds another run in {str(saved_at)!r} ({'; '.join(told[:4])}): name a "
-            "folder of its own with --out, or give the settings of that run."
+            f"--resume auto finds another run in {str(saved_at)!r} ({'; '.join(changed[:4])}): "
+            "name a folder of its own with --out, or give the settings of that run."
         )
     changes = {name: getattr(options, name) for name in CHANGEABLE}
     if config.total_env_steps != found.config.total_env_steps:
@@ -145,9 +145,9 @@ def refuse_other_settings(
 def restore_run(
     folder: Path, saved: ResumedRun, fingerprint: dict[str, Any]
 ) -> tuple[TrainState | None, RunStatus, list[str]]:
-    """The newest undamaged state [S, ...], where it stands, and what to tell; logs are cut to it.
+    """The newest undamaged state [S, ...], its status, and notes; the logs are cut to it.
 
-    The state is None where the run was killed before it had one, and begins anew.
+    The state is None if the run was killed before it had one: it begins anew.
 
     Raises:
         InputError: no checkpoint can be read, or it does not belong to this config.json.
@@ -189,7 +189,7 @@ def restore_run(
 
 
 def refuse_other_config(newest: Path, metadata: dict[str, Any], saved: ResumedRun) -> None:
-    """Refuse a config.json that is not the one the checkpoint was trained with."""
+    """Refuse a config.json other than that of the checkpoint's training."""
     described = to_json(run_folder.describe_run(saved.config, saved.hyper, saved.options))
     trained = layers.with_new_fields(metadata)
     for table in ("config", "hyper"):
@@ -221,7 +221,7 @@ def record_resume(
 
 
 def finished_summary(folder: Path, env_steps: int) -> dict[str, Any] | None:
-    """The summary of a run that is over, None where it has not been written for this status."""
+    """The summary of a run that is over, None if it was not written for this status."""
     try:
         summary = json.loads((folder / "summary.json").read_text("utf-8"))
         is_whole = summary["env_steps"] == env_steps and summary["stopped_by"] is None

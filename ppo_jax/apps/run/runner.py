@@ -221,8 +221,8 @@ def open_session(
     name, kind = run_folder.env_name(config), layout.devices[0].platform
     devices = f"{len(layout.devices)} {kind}"
     environment = assemble(config).environment
-    params = env_params(environment, job.hyper)
-    lines = [*lines, *first_look.warnings(config, job.hyper, environment, params)]
+    world = env_params(environment, job.hyper)
+    lines = [*lines, *first_look.warnings(config, job.hyper, environment, world)]
     for line in [*lines, *text.plan_lines(name, config, options.seeds, devices, None)]:
         progress.message(line)
     described = to_json(run_folder.describe_run(config, job.hyper, options))

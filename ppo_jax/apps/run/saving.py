@@ -28,19 +28,7 @@ def save_run(
     with writing(session, status):
         for file in logs.values():
             file.check()
-        metadata = {
-            "env_steps": env_steps,
-            "num_seeds": session.options.seeds,
-            "iteration": status.iteration,
-            "pending": windows.to_json(status.pending),
-            "train_seconds": status.train_seconds,
-            "ended_by": status.ended_by,
-            "stop_at_return": session.options.stop_at_return,
-            "score": status.score,
-            "best_score": status.best,
-            "logs": {name: file.position()._asdict() for name, file in logs.items()},
-            **session.identity,
-        }
+        metadata = metadata_of(session, status)
         if writer is not None:
             writer.wait()  # before another copy of the state takes memory
         # Slicing would copy all of it on the devices first.
@@ -59,6 +47,24 @@ def save_run(
 
         write() if writer is None else writer.start(write)
     return status._replace(saved=(status.iteration, status.ended_by))
+
+
+def metadata_of(session: Session, status: RunStatus) -> dict[str, Any]:
+    """The metadata of a checkpoint, from which `read_status` reads the status back."""
+    logs = {METRICS: session.metrics, TIMING: session.timing}
+    return {
+        "env_steps": status.iteration * session.config.batch_size,
+        "num_seeds": session.options.seeds,
+        "iteration": status.iteration,
+        "pending": windows.to_json(status.pending),
+        "train_seconds": status.train_seconds,
+        "ended_by": status.ended_by,
+        "stop_at_return": session.options.stop_at_return,
+        "score": status.score,
+        "best_score": status.best,
+        "logs": {name: file.position()._asdict() for name, file in logs.items()},
+        **session.identity,
+    }
 
 
 def read_status(metadata: dict[str, Any]) -> tuple[RunStatus, dict[str, Position]]:

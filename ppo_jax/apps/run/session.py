@@ -31,7 +31,7 @@ class Session(NamedTuple):
     callbacks: Sequence[Callback]
     layout: Layout
     folder: Path
-    identity: dict[str, Any]  # whose checkpoints these are: run_id, config, hyper, fingerprint
+    identity: dict[str, Any]  # written into each checkpoint: run_id, config, hyper, fingerprint
     chunk: Callable[..., Any]
     play: evaluation.Play
     metrics: JsonlLog
@@ -42,7 +42,7 @@ class Session(NamedTuple):
 
 
 class RunStatus(NamedTuple):
-    """How far a run has come, between two chunks."""
+    """The progress of a run between two chunks."""
 
     iteration: int = 0
     pending: windows.Window | None = None  # iterations since the last logged row

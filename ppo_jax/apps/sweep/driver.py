@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from ppo_jax.apps.sweep import axes as axis_words
 from ppo_jax.apps.sweep import folder as folders
 from ppo_jax.apps.sweep import pack, plan, samplers
@@ -19,6 +17,7 @@ from ppo_jax.apps.sweep.results import summary
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.apps.sweep.search import halving, pbt, study, tpe
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed.layout import local_devices
 from ppo_jax.runtime import signals
 from ppo_jax.storage import lock
 from ppo_jax.storage.files import write_json
@@ -86,7 +85,7 @@ def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
     folder = folders.open_folder(sweep)
     with signals.listening() as stop, lock.held(folder):
         stop.tell = listener.tell
-        write_json(folder / "manifest.json", make_manifest(jax.local_devices()))
+        write_json(folder / "manifest.json", make_manifest(local_devices()))
         plan.write_plan(folder, planned)
         control = pack.Control(stop, *listener)
         how = HOW.get(sweep.options.sampler, train_packs)

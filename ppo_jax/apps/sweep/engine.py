@@ -16,7 +16,7 @@ from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed import population as populations
 from ppo_jax.distributed import programs
-from ppo_jax.distributed.layout import Layout, choose_layout
+from ppo_jax.distributed.layout import Layout, choose_layout, local_devices
 from ppo_jax.kernels import compiler
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation
@@ -99,7 +99,7 @@ def compile_widest(
             compiled[members] = layout, compiler.compiled(lower(config, arrays, layout))
         return memory_of(compiled[members][1])
 
-    devices = jax.local_devices()[:count]
+    devices = local_devices(count)
     limit = device_bytes(devices[0], len(devices), options.memory)
     width = largest_pack(compile_for, num_members, len(devices), limit, what)
     num_packs = -(-num_members // width)
@@ -134,7 +134,7 @@ def choose_pack_layout(
 ) -> Layout:
     """The layout asked for, or the usual one for a run; no member is split over devices."""
     layout = choose_layout(config, num_members, num_devices)
-    devices = tuple(jax.local_devices()[:num_devices])[:num_members]
+    devices = local_devices(num_devices)[:num_members]
     if wanted in ("map", "vmap"):
         return Layout(wanted, devices, num_members)
     kind = "map" if layout.kind == "envs" else layout.kind

@@ -15,7 +15,7 @@ from ppo_jax.config.validate import check_fields, check_names
 
 SAMPLERS = ("grid", "random", "halving", "pbt", "tpe")
 NUMERIC_ONLY = ("halving", "pbt")  # one population from start to end, so one program
-MAX_SETTINGS = 10**5  # of one sweep
+MAX_SETTINGS = 10**5  # limit of one sweep
 LAYOUTS = ("auto", "measure", "map", "vmap")
 
 
@@ -43,7 +43,7 @@ class SweepOptions:
     layout: str = option("auto", "how members share a device (measure: try both)", LAYOUTS)
     memory: str | None = option(None, "memory to use on each device, such as 8G (else 80% of it)")
     devices: int | None = option(None, "devices to use (auto, as when left out: all of them)")
-    platform: str | None = option(None, "where to compute (else the best that there is)", PLATFORMS)
+    platform: str | None = option(None, "kind of device (else the best one available)", PLATFORMS)
     eta: int = option(3, "halving: one setting in so many goes on at each rung")
     min_env_steps: int = option(0, "halving: steps before the first rung (0: by eta)")
     slots: int | None = option(None, "halving: settings trained at a time (0 or auto: by eta)")

@@ -96,7 +96,7 @@ class Outcome(NamedTuple):
     reruns_winner: bool = True  # False for a worker of a study if another one does
     # Trains the winner on fresh seeds, unless that is done with its constant values.
     replay: Callable[[PackJob, Engine], PackResult | None] | None = None
-    packs: Sequence[Path] | None = None  # whose rows make the table; None for all in the folder
+    packs: Sequence[Path] | None = None  # folders with the rows of the table; None for all
 
 
 def is_finished(folder: Path) -> bool:
@@ -131,7 +131,7 @@ def finish_pack(job: PackJob, result: PackResult) -> None:
 def train_pack(
     engine: Engine, job: PackJob, options: SweepOptions, control: Control
 ) -> PackResult | None:
-    """Train a pack from where it stands; None if a signal stopped it, with all of it saved."""
+    """Train a pack from its last state on; None if a signal stopped it, with all of it saved."""
     if is_finished(job.folder):
         return read_result(job.folder)
     write_pack(job)

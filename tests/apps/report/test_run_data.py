@@ -44,6 +44,14 @@ def test_the_data_hold_what_the_files_hold(made: Path) -> None:
     assert (run["env_steps"], run["total_env_steps"], run["num_seeds"]) == (40960, 163840, 4)
 
 
+def test_fields_that_an_earlier_version_did_not_record_have_their_defaults(folder: Path) -> None:
+    recorded = json.loads((folder / "config.json").read_text("utf-8"))
+    del recorded["config"]["optimizer"], recorded["hyper"]["momentum"]
+    (folder / "config.json").write_text(json.dumps(recorded), "utf-8")
+    run = run_data.read(folder, "label")
+    assert (run["config"]["optimizer"], run["hyper"]["momentum"]) == ("adam", 0.0)
+
+
 def test_the_curve_is_the_iqm_of_the_logged_returns(made: Path) -> None:
     run = run_data.read(made, "label")
     rows = [json.loads(line) for line in (made / "metrics.jsonl").read_text().splitlines()]
@@ -104,16 +112,16 @@ def test_a_missing_file_is_named(folder: Path, name: str, words: str) -> None:
     "name, text, words",
     [
         ("metrics.jsonl", "", "has no rows yet"),
-        ("metrics.jsonl", '{"env_steps": 1}\n', "line 1 has not one number for each"),
+        ("metrics.jsonl", '{"env_steps": 1}\n', "line 1 lacks a number for each"),
         (
             "metrics.jsonl",
             '{"env_steps": 1, "episode_return": [1, 2, 3, "4"]}\n',
-            "line 1 has not one number for each",
+            "line 1 lacks a number for each",
         ),
         ("metrics.jsonl", "{\n", "line 1 is not a JSON object"),
         ("summary.json", "{", "is damaged"),
         ("summary.json", "[]", "holds no JSON object"),
-        ("summary.json", '{"final_return": 3}', "does not say what each seed returned"),
+        ("summary.json", '{"final_return": 3}', "has no return of each seed"),
         ("config.json", '{"format": 99}', "has format 99"),
         ("config.json", '{"format": 1, "config": {}}', "has no config.objective"),
     ],
@@ -131,7 +139,7 @@ def test_a_damaged_file_is_refused_with_its_name(
 def test_a_summary_that_contradicts_its_seeds_is_refused(folder: Path, name: str) -> None:
     final = json.loads((folder / "summary.json").read_text("utf-8"))["final_return"]
     rewritten(folder / "summary.json", final_return={**final, name: final[name] + 0.01})
-    with pytest.raises(InputError, match=f"its {name} is .*, and that of its seeds is"):
+    with pytest.raises(InputError, match=f"its {name} is .*, but its seeds give"):
         run_data.read(folder, "label")
 
 

@@ -167,7 +167,7 @@ def test_the_command_writes_beside_a_single_run_and_says_where(made: Path, capsy
         (["clasic"], "Nearest: classic"),
         (["first", "classic"], "A page has runs or one suite"),
         (["classic", "minatar"], "A page has runs or one suite"),
-        (["first", "--quick"], "are of suites"),
+        (["first", "--quick"], "belong to suites"),
         (["first", "-o", "nowhere/a.html"], "is no writable folder"),
         (["first", "-o", "second"], "is a folder: name a file"),
         (["first", "--ouput", "x"], "--ouput is no option"),

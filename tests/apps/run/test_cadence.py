@@ -35,6 +35,7 @@ def test_chunks_end_where_the_host_must_look() -> None:
     assert ends == [30, 45, 60, 90, 120]
     assert Cadence(1000, 1, 0, 0, 0).next_length(0, 10**6) == programs.MAX_CHUNK
     assert Cadence(1000, 1, 0, 0, 0).next_length(998, 10**6) == 2
+    assert cadence.next_length(1000, 10**6) == 0  # at the end of the budget
 
 
 def test_the_goal_is_compared_with_the_seeds_that_still_learn() -> None:

@@ -110,8 +110,8 @@ def test_only_so_many_members_are_kept_and_none_twice(tmp_path: Path) -> None:
     state = jax.vmap(lambda key: trainer.init(CONFIG, hyper, key))(
         jax.random.split(jax.random.key(0), 12)
     )
-    kept = quarantine.keep(tmp_path, CONFIG, hyper, layout, state, [2, 3])
+    kept = quarantine.keep_frozen(tmp_path, CONFIG, hyper, layout, state, [2, 3])
     assert sorted(kept) == [2, 3]
-    kept = quarantine.keep(tmp_path, CONFIG, hyper, layout, state, range(12))
+    kept = quarantine.keep_frozen(tmp_path, CONFIG, hyper, layout, state, range(12))
     assert sorted(kept) == [0, 1, 4, 5, 6, 7]
-    assert quarantine.keep(tmp_path, CONFIG, hyper, layout, state, range(12)) == {}
+    assert quarantine.keep_frozen(tmp_path, CONFIG, hyper, layout, state, range(12)) == {}

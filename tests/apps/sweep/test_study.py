@@ -34,7 +34,8 @@ AXES = axes.parse(["learning_rate=1e-4..1e-2:log", "objective=clip,kl", "env.lim
 WORKER = """
 import sys, time, json
 from pathlib import Path
-from ppo_jax.sweeping import axes, study
+from ppo_jax.apps.sweep import axes
+from ppo_jax.apps.sweep.search import study
 storage, name, naps = sys.argv[1], sys.argv[2], float(sys.argv[3])
 known = axes.parse(["learning_rate=1e-4..1e-2:log", "objective=clip,kl", "env.limit=1,2,3"])
 opened = study.open_study("it", storage, Path("."), 0)

@@ -1,4 +1,4 @@
-"""The charts of a page: lines with bands, and an interval that stands in a table's cell."""
+"""The charts of a page: lines with bands, and an interval in a table's cell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppo_jax.analysis.plots import GRID, MUTED, STYLE, si
 from ppo_jax.apps.report.html.markup import Html, join, tag
 from ppo_jax.apps.report.html.svg import FAINT, PAPER, SERIES, embedded
 
-MAX_OVERLAID = 6  # more lines than this are drawn in a chart each
+MAX_OVERLAID = 6  # more lines have a chart each
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 _WHISKER = (110, 16)  # width and height
 
@@ -31,7 +31,7 @@ SMALL = Size(2.7, 1.65, 9.0, 5, (0.50, 0.24, 0.15, 0.08))
 
 
 class Line(NamedTuple):
-    """One series: x [P], middle [P], and where they are known the ends of its band."""
+    """One series: x [P], middle [P], and the ends of its band if they are known."""
 
     label: str
     x: Sequence[float | None]
@@ -43,7 +43,7 @@ class Line(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a chart's axes say."""
+    """Labels, limits and number format of a chart's axes."""
 
     x_label: str = "Environment steps per seed"
     y_label: str = ""
@@ -54,10 +54,10 @@ class Look(NamedTuple):
 def lines(
     name: str, series: Sequence[Line], look: Look, size: Size = LARGE, behind: Sequence[Line] = ()
 ) -> Html:
-    """A chart of all series, those `behind` in grey; the numbers in them are not in any table.
+    """Draw a chart of all series, and those `behind` in grey.
 
     Args:
-        name: of the chart, no other on the page has it.
+        name: unique on the page.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -100,7 +100,7 @@ def _draw(axes: Any, index: int, line: Line, count: int) -> None:
         if low.size:
             alpha = 0.25 if count == 1 else 0.16
             axes.fill_between(ends, low, high, color=colour, alpha=alpha, linewidth=0, zorder=3)
-    # Where few points have a value (all episodes end at once, seldom), the eye is shown which.
+    # Markers show the points of sparse curves: episodes that all end at once, and seldom.
     is_sparse = np.isfinite(middle).sum() <= len(middle) / 2
     marks = {"marker": "o", "markersize": 3} if is_sparse or len(middle) == 1 else {}
     dash = DASHES[index % len(DASHES)] if count > 1 else "-"
@@ -108,13 +108,13 @@ def _draw(axes: Any, index: int, line: Line, count: int) -> None:
 
 
 def _known(x: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The points at which every value is finite: a line runs on over those where nothing ended."""
+    """Select the points at which every value is finite; a line bridges the others."""
     is_known = np.all([np.isfinite(each) for each in values], axis=0)
     return (x[is_known], *(each[is_known] for each in values))
 
 
 def _draw_published(axes: Any, index: int, published: tuple[float | None, float]) -> None:
-    """An open diamond at its budget, at the edge where that is further than we went or unknown."""
+    """Draw an open diamond at the published budget, or at the edge if it is larger or unknown."""
     steps, value = published
     low, high = axes.get_xlim()
     x = high if steps is None else min(max(steps, low), high)
@@ -151,7 +151,7 @@ def _array(values: Sequence[float | None]) -> np.ndarray:
 
 
 def legend(labels: Sequence[str]) -> Html:
-    """Which line is whose: colour and dashes as they are drawn."""
+    """Make a legend: colour and dashes of each line."""
     entries = []
     for index, label in enumerate(labels):
         dash = DASHES[index % len(DASHES)]
@@ -173,11 +173,11 @@ def legend(labels: Sequence[str]) -> Html:
 def overlaid_or_many(
     name: str, series: Sequence[Line], look: Look, note: str = "the others"
 ) -> Html:
-    """Few series in one chart with a legend; many in a small chart each, all others in grey."""
+    """Draw few series in one chart; many in a small chart each, with the others in grey."""
     if len(series) <= MAX_OVERLAID:
         key = legend([line.label for line in series]) if len(series) > 1 else None
-        said = tag("p", f"{look.y_label}, over {_lower(look.x_label)}", class_="axis")
-        return tag("figure", said, lines(name, series, look), key, class_="large")
+        words = tag("p", f"{look.y_label}, over {_lower(look.x_label)}", class_="axis")
+        return tag("figure", words, lines(name, series, look), key, class_="large")
     finite = [x for line in series for x in line.middle if x is not None]
     finite += [line.published[1] for line in series if line.published is not None]
     spread = 0.06 * ((max(finite) - min(finite)) or 1.0) if finite else 1.0
@@ -188,8 +188,8 @@ def overlaid_or_many(
         others = [other for i, other in enumerate(behind) if i != index]
         drawn = lines(f"{name}-{index}", [line], look._replace(y_limits=limits), SMALL, others)
         cells.append(tag("figure", tag("figcaption", line.label), drawn))
-    said = f"{look.y_label}, over {_lower(look.x_label)}; in grey: {note}."
-    return join([tag("p", said, class_="axis"), tag("div", cells, class_="multiples")])
+    words = f"{look.y_label}, over {_lower(look.x_label)}; in grey: {note}."
+    return join([tag("p", words, class_="axis"), tag("div", cells, class_="multiples")])
 
 
 def _lower(text: str) -> str:
@@ -197,14 +197,14 @@ def _lower(text: str) -> str:
 
 
 class Span(NamedTuple):
-    """What the two ends of a whisker's axis stand for."""
+    """The two ends of a whisker's axis."""
 
     low: float
     high: float
 
 
 def span_of(values: Sequence[float | None]) -> Span | None:
-    """A common axis of several whiskers, None where there is nothing to draw."""
+    """A common axis for several whiskers; None if no value is known."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:
         return None
@@ -220,7 +220,7 @@ def whisker(
     published: float | None = None,
     guides: Sequence[float] = (),
 ) -> Html | None:
-    """An interval as a bar with its middle as a stroke; a published value as an open diamond."""
+    """Draw an interval as a bar, its middle as a stroke, a published value as an open diamond."""
     if span is None or middle is None:
         return None
     width, height = _WHISKER
@@ -231,12 +231,12 @@ def whisker(
 
     half = height / 2
     parts = [f'<path class="guide" d="M{at(x)} 0V{height}"/>' for x in guides]
-    if published is not None:  # below the rest, which it would hide
+    if published is not None:  # first, so that it hides nothing
         parts.append(f'<path class="published" d="M{at(published)} 2l5 6l-5 6l-5 -6z"/>')
     if ends is not None:
         parts.append(f'<path class="range" d="M{at(ends[0])} {half:g}H{at(ends[1])}"/>')
     parts.append(f'<path class="middle" d="M{at(middle)} 3V{height - 3}"/>')
-    inner = "".join(parts)  # hidden from readers of the text: its numbers stand beside it
+    inner = "".join(parts)  # aria-hidden: the numbers stand beside it
     return Html(
         f'<svg class="whisker" viewBox="0 0 {width} {height}" aria-hidden="true">{inner}</svg>'
     )

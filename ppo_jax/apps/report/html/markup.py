@@ -1,4 +1,4 @@
-"""HTML as escaped text, and numbers that are looked up in the data of the page they stand on."""
+"""HTML as escaped text, and numbers that are looked up in the data of their page."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _BREAKS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[-_.])(?=\w)")
 
 
 class Html(str):
-    """Text that is markup already; every other text is escaped when it goes into a tag."""
+    """Text that is markup already; `tag` escapes every other text."""
 
 
 Child = str | None | Iterable["Child"]
 
 
 def tag(name: str, /, *children: Child, **attributes: str | bool | None) -> Html:
-    """An element. `class_` is spelled class, `data_at` data-at; None and False leave no trace."""
+    """Make an element; `class_` becomes class, `data_at` data-at, and None and False nothing."""
     words = [name]
     for key, value in attributes.items():
         if value is None or value is False:
@@ -35,7 +35,7 @@ def tag(name: str, /, *children: Child, **attributes: str | bool | None) -> Html
 
 
 def join(children: Iterable[Child], between: str = "") -> Html:
-    """Children one after the other, escaped where they are no markup."""
+    """Join children; those that are no markup are escaped."""
     parts = []
     for child in children:
         if child is None:
@@ -50,7 +50,7 @@ def join(children: Iterable[Child], between: str = "") -> Html:
 
 
 def prose(text: str) -> list[Html]:
-    """Plain paragraphs, in which what stands in backticks is code."""
+    """Split a text into paragraphs; text in backticks becomes code."""
     paragraphs = [part for part in text.strip().split("\n\n") if part.strip()]
     return [tag("p", inline(part)) for part in paragraphs]
 
@@ -63,18 +63,18 @@ def inline(text: str) -> list[Child]:
 
 
 def subscripted(text: str) -> Html:
-    """`π_old` with its index below: what follows an underscore up to the end of the word."""
+    """Write `π_old` with a subscript: the rest of a word after an underscore."""
     parts = re.split(r"_(\w+)", text)
     return join(tag("sub", part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def breakable(text: str) -> Html:
-    """A name that may go over lines at its own seams."""
+    """Allow line breaks between the parts of a name."""
     return join(_BREAKS.split(text), str(tag("wbr")))
 
 
 def json_block(name: str, content: Any) -> Html:
-    """`content` as a script that no browser runs, and that no text in it can end."""
+    """Write `content` as a script that no browser runs and no text in it can end."""
     text = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -82,17 +82,17 @@ def json_block(name: str, content: Any) -> Html:
 
 
 class Numbers:
-    """Numbers of the page's data as elements that say where in the data they stand.
+    """Numbers of the page's data as elements that point to their place in the data.
 
-    Each becomes <data value="all digits" data-at="/json/pointer">rounded</data>, so that what is
-    shown cannot be another number than the one in the data.
+    Each becomes <data value="all digits" data-at="/json/pointer">rounded</data>, so the shown
+    number is always the one in the data.
     """
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
 
     def at(self, *path: str | int) -> Any:
-        """What stands at a path; None where it ends early."""
+        """Return the value at a path; None if the path ends early."""
         found: Any = self._data
         for key in path:
             if isinstance(found, Mapping):
@@ -104,7 +104,7 @@ class Numbers:
         return found
 
     def show(self, *path: str | int, form: str = "", unit: str = "") -> Html:
-        """One number: four digits (`form` ""), or by a format such as ".2f", "+.2f" or ".0%"."""
+        """Show one number with four digits, or by a format such as ".2f", "+.2f" or ".0%"."""
         value = self.at(*path)
         if value is None:
             return tag("span", "–", class_="none")
@@ -114,7 +114,7 @@ class Numbers:
         return join([shown, unit]) if unit else shown
 
     def interval(self, *path: str | int, form: str = "") -> Html | None:
-        """[low, high], None where there is none."""
+        """Show [low, high]; None if there is no interval."""
         if self.at(*path) is None:
             return None
         low, high = (self.show(*path, end, form=form) for end in (0, 1))
@@ -122,8 +122,8 @@ class Numbers:
 
 
 def rounded(value: float | int | str, form: str = "") -> str:
-    """A number as it is shown: whole numbers in full, others to four digits, a true minus sign."""
-    if isinstance(value, str):  # "inf" of a setting
+    """Round a number: whole numbers in full, others to four digits, with a true minus sign."""
+    if isinstance(value, str):  # a setting may be "inf"
         return value
     if form:
         text = f"{value:{form}}"

@@ -1,4 +1,4 @@
-"""What both kinds of page are made of: the document, sections, tables, folded details."""
+"""Parts of both kinds of page: the document, sections, tables, folded details."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ppo_jax.config.data import DATA
 
 STYLE_FILE = DATA / "report.css"
 DATA_ID = "report-data"
-LONG_NAME = 28  # letters; longer names of rows go over lines
-# Nothing may be loaded, sent or run: what the page needs is in it.
+LONG_NAME = 28  # letters; longer names of rows may break
+# The page contains all that it needs: nothing may be loaded, sent or run.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 ROUNDED = (
-    "Numbers in tables are rounded, to four digits where nothing else is said; pointing at one "
-    "shows all its digits. All data of this page stand in it as JSON, in the element "
+    "Numbers in tables are rounded, to four digits unless noted; pointing at one shows all its "
+    "digits. All data of this page are in it as JSON, in the element "
 )
 
 
@@ -29,7 +29,7 @@ def style() -> Html:
 def document(
     title: str, subtitle: Child, sections: Iterable[Html | None], data: Mapping[str, Any]
 ) -> str:
-    """The whole page."""
+    """Write the whole page."""
     foot = tag(
         "footer",
         tag("p", ROUNDED, tag("code", f"#{DATA_ID}"), "."),
@@ -56,11 +56,11 @@ def section(title: str, *content: Child, name: str | None = None) -> Html:
 
 
 def table(head: Sequence[Child], *bodies: Iterable[Sequence[Child]], numeric: int = 1) -> Html:
-    """A table that scrolls within its box.
+    """Make a table that scrolls within its box.
 
     Args:
         bodies: groups of rows; a row of one cell is the heading of its group.
-        numeric: the column from which on cells are numbers.
+        numeric: the first column of numbers; all columns after it are numbers, too.
     """
     width = len(head)
 
@@ -92,7 +92,7 @@ def table(head: Sequence[Child], *bodies: Iterable[Sequence[Child]], numeric: in
 
 
 def details(summary: Child, *content: Child, open_: bool = False, printed: bool = True) -> Html:
-    """Content folded under a line; on paper it is unfolded, or left out where it is bulky."""
+    """Fold content under a line; on paper it is unfolded if `printed`, else left out."""
     return tag(
         "details",
         tag("summary", summary),
@@ -103,12 +103,12 @@ def details(summary: Child, *content: Child, open_: bool = False, printed: bool 
 
 
 def pairs(rows: Iterable[tuple[Child, Child]]) -> Html:
-    """Names and what they are, as a description list."""
+    """Make a description list of names and values."""
     return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in rows])
 
 
 def grouped(names: Sequence[str]) -> dict[str, list[int]]:
-    """Places of each name, in the order in which names first appear."""
+    """Places of each name, in the order of first appearance."""
     found: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         found.setdefault(name, []).append(place)
@@ -120,7 +120,7 @@ def small(*content: Child) -> Html:
 
 
 def line(label: str, curve: Mapping[str, Any]) -> Line:
-    """A curve of the page's data, as it is drawn."""
+    """Make a line of a curve of the page's data."""
     return Line(
         label=label,
         x=curve["env_steps"],
@@ -132,7 +132,7 @@ def line(label: str, curve: Mapping[str, Any]) -> Line:
 
 
 def value_text(value: Any) -> str:
-    """A setting as config.json has it."""
+    """Spell a setting for a reader."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -143,7 +143,7 @@ def value_text(value: Any) -> str:
 
 
 def setting(numbers: Numbers, *path: str | int) -> Html:
-    """One setting: a number as it stands in the data with all digits, a text as it is."""
+    """Show one setting: a number with all its digits, a text as it is."""
     value = numbers.at(*path)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return numbers.show(*path, form="" if isinstance(value, int) else ".10g")
@@ -151,7 +151,7 @@ def setting(numbers: Numbers, *path: str | int) -> Html:
 
 
 def versions(manifest: Mapping[str, Any]) -> str:
-    """The packages that a result was made with."""
+    """List the versions of the packages that made a result."""
     return ", ".join(
         f"{name} {version}"
         for name, version in (manifest.get("versions") or {}).items()
@@ -160,7 +160,7 @@ def versions(manifest: Mapping[str, Any]) -> str:
 
 
 def devices(manifest: Mapping[str, Any]) -> str:
-    """Each kind of device once, with its number where there are several."""
+    """List each kind of device once, with its number if there are several."""
     found = list(manifest.get("devices") or [])
     kinds = list(dict.fromkeys(found))
     return ", ".join(f"{found.count(k)} × {k}" if found.count(k) > 1 else str(k) for k in kinds)

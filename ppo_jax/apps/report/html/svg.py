@@ -1,4 +1,4 @@
-"""matplotlib's SVG made fit to stand in a page: small, with the page's fonts and colours."""
+"""Conversion of matplotlib's SVG for a page: small, with the page's fonts and colours."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ppo_jax.apps.report.html.markup import Html
 
 SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
-# Colours that are drawn with, and the variables of report.css that they become. The series are
-# Okabe and Ito's palette, the light ones darkened so that thin lines can be seen on white.
+# Colours of the drawings, each of which becomes a variable of report.css. The series are Okabe and
+# Ito's palette; its light colours are darkened so that thin lines are visible on white.
 SERIES = (ACCENT, "#d55e00", "#008a64", "#b8568f", "#8a6d00", "#3a97cf", "#5b4b8a", "#7a4a2b")
 FAINT, PAPER = "#b9bec6", "#fdfdfe"
 _VARIABLES = {
@@ -29,12 +29,12 @@ _NUMBER = re.compile(r"-?\d+\.\d+")
 
 
 def embedded(text: str, name: str, label: str) -> Html:
-    """An <svg> element for a page.
+    """Make an <svg> element for a page.
 
     Args:
         text: a file of matplotlib's, drawn with svg.fonttype none.
-        name: begins the ids in it, so that no two pictures of a page share one.
-        label: what the picture shows, for those who do not see it.
+        name: prefix of the ids in it, so that no two pictures of a page share one.
+        label: description of the picture for readers who do not see it.
     """
     ElementTree.register_namespace("", SVG)
     root = ElementTree.fromstring(text)
@@ -53,7 +53,7 @@ def embedded(text: str, name: str, label: str) -> Html:
 
 
 def _new_ids(root: ElementTree.Element, name: str) -> dict[str, str]:
-    """New names of what is referred to; all other ids are dropped."""
+    """Rename the ids that are referred to; all others are dropped."""
     everything = [value for element in root.iter() for value in element.attrib.values()]
     used = {found for value in everything for found in re.findall(r"#([\w-]+)", value)}
     own = [element.get("id") for element in root.iter() if element.get("id") in used]
@@ -83,6 +83,6 @@ def _style(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    """A tenth of a point is finer than a screen."""
+    """Round coordinates to a tenth of a point, which is finer than a screen."""
     short = _NUMBER.sub(lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), text)
     return " ".join(short.split())

@@ -75,7 +75,7 @@ def next_event(levels: Sequence[int], status: SlotStatus) -> int:
 def middles(levels: Sequence[int]) -> set[int]:
     """Half the way to each rung, where scores begin anew, as older returns are out of date.
 
-    None is a rung itself, where scores are still to be read.
+    A rung is never among them, as its scores are still to be read.
     """
     halves = {(low + high) // 2 for low, high in zip((0, *levels), levels, strict=False)}
     return halves - {0, *levels}

@@ -28,7 +28,7 @@ Moment = tuple[Hyper, TrainState, SlotStatus]
 
 
 class Strategy(NamedTuple):
-    """How a sampler steers a population between chunks."""
+    """The decisions of a sampler between chunks."""
 
     until: Callable[[SlotStatus], int]  # iterations to the next event
     decide: Callable[[Hyper, TrainState, SlotStatus], Moment]  # after each chunk
@@ -42,7 +42,7 @@ class Strategy(NamedTuple):
 def carry_on(
     population: SlotPopulation, first: Callable[[], SlotStatus], strategy: Strategy
 ) -> SlotStatus:
-    """Train from where the population stands to its end, or to a stop.
+    """Train a population from its last state to its end, or to a stop.
 
     Args:
         first: the status of a new start.
@@ -95,7 +95,7 @@ def outcome(
     status: SlotStatus,
     more: dict[str, Any],
 ) -> Outcome:
-    """What a population of slots brought, beside what its sampler knows."""
+    """The result of a population of slots; `more` are its sampler's own entries."""
     return Outcome(
         settings=settings,
         returns={int(setting): found for setting, found in status.returns.items()},
@@ -109,7 +109,7 @@ def outcome(
 
 
 def save_population(population: SlotPopulation, state: TrainState, status: SlotStatus) -> None:
-    """Everything that the population goes on from."""
+    """Save all that the population goes on from."""
     env_steps = status.clock * population.config.batch_size
     checkpoint.save(
         checkpoint.checkpoint_folder(population.folder, env_steps),
@@ -122,7 +122,7 @@ def save_population(population: SlotPopulation, state: TrainState, status: SlotS
 def restore_population(
     population: SlotPopulation, logs: Sequence[str], first: Callable[[], SlotStatus]
 ) -> tuple[Hyper, TrainState, SlotStatus]:
-    """The newest state of a population that was stopped, or its start."""
+    """Load the newest state of a stopped population, or make its start."""
     newest, _ = checkpoint.latest(population.folder)
     if newest is None:
         for name in logs:
@@ -143,7 +143,7 @@ def restore_population(
 
 
 def show_progress(population: SlotPopulation, status: SlotStatus, share: float) -> None:
-    """Progress: `share` of what is expected to be trained is done."""
+    """Show that `share` of the expected training is done."""
     left = progress.format_seconds(status.train_seconds * (1.0 - share) / max(share, 1e-9))
     live = sum(setting != IDLE for setting in status.settings)
     words = f"{left} left, {live} of {population.num_slots} slots busy"

@@ -33,7 +33,7 @@ LINEAGE = "lineage.jsonl"  # each decision about a setting, with its scores
 
 
 class SlotStatus(NamedTuple):
-    """How far a population of K slots has come, beside its state; ready for JSON."""
+    """The progress of a population of K slots, beside its state; ready for JSON."""
 
     clock: int  # iterations of the population, of whatever settings
     settings: list[int]  # [K], IDLE for a slot without a setting
@@ -211,9 +211,9 @@ def write_line(path: Path, line: dict[str, Any]) -> None:
 
 
 def scores(population: SlotPopulation, state: TrainState, status: SlotStatus) -> list[float]:
-    """Each slot's IQM over seeds of the returns since the scores were cleared.
+    """Each slot's IQM over seeds of the returns since its score was cleared.
 
-    NaN where no episode of any seed ended, -inf where a seed has failed.
+    NaN if no episode of any seed ended, -inf if a seed has failed.
     """
     alive = np.asarray(state.alive)
     found = []

@@ -2,9 +2,9 @@
 
 Everything is in the study's storage, so a worker may die at any moment. The first N trials that no
 one took over from another are the sweep's settings ("roots"); a trial whose worker has been silent
-for too long fails, and a new trial of the same root waits for whoever asks next. What rare races
-can make too many (a trial beyond the N, a second trial of one root) is failed by the worker that
-got it, before it trains.
+for too long fails, and a new trial of the same root waits for the next worker. Rare races make a
+trial too many (beyond the N, or a second one of a root); the worker that got it fails it before it
+trains.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TrialClaim(NamedTuple):
 
 
 def load() -> Any:
-    """Optuna, or a sentence that says how to get it."""
+    """The package Optuna; refuses with the way to install it."""
     try:
         import optuna  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -58,7 +58,7 @@ def load() -> Any:
 
 
 def open_study(name: str, storage: str | None, folder: Path, seed: int) -> optuna.Study:
-    """The study of that name, made where it does not exist.
+    """The study of that name, made if it does not exist.
 
     `storage` is a database's URL or a journal's FILE.log; None is a SQLite file in `folder`.
     """
@@ -76,7 +76,7 @@ def open_study(name: str, storage: str | None, folder: Path, seed: int) -> optun
                 load_if_exists=True,
             )
         except Exception as error:  # whatever a database's driver throws
-            # Of workers that start together one makes the tables, and the others trip over them.
+            # Workers that start together all try to make the tables; all but one fail.
             if attempt < ATTEMPTS and type(error).__name__ in _RACES:
                 time.sleep(0.5 * attempt)
                 continue
@@ -109,7 +109,7 @@ def _sampler(optuna: Any, seed: int) -> Any:
         def before_trial(self, study: Any, trial: Any) -> None:
             trials = study.get_trials(deepcopy=False)
             known = roots(trials, len(trials))
-            # A sampler takes its seed only where it is made: it is made anew for each setting.
+            # A sampler takes its seed only when it is made, so each setting gets a new one.
             self.__init__(sum(number < trial.number for number in known))
             super().before_trial(study, trial)
 
@@ -128,7 +128,7 @@ def _storage(optuna: Any, storage: str) -> Any:
 
 
 def with_driver(storage: str) -> str:
-    """A PostgreSQL URL that names no driver, with psycopg where that is installed.
+    """A PostgreSQL URL that names no driver, with psycopg if that is installed.
 
     SQLAlchemy before 2.1 would look for psycopg2.
     """
@@ -140,7 +140,7 @@ def with_driver(storage: str) -> str:
 
 
 def shown(storage: str) -> str:
-    """A storage as it may be told and written: without the password."""
+    """A storage's URL without its password, for messages and files."""
     return re.sub(r"(?<=://)([^:/@]*):[^@/]*@", r"\1:***@", storage)
 
 
@@ -178,7 +178,7 @@ def distributions(axes: Sequence[Axis]) -> dict[str, Any]:
 
 
 def _words(axis: Axis) -> list[str]:
-    """The choices as tables spell them, and in full where two of them would be spelt alike."""
+    """The choices as tables spell them, and in full if two would be spelt alike."""
     words = [show(choice) for choice in axis.choices]
     return words if len(set(words)) == len(words) else [repr(choice) for choice in axis.choices]
 
@@ -200,7 +200,7 @@ def root_of(trial: Any) -> int:
 
 
 def is_done(trial: Any) -> bool:
-    """Whether a trial has told the last word on its setting."""
+    """Check whether a trial has the final result of its setting."""
     return trial.state.name == "COMPLETE" or bool(trial.user_attrs.get(DONE))
 
 
@@ -210,7 +210,7 @@ def roots(trials: Sequence[Any], count: int) -> list[int]:
 
 
 def void_reason(trials: Sequence[Any], number: int, count: int) -> str | None:
-    """Why a trial that was just claimed must not be trained, or None.
+    """The reason not to train a trial that was just claimed, or None.
 
     The answer depends on numbers alone, so that of two workers exactly one goes on.
     """
@@ -248,7 +248,7 @@ def claim(
 
 
 def _is_open(study: optuna.Study, count: int) -> bool:
-    """Whether a setting waits to be begun or taken over."""
+    """Check whether a setting waits to be begun or taken over."""
     trials = study.get_trials(deepcopy=False)
     waiting = any(trial.state.name == "WAITING" for trial in trials)
     return waiting or len(roots(trials, count)) < count
@@ -298,7 +298,7 @@ def give_back(study: optuna.Study, claims: Sequence[TrialClaim]) -> None:
 def tell(
     study: optuna.Study, each: TrialClaim, score: float | None, facts: Mapping[str, Any]
 ) -> bool:
-    """Tell a trained setting's score; None where it failed for good.
+    """Report a trained setting's score; None if it failed for good.
 
     False: the setting was taken over in the meantime, and this result does not count.
     """
@@ -348,7 +348,7 @@ def finished(study: optuna.Study, count: int) -> dict[int, Any]:
 
 
 def is_over(study: optuna.Study, count: int) -> bool:
-    """Whether every setting has its last word, or was given up."""
+    """Check whether every setting is finished or given up."""
     trials = study.get_trials(deepcopy=False)
     known = roots(trials, count)
     families = [[trial for trial in trials if root_of(trial) == root] for root in known]
