@@ -14,16 +14,15 @@ from jax.flatten_util import ravel_pytree
 from networks import shown
 from objective_cases import POLICIES, draw_batch
 
-from ppo_jax.rl.types import Setting
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.models.network import Network, make_network
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl.ratios import ratio_metrics
-from ppo_jax.rl.types import Batch
+from ppo_jax.rl.types import Batch, Setting
 from ppo_jax.training.natural_gradient import trust_region_update
 from ppo_jax.training.optimizer import init_optimizer
-from ppo_jax.training.update import Learner, 
+from ppo_jax.training.update import Learner
 
 # Half the compile time, and no less exact.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -29,8 +29,8 @@ def roll(config, hyper, state):
     agent = assemble(config)
     key_rollout = trainer.iteration_keys(state)[:-1]
     policy = acting_policy(config, agent, state.params, state.observation_moments)
-    env_params = env_params(agent.environment, hyper)
-    return rollout(config, agent.environment, env_params, policy, state.carry, key_rollout)
+    world = env_params(agent.environment, hyper)
+    return rollout(config, agent.environment, world, policy, state.carry, key_rollout)
 
 
 @pytest.fixture(scope="module")

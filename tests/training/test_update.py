@@ -21,7 +21,6 @@ from ppo_jax.training.update import (
     Learned,
     Learner,
     Loss,
-    Setting,
     minibatch_order,
     minibatch_updates,
     summarise,
