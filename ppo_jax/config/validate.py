@@ -24,9 +24,6 @@ _COUNTS = {
 }
 MAX_WIDTH = 2**16  # limit of a hidden layer
 
-# number that other optimisers ignore -> the optimisers that read it
-_OF_OPTIMIZERS = {"weight_decay": ("adamw", "muon"), "momentum": ("sgd", "muon")}
-
 # name: (lowest, highest, whether the lowest itself is allowed)
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "learning_rate": (0.0, math.inf, True),
@@ -67,7 +64,7 @@ def validate(config: Config, hyper: Hyper) -> None:
     """
     check_fields(config, _COUNTS)
     _check_network_sizes(config)
-    _check_optimizer(config.optimizer, hyper)
+    _check_optimizer(config.optimizer)
     _check_division(config)
     _check_standardised(config)
     _check_budget(config)
@@ -175,25 +172,14 @@ def _check_network_sizes(config: Config) -> None:
         )
 
 
-def _check_optimizer(optimizer: Any, hyper: Hyper) -> None:
-    """Refuse an unknown word, and numbers that the optimiser would ignore.
-
-    A callable and `module:function` are the user's own, which may read any number.
-    """
-    if callable(optimizer) or (isinstance(optimizer, str) and ":" in optimizer):
-        return
-    if optimizer not in OPTIMIZERS:
+def _check_optimizer(optimizer: Any) -> None:
+    """Refuse an unknown word; a callable and `module:function` are the user's own."""
+    is_own = callable(optimizer) or (isinstance(optimizer, str) and ":" in optimizer)
+    if not is_own and optimizer not in OPTIMIZERS:
         raise InputError(
             f"optimizer={optimizer!r} is not one of {', '.join(OPTIMIZERS)}, nor module:function."
             + nearest(str(optimizer), OPTIMIZERS)
         )
-    for name, readers in _OF_OPTIMIZERS.items():
-        ends = _ends(getattr(hyper, name))
-        if optimizer not in readers and any(isinstance(end, int | float) and end for end in ends):
-            raise InputError(
-                f"{name}={getattr(hyper, name)} has no effect with optimizer {optimizer!r}: choose "
-                f"{' or '.join(readers)}, or leave {name} out."
-            )
 
 
 def _check_division(config: Config) -> None:

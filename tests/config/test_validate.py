@@ -167,22 +167,6 @@ def test_an_unknown_optimiser_is_refused_with_the_nearest(optimizer: Any, best: 
     assert best in message.partition("Nearest: ")[2]
 
 
-@pytest.mark.parametrize(
-    "optimizer, numbers, words",
-    [
-        ("adam", {"weight_decay": 0.01}, "choose adamw or muon"),
-        ("adam", {"momentum": 0.9}, "choose sgd or muon"),
-        ("sgd", {"weight_decay": Schedule(0.1, 0.0)}, "weight_decay=0.1:0 has no effect"),
-    ],
-)
-def test_a_number_that_the_optimiser_ignores_is_refused(
-    optimizer: str, numbers: dict[str, Any], words: str
-) -> None:
-    assert words in refusal({"optimizer": optimizer}, numbers)
-    validate(Config(optimizer="my_module:lion"), Hyper(**numbers))
-    validate(Config(optimizer="muon"), Hyper(**numbers))
-
-
 @pytest.mark.parametrize("number", [1, 2, 36, 97, 160, 1024, 9699690])
 def test_the_nearest_divisor_is_the_one_found_by_trial(number: int) -> None:
     divisors = [d for d in range(1, number + 1) if number % d == 0]
