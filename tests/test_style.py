@@ -16,7 +16,7 @@ OPENINGS = {"of", "what", "where", "whether", "which"}
 OF_DOCSTRINGS = OPENINGS | {"who", "whose", "how", "that", "if", "when", "why"}
 # Folders whose prose is not gone through yet: this list only shrinks.
 NOT_YET = (
-    *("kernels", "rl", "envs", "models", "training", "distributed", "analysis", "storage"),
+    *("envs", "storage"),
     *("runtime", "apps/run", "apps/export", "apps/sweep", "apps/reproduce", "apps/diagnose"),
 )
 # Files of these folders that are.
