@@ -21,7 +21,9 @@ NOT_YET = (
 )
 # Files of these folders that are.
 ALREADY = (
-    *("rl/metrics.py", "runtime/windows.py", "runtime/loggers.py", "apps/sweep/options.py"),
+    *("runtime/windows.py", "runtime/loggers.py", "apps/sweep/options.py"),
+    *("apps/diagnose/bench.py", "apps/diagnose/debug.py", "apps/diagnose/nan_trace.py"),
+    *("apps/diagnose/replay.py", "apps/diagnose/timing.py"),
     *("apps/diagnose/explain.py", "apps/diagnose/explain_figure.py"),
 )
 FILES = [
