@@ -57,7 +57,7 @@ def polar_factors(x: Array) -> Array:
         return product(x, factor), jnp.max(jnp.abs(factor - identity)), distance, turn + 1
 
     def is_far(loop: tuple[Array, Array, Array, Array]) -> Array:
-        _, _, distance, turn = loop  # of the previous turn: each turn squares the error
+        _, _, distance, turn = loop  # from the previous turn: each turn squares the error
         return (distance > 5e-4) & (turn < 100)
 
     x /= jnp.linalg.norm(x, axis=(-2, -1), keepdims=True)  # no singular value beyond 1

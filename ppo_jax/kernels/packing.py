@@ -21,7 +21,7 @@ from ppo_jax.kernels.matmul import from_columns, to_columns
 PyTree = Any
 
 MAX_WIDTH = 64  # columns of a packed leaf; a wider one, such as a grid, is worth its own kernel
-UNROLLED_STEPS = 4  # of a scan on an accelerator, where a loop adds two kernels to each turn
+UNROLLED_STEPS = 4  # steps of a scan on an accelerator: a loop adds two kernels to each turn
 MAX_UNROLLED = 8  # turns of an outer loop; more would take long to compile
 
 Packed = tuple[PyTree, ...]

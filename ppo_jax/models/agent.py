@@ -30,7 +30,7 @@ class Policy(NamedTuple):
     network: Network
     family: Family
     params: PyTree
-    moments: Moments | None  # of the observations, None if they are not normalised
+    moments: Moments | None  # observations' moments, None if they are not normalised
 
     def see(self, observation: PyTree) -> PyTree:
         """Return raw observations in the form that the network takes."""

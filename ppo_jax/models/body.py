@@ -24,7 +24,7 @@ class Body(NamedTuple):
     values: Callable[[PyTree, Window], tuple[Array, PyTree]]
     value_after: Callable[[PyTree, PyTree, PyTree], Array]
     carry_on: Callable[[PyTree, PyTree], PyTree]
-    log_std_shape: tuple[int, ...] | None  # of a log std that is a parameter, if any
+    log_std_shape: tuple[int, ...] | None  # shape of a log std that is a parameter
 
 
 def feed_forward(

@@ -124,7 +124,7 @@ def _gru_init(key: Array, num_inputs: int, size: int) -> PyTree:
         "input": jnp.concatenate(from_input, axis=1),  # [F, 3 H]: reset, update, candidate
         "memory": jnp.concatenate(from_memory, axis=1),  # [H, 3 H]
         "bias": jnp.zeros(3 * size, from_input[0].dtype),
-        "memory_bias": jnp.zeros(size, from_input[0].dtype),  # of the candidate
+        "memory_bias": jnp.zeros(size, from_input[0].dtype),  # bias of the candidate
     }
 
 

@@ -41,7 +41,7 @@ from ppo_jax.training.update import Learner, minibatch_updates, summarise
 # three batches in a row cannot update will not recover.
 MAX_FAILURES = 3
 
-NUM_KEYS = 5  # of an iteration: four of its rollout, one of its update
+NUM_KEYS = 5  # keys of an iteration: four of its rollout, one of its update
 
 
 def iterate(
