@@ -39,7 +39,7 @@ def notices(
         normalized: the run standardises its observations.
     """
     found = [off_centre(_box(environment, params), std)] if policy != "tanh-gaussian" else []
-    found.append(channels_first(environment.observation_shape))
+    found += [channels_first(leaf.shape) for leaf in jax.tree.leaves(environment.observation)]
     space = None if environment.raw is None else environment.raw.observation_space
     if space is not None and not normalized and environment.observation_dtype == "uint8":
         found.append(unscaled_bytes(float(np.max(space.high))))

@@ -62,7 +62,7 @@ class _Fields(NamedTuple):
     transition: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any, Any, Any]]
     default_params: Any  # a pytree of numbers
     observation: Any  # pytree of jax.ShapeDtypeStruct, of one environment
-    action_space: Discrete | MultiDiscrete | Box
+    action_space: Discrete | MultiDiscrete | Box  # under default_params
     # The time limit in steps, or params -> it, called with numbers and never traced; None if none
     max_episode_steps: int | Callable[[Any], int | None] | None
     override: Callable[[Any, dict], Any]  # (params, {name: value}) -> params, refuses unknown names
@@ -72,12 +72,6 @@ class _Fields(NamedTuple):
     # An observation as the environment itself shows it -> as it is stored; None if it is the same
     encode: Callable[[Any], Any] | None = None
     raw: Raw | None = None  # None if it returns the contract's own types
-
-
-def time_limit(environment: Environment, params: Any) -> int | None:
-    """The time limit in steps under `params`, None if there is none."""
-    limit = environment.max_episode_steps
-    return limit(params) if callable(limit) else limit
 
 
 class Environment(_Fields):
@@ -118,6 +112,31 @@ class Environment(_Fields):
         import jax
 
         return jax.tree.map(lambda leaf: leaf.dtype.name, self.observation)
+
+
+def time_limit(environment: Environment, params: Any) -> int | None:
+    """The time limit in steps under `params`, None if there is none."""
+    limit = environment.max_episode_steps
+    return limit(params) if callable(limit) else limit
+
+
+def shown_shape(environment: Environment) -> Any:
+    """The shape of an observation as the environment itself shows it, [*O] before any cast."""
+    raw = environment.raw
+    return environment.observation_shape if raw is None else raw.observation_space.shape
+
+
+def to_stored(environment: Environment, observation: Any) -> Any:
+    """One observation as the environment itself shows it -> as it is stored.
+
+    A whole number becomes a one-hot row, and a scalar [1]. Dtypes stay.
+    """
+    raw = environment.raw
+    if raw is None or environment.encode is None:
+        return observation
+    if raw.observation_space.is_number:
+        return environment.encode(observation)
+    return observation.reshape(environment.observation_shape)
 
 
 def without_action_mask(observation: Any) -> Any:

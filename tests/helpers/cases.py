@@ -14,7 +14,7 @@ import pytest
 
 from ppo_jax.cli import main
 from ppo_jax.envs import registration
-from ppo_jax.training import trainer
+from ppo_jax.models import agent
 
 FOLDER = Path(__file__).resolve().parent.parent / "cases"
 
@@ -84,4 +84,4 @@ def _forget() -> None:
     """Every case has a module `env`, and environments are kept by their names."""
     sys.modules.pop("env", None)
     registration._made.cache_clear()
-    trainer._assemble.cache_clear()
+    agent._assemble.cache_clear()

@@ -117,3 +117,51 @@ def tiny_run(folder: Path, config: Config = CONFIG, hyper: Hyper = HYPER, **opti
     settled = {"seeds": 3, "quiet": True, "eval_episodes": 4, "log_every": 2 * BATCH, **options}
     result: RunResult = run(config, hyper, out=str(folder), **settled)
     return result
+
+
+class Doors(environment.Environment):
+    """One step: shows one of the numbers 2, 3 and 4, and pays for the action (number - 2)."""
+
+    name = "Doors"
+
+    @property
+    def default_params(self) -> environment.EnvParams:
+        return environment.EnvParams(max_steps_in_episode=1)
+
+    def reset_env(self, key: jax.Array, params: Any) -> tuple[jax.Array, DoorState]:
+        number = jax.random.randint(key, (), 2, 5)
+        return number, DoorState(time=0, number=number)
+
+    def step_env(self, key: jax.Array, state: Any, action: Any, params: Any) -> tuple:
+        reward = jnp.where(action == state.number - 2, 1.0, 0.0)
+        after = DoorState(time=state.time + 1, number=state.number)
+        return state.number, after, reward, jnp.array(True), {}
+
+    def action_space(self, params: Any = None) -> spaces.Discrete:
+        return spaces.Discrete(3)
+
+    def observation_space(self, params: Any) -> Any:
+        return From(3, 2)
+
+
+@struct.dataclass
+class DoorState(environment.EnvState):
+    number: jax.Array
+
+
+class From(spaces.Discrete):
+    """`num_categories` whole numbers from `start` on."""
+
+    def __init__(self, num_categories: int, start: int) -> None:
+        super().__init__(num_categories)
+        self.start = start
+
+
+class Level(Walk):
+    """Walk, whose observation is one number of shape ()."""
+
+    def get_obs(self, state: Any, params: Any = None, key: Any = None) -> jax.Array:
+        return state.x
+
+    def observation_space(self, params: Any) -> spaces.Box:
+        return spaces.Box(-4.0, 4.0, ())

@@ -75,22 +75,26 @@ def _check_types(environment: Environment) -> Iterator[Finding]:
 
 
 def _check_observations(environment: Environment, first: Any, later: Any) -> Iterator[Finding]:
-    declared = (tuple(environment.observation_shape), environment.observation_dtype)
+    declared = _kinds(environment.observation)
     for word, value in (("reset", first), ("transition", later)):
-        seen = (value.shape, value.dtype.name)
-        if seen != declared:
+        if _kinds(value) != declared:
             yield Finding(
                 "error",
-                f"{word} returns an observation of shape and dtype {seen}, the environment "
-                f"declares {declared}: the network would be built for another input",
-                "make observation_shape and observation_dtype those of what is returned",
+                f"{word} returns an observation of shape and dtype {_kinds(value)}, the "
+                f"environment declares {declared}: the network would be built for another input",
+                "make the declared observation that of what is returned",
             )
-    if 0 in first.shape:
-        yield Finding(
-            "error",
-            f"an observation of shape {list(first.shape)} holds no number",
-            "return a constant, such as jnp.ones(1), if there is nothing to see",
-        )
+    for leaf in jax.tree.leaves(first):
+        if 0 in leaf.shape:
+            yield Finding(
+                "error",
+                f"an observation of shape {list(leaf.shape)} holds no number",
+                "return a constant, such as jnp.ones(1), if there is nothing to see",
+            )
+
+
+def _kinds(observation: Any) -> Any:
+    return jax.tree.map(lambda leaf: f"{leaf.dtype.name}{list(leaf.shape)}", observation)
 
 
 def _check_states(state: Any, state_next: Any) -> Iterator[Finding]:

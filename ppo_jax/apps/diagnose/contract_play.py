@@ -40,26 +40,25 @@ def _as_findings(severity: str, notice: first_look.Notice | None) -> list[Findin
     return [] if notice is None else [Finding(severity, *notice)]
 
 
+def _arrays(tree: Any) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
 def _check_numbers(play: Play) -> Iterator[Finding]:
-    observation = np.asarray([play.observation, play.observation_next], np.float32)
-    for word, value in (("observation", observation), ("reward", play.reward)):
-        share = float(np.mean(~np.isfinite(np.asarray(value, np.float32))))
+    shown = [
+        np.stack(pair) for pair in zip(*map(_arrays, (play.observation, play.observation_next)))
+    ]
+    for word, values in (("observation", shown), ("reward", _arrays(play.reward))):
+        share = max(float(np.mean(~np.isfinite(value.astype(np.float32)))) for value in values)
         if share > 0:
             yield Finding(
                 "error",
                 f"{share:.2%} of the {word} numbers are not finite: the first would end training",
                 f"find the division or overflow behind the {word}",
             )
-    largest = float(np.max(np.abs(observation), initial=0.0, where=np.isfinite(observation)))
-    if play.observation_next.dtype == np.float32 and largest > first_look.LARGE:
-        yield Finding(
-            "warning",
-            f"observations reach {largest:.3g}: networks learn slowly from such magnitudes",
-            "train with --normalize-observations",
-        )
-    if play.observation_next.dtype == np.uint8:
-        yield from _as_findings("warning", first_look.unscaled_bytes(largest))
-    yield from _as_findings("warning", first_look.channels_first(observation.shape[3:]))
+    for value in shown:
+        yield from _check_magnitude(value)
+        yield from _as_findings("warning", first_look.channels_first(value.shape[3:]))
     reward = np.asarray(play.reward)
     if np.ptp(reward) == 0 and (reward.max() == 0 or not np.asarray(play.terminated).any()):
         yield Finding(
@@ -67,6 +66,19 @@ def _check_numbers(play: Play) -> Iterator[Finding]:
             f"every reward of the random play is {reward.max():g} and no return differs by it: "
             "there is nothing to learn from until a better end is found by chance",
             "expect that exploration needs help, or check the reward",
+        )
+
+
+def _check_magnitude(observation: np.ndarray) -> Iterator[Finding]:
+    sizes = np.abs(observation.astype(np.float32))
+    largest = float(np.max(sizes, initial=0.0, where=np.isfinite(sizes)))
+    if observation.dtype == np.uint8:
+        yield from _as_findings("warning", first_look.unscaled_bytes(largest))
+    elif observation.dtype == np.float32 and largest > first_look.LARGE:
+        yield Finding(
+            "warning",
+            f"observations reach {largest:.3g}: networks learn slowly from such magnitudes",
+            "train with --normalize-observations",
         )
 
 
@@ -93,7 +105,8 @@ def _check_determinism(environment: Environment, play: Play, again: Play) -> Ite
     differ = [
         name
         for name in fields
-        if not np.array_equal(getattr(play, name), getattr(again, name), equal_nan=True)
+        for once, twice in zip(_arrays(getattr(play, name)), _arrays(getattr(again, name)))
+        if not np.array_equal(once, twice, equal_nan=True)
     ]
     if differ:
         yield Finding(
@@ -108,11 +121,10 @@ def _check_determinism(environment: Environment, play: Play, again: Play) -> Ite
         state = jax.tree.map(lambda leaf, row=row: leaf[row, 0], play.state)
         key = jax.random.wrap_key_data(play.key[row, 0])
         single = transition(key, state, play.action[row, 0], environment.default_params)
-        if not np.allclose(
-            np.asarray(single[0], np.float32),
-            np.asarray(play.observation_next[row, 0], np.float32),
-            rtol=1e-3,
-            atol=1e-3,
+        pairs = zip(_arrays(single[0]), _arrays(play.observation_next))
+        if not all(
+            np.allclose(alone.astype(np.float32), batch[row, 0], rtol=1e-3, atol=1e-3)
+            for alone, batch in pairs
         ):
             yield Finding(
                 "error",
@@ -238,7 +250,7 @@ def _check_actions(environment: Environment, play: Play, key: Array) -> Iterator
     over_states = jax.vmap(environment.transition, (0, 0, None, None))
     over_choices = jax.vmap(over_states, (None, None, 0, None))
     outcome = jax.jit(over_choices)(keys, state, choices, environment.default_params)
-    seen = [np.asarray(outcome[0], np.float32), *(np.asarray(part) for part in outcome[2:5])]
+    seen = _arrays((outcome[0], outcome[2:5]))
     if all(np.array_equal(part, np.broadcast_to(part[:1], part.shape)) for part in seen):
         yield Finding(
             "warning",

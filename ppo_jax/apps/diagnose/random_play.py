@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete, Raw
+from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete, Raw, action_mask
 
 NUM_ENVS = 8
 NUM_STEPS = 1024
@@ -46,8 +46,8 @@ def play(environment: Environment, key: Array, num_steps: int) -> Play:
         observation, state = carry
         key_action, key_env, key_reset = jax.random.split(key, 3)
         keys = jax.random.split(key_env, NUM_ENVS)
-        action = jax.vmap(lambda key: random_action(environment.action_space, key))(
-            jax.random.split(key_action, NUM_ENVS)
+        action = jax.vmap(partial(random_action, environment.action_space))(
+            jax.random.split(key_action, NUM_ENVS), action_mask(observation)
         )
         observation_next, state_next, reward, terminated, truncated, _ = jax.vmap(
             environment.transition, (0, 0, 0, None)
@@ -91,14 +91,25 @@ def _uncast(raw: Raw, params: Any, key_data: Array, state: Any, action: Array) -
     return raw.transition(jax.random.wrap_key_data(key_data), state, action, params)
 
 
-def random_action(space: Discrete | MultiDiscrete | Box, key: Array) -> Array:
-    """A uniform action; a dimension without bounds is standard normal, from its bound if it has
-    one.
+def random_action(
+    space: Discrete | MultiDiscrete | Box, key: Array, mask: Array | None = None
+) -> Array:
+    """A uniform action; a dimension without bounds is normal around 0, or beyond its one bound.
+
+    Args:
+        mask: True for each legal action [n], those of several dials side by side.
     """
-    if isinstance(space, Discrete):
+    if isinstance(space, Discrete) and mask is None:
         return jax.random.randint(key, (), 0, space.n)
-    if isinstance(space, MultiDiscrete):
+    if isinstance(space, MultiDiscrete) and mask is None:
         return jax.random.randint(key, (len(space.ns),), 0, jnp.array(space.ns))
+    if not isinstance(space, Box):
+        chances = jnp.where(jnp.asarray(mask), 0.0, -jnp.inf)
+        if isinstance(space, Discrete):
+            return jax.random.categorical(key, chances)
+        parts = jnp.split(chances, np.cumsum(space.ns)[:-1])
+        keys = jax.random.split(key, len(parts))
+        return jnp.stack([jax.random.categorical(*each) for each in zip(keys, parts)])
     has_low, has_high = np.isfinite(space.low), np.isfinite(space.high)
     bounded = has_low & has_high
     low, high = (np.where(bounded, end, 0.0) for end in (space.low, space.high))

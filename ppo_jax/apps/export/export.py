@@ -18,6 +18,7 @@ from ppo_jax.apps.export import layers, numpy_policy, onnx_policy, stablehlo_pol
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.envs.interface import Environment, shown_shape, to_stored
 from ppo_jax.models.agent import Agent, Policy, acting_policy, assemble, env_params
 from ppo_jax.rl.types import TrainState, Window
 from ppo_jax.runtime import devices
@@ -87,7 +88,10 @@ def export(
     parts = assemble(config)
     policy = acting_policy(config, parts, state.params, state.observation_moments)
     artefact = build_artefact(format, config, parts, policy, state)
-    agreement = compare(policy, artefact.act, recorded_observations(config, hyper, state))
+    shown = partial(artefact_rows, parts.environment)
+    agreement = compare(
+        policy, lambda rows: artefact.act(shown(rows)), recorded_observations(config, hyper, state)
+    )
     refuse_disagreement(agreement, format, config.precision)
     write_artefact(out, artefact)
     return {
@@ -107,8 +111,13 @@ def build_artefact(
 ) -> Artefact:
     """The bytes of a member's policy in one format, and its actions as read from these bytes."""
     if format == "stablehlo":
-        ours = partial(evaluation.act, policy, noise=(), key=None, is_deterministic=True)
-        program = stablehlo_policy.build(ours, parts.environment.observation_shape)
+        environment = parts.environment
+
+        def ours(rows: jax.Array) -> jax.Array:
+            rows = jax.vmap(partial(to_stored, environment))(rows)
+            return evaluation.act(policy, rows, noise=(), key=None, is_deterministic=True)
+
+        program = stablehlo_policy.build(ours, shown_shape(environment))
         return Artefact(program, stablehlo_policy.load(program)[0])
     name = run_folder.env_name(config)
     plain = layers.describe_network(config, parts, state.params, state.observation_moments, name)
@@ -163,6 +172,14 @@ def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> np
         return observation.reshape(-1, *observation.shape[2:])
 
     return np.asarray(record(state))
+
+
+def artefact_rows(environment: Environment, observation: np.ndarray) -> np.ndarray:
+    """Stored observations [n, *O] as the environment shows them, which an artefact takes."""
+    space = None if environment.raw is None else environment.raw.observation_space
+    if space is not None and space.is_number:
+        return (observation.argmax(axis=1) + space.low).astype(np.float32)
+    return observation.reshape(len(observation), *shown_shape(environment))
 
 
 def compare(policy: Policy, theirs: Act, observation: np.ndarray) -> Agreement:

@@ -12,7 +12,7 @@ import numpy as np
 from ppo_jax.apps.export.numpy_policy import FORMAT
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs.interface import Box, Discrete
+from ppo_jax.envs.interface import Box, Discrete, Environment, shown_shape
 from ppo_jax.models.agent import Agent
 from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments, PyTree
@@ -65,13 +65,22 @@ def describe_network(
     description = {
         "format": FORMAT,
         "env": env_name,
-        "text": _text(env_name, environment.observation_shape, rule),
-        "observation_shape": list(environment.observation_shape),
+        "text": _text(env_name, shown_shape(environment), rule),
+        "observation_shape": list(shown_shape(environment)),
+        "numbers": _numbers(environment),
         "observation_clip": OBSERVATION_CLIP if config.normalize_observations else None,
         "layers": layers,
         "action": rule,
     }
     return PlainPolicy(description, arrays)
+
+
+def _numbers(environment: Environment) -> dict[str, int] | None:
+    """The whole numbers that become one-hot rows, None for other observations."""
+    space = None if environment.raw is None else environment.raw.observation_space
+    if space is None or not space.is_number:
+        return None
+    return {"first": int(space.low), "count": int(space.high) - int(space.low) + 1}
 
 
 def _action_rule(space: Any, family: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -72,6 +72,8 @@ def load(file: Path | str | BinaryIO) -> Callable[[Any], np.ndarray]:
 
 def actions(description: dict[str, Any], arrays: Arrays, x: np.ndarray) -> np.ndarray:
     """Deterministic actions [n, ...] of float32 observations [n, *O]."""
+    if description.get("numbers"):
+        x = one_hot(x, **description["numbers"])
     if description["observation_clip"] is not None:
         clip = np.float32(description["observation_clip"])
         x = np.clip((x - arrays["observation_mean"]) / arrays["observation_std"], -clip, clip)
@@ -83,6 +85,17 @@ def actions(description: dict[str, Any], arrays: Arrays, x: np.ndarray) -> np.nd
             x = x.reshape(len(x), -1) @ kernel + bias
         x = ACTIVATIONS[layer["activation"]](x)
     return _action(description["action"], arrays, x)
+
+
+def one_hot(x: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Whole numbers [n] from `first` on as rows [n, count] with a 1 at their place."""
+    rows = (x[:, None] - first == np.arange(count)).astype(np.float32)
+    if not rows.any(axis=1).all():
+        raise ValueError(
+            f"The observation {x[~rows.any(axis=1)][0]:g} does not fit: this policy takes one "
+            f"whole number from {first} to {first + count - 1}, or [n] of them."
+        )
+    return rows
 
 
 def _convolution(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:

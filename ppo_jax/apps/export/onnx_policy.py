@@ -56,6 +56,8 @@ def build(policy: PlainPolicy) -> bytes:
     description, arrays = policy.description, policy.arrays
     shape, rule = description["observation_shape"], description["action"]
     x = "observation"
+    if description["numbers"] is not None:
+        x = _one_hot(graph, x, kinds, **description["numbers"])
     if description["observation_clip"] is not None:
         clip = np.asarray(description["observation_clip"], np.float32)
         x = graph.node("Sub", x, arrays["observation_mean"])
@@ -92,6 +94,12 @@ def build(policy: PlainPolicy) -> bytes:
     helper.set_model_props(model, {"ppo_jax": json.dumps(description)})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def _one_hot(graph: _Graph, x: str, kinds: Any, first: int, count: int) -> str:
+    """Whole numbers [batch] as rows [batch, count] with a 1 at their place."""
+    place = graph.node("Sub", graph.node("Cast", x, to=kinds.INT64), np.array(first, np.int64))
+    return graph.node("OneHot", place, np.array(count, np.int64), np.array([0, 1], np.float32))
 
 
 def _activate(graph: _Graph, name: str, x: str) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from ppo_jax.config.errors import InputError
+from ppo_jax.envs.interface import Environment, shown_shape, to_stored
 from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.training import evaluation
@@ -19,14 +22,21 @@ from ppo_jax.training import evaluation
 def run_policy(
     run: Path | str, *, seed_index: int = 0, env: Any = None, network: Any = None
 ) -> Callable[..., Array]:
-    """The policy of a run folder as a plain function; for its arguments see `load_policy`."""
+    """The policy of a run folder as a plain function; for its arguments see `load_policy`.
+
+    Raises:
+        InputError: also by the function: an observation of another shape, or no whole number of the
+            environment's where it shows whole numbers.
+    """
     config, _, member = load_member(run, seed_index, env, network, "seed_index")
     parts = assemble(config)
     acting = acting_policy(config, parts, member.params, member.observation_moments)
-    shape = parts.environment.observation_shape
+    environment = parts.environment
+    shape = shown_shape(environment)
 
     @jax.jit
     def act(rows: Array, key: Array | None) -> Array:
+        rows = jax.vmap(partial(to_stored, environment))(rows)
         if key is None:
             return evaluation.act(acting, rows, (), None, is_deterministic=True)
         key_noise, key_action = jax.random.split(key)
@@ -35,6 +45,7 @@ def run_policy(
 
     def policy(observation: Any, key: Array | None = None) -> Array:
         observation = jnp.asarray(observation)
+        require_number(environment, observation)
         if observation.shape == shape:
             return act(observation[None], key)[0]
         if observation.shape[1:] == shape:
@@ -45,3 +56,18 @@ def run_policy(
         )
 
     return policy
+
+
+def require_number(environment: Environment, observation: Array) -> None:
+    """Refuse what is no whole number of an environment that shows whole numbers."""
+    if environment.raw is None or not environment.raw.observation_space.is_number:
+        return
+    space = environment.raw.observation_space
+    rule = f"this policy takes one whole number from {space.low} to {space.high}, or [n] of them."
+    if not jnp.issubdtype(observation.dtype, jnp.integer):
+        raise InputError(f"An observation of {observation.dtype} does not fit: {rule}")
+    if isinstance(observation, Tracer):
+        return
+    outside = (observation < space.low) | (observation > space.high)
+    if outside.any():
+        raise InputError(f"The observation {observation[outside][0]} does not fit: {rule}")

@@ -142,7 +142,8 @@ def _parameters(env: Any, params: Any, label: str) -> Any:
     """The default parameters as numbers, or a sentence with what is wrong with them."""
     if params is None:
         try:
-            params = env.default_params
+            with jax.numpy_rank_promotion("allow"):
+                params = env.default_params
         except Exception as error:
             raise InputError(
                 f"{label}.default_params fails with {type(error).__name__}: {error}; it is a "

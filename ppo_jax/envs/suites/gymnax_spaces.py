@@ -121,7 +121,7 @@ def observations(env: Any, params: Any, examples: tuple[Any, ...], label: str) -
     binary = type(env).__module__.startswith(_BINARY_MODULES)
     kept = jnp.bool_ if binary else dtype if small else jnp.float32
     return Observations(
-        ObservationSpace(declared, np.dtype(space.dtype).name, space.low, space.high, False),
+        ObservationSpace(shape, np.dtype(space.dtype).name, space.low, space.high, False),
         lambda value: strong(value, kept).reshape(shape or (1,)),
         (),
     )
@@ -147,7 +147,7 @@ def _numbered(
 
     _, rigid = _dependence(env.observation_space, params, ("n", "start"), ())
     dtype = np.dtype(getattr(space, "dtype", np.int32)).name
-    declared = ObservationSpace((), dtype, first, first + count - 1, True)
+    declared = ObservationSpace(examples[0].shape, dtype, first, first + count - 1, True)
     return Observations(declared, encode, rigid)
 
 

@@ -187,7 +187,7 @@ def test_equal_bounds_are_a_note_and_exchanged_ones_an_error():
 def test_random_actions_keep_their_bounds():
     space = Box((4,), np.float32([-1, 5, -np.inf, -np.inf]), np.float32([1, np.inf, 5, np.inf]))
     keys = jax.random.split(jax.random.key(0), 1000)
-    actions = jax.vmap(lambda key: random_play.random_action(space, key))(keys)
+    actions = np.asarray(jax.vmap(lambda key: random_play.random_action(space, key))(keys))
     assert (actions >= space.low).all()
     assert (actions <= space.high).all()
     assert float(actions[:, 3].std()) == pytest.approx(1.0, abs=0.1)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import CONFIG, tiny_run
 
+from ppo_jax.apps.export.export import export
 from ppo_jax.apps.export.load_policy import load_policy
+from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.storage import checkpoint
 
@@ -68,3 +73,41 @@ def test_a_seed_that_the_run_has_not_is_refused(walked: Any) -> None:
     for seed_index in (3, -1):
         with pytest.raises(InputError, match=r"not among the run's 3 seeds \(0 to 2\)"):
             load_policy(walked.folder, seed_index=seed_index)
+
+
+FORMATS = ["run", "numpy", "stablehlo", "onnx"]
+
+
+def policy_of(folder: Path, config: Config, format: str) -> Any:
+    """The policy of a run of an own environment, straight from the run or by way of an artefact."""
+    if format == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+    run = tiny_run(folder / "run", config, Hyper(learning_rate=0.05), seeds=1).folder
+    return load_policy(run if format == "run" else export(run, format=format)["out"])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_whole_numbers_are_taken_as_the_environment_shows_them(tmp_path: Path, format: str) -> None:
+    """Each number of a space that starts at 2 has its own right action."""
+    config = dataclasses.replace(
+        CONFIG, env="tiny:Doors", total_env_steps=4096, normalize_observations=True
+    )
+    policy = policy_of(tmp_path, config, format)
+    actions = [int(policy(number)) for number in (2, np.int64(3), np.array(4))]
+    assert actions == [0, 1, 2]
+    np.testing.assert_array_equal(policy(np.array([4, 4, 2])), [2, 2, 0])
+    for wrong in (1, 5, np.array([2, 7]), 2.5, np.eye(3)[0], np.zeros((2, 2))):
+        with pytest.raises(InputError, match="does not fit"):
+            policy(wrong)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_number_of_no_shape_is_taken_as_it_is_shown(tmp_path: Path, format: str) -> None:
+    config = dataclasses.replace(CONFIG, env="tiny:Level", total_env_steps=2048)
+    policy = policy_of(tmp_path, config, format)
+    rows = np.linspace(-2, 2, 9, dtype=np.float32)
+    batch = np.asarray(policy(rows))
+    assert batch.shape == (9,)
+    assert [int(policy(row)) for row in rows] == batch.tolist()
+    assert (batch[0], batch[-1]) == (1, 0)  # towards 0 from either side
