@@ -167,6 +167,7 @@ def test_own_network_is_given_the_leaves_of_an_observation_without_its_action_ma
         "turn": jnp.array([10, 20]),
         "action_mask": jnp.array([[True, True], [False, True]]),
     }
-    distribution, value = built.apply(jnp.ones((3, 2)), Window(observation))
+    params = built.init(jax.random.key(0))
+    distribution, value = built.apply(params, Window(observation))
     np.testing.assert_array_equal(distribution.logits, [[13.0, 13.0], [-np.inf, 32.0]])
     np.testing.assert_array_equal(value, [3.0, 12.0])
