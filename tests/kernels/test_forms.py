@@ -313,7 +313,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     # Long conjugate gradients make of a rounding a thousandth of a step.
     "trpo, gaussian": {"objective": "trpo", "policy": "gaussian", "num_cg_iterations": 4},
-    "npg, categorical": {"objective": "npg", "num_cg_iterations": 4},
+    "npg, memory": {"objective": "npg", "num_cg_iterations": 4, "memory": "gru", "memory_size": 4},
+    "clip, memory": {"objective": "clip", "memory": "gru", "memory_size": 4},
 }
 HYPER = Hyper(
     learning_rate=Schedule(0.02, 0.01),

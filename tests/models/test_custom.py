@@ -148,3 +148,26 @@ def test_own_network_that_does_not_fit_is_refused_with_a_sentence(
     with pytest.raises(InputError) as refused:
         make_network(Config(network=network, policy=policy), shown(3), space)
     assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
+def test_own_network_is_given_the_leaves_of_an_observation_without_its_action_mask() -> None:
+    def dict_init(key):
+        return jnp.ones((3, 2))
+
+    def dict_apply(params, observation):
+        assert observation.keys() == {"speed", "turn"}
+        assert (observation["speed"].shape, observation["turn"].shape) == ((3,), ())
+        assert observation["turn"].dtype == jnp.float32
+        return observation["speed"] @ params + observation["turn"], observation["speed"].sum()
+
+    spec = {"speed": shown(3), "turn": shown(dtype="int32"), "action_mask": shown(2, dtype="bool")}
+    built, _ = make_network(Config(network=(dict_init, dict_apply)), spec, Discrete(2))
+    observation = {
+        "speed": jnp.arange(6.0).reshape(2, 3),
+        "turn": jnp.array([10, 20]),
+        "action_mask": jnp.array([[True, True], [False, True]]),
+    }
+    params = built.init(jax.random.key(0))
+    distribution, value = built.apply(params, Window(observation))
+    np.testing.assert_array_equal(distribution.logits, [[13.0, 13.0], [-np.inf, 32.0]])
+    np.testing.assert_array_equal(value, [3.0, 12.0])
