@@ -2,8 +2,8 @@
 
 Run `python scripts/one_page_ppo.py`: it learns to balance for all 500 steps within half a minute.
 
-The question to keep in mind while reading: the policy gradient needs log pi(a|s). Why does PPO have
-a ratio pi(a|s) / pi_old(a|s) there? Look for the marks [1], [2], [3] and [4].
+The question for the reader: the policy gradient needs log pi(a|s). Why does PPO have a ratio
+pi(a|s) / pi_old(a|s) there? The marks [1], [2], [3] and [4] give the answer.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Adam(NamedTuple):
 NUM_ENVS, NUM_STEPS, NUM_EPOCHS, NUM_MINIBATCHES, NUM_ITERATIONS = 32, 64, 4, 8, 200
 
 
-# The network: two MLPs, one says what to do and one says how good things are ---------------------
+# The network: two MLPs, one for the policy and one for the value ----------------------------------
 
 
 def init_mlp(key: Array, sizes: list[int], last_gain: float) -> list[tuple[Array, Array]]:
@@ -95,7 +95,7 @@ def value_of(params: Any, observation: Array) -> Array:
 
 
 def chosen(log_probs: Array, action: Array) -> Array:
-    """log pi(a|s) of the actions that were taken."""
+    """log pi(a|s) of the actions taken."""
     return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
 
 
@@ -103,22 +103,22 @@ def chosen(log_probs: Array, action: Array) -> Array:
 
 
 def loss(params: Any, batch: Batch, settings: Settings) -> tuple[Array, tuple[Array, Array]]:
-    """What one minibatch wants lower, and of its ratios the largest |log| and the clipped share."""
+    """The loss of a minibatch; for its ratios, the largest |log| and the clipped share."""
     log_probs = log_policy(params, batch.observation)
     log_prob = chosen(log_probs, batch.action)
 
     # [1] The policy gradient is the gradient of E[log pi(a|s) A], and it holds for samples of pi
-    # itself. That is so for the very first minibatch after a rollout, and never again: that step
-    # moves pi, while the samples stay those of pi_old.
+    # itself. This is true only for the very first minibatch after a rollout: its step moves pi,
+    # while the samples stay those of pi_old.
     #
-    # [2] To learn from old samples, weigh each by how much likelier it is now than it was then:
+    # [2] To learn from old samples, weight each by the ratio of its new to its old probability:
     # E_pi[A] = E_old[pi / pi_old A]. At the first minibatch the ratio is 1 and its gradient is
     # grad pi / pi_old = grad log pi, so the two agree: the ratio changes nothing until pi moves.
     ratio = jnp.exp(log_prob - batch.log_prob_old)
 
-    # [3] Nothing keeps the ratio near 1, and the advantages are those of pi_old: far from it they
-    # are fiction. So there is no reward for moving a ratio beyond 1 +- epsilon. `minimum` makes
-    # this one-sided: a change that made things *worse* is always felt and can be undone.
+    # [3] Nothing keeps the ratio near 1, and the advantages are those of pi_old, so they are wrong
+    # far from it. So there is no gain from moving a ratio beyond 1 +- epsilon. `minimum` makes this
+    # one-sided: a change that made things *worse* keeps its gradient and can be undone.
     clipped = jnp.clip(ratio, 1.0 - settings.clip_epsilon, 1.0 + settings.clip_epsilon)
     policy_loss = -jnp.mean(jnp.minimum(ratio * batch.advantage, clipped * batch.advantage))
 
@@ -128,7 +128,7 @@ def loss(params: Any, batch: Batch, settings: Settings) -> tuple[Array, tuple[Ar
     )
     errors = (value - batch.value_target, batch.value_old + step - batch.value_target)
     value_loss = 0.5 * jnp.mean(jnp.maximum(errors[0] ** 2, errors[1] ** 2))
-    entropy = -jnp.mean(jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))  # keeps it curious
+    entropy = -jnp.mean(jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))  # keeps exploration
 
     total = policy_loss + settings.value_coef * value_loss - settings.entropy_coef * entropy
     moved = jnp.max(jnp.abs(log_prob - batch.log_prob_old))
@@ -159,7 +159,7 @@ def update(
         orders: [E, M, N / M], for each of E epochs a permutation of the N samples in M minibatches.
 
     Returns:
-        parameters, Adam's state, and of each minibatch [E, M] what `loss` reports.
+        parameters, Adam's state, and the report of `loss` for each minibatch [E, M].
     """
 
     def minibatch(learner: tuple[Any, Adam], rows: Array) -> tuple[tuple[Any, Adam], Any]:
@@ -182,7 +182,7 @@ def update(
 def advantages(
     reward: Array, value: Array, value_next: Array, ended: Array, settings: Settings
 ) -> Array:
-    """GAE (Schulman et al. 2016): what came out beyond V, summed with decay gamma lambda. [T, B]"""
+    """GAE (Schulman et al. 2016): TD errors of V, summed with decay gamma lambda. [T, B]"""
     surprise = reward + settings.gamma * value_next - value
 
     def backward(later: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -208,10 +208,10 @@ def make_iterate(env: Any, env_params: Any, settings: Settings) -> Any:
         )
         truncated = jax.vmap(env.is_truncated, (0, None))(state, env_params) & ~terminated
         ended = terminated | truncated
-        # [4] Also remember log pi_old(a|s) now, as a number: it is the ratio's denominator.
+        # [4] Also store log pi_old(a|s) now, as a number: it is the ratio's denominator.
         record = (observation, action, chosen(log_probs, action), value_of(params, observation))
-        # After a fall nothing follows, and V is 0. A time limit only stops the watching: the state
-        # was as good as V says of the last thing seen (and not of the fresh start after it).
+        # After a fall no reward follows, and V is 0. A time limit only stops the observation: the
+        # value is V of the last observation, and not V of the fresh start after it.
         value_next = jnp.where(terminated, 0.0, value_of(params, following))
         total = total + reward
         fresh = reset(jax.random.split(key_reset, NUM_ENVS), env_params)
@@ -238,7 +238,7 @@ def make_iterate(env: Any, env_params: Any, settings: Settings) -> Any:
             jax.random.split(key_orders, NUM_EPOCHS)
         ).reshape(NUM_EPOCHS, NUM_MINIBATCHES, -1)
         params, adam, report = update(params, adam, batch, orders, settings)
-        mean_return = jnp.sum(finished[1]) / jnp.sum(finished[0])  # NaN where none finished
+        mean_return = jnp.sum(finished[1]) / jnp.sum(finished[0])  # NaN if none finished
         return params, adam, carry, mean_return, report
 
     return iterate
@@ -258,8 +258,8 @@ def train(seed: int = 0, num_iterations: int = NUM_ITERATIONS, is_quiet: bool = 
         params, adam, carry, mean_return, (moved, is_clipped) = iterate(params, adam, carry, key)
         returns.append(float(mean_return))
         if not is_quiet and (i + 1) % 10 == 0:
-            # The story in numbers: at the first minibatch every log ratio is 0; in the last epoch
-            # it is not, and some ratios have reached the clip.
+            # At the first minibatch every log ratio is 0. In the last epoch it is not, and some
+            # ratios have reached the clip.
             print(
                 f"{(i + 1) * NUM_ENVS * NUM_STEPS:7d} steps {time.perf_counter() - began:5.1f} s"
                 f"   return {np.nanmean(returns[-10:]):5.1f}   |log ratio| first {moved[0, 0]:.0e},"

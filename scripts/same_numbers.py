@@ -1,13 +1,13 @@
-"""Prove that a refactor changes no number: train small runs with two versions, compare every bit.
+"""Prove that a refactor changes no number: train small runs with two versions, compare all bits.
 
     python scripts/same_numbers.py BEFORE AFTER [--cases clip,kl]
 
 BEFORE and AFTER are git commits or paths of checkouts. Each case calls `python -m ppo_jax ...` with
-either version, on the CPU, in processes and a folder of its own. Metrics, arrays of checkpoints,
+either version, on the CPU, in separate processes and folders. Metrics, arrays of checkpoints,
 returns, evaluations and tables of sweeps are compared; clock times, paths and digests are not.
 
 Both versions share one compilation cache. It is keyed by the program, so a changed program is
-compiled anew and no difference is hidden. Set JAX_COMPILATION_CACHE_DIR to keep it: the next call
+compiled again and no difference is hidden. Set JAX_COMPILATION_CACHE_DIR to keep it: the next call
 then takes about half as long. The exit code is 1 if a number differs, a case fails or none
 can be compared.
 """
@@ -41,9 +41,9 @@ WORKERS = min(4, os.cpu_count() or 1)  # cases at a time
 GOOD, BAD_INPUT, STOPPED = 0, 2, 75  # exit codes of ppo_jax
 
 
-# What is compared --------------------------------------------------------------------------------
+# Comparison --------------------------------------------------------------------------------------
 
-# The numbers in summaries, which also hold clock times and paths.
+# Numbers to compare in summaries, which also hold clock times and paths.
 RESULTS = (
     *("env_steps", "env_steps_in_all", "members", "final_return", "num_failed"),
     *("episodes_cut", "episode_length_mean", "best", "schedules", "rungs_env_steps"),
@@ -97,7 +97,7 @@ READERS: dict[str, Callable[[Path], Values]] = {
 
 
 def numbers(folder: Path) -> dict[str, Values]:
-    """What is compared in a case's folder, by file."""
+    """The compared values in a case's folder, by file."""
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         readers = [read for pattern, read in READERS.items() if fnmatch(path.name, pattern)]
@@ -124,7 +124,7 @@ def first_difference(before: Path, after: Path) -> str | None:
 
 
 def change(old: str | np.ndarray, new: str | np.ndarray) -> str | None:
-    """Both values where they differ, an array's by its first entry with other bits."""
+    """Both values of a difference; for an array, its first entry with other bits."""
     if isinstance(old, str) or isinstance(new, str):
         return None if old == new else f": {old} before, {new} after"
     if (old.dtype, old.shape) != (new.dtype, new.shape):
@@ -139,7 +139,7 @@ def change(old: str | np.ndarray, new: str | np.ndarray) -> str | None:
     return f"{list(map(int, place))}: {values}; {differs.sum()} of {old.size} entries differ"
 
 
-# How it is run -----------------------------------------------------------------------------------
+# Execution ---------------------------------------------------------------------------------------
 
 
 def call(

@@ -1,4 +1,4 @@
-"""The runs of `same_numbers.py`: small, and together through every part that computes numbers."""
+"""The runs of `same_numbers.py`: small, and together they use every part that computes numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TINY = (
 )
 SWEEP = f"{TINY} {SIZE} --total-env-steps 1024 --seeds 2 --out sweep"
 
-# The user's own parts, in a module beside the runs.
+# A user's own drift and network, in a module beside the runs.
 OWN_PARTS = """
 import jax
 import jax.numpy as jnp

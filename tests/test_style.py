@@ -23,7 +23,7 @@ NOT_YET = (
 ALREADY = (
     *("runtime/windows.py", "runtime/loggers.py", "apps/sweep/options.py"),
     *("apps/diagnose/bench.py", "apps/diagnose/debug.py", "apps/diagnose/nan_trace.py"),
-    *("apps/diagnose/replay.py", "apps/diagnose/timing.py"),
+    *("apps/diagnose/replay.py", "apps/diagnose/timing.py", "apps/diagnose/contract_play.py"),
     *("apps/diagnose/explain.py", "apps/diagnose/explain_figure.py"),
 )
 FILES = [

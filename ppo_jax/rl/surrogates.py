@@ -91,7 +91,7 @@ def adapted_learning_rate(
 
     The rule and the band of rsl_rl (Rudin et al. 2022): the learning rate stays in 1e-5 .. 1e-2, or
     up to the user's own if that lies outside. It rises only if KL > 0: a policy that cannot move
-    says nothing about the step. A NaN kl, or an infinite target, leaves the factor as it is.
+    gives no information on the step. A NaN kl, or an infinite target, keeps the factor.
     """
     up = (kl < target / 2.0) & (kl > 0.0)
     moved = jnp.where(kl > 2.0 * target, rate / 1.5, jnp.where(up, rate * 1.5, rate))

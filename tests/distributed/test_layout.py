@@ -1,6 +1,6 @@
 """The layout that a run takes, and how seeds are filled up to its devices.
 
-What the layouts compute is compared in test_programs.py.
+`test_programs.py` compares the results of the layouts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WIDE = Config(num_envs=2048, rollout_length=128, num_minibatches=4)  # of 65,536
         ("cpu", 4, LARGE, 1, "map", 1),  # over so many devices
         ("cpu", 2, WIDE, 1, "envs", 2),
         ("cpu", 2, WIDE, 2, "map", 2),
-        ("cpu", 3, WIDE, 1, "map", 1),  # 2,048 environments on 3 devices do not come out even
+        ("cpu", 3, WIDE, 1, "map", 1),  # 2,048 environments cannot be split over 3 devices
         ("gpu", 1, LARGE, 32, "vmap", 1),
         ("gpu", 8, LARGE, 32, "vmap", 8),
         ("gpu", 8, WIDE, 4, "envs", 8),

@@ -1,4 +1,4 @@
-"""A population's state: its seeds, how it is filled up, and the devices that hold it."""
+"""A population's state: its seeds, its padding, and the devices that hold it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def host(state: object) -> list[np.ndarray]:
 def test_member_i_starts_as_seed_i_alone_would() -> None:
     state, _ = population_of(num_seeds=3, seed=5)
     alone = jax.jit(lambda h, key: trainer.init(population.without_budget(CONFIG), h, key))
-    for member in range(4):  # the fourth fills up
+    for member in range(4):  # the fourth is padding
         single = alone(hyper(), jax.random.key(5 + member))
         for mine, other in zip(host(state), host(single), strict=True):
             np.testing.assert_allclose(mine[member], other, rtol=1e-6, atol=1e-7)

@@ -1,4 +1,4 @@
-"""What is always true of the compiled loop: bits, compilations, memory, failures, evaluation."""
+"""Invariants of the compiled loop: bits, compilations, memory, failures, evaluation."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_the_length_of_a_chunk_changes_no_bit(kind, request):
         assert_same_bits(state, other)
         assert_same_bits(rows, other_rows)
     assert (state.iteration == 4).all()
-    # The bits are those of something that learns.
+    # The compared bits are those of a run that learns.
     start = jax.device_get(built.start(0))
     assert all((a != b).any() for a, b in zip(bits(start.params), bits(state.params)))
 
@@ -149,7 +149,7 @@ def test_a_member_trained_one_after_another_equals_its_seed_trained_alone(in_a_r
 def test_three_seeds_on_two_devices_are_filled_up_and_their_places_change_no_bit(in_a_row):
     """Seed 2 is on the second device of 0, 1, 2 and on the first of 2, 3, 4.
 
-    A program for one device has other roundings, as programs of other widths have.
+    A program for one device rounds differently, like programs of other widths.
     """
     spread = program("map", TWO, 3)
     assert spread.layout.num_members == 4
@@ -230,7 +230,7 @@ def lowered(config: Config) -> str:
 
 
 def test_a_run_ten_thousand_times_as_long_is_the_same_program_in_the_same_memory(in_a_row):
-    """Equal programs take equal memory; only what the program is fed could still grow."""
+    """Equal programs take equal memory; only their inputs could still grow."""
     longer = dataclasses.replace(SMALL, total_env_steps=10_000 * SMALL.total_env_steps)
     assert lowered(SMALL) == lowered(longer)
     assert lowered(SMALL) != lowered(dataclasses.replace(SMALL, rollout_length=16))
@@ -241,7 +241,7 @@ def test_a_run_ten_thousand_times_as_long_is_the_same_program_in_the_same_memory
     state, rows = compiled(schedules.as_arrays(SMALL, HYPER), start, np.int32(200))
     assert sum(leaf.nbytes for leaf in bits(state)) == size
     assert {value.shape for value in rows.values()} == {(3, programs.MAX_CHUNK)}
-    if before is not None:  # what the program allocates is known before n is
+    if before is not None:  # the program's allocations are known before n
         assert before.temp_size_in_bytes < 10 * 2**20
 
 
@@ -263,7 +263,7 @@ class Poison(NamedTuple):
 
 
 def poisoned() -> Environment:
-    """CartPole whose reward can be spoilt through its state, until the next reset."""
+    """CartPole whose reward can be made non-finite through its state, until the next reset."""
     inner = registration.make("CartPole-v1")
 
     def reset(key, params):
@@ -305,7 +305,7 @@ def test_a_non_finite_member_is_frozen_for_good_and_its_neighbours_are_untouched
         kept = ("params", "opt_state", "observation_moments", "return_moments")
         for name in kept:  # the last finite ones
             assert_same_bits(member(getattr(state, name), 1), member(getattr(healthy, name), 1))
-        # A refused iteration is none: the poisoned episode stands where it stood.
+        # A refused iteration does not count: the poisoned episode is where it was.
         np.testing.assert_array_equal(state.carry.state[1].amount[1], [amount, 0.0, 0.0, 0.0])
 
 
@@ -330,7 +330,7 @@ def test_evaluation_uses_the_trained_normaliser_and_a_stream_of_its_own(in_a_row
     play = programs.make_evaluation(SMALL, in_a_row.layout, 16, 60, False)
     arrays = schedules.as_arrays(SMALL, HYPER)
     state, _ = in_a_row.run(0, (10,))
-    # Loud logits, so that what is seen decides.
+    # Large logits, so that actions depend on observations.
     head = state.params["body"]["policy_head"]
     head["kernel"] = 100.0 * head["kernel"]
     returns = np.asarray(play(arrays, state, np.uint32(0)).episode_return)

@@ -38,7 +38,7 @@ def on_two_devices(function, *args, out_specs):
 
 
 def uneven_batch():
-    """64 rows whose halves differ much: standardised each by itself they give other gradients."""
+    """64 rows whose halves differ much: standardised separately they give other gradients."""
     rng = np.random.default_rng(0)
     num_rows = 64
     advantage = rng.normal(size=num_rows) + np.where(np.arange(num_rows) < 32, 2.0, -1.0)
@@ -94,7 +94,7 @@ def test_the_gradients_cosine_of_two_devices_is_that_of_all_rows():
     state = trainer.init(config, Hyper(), jax.random.key(0))
     agent = assemble(config)
     batch = uneven_batch()
-    # Away from the policy that drew the actions, where the two gradients differ.
+    # Parameters away from the policy that drew the actions, so that the two gradients differ.
     params = jax.tree.map(lambda leaf: 3.0 * leaf + 0.3, state.params)
     measure = partial(
         objectives.gradient_cosine,
@@ -160,6 +160,6 @@ def test_a_seed_spread_over_two_devices_learns_and_counts_all_environments():
     assert rows["episode_return_sum"][-1] / 128 > 0.9
     assert (rows["log_ratio_abs_first"] <= 1e-5).all()
     assert state.alive.all()
-    # The devices' environments draw apart.
+    # The devices' environments have different draws.
     halves = np.asarray(state.carry.episode_length).reshape(2, -1)
     assert halves.shape == (2, 16)

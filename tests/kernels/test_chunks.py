@@ -1,4 +1,4 @@
-"""Chunks of many rows: their sizes, and functions that give the same by chunks as at once."""
+"""Chunks of rows: their sizes, and functions with the same result by chunks as at once."""
 
 from __future__ import annotations
 

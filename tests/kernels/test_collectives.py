@@ -1,4 +1,4 @@
-"""Collectives: the same numbers on every device, and few exchanges, each of one array."""
+"""Collectives: the same numbers on every device, and few collectives, each of one array."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_alone_nothing_is_exchanged():
 
 
 def test_an_iteration_meets_once_a_minibatch_and_twice_besides():
-    """Each meeting puts a core to sleep, and XLA makes one of every array that is handed over."""
+    """Each collective puts a core to sleep, and XLA makes one per array."""
     layout = layouts.Layout("envs", tuple(jax.local_devices()[:2]), 1)
     hyper = schedules.as_arrays(CONFIG, HYPER)
     state = population.abstract_population(CONFIG, hyper, layout)

@@ -1,4 +1,4 @@
-"""Who compiles gives way to XLA's own threads where nobody else waits for a core."""
+"""The compiling thread has low priority if no other thread waits for a core."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def priority() -> int:
 
 
 class Lowered:
-    """A program whose compilation tells the priority that it is done with."""
+    """A program whose compilation returns the priority of its thread."""
 
     def compile(self) -> int:
         return priority()
@@ -76,7 +76,7 @@ def test_what_does_not_compile_is_told(monkeypatch):
 
 
 def test_xla_s_own_threads_keep_their_priority():
-    """They may be made at a process's first compilation, whose priority they inherit."""
+    """XLA makes them at a process's first compilation, and they inherit its priority."""
     program = """
 import os, time, jax
 from ppo_jax.kernels import compiler

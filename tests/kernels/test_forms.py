@@ -1,7 +1,7 @@
-"""Every verb of `kernels` and two iterations of every objective: equal in all forms.
+"""Every function of `kernels` and two iterations of every objective: equal in all forms.
 
-The plain form is the meaning; the forms of a CPU and of a GPU are traced as for them, and both run
-on this machine.
+The plain form is the definition. The forms of a CPU and of a GPU are traced, and both run on this
+machine.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def inputs() -> dict[str, jax.Array]:
 
 
 def adam_steps(x: dict) -> Any:
-    """Of gradients away from 0, where a step hardly moves with its gradient."""
+    """Steps by gradients away from 0, where a step hardly changes with its gradient."""
     optimizer = adam(0.1, 1e-3)
     state = optimizer.init(x)
     first, state = optimizer.update(jax.tree.map(lambda leaf: 2.0 + jnp.sin(leaf), x), state)
@@ -154,7 +154,7 @@ def selected(x: dict) -> Any:
 
 
 def refilled(x: dict) -> Any:
-    """A draw that does not depend on the key: what is drawn differs by form, never where to."""
+    """Draws that do not depend on the key: forms differ in drawn values, never in rows."""
     xs, refill = select.make_refill(jax.random.key(1), 2, ROWS)
     old = (x["rows"], x["weight"])
     step = jax.tree.map(lambda leaf: leaf[1], xs)
@@ -172,10 +172,10 @@ def recurred(x: dict) -> Any:
 
 
 class Verb(NamedTuple):
-    """A computation with verbs of `kernels`."""
+    """A computation with functions of `kernels`."""
 
     compute: Callable[[dict], Any]
-    names: set[str]  # of the verbs
+    names: set[str]  # of the functions
     has_gradient: bool = True
 
 
@@ -219,7 +219,7 @@ def test_every_verb_that_has_forms_is_compared_here() -> None:
 
 
 def slope(compute: Callable[[dict], Any]) -> Callable[[dict], Any]:
-    """The gradient of a sum of all outputs, each with a weight of its own."""
+    """The gradient of a sum of all outputs, each with its own weight."""
 
     def total(x: dict) -> jax.Array:
         flat, _ = ravel_pytree(compute(x))
@@ -246,7 +246,7 @@ def test_a_tuned_form_has_the_values_and_gradients_of_the_plain_one(name: str, f
 
 @pytest.mark.parametrize("name", sorted(set(VERBS) - {"permutations"}))
 def test_some_tuned_form_is_another_program(name: str) -> None:
-    """Else the comparison would compare a program with itself."""
+    """Otherwise the comparison would compare a program with itself."""
     texts = [traced(VERBS[name].compute, form, inputs()).as_text() for form in ("plain", *TUNED)]
     assert len(set(texts)) > 1
 
@@ -262,7 +262,7 @@ def test_long_permutations_are_exact_in_every_form_and_equal_in_the_tuned_ones()
 
 
 def test_orthogonal_matrices_are_equal_in_the_tuned_forms() -> None:
-    """The plain form draws others; `test_orthogonal.py` checks both for what they are."""
+    """The plain form has other draws; `test_orthogonal.py` checks both."""
 
     def draw() -> list[jax.Array]:
         return orthogonal.orthogonal(jax.random.key(4), [(8, 8), (8, 3), (3, 8)])
@@ -311,7 +311,7 @@ CASES: dict[str, dict[str, Any]] = {
         "shared_torso": True,
         "optimizer": "muon",
     },
-    # Long conjugate gradients make of a rounding a thousandth of a step.
+    # Long conjugate gradients amplify rounding to a thousandth of a step.
     "trpo, gaussian": {"objective": "trpo", "policy": "gaussian", "num_cg_iterations": 4},
     "npg, memory": {"objective": "npg", "num_cg_iterations": 4, "memory": "gru", "memory_size": 4},
     "clip, memory": {"objective": "clip", "memory": "gru", "memory_size": 4},
@@ -341,7 +341,7 @@ def start(name: str) -> tuple[Config, trainer.TrainState]:
     config = Config(env=lane(space), **{**fields, "policy": word})
     with backend.use("plain"):
         state = trainer.init(config, HYPER, jax.random.key(0))
-    # Louder than the first policy, so that actions depend on what is seen.
+    # Larger logits than the first policy's, so that actions depend on observations.
     return config, state._replace(params=jax.tree.map(lambda leaf: 1.5 * leaf, state.params))
 
 

@@ -1,4 +1,4 @@
-"""The layers' product against jax's own, with derivatives; rows that are held as columns."""
+"""The layers' product against JAX's, with derivatives; rows that are stored as columns."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_members_side_by_side_have_their_own_gradients(given):
 
 
 def test_the_gradient_of_a_kernel_transposes_the_rows_first():
-    """What it is there for: no product that is left contracts the rows of both its factors."""
+    """The purpose of the rule: no remaining product contracts the rows of both its factors."""
     shapes = ((ROWS, 5), (5, MANY), (ROWS, MANY))
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
 

@@ -1,4 +1,4 @@
-"""Random orthogonal matrices: orthonormal, uniform, and each a draw of its own."""
+"""Random orthogonal matrices: orthonormal, uniform and independent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packed rows come back as they were, bit for bit, in any order and with any leading axes."""
+"""Packed rows are restored bit for bit, in any order and with any leading axes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_packed_records_of_a_scan_are_restored_with_its_axis_in_front() -> None:
 
 @pytest.mark.parametrize("unroll", [1, 4])
 def test_a_packed_scan_is_the_scan(unroll: int) -> None:
-    """A carry of reals, integers, truth values, keys and a wide leaf; records of other shapes."""
+    """A carry of reals, integers, booleans, keys and a wide leaf; records of other shapes."""
     carry = {
         "position": jnp.linspace(0.0, 1.0, 6).reshape(6, 1),
         "count": jnp.arange(6) - (2**31 - 3),

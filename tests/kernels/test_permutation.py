@@ -1,4 +1,4 @@
-"""Permutations: exact for every size, and as random as a training run can notice."""
+"""Permutations: exact for every size, and random enough for training."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_neighbours_differ_by_every_amount_equally_often(name: str, lag: int, re
 
 @pytest.mark.parametrize("name", ["many", "many_walked"])
 def test_the_number_of_fixed_points_is_poisson(name: str, request) -> None:
-    """Of a random permutation 1 on average, variance 1: within 5 standard errors over 2000."""
+    """A random permutation has 1 on average, variance 1: within 5 standard errors over 2000."""
     found = request.getfixturevalue(name)
     fixed = (found == np.arange(found.shape[1])).sum(axis=1)
     assert abs(fixed.mean() - 1.0) < 5 / np.sqrt(2000)
@@ -113,7 +113,7 @@ def test_no_two_of_two_thousand_keys_give_the_same_order(many: np.ndarray) -> No
 
 
 def test_vmapped_keys_give_what_single_keys_give(many_walked: np.ndarray) -> None:
-    """Under vmap the walk goes on until the slowest member has landed."""
+    """Under vmap the walk continues until the slowest member has ended."""
     single = jax.jit(lambda key: permutations(key, 1, 160)[0])
     for i in range(5):
         np.testing.assert_array_equal(single(KEYS[i]), many_walked[i])

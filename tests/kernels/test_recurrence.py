@@ -12,7 +12,7 @@ from ppo_jax.kernels.recurrence import linear_recurrence
 
 
 def loop(decay, x, reverse):
-    """The recurrence as it is written, one step after the other."""
+    """The recurrence by its definition, one step after the other."""
     y, found = np.zeros_like(x[0]), np.zeros_like(x)
     for t in reversed(range(len(x))) if reverse else range(len(x)):
         y = x[t] + decay[t] * y

@@ -62,7 +62,7 @@ def test_means_of_named_vectors_keep_their_names(form):
         alone = reductions.mean(x[1])
     assert set(found) == {"a", "b"}
     np.testing.assert_allclose([found["b"], found["a"]], np.mean(x, axis=1), rtol=1e-5)
-    assert alone == found["a"]  # rounded alike
+    assert alone == found["a"]  # equal rounding
 
 
 @pytest.mark.parametrize("form", ["plain", "cpu", "gpu"])
@@ -81,7 +81,7 @@ class Line(NamedTuple):
 
 @pytest.mark.parametrize("form", ["plain", "cpu"])
 def test_a_function_of_many_trees_of_scalars_is_taken_of_each(form):
-    """Python's numbers and arrays side by side, as the numbers of `Hyper` are."""
+    """Python numbers and arrays together, as in `Hyper`."""
     trees = [Line(1.0, 2.0), Line(jnp.float32(0.5), -1), Line(np.float32(-3.0), 0.0)]
     with backend.use(form):
         found = reductions.map_scalars(lambda line: line.start + 10.0 * line.slope, trees)

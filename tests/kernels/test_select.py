@@ -17,7 +17,7 @@ NUM_ROWS = 64
 
 
 def draw(key):
-    """A row of two leaves: what marks a fresh row, and its name."""
+    """A row of two leaves: the mark of a fresh row, and its name."""
     return {"mark": jnp.float32(FRESH), "name": jax.random.uniform(key, (1,))}
 
 
@@ -41,7 +41,7 @@ def refilled(mask, key=0, form="cpu", t=0, num_steps=3):
 @pytest.mark.parametrize("form", ["plain", "cpu", "gpu"])
 @pytest.mark.parametrize("num_masked", [0, 1, 7, 8, 9, 63, 64])
 def test_whatever_is_masked_gets_a_row_of_its_own_and_nothing_else_does(num_masked, form):
-    """A CPU has pools of 8 for 64 rows: from 9 on another must be drawn."""
+    """A CPU has pools of 8 for 64 rows: 9 masked rows need a second pool."""
     mask = np.zeros(NUM_ROWS, bool)
     mask[np.random.default_rng(num_masked).permutation(NUM_ROWS)[:num_masked]] = True
     rows = refilled(mask, form=form)
@@ -69,7 +69,7 @@ def test_rows_of_different_steps_are_different_draws(form):
 
 @pytest.mark.parametrize("form", ["cpu", "gpu"])
 def test_fresh_rows_have_the_distribution_of_the_draw(form):
-    """2,048 uniform names, against the uniform law, and no echo between neighbours or pools."""
+    """2,048 names follow the uniform law, without correlation of neighbours or pools."""
     name = refilled(np.ones(2048, bool), key=1, form=form)["name"][:, 0]
     assert stats.kstest(name, "uniform").pvalue > 1e-3
     for lag in (1, 2048 // 8):

@@ -1,4 +1,4 @@
-"""What the environment is given of an action, and what its log-probability is of."""
+"""The action that the environment receives, and the action of the log-probability."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppo_jax.training.rollout import reset_all, rollout
 
 
 def recorder() -> Environment:
-    """Shows the action that it was given, and never ends."""
+    """An environment that shows its last action, and never ends."""
 
     def reset(key, params):
         return jnp.zeros(2), jnp.zeros(())
@@ -90,7 +90,7 @@ def test_the_environment_gets_the_squashed_action_of_a_tanh_gaussian():
 def test_gsde_noise_is_drawn_anew_at_the_named_steps_and_at_the_start_of_every_rollout(
     every, draws_at
 ):
-    """Where the observation stands still, so does the action as long as its noise is held."""
+    """For a constant observation the action is constant while its noise is held."""
     still = recorder()._replace(
         transition=lambda key, state, action, params: (
             jnp.zeros(2),
@@ -112,7 +112,7 @@ def test_gsde_noise_is_drawn_anew_at_the_named_steps_and_at_the_start_of_every_r
     )
     agent = assemble(config)
     params = agent.network.init(jax.random.key(0), 0.5)
-    # Biases give the features something to multiply the noise with at observation 0.
+    # Biases give nonzero features at observation 0, which multiply the noise.
     params = jax.tree.map(lambda leaf: leaf + 0.3, params)
     policy = Policy(agent.network, agent.family, params, None)
     carry = reset_all(still, (), policy, 6, jax.random.key(1))

@@ -1,4 +1,4 @@
-"""A user's own network: by pair, by object, by name, written with flax nnx; and what is refused."""
+"""A user's own network: by pair, by object, by name, written with Flax NNX; and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The families bound to action spaces; the mathematics has its oracles in test_densities."""
+"""The families bound to action spaces; the mathematics has its oracles in test_distributions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ F = 4
 
 
 def make_family(policy: str, space: Any, num_features: int) -> policy_head.Family:
-    """The family with its mathematics compiled, which spares the tests their time."""
+    """The family with its mathematics compiled, which makes the tests faster."""
     family = policy_head.make_family(policy, space, num_features)
     names = ("sample", "log_prob", "entropy", "kl", "to_env")
     return family._replace(**{name: jax.jit(getattr(family, name)) for name in names})

@@ -47,7 +47,7 @@ def successors(s: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def literal_gae(s: dict[str, np.ndarray], gamma: float, gae_lambda: float) -> np.ndarray:
-    """sum_l (gamma lambda)^l delta_{t+l} up to the end of the episode: eq. 16, as it is written."""
+    """sum_l (gamma lambda)^l delta_{t+l} up to the end of the episode: eq. 16, literally."""
     T, B = s["reward"].shape
     advantage = np.zeros((T, B))
     for t in range(T):
@@ -125,7 +125,7 @@ def test_rlax_gae_agrees_where_episodes_only_terminate() -> None:
 
 
 def test_value_targets_are_the_lambda_returns_of_rlax_with_truncations_too() -> None:
-    """A lambda of 0 at an episode's last step makes rlax bootstrap there and go no further."""
+    """A lambda of 0 at an episode's last step makes rlax bootstrap there and stop."""
     s = random_steps(1, 23, 4)
     _, target = ours(s, 0.97, 0.9)
     value_next, ended = successors(s), s["terminated"] | s["truncated"]
@@ -234,7 +234,7 @@ def expected_advantage(
     padded = np.append(value, 0.0)
     value_next = successor_values(
         padded[paths.state],
-        np.full(paths.state.shape[1], 1e6),  # after the last layer nothing may be read
+        np.full(paths.state.shape[1], 1e6),  # no value after the last layer may be read
         padded[paths.successor],
         paths.terminated,
         truncated,
@@ -291,7 +291,7 @@ def test_standardised_advantages_have_mean_zero_and_standard_deviation_one() -> 
 
 @pytest.mark.parametrize("constant", [0.0, 1e-3, -7.3, 123456.7])
 def test_a_constant_advantage_is_standardised_to_zero(constant: float) -> None:
-    """In float32, where the mean of equal numbers may be a rounding error off."""
+    """In float32 the mean of equal numbers may have a rounding error."""
     with jax.enable_x64(False):
         x = jnp.full(1000, constant, jnp.float32)
         np.testing.assert_allclose(standardise(x, *mean_and_variance(x)), 0.0, atol=0.05)

@@ -46,7 +46,7 @@ class Exact:
         return jax.nn.log_softmax(logits)[self.paths.state, self.paths.action]
 
     def pg(self, logits: jax.Array | np.ndarray) -> jax.Array:
-        """The expectation of the loss L^PG over everything that can happen."""
+        """The expectation of the loss L^PG over all trajectories."""
         losses = surrogates.policy_gradient(self.log_prob(logits), self.advantage)
         return jnp.sum(self.weight * losses)
 
@@ -86,7 +86,7 @@ def test_l_is_away_from_the_old_policy_is_the_surrogate_of_kakade_and_langford()
 
 
 def test_the_enumeration_itself_keeps_the_performance_difference_identity() -> None:
-    """J(pi') - J(pi) = sum_s d_pi'(s) sum_a pi'(a|s) A_pi(s, a): the oracle's own oracle."""
+    """J(pi') - J(pi) = sum_s d_pi'(s) sum_a pi'(a|s) A_pi(s, a): a check of the oracle itself."""
     case = Exact(8, 0.9)
     policy_new = tabular.softmax(case.logits_new)
     gain = tabular.visits(case.mdp, policy_new) @ np.sum(

@@ -70,7 +70,7 @@ def test_largest_values_are_reduced_by_the_largest() -> None:
 
 
 def documented() -> list[str]:
-    """The table as the documents hold it."""
+    """The table in the form of the documents."""
     return [
         HEADER,
         "|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""Moments against float64 numpy over the concatenation of all that was merged."""
+"""Moments against float64 NumPy over the concatenation of all merged samples."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_past_the_largest_count_the_moments_are_an_exponential_window():
     kept = moments.MAX_COUNT / (moments.MAX_COUNT + 1e6)
     expected = 3.0 - 53.0 * kept ** np.arange(1, 20_001, dtype=np.float64)
     np.testing.assert_allclose(mean, expected, atol=0.01)
-    np.testing.assert_allclose(moments.variance(running), 4.0, rtol=1e-2)  # the past is forgotten
+    np.testing.assert_allclose(moments.variance(running), 4.0, rtol=1e-2)  # old data are forgotten
     assert float(running.count) == moments.MAX_COUNT
 
 
@@ -242,7 +242,7 @@ def test_the_moments_of_one_part_are_its_own_bit_for_bit() -> None:
 
 
 def seen(seed: int) -> dict[str, np.ndarray]:
-    """Fifty observations of three leaves, of which only the real numbers have moments."""
+    """Fifty observations of three leaves; only the real-valued ones have moments."""
     rng = np.random.default_rng(seed)
     return {
         "position": rng.normal(5.0, 2.0, (50, 3)).astype(np.float32),
@@ -265,7 +265,7 @@ def test_real_leaves_of_a_tree_are_standardised_one_by_one_and_others_stay_as_th
 
 
 def test_a_single_leaf_of_integers_is_standardised() -> None:
-    """Bytes of a grid are numbers, and have always been standardised if that is asked for."""
+    """Bytes of a grid are numbers, and are standardised if configured."""
     x = np.arange(12, dtype=np.uint8).reshape(6, 2)
     found = moments.merge(moments.init(shown(2, dtype="uint8")), of(x))
     clean = np.asarray(moments.standardise(found, jnp.asarray(x)))

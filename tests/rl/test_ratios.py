@@ -17,7 +17,7 @@ from ppo_jax.training.update import Learned
 
 
 def test_metrics_by_hand() -> None:
-    """E = 1, M = 4 of 2 rows each, of which the first two were learnt from; eps = 0.4 and 0.6."""
+    """E = 1, M = 4 of 2 rows each; only the first two were learnt from; eps = 0.4 and 0.6."""
     ratio = np.array([[[0.5, 1.0], [1.5, 2.0], [0.1, 1.0], [1.0, 5.0]]])
     diagnostics = {
         "active": jnp.array([[1.0, 1.0, 0.0, 0.0]]),

@@ -22,7 +22,7 @@ def _double_precision() -> Iterator[None]:
         yield
 
 
-# On no bound 1 +- eps: ties have a test of their own.
+# None is on a bound 1 +- eps: ties have a separate test.
 RATIOS = np.array([1e-6, 0.3, 0.51, 0.7499, 0.7501, 0.91, 1, 1.11, 1.2499, 1.2501, 1.51, 2.1, 50])
 ADVANTAGES = np.array([-3.0, -0.5, 0.0, 0.5, 3.0])
 EPSILONS = (0.1, 0.25, 0.5, 1.0)
@@ -175,8 +175,8 @@ def test_numbers_of_the_asymmetric_and_of_the_dual_clip_by_hand() -> None:
         (0.5, -2.0, -1.6),  # (1 - 0.2) * -2
         (0.5, 2.0, 1.0),  # a loss is not capped
         (2.5, -2.0, -5.0),  # below c: r A
-        (10.0, -2.0, -6.0),  # c A = 3 * -2 in place of -20
-        (10.0, 2.0, 2.6),  # the dual clip knows negative advantages only
+        (10.0, -2.0, -6.0),  # c A = 3 * -2 instead of -20
+        (10.0, 2.0, 2.6),  # the dual clip acts on negative advantages only
     ]
     for r, a, objective in cases:
         found = -float(surrogates.clipped(jnp.float64(r), jnp.float64(a), 0.2, 0.3, 3.0))

@@ -91,7 +91,7 @@ def test_members_of_a_vmap_that_are_done_stay_put_bit_for_bit() -> None:
         alone = jax.jit(lambda s, t: solve(s, t, 12))(spectra[i], targets[i])
         np.testing.assert_allclose(alone, ends[i], rtol=1e-12)
         padded = jax.jit(jax.vmap(lambda s, t: solve(s, t, 12)))(spectra[[i] * 3], targets[[i] * 3])
-        np.testing.assert_array_equal(padded[0], ends[i])  # its neighbours are of no account
+        np.testing.assert_array_equal(padded[0], ends[i])  # its neighbours have no effect
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
@@ -119,7 +119,7 @@ SHAPES = ((3, 4), (4,), (4, 3), (3,))
 
 
 def logits_of(flat: jax.Array) -> jax.Array:
-    """A small network with tanh, its weights cut from one vector of 31 numbers. [7, 3]"""
+    """Logits [7, 3] of a small tanh network, with weights from one vector of 31 numbers."""
     weights, start = [], 0
     for shape in SHAPES:
         size = int(np.prod(shape))
@@ -148,7 +148,7 @@ def test_at_the_old_policy_the_product_is_that_of_the_full_hessian() -> None:
 
 
 def test_away_from_it_the_product_is_that_of_dense_factors() -> None:
-    """J' H J, each matrix by autodiff and whole; the network's own curvature has no part in it."""
+    """J' H J, each matrix whole and by autodiff; the network's own curvature is not part of it."""
     at = jnp.asarray(THETA_OLD + 0.3)
     jacobian = np.asarray(jax.jacobian(logits_of)(at)).reshape(21, 31)
     inner = np.asarray(jax.hessian(divergence)(logits_of(at))).reshape(21, 21)
@@ -199,7 +199,7 @@ def test_the_step_is_the_dense_one_and_reaches_the_radius(radius: float) -> None
         np.testing.assert_allclose(step, dense, rtol=1e-3, atol=1e-4 * np.abs(dense).max())
         assert 0.5 * step @ matrix @ step == pytest.approx(radius, rel=1e-12)
         assert gradient @ step > 0.0
-    # The length of the gradient is of no account: only the radius bounds the step.
+    # The length of the gradient has no effect: only the radius bounds the step.
     np.testing.assert_allclose(jax.vmap(step_of)(matrices, 1e3 * gradients), steps, rtol=1e-9)
 
 
@@ -233,7 +233,7 @@ def listed(values: dict[int, float], rest: float) -> np.ndarray:
     [
         (listed({}, 1.0), listed({}, 0.5), 0),  # a divergence equal to the radius is within it
         (listed({}, 1.0), listed({0: 0.6, 1: 0.6, 2: 0.6}, 0.1), 3),
-        (listed({0: -1.0, 1: 0.0}, 1.0), listed({}, 0.1), 2),  # no gain is not a gain
+        (listed({0: -1.0, 1: 0.0}, 1.0), listed({}, 0.1), 2),  # a gain of 0 is not a gain
         (listed({0: np.nan, 1: 1.0, 2: 2.0}, 3.0), listed({1: np.nan}, 0.1), 2),
         (listed({3: 1.0, 7: 9.0}, -1.0), listed({}, 0.1), 3),  # the first, not the best
         (listed({9: 1.0}, -1.0), listed({}, 0.1), 9),  # the last trial counts
@@ -291,7 +291,7 @@ def surrogate(logits: np.ndarray, advantage: np.ndarray) -> float:
 
 
 def test_on_a_thousand_random_problems_the_bound_is_never_broken() -> None:
-    """And what is found is what trying all ten fractions in NumPy finds, member by member."""
+    """The result equals the one of trying all ten fractions in NumPy, member by member."""
     rng = np.random.default_rng(9)
     old = rng.normal(size=(1000, 3, 4))
     advantage = rng.normal(size=old.shape)

@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes, counted exactly, cut where they must be, through the normaliser."""
+"""Evaluation: whole episodes, counted exactly, cut at the limit, through the normaliser."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def countdown(shortest=1, longest=12, is_truncated=False, space=None) -> Environ
 
     def transition(key, state, action, params):
         time = state.time + 1
-        ended = time == state.length  # and runs on afterwards, like any environment
+        ended = time == state.length  # and continues afterwards, like any environment
         reward = time + 100.0 * jnp.sum(action)
         return (
             state.length.astype(jnp.float32)[None],
@@ -60,13 +60,13 @@ def countdown(shortest=1, longest=12, is_truncated=False, space=None) -> Environ
 
 
 def policy_of(logits, seen=None) -> Policy:
-    """Acts with `logits(observation seen) -> [..., 2]`."""
+    """A policy with `logits(normalised observation) -> [..., 2]`."""
     network = network_of(lambda params, x: Categorical(logits(x)), lambda params, x: x[..., 0])
     return Policy(network, make_family("categorical", Discrete(2), 1), {}, seen)
 
 
 def always(action, odds=50.0):
-    """Logits that choose one action, whatever is seen."""
+    """Logits that choose one action for every observation."""
     return lambda x: jnp.zeros((*x.shape[:-1], 2)).at[..., action].set(odds)
 
 
@@ -137,7 +137,7 @@ def test_actions_of_different_steps_are_independent():
 
 
 def test_the_policy_sees_through_the_normaliser_that_it_is_given():
-    """Takes action 1 where it sees more than 0; lengths are 1 .. 12, their given mean is 6.5."""
+    """It takes action 1 if it sees more than 0; lengths are 1 .. 12, their given mean is 6.5."""
     policy = policy_of(lambda x: jnp.concatenate([jnp.zeros_like(x), x], axis=-1))
     seen = Moments(jnp.float32(100.0), jnp.array([6.5]), jnp.array([1200.0]))
     result = evaluate(countdown(), policy._replace(moments=seen))
@@ -192,5 +192,5 @@ def test_sampled_gsde_play_holds_its_noise_as_in_training():
         result = evaluate(environment, policy, 2048, steps, is_deterministic=False)
         sums[steps] = (result.episode_return - steps * (steps + 1) / 2) / 100.0
     np.testing.assert_allclose(sums[8], 8.0 * sums[1], atol=1e-3)
-    # N(0, 1) held for 8 steps, twice: variance 64 + 64, and 256 if it were never drawn anew
+    # N(0, 1) held for 8 steps, twice: variance 64 + 64, and 256 if it were never drawn again
     assert sums[16].var() == pytest.approx(128.0, rel=0.2)

@@ -1,4 +1,4 @@
-"""The trust-region improver: its bound, its critic, and an independent TRPO on the same batch."""
+"""The trust-region update: its bound, its critic, and an independent TRPO on the same batch."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from ppo_jax.kernels.collectives import Across
 from ppo_jax.models.network import make_network
 from ppo_jax.rl.types import Batch
 
-# What is always true ------------------------------------------------------------------------------
+# Invariants ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_after_a_step_the_kl_is_within_the_bound_and_the_surrogate_has_gained(policy: str) -> None:
-    """Or the policy is as it was. KL and surrogate are measured anew, critic steps included."""
+    """Else the policy is unchanged. KL and surrogate are measured after the critic's steps."""
     case = case_of(policy)
     _, metrics, after = over_deltas(policy)
 
@@ -59,7 +59,7 @@ def test_after_a_step_the_kl_is_within_the_bound_and_the_surrogate_has_gained(po
         else:
             assert 0.0 < kl[i] <= delta * (1.0 + 1e-3)
             assert surrogate[i] > before
-    assert 0.5 * DELTAS[0] < kl[0]  # where the model is exact the bound is used
+    assert 0.5 * DELTAS[0] < kl[0]  # small steps use the bound, as the model is exact
     np.testing.assert_allclose(metrics["kl_old_new"], kl, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(metrics["policy_loss"], -surrogate, rtol=1e-6, atol=1e-12)
 
@@ -80,10 +80,10 @@ def test_fitting_the_critic_moves_no_parameter_of_the_policy_bit_for_bit(policy:
 
 @pytest.mark.usefixtures("double")
 def test_a_member_of_a_vmap_over_delta_takes_the_step_it_takes_alone() -> None:
-    """Of the Gaussian, whose searches end after different numbers of trials.
+    """The policy is the Gaussian, whose searches end after different numbers of trials.
 
-    Its Fisher matrix has a condition number of 500: there, 15 steps of conjugate gradient make of
-    a perturbation of 1e-16 one of 3e-4 (found in NumPy), so that programs differ by that much.
+    Its Fisher matrix has a condition number of 500. There, 15 steps of conjugate gradient amplify a
+    perturbation of 1e-16 to 3e-4 (found in NumPy), so programs differ by that much.
     """
     policy = "gaussian"
     _, metrics, after = over_deltas(policy)
@@ -99,7 +99,7 @@ def test_a_member_of_a_vmap_over_delta_takes_the_step_it_takes_alone() -> None:
 
 @pytest.mark.usefixtures("double")
 def test_whole_batch_chunks_and_two_devices_take_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Advantages are standardised over all of the batch, and a maximum is one of all rows.
+    """Advantages are standardised over the whole batch, and a maximum is over all rows.
 
     The critic rests: its minibatches are each device's own.
     """
@@ -141,7 +141,7 @@ def test_a_shared_torso_keeps_the_bound_because_only_the_value_head_is_fitted() 
 
 
 def moves(case: Case, params: Any) -> np.ndarray:
-    """How far each member's policy is from the start, [len(DELTAS), P]."""
+    """Distance of each member's policy from the start, [len(DELTAS), P]."""
     start = part(case.params, wanted=True).astype(np.float64)
     members = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(len(DELTAS))]
     return np.stack([part(member, wanted=True).astype(np.float64) - start for member in members])
@@ -245,7 +245,7 @@ def test_without_advantages_the_policy_stays_and_the_critic_learns() -> None:
 
 @pytest.mark.usefixtures("double")
 def test_what_bounds_or_paces_minibatches_by_the_kl_leaves_the_critics_fit_alone() -> None:
-    """The critic's loss has no KL: neither `kl_stop` nor `kl_lr_target` has anything to follow."""
+    """The critic's loss has no KL: `kl_stop` and `kl_lr_target` have no effect."""
 
     batch = case_of("gaussian").batch
     plain, _ = stepper("gaussian")(Hyper(learning_rate=0.01), batch)

@@ -114,7 +114,7 @@ NUM_ACTIONS = 3
 
 
 def linear_network() -> tuple[Network, Family]:
-    """logits = W s, V = w . s: what a loop can do by hand."""
+    """logits = W s, V = w . s: simple enough for a loop by hand."""
     family = make_family("categorical", Discrete(NUM_ACTIONS), 1)
 
     def policy(params: Any, observation: jax.Array) -> Categorical:
@@ -145,7 +145,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 def surrogate_of(
     name: str, log_prob: float, ratio: float, a: float, kl: float, kl_new_old: float
 ) -> float:
-    """The objective to be *maximised*, as the papers write it."""
+    """The objective to be *maximised*, as in the papers."""
     eps, high = HYPER.clip_epsilon, HYPER.clip_epsilon_high
     if name == "pg":
         return log_prob * a
@@ -233,7 +233,7 @@ def test_the_gradient_is_that_of_the_loop_by_finite_differences(name: str) -> No
 
 
 def test_only_the_vanilla_gradient_ignores_what_the_old_policy_thought() -> None:
-    """L^PG knows no pi_old: its loss does not move with log_prob_old; L^IS's does."""
+    """L^PG does not use pi_old: its loss does not change with log_prob_old; L^IS's does."""
     new, _, batch = loop_batch(8)
     network, family = linear_network()
     params = jax.tree.map(jnp.asarray, new)
@@ -305,7 +305,7 @@ def test_the_gradients_of_l_pg_and_l_is_agree_at_the_old_policy_and_part_with_di
 
 
 def test_an_adaptive_beta_follows_the_rule_in_a_run_for_each_member_alone() -> None:
-    """Replayed from the KLs that the run reports; one epoch, so they are those it went by."""
+    """Replayed from the KLs that the run reports; with one epoch they are the ones it used."""
     config = Config(**{**SMALL, "num_epochs": 1}, objective="kl")
     targets = np.array([np.inf, 1e-9, 3e-3, 1e3], np.float32)
     state, rows = train(config, Hyper(learning_rate=0.05, kl_coef=0.5, kl_target=targets))
@@ -322,7 +322,7 @@ def test_an_adaptive_beta_follows_the_rule_in_a_run_for_each_member_alone() -> N
 
 
 def test_an_adaptive_learning_rate_moves_in_a_run_for_each_member_alone() -> None:
-    """With a target out of reach every epoch raises it, and the next iteration goes on so."""
+    """With a target out of reach every epoch raises it, and so does the next iteration."""
     targets = np.array([np.inf, 1e-9, 1e3], np.float32)
     config = Config(**{**SMALL, "total_env_steps": 64 * 2})
     state, rows = train(config, Hyper(learning_rate=1e-3, kl_lr_target=targets))

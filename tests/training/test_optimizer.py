@@ -1,4 +1,4 @@
-"""Optimiser steps: Adam by hand, and every row of the table beside optax used by hand."""
+"""Optimiser steps: Adam by hand, and every row of the table against optax used by hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def first(hyper: Hyper, params: Any, gradient: Any, config: Config = ADAM) -> tu
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("max_grad_norm", [0.5, 2.0, math.inf])
 def test_three_adam_steps_by_hand(max_grad_norm: float) -> None:
-    """The gradients' norms are 5, 0.13 and sqrt(2): clipped or not in turn."""
+    """The gradients' norms are 5, 0.13 and sqrt(2), some clipped and some not."""
     hyper = Hyper(learning_rate=0.1, max_grad_norm=max_grad_norm, adam_epsilon=1e-3)
     gradients = np.array([[3.0, -4.0], [0.12, 0.05], [-1.0, 1.0]])
     params = jnp.array([1.0, -2.0])
@@ -117,7 +117,7 @@ def start() -> dict[str, jax.Array]:
 
 
 def gradient_at(params: Any) -> Any:
-    """Of a bowl of very different curvatures, so that optimisers part."""
+    """Gradient of a bowl of very different curvatures, so that optimisers differ."""
     flat, restore = ravel_pytree(params)
     return restore(flat * jnp.geomspace(0.01, 10.0, flat.size) + 0.1 * jnp.cos(3.0 * flat))
 
@@ -205,9 +205,9 @@ def test_a_vector_is_for_optimisers_that_treat_each_number_by_itself() -> None:
 
 
 def test_muon_moves_matrices_by_orthogonal_steps_and_vectors_by_adams() -> None:
-    """All singular values of a step are alike, whatever those of the gradient are.
+    """All singular values of a step are similar, for any gradient.
 
-    The iteration of Newton and Schulz that muon takes leaves them between 0.7 and 1.2.
+    Muon's Newton-Schulz iteration leaves them between 0.7 and 1.2.
     """
     hyper = Hyper(learning_rate=1.0, max_grad_norm=math.inf)
     rng = np.random.default_rng(0)
@@ -223,7 +223,7 @@ def test_muon_moves_matrices_by_orthogonal_steps_and_vectors_by_adams() -> None:
     assert values.max() < 1.25
     polar = left[:, :4] @ right
     assert np.sum(step * polar) / np.linalg.norm(step) / np.linalg.norm(polar) > 0.98
-    # Vectors go by Adam in Nesterov's form: signs, times 1 + 0.9 (1 - 0.9) / (1 - 0.9^2).
+    # Vectors use Adam in Nesterov's form: signs, times 1 + 0.9 (1 - 0.9) / (1 - 0.9^2).
     np.testing.assert_allclose(moved["b"], [-1.473684, 1.473684], rtol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""A drift of one's own: what is refused, and that it trains."""
+"""A user's own drift: refusals, and training with it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def square(ratio: jax.Array, advantage: jax.Array) -> jax.Array:
         (lambda r, a: jnp.abs(r - 1.0) * jnp.abs(a), "has a slope at ratio 1"),
         (lambda r, a: jnp.mean(square(r, a)), r"returns shape \(\).*one number per sample"),
         (lambda r, a: square(r, a)[:, None], r"returns shape \(2025, 1\).*one number per sample"),
-        # Half of L^DPO's: the gain without what takes its slope away, but only beyond ratio 1.
+        # Half of L^DPO's: the gain without the term that removes its slope, beyond ratio 1 only.
         (lambda r, a: jax.nn.relu((r - 1.0) * a), "has a slope at ratio 1"),
     ],
 )
@@ -47,7 +47,7 @@ def clip_as_drift(ratio: jax.Array, advantage: jax.Array) -> jax.Array:
 
 
 def test_the_clip_given_as_ones_own_drift_trains_as_objective_clip_does() -> None:
-    """And neither, without a target, has factors other than 1."""
+    """Without a target, neither has factors other than 1."""
     hyper = Hyper(learning_rate=np.array([0.01, 0.05], np.float32))
     expected, rows = train(Config(**SMALL), hyper)
     found, _ = train(Config(**SMALL, objective="drift", drift=clip_as_drift), hyper)

@@ -1,4 +1,4 @@
-"""Every probe's known values and best actions are learnt, by every policy and honest objective.
+"""Every probe's known values and best actions are learnt, by every policy and sound objective.
 
 Probes of one action space are trained by one program: a switch, whose number is a parameter of the
 environment, on a `vmap` axis beside the seeds.
@@ -23,7 +23,7 @@ from ppo_jax.training import trainer
 
 
 def quick_options() -> dict[str, Any]:
-    """A quarter of the compile time, and no less exact; what this jax does not know is left out."""
+    """A quarter of the compile time, with equal exactness; unknown options are left out."""
     options: dict[str, Any] = {"xla_backend_optimization_level": 0}
     more = {**options, "xla_cpu_use_fusion_emitters": False}
     try:
@@ -51,13 +51,13 @@ CONTINUOUS = ("action-choice-continuous", "action-observation-continuous")
 
 
 class Which(NamedTuple):
-    """Which of the switch's probes is played."""
+    """The number of the switch's probe that is played."""
 
     probe: Any = np.int32(0)
 
 
 def switch(names: tuple[str, ...]) -> Environment:
-    """All of `names` as one environment; observations are filled up to two numbers with 0."""
+    """All of `names` as one environment; observations are padded with 0 to two numbers."""
     members = [PROBES[name].environment for name in names]
 
     def widen(observation):
@@ -163,7 +163,7 @@ def answers(config, state, where, observation):
 
 
 def check(config, state, rows, names, value_error, action_error=0.05):
-    """Every seed of every probe knows its values and best actions."""
+    """Check that every seed of every probe has learnt its values and best actions."""
     assert state.alive.all()
     # At theta_old every ratio is 1: in every iteration of every run here.
     assert rows["log_ratio_abs_first"].max() <= 1e-5
@@ -204,7 +204,7 @@ def test_a_time_limit_that_is_taken_for_a_termination_is_worth_less():
     """V would be the mean over k = 1 .. 5 of (1 - gamma^k) / (1 - gamma), not 1 / (1 - gamma)."""
     short = np.mean([(1 - GAMMA**k) / (1 - GAMMA) for k in range(1, 6)])
     config = config_of("probe:time-limit", time_limits="termination", rollout_length=10)
-    # lambda = 1: the critic's fixed point is the plain mean, whatever it bootstraps from.
+    # lambda = 1: the critic's fixed point is the plain mean, for every bootstrap value.
     hyper = Hyper(**{**vars(HYPER), "gae_lambda": 1.0})
     state, _ = train(config, hyper, 1)
     for seed in range(NUM_SEEDS):
@@ -215,10 +215,10 @@ def test_a_time_limit_that_is_taken_for_a_termination_is_worth_less():
 
 @pytest.mark.parametrize("policy", ["gaussian", "gaussian-state-std", "gsde", "tanh-gaussian"])
 def test_every_continuous_policy_finds_the_best_action(policy):
-    """With observations normalised, of which one is constant.
+    """With normalised observations; one of them is constant.
 
-    gSDE's noise is a product with the features, which are 0 where the observation is: it can only
-    explore where something is shown.
+    gSDE's noise is a product with the features, which are 0 if the observation is: it can only
+    explore at nonzero observations.
     """
     names = CONTINUOUS[1:] if policy == "gsde" else CONTINUOUS
     env = f"probe:{names[0]}" if policy == "gsde" else switch(names)

@@ -51,7 +51,7 @@ def test_a_rollout_is_the_plain_loop_over_gymnax_own_functions(name, changes):
     shape = agent.environment.observation_shape
     seen = Moments(jnp.float32(50.0), jnp.full(shape, 0.3), jnp.full(shape, 50.0 * 4.0))
     policy = acting_policy(config, agent, state.params, seen)
-    # Louder than the first policy, so that actions depend on what is seen.
+    # Larger logits than the first policy's, so that actions depend on observations.
     params = jax.tree.map(lambda leaf: 3.0 * leaf, state.params)
     policy = policy._replace(params=params)
 
@@ -177,7 +177,7 @@ def test_environments_that_never_finish_are_carried_on():
 
 
 def test_episode_sums_are_those_counted_by_hand_over_several_rollouts():
-    """Episodes of 3 to 9 steps, cut by rollouts of 7: return and length go on over the border."""
+    """Episodes of 3 to 9 steps, cut by rollouts of 7: return and length continue."""
     params = CounterParams(
         terminate_after=np.int32(3), truncate_after=np.int32(8), spread=np.int32(6)
     )
@@ -203,11 +203,11 @@ def test_episode_sums_are_those_counted_by_hand_over_several_rollouts():
     np.testing.assert_array_equal(carry.episode_length, lengths)
 
 
-# What the policy sees and does --------------------------------------------------------------------
+# Inputs and actions of the policy -----------------------------------------------------------------
 
 
 def test_every_observation_is_seen_through_the_given_moments_from_the_first_step_on():
-    """Also the successors that only the values see: the final ones and the one after T."""
+    """Also the successors that only the values use: the final ones and the one after T."""
     seen = Moments(jnp.float32(10.0), jnp.array([3.0, 0.5]), jnp.array([160.0, 10.0]))
     params = CounterParams(truncate_after=np.int32(4))
     _, [(steps, raw, _)] = play(6, 4, params, policy=flat_policy(seen))
@@ -236,7 +236,7 @@ def test_rollouts_of_the_same_key_are_equal_and_of_another_key_are_not():
     first, again, other = (run(jax.random.key(seed)) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first.action, again.action)
     assert (np.asarray(first.action) != np.asarray(other.action)).any()
-    # Within a rollout every step and every environment has draws of its own.
+    # Within a rollout every step and every environment has its own draws.
     rows = np.asarray(first.action)
     assert len(np.unique(rows, axis=0)) > 8
     assert len(np.unique(rows, axis=1).T) > 1

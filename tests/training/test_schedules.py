@@ -89,7 +89,7 @@ def test_as_arrays_makes_every_number_an_array_of_one_type() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_as_arrays_changes_no_value_at_any_time(share: float) -> None:
-    """The infinite ones, which switch something off, above all."""
+    """Above all the infinite ones, which disable a feature."""
     hyper = Hyper(learning_rate=Schedule(3e-4, 1e-5), entropy_coef=Schedule(0.1, 0.0, 1.0))
     progress = jnp.float32(share)
     plain = schedules.resolve(hyper, progress)

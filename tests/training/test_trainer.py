@@ -1,4 +1,4 @@
-"""`init`, `iterate` and `train`: the pieces by hand, theta_old, draws, schedules."""
+"""`init`, `iterate` and `train`: the parts by hand, theta_old, draws, schedules."""
 
 from __future__ import annotations
 
@@ -101,12 +101,12 @@ def test_metrics_name_the_episodes_of_their_own_iteration(swing):
 def test_every_ratio_of_the_first_minibatch_is_one_also_after_some_iterations(swing):
     _, rows, _ = swing
     assert all(row["log_ratio_abs_first"] <= 1e-5 for row in rows)
-    # and not because nothing moved
+    # and not for lack of change
     assert all(row["ratio_max"] > 1.001 for row in rows)
 
 
 def break_observations(batch):
-    """As if the moments had been merged before the update instead of after it."""
+    """Observations as if the moments had been merged before the update instead of after it."""
     return batch._replace(window=Window(1.05 * batch.window.observation + 0.05))
 
 
@@ -198,8 +198,8 @@ def test_iterations_draw_anew_and_seeds_differ(run_choice):
 
 
 def test_a_member_that_turns_non_finite_is_frozen_and_its_neighbours_do_not_notice(run_choice):
-    """inf breaks the first step. At 1e20 the parameters stay finite but what they compute is not:
-    KL[old||new] is NaN then, which must not pass for a KL that has reached its bound."""
+    """inf breaks the first step. At 1e20 the parameters stay finite but their outputs do not.
+    KL[old||new] is NaN then, which must not count as a KL that has reached its bound."""
     keys = jax.random.split(jax.random.key(0), 4)
     good, rows = jax.device_get(run_choice(jnp.full(4, 1e-3), keys))
     assert good.alive.all()

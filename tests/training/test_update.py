@@ -128,7 +128,7 @@ def test_every_sample_is_learnt_from_exactly_once_an_epoch(shuffle: str) -> None
 
 
 def numpy_steps(config: Config, batch: Batch) -> list[Any]:
-    """Every step's gradient as a function of flat parameters (b, w); only the order is ours."""
+    """Every step's gradient as a function of flat parameters (b, w), in the package's order."""
     x, target, advantage = (
         np.asarray(leaf) for leaf in (batch.window.observation, batch.value_target, batch.advantage)
     )
@@ -196,7 +196,7 @@ def test_after_the_kl_bound_is_reached_nothing_moves_for_each_member_of_a_vmap_a
 
 
 def test_one_minibatch_beyond_the_kl_bound_ends_all_epochs() -> None:
-    """Only the minibatch that holds sample 5 has a KL: what comes before it is learnt from."""
+    """Only the minibatch that holds sample 5 has a KL: those before it are learnt from."""
     config, batch = config_of(32), make_batch(32)
     loss = mean_of(regression)
 
@@ -214,7 +214,7 @@ def test_one_minibatch_beyond_the_kl_bound_ends_all_epochs() -> None:
 @pytest.mark.usefixtures("double")
 def test_an_adaptive_learning_rate_follows_the_kl_of_every_epoch_for_each_member_alone() -> None:
     """The KL is the squared distance from the start, its mean over an epoch above twice the
-    target: / 1.5, below half of it: x 1.5; the next iteration goes on from where this one ended.
+    target: / 1.5, below half of it: x 1.5; the next iteration continues from the last factor.
     """
     config, batch = config_of(32, num_epochs=6), make_batch(32)
     origin = np.asarray(ravel_pytree(start())[0])
@@ -273,7 +273,7 @@ def test_a_loss_without_a_kl_has_nothing_to_pace_or_to_bound_it() -> None:
 
 
 def test_a_probe_sees_the_first_minibatch_of_every_epoch_before_it_is_learnt_from() -> None:
-    """And changes nothing: the parameters are those of a run without it."""
+    """It changes no parameter: they are those of a run without it."""
     config, batch, hyper = config_of(32), make_batch(32), Hyper(learning_rate=0.05)
 
     def probe(params: Any, rows: Batch) -> dict:
@@ -308,7 +308,7 @@ def test_an_infinite_kl_bound_learns_on_whatever_the_kl() -> None:
 
 
 def test_what_is_not_a_number_is_written_into_the_parameters_and_not_hidden() -> None:
-    """A NaN makes the KL NaN too; it must not pass for a KL bound that was reached."""
+    """A NaN makes the KL NaN too; it must not count as a KL bound that was reached."""
     config = config_of(32)
     batch = make_batch(32)
     batch = batch._replace(window=Window(batch.window.observation.at[0].set(jnp.nan)))

@@ -1,4 +1,4 @@
-"""What a random play of an environment shows of it: numbers, ends, resets, effects of actions."""
+"""Findings of a random play of an environment: numbers, ends, resets, effects of actions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Finding(NamedTuple):
     """One breach, or one thing worth knowing."""
 
     severity: str  # "error": training would be wrong or fail; "warning": worse or slower; "note"
-    what: str  # what was seen and what goes wrong if it stays
+    what: str  # the observed breach and its consequence
     remedy: str
 
 
 def findings(environment: Environment, play: Play, again: Play, key: Array) -> Iterator[Finding]:
-    """Everything that a play shows; `again` is the same one, computed anew."""
+    """Everything that a play shows; `again` is the same play, computed again."""
     own = in_own_words(environment, play)
     yield from _check_numbers(play)
     yield from _check_declared(environment, own)
@@ -83,7 +83,7 @@ def _check_magnitude(observation: np.ndarray) -> Iterator[Finding]:
 
 
 def _check_declared(environment: Environment, own: Any) -> Iterator[Finding]:
-    """What the environment returns, beside what it declares."""
+    """Compare the environment's return values with its declarations."""
     if environment.raw is None:
         return
     space, seen = environment.raw.observation_space, own[0]
@@ -170,7 +170,7 @@ def _check_ends(environment: Environment, play: Play, own: Any) -> Iterator[Find
 def _check_flags(
     terminated: np.ndarray, truncated: np.ndarray, at_limit: np.ndarray, limit: int | None
 ) -> Iterator[Finding]:
-    """Whether a termination that only repeats the time limit hides the truncation.
+    """Check for a termination that only repeats the time limit and hides the truncation.
 
     Args:
         terminated, truncated, at_limit: [number of episodes], of the last step of each.
@@ -195,9 +195,9 @@ def _check_flags(
 
 
 def _check_resets(environment: Environment, play: Play, key: Array) -> Iterator[Finding]:
-    """Whether an ending transition already returned a fresh start instead of its successor.
+    """Check for an ending transition that returned a fresh start instead of its successor.
 
-    A whole number of the state that counts steps gives it away: it must count the last step too.
+    An integer of the state that counts steps shows it: it must count the last step too.
     """
     ended = np.asarray(play.terminated | play.truncated)
     if not ended.any():
