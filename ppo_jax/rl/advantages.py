@@ -83,4 +83,4 @@ def pooled(means: Array, variances: Array) -> tuple[Array, Array]:
     The total variance is the mean of the variances plus the variance of the means.
     """
     mean = jnp.mean(means, axis=0)
-    return mean, jnp.mean(variances + jnp.square(means - mean), axis=0)
+    return mean, jnp.mean(variances + jnp.square(means - mean[None]), axis=0)
