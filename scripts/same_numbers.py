@@ -7,7 +7,9 @@ either version, on the CPU, in processes and a folder of its own. Metrics, array
 returns, evaluations and tables of sweeps are compared; clock times, paths and digests are not.
 
 Both versions share one compilation cache. It is keyed by the program, so a changed program is
-compiled anew and no difference is hidden. The exit code is 1 if a number differs or a case fails.
+compiled anew and no difference is hidden. Set JAX_COMPILATION_CACHE_DIR to keep it: the next call
+then takes about half as long. The exit code is 1 if a number differs, a case fails or none
+can be compared.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -57,7 +60,7 @@ def read_rows(path: Path) -> Values:
     lines = text.splitlines(keepends=True)
     values: Values = {"header": lines.pop(0)} if is_csv and lines else {}
     for number, (row, line) in enumerate(zip(rows, lines, strict=True), 1):
-        values |= {f"row {number}, {key}": json.dumps(value) for key, value in row.items()}
+        values |= {f"row {number}, {key}": value for key, value in flat(row)}
         values[f"row {number}"] = line
     return values
 
@@ -65,7 +68,16 @@ def read_rows(path: Path) -> Values:
 def read_results(path: Path) -> Values:
     """The results in a summary."""
     content = json.loads(path.read_text("utf-8"))
-    return {key: json.dumps(content[key]) for key in RESULTS if key in content}
+    return dict(flat({key: content[key] for key in RESULTS if key in content}))
+
+
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The values in nested JSON objects, with keys such as `best.fresh.iqm`."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from flat(inner, f"{key}.{name}".lstrip("."))
+    else:
+        yield key, json.dumps(value)
 
 
 def read_arrays(path: Path) -> Values:
@@ -97,6 +109,8 @@ def numbers(folder: Path) -> dict[str, Values]:
 def first_difference(before: Path, after: Path) -> str | None:
     """File, key and values of the first difference between two folders; None if there is none."""
     old, new = numbers(before), numbers(after)
+    if not any(file.endswith("metrics.jsonl") for file in old):
+        return "no metrics.jsonl was written before"
     for file in sorted({*old, *new}):
         if file not in old or file not in new:
             return f"{file} exists {'before' if file in old else 'after'} only"
@@ -185,7 +199,9 @@ def checked_out(version: str, folder: Path) -> Iterator[Path]:
         yield Path(version).resolve()
         return
     worktree = ["git", "-C", str(REPOSITORY), "worktree"]
-    subprocess.run([*worktree, "add", "--quiet", "--detach", str(folder), version], check=True)
+    added = subprocess.run([*worktree, "add", "--quiet", "--detach", str(folder), version])
+    if added.returncode != GOOD:
+        raise SystemExit(f"{version} is neither a folder with ppo_jax in it nor a commit.")
     try:
         yield folder.resolve()
     finally:
@@ -206,7 +222,8 @@ def main() -> int:
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="same-numbers-")))
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(work / "cache"))
+        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", work / "cache")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(cache).absolute())
         checkouts = [
             stack.enter_context(checked_out(version, work / f"checkout-{place}"))
             for place, version in enumerate(given.versions)

@@ -21,6 +21,7 @@ FILES = {
     if path.name != "__init__.py"
 }
 MAX_FILES = 12
+MAX_LINES, MAX_PARAMETERS = 45, 6  # of a function of rl/ and training/
 MAX_CHAIN = 23
 LOUD = {"open", "print", "input"} | {"time", "datetime", "os", "pathlib", "shutil", "logging"}
 APPS = {("report", "reproduce"), ("diagnose", "run")}  # the arrows between families of commands
@@ -111,6 +112,15 @@ def test_one_place_for(pattern: str, home: tuple[str, ...]) -> None:
         if re.search(pattern, path.read_text("utf-8"))
     }
     assert {name for name in found if not name.startswith(home)} == set()
+
+
+@pytest.mark.parametrize("module", [n for n in IN_FOLDERS if n.startswith(("rl.", "training."))])
+def test_functions_of_the_core_fit_on_a_screen(module: str) -> None:
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            assert (node.end_lineno or 0) - node.lineno < MAX_LINES, node.name
+            assert len(arguments) <= MAX_PARAMETERS, node.name
 
 
 def test_folders_are_small() -> None:

@@ -45,6 +45,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "trust_region_kl": (0.0, math.inf, False),
     "fisher_damping": (0.0, math.inf, True),
     "schedule_env_steps": (0.0, math.inf, True),
+    "log_std_init": (-20.0, 2.0, True),
 }
 
 # Infinity switches these off. No other number may be infinite.

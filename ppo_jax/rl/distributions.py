@@ -59,9 +59,11 @@ class StateDependentNoise(NamedTuple):
 def clip_log_std(log_std: Array) -> Array:
     """log std within [-20, 2]: a hard clip, so that inside the parameter *is* the log std.
 
-    Past a bound the gradient is zero. A smooth squash would change what `log_std_init` means.
+    Past a bound the gradient is that at the bound, so that a step can lead back. A smooth squash
+    would change what `log_std_init` means.
     """
-    return jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
+    clipped = jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
+    return log_std + jax.lax.stop_gradient(clipped - log_std)
 
 
 def state_dependent_noise(

@@ -84,6 +84,22 @@ def adapted_factor(
     return jnp.where(jnp.isfinite(target), jnp.clip(moved, 1e-6, 1e6), factor)
 
 
+def adapted_learning_rate(
+    rate: Array, learning_rate: Array | float, kl: Array, target: Array | float
+) -> Array:
+    """The factor on a learning rate that follows the KL: / 1.5 above 2 target, x 1.5 below half.
+
+    The rule and the band of rsl_rl (Rudin et al. 2022): the learning rate stays in 1e-5 .. 1e-2, or
+    up to the user's own if that lies outside. It rises only if KL > 0: a policy that cannot move
+    says nothing about the step. A NaN kl, or an infinite target, leaves the factor as it is.
+    """
+    up = (kl < target / 2.0) & (kl > 0.0)
+    moved = jnp.where(kl > 2.0 * target, rate / 1.5, jnp.where(up, rate * 1.5, rate))
+    size = jnp.maximum(learning_rate, 1e-30)
+    low, high = jnp.minimum(1.0, 1e-5 / size), jnp.maximum(1.0, 1e-2 / size)
+    return jnp.where(jnp.isfinite(target), jnp.clip(moved, low, high), rate)
+
+
 def upper_epsilon(epsilon: Array | float, epsilon_high: Array | float) -> Array:
     """The clip's upper half-width: `epsilon_high`, or `epsilon` where that is 0."""
     high = jnp.asarray(epsilon_high)

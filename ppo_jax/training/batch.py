@@ -101,12 +101,15 @@ def make_batch(
 def batch_metrics(tallies: Tally) -> Metrics:
     """The metrics of a batch, given the tallies of all devices with a leading axis [D].
 
-    Sums over the episodes that ended, and the critic's explained variance 1 - Var[R - V] / Var[R].
+    Sums over the episodes that ended, and the critic's explained variance 1 - Var[R - V] / Var[R],
+    NaN for targets that are constant up to rounding.
     """
     episodes = jax.tree.map(partial(jnp.sum, axis=0), tallies.episodes)
-    _, (unexplained, variance) = advantages.pooled(tallies.mean, tallies.variance)
+    (_, mean), (unexplained, variance) = advantages.pooled(tallies.mean, tallies.variance)
+    is_constant = variance <= 1e-12 + jnp.square(1e-5 * mean)
+    explained = 1.0 - unexplained / jnp.where(is_constant, 1.0, variance)
     return {
-        "explained_variance": 1.0 - unexplained / jnp.maximum(variance, 1e-12),
+        "explained_variance": jnp.where(is_constant, jnp.nan, explained),
         "num_episodes": episodes.num_episodes,
         "episode_return_sum": episodes.return_sum,
         "episode_length_sum": episodes.length_sum,

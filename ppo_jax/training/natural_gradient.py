@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ppo_jax.kernels.chunks import mean_over_chunks
 from ppo_jax.models.network import Network, freeze, policy_leaves
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import trust_region
@@ -24,7 +23,7 @@ from ppo_jax.rl.advantages import mean_and_variance, standardise
 from ppo_jax.rl.ratios import Ratios, measure_ratios
 from ppo_jax.rl.types import Batch, Metrics, PyTree, Setting
 from ppo_jax.training import objectives
-from ppo_jax.training.update import Learner, minibatch_updates, summarise
+from ppo_jax.training.update import Learner, batch_mean, minibatch_updates, summarise
 
 
 def trust_region_update(
@@ -157,18 +156,3 @@ def critic_updates(
     found = minibatch_updates(setting, loss, learner, batch, key)
     learner = learner._replace(params=found.params, opt_state=found.opt_state)
     return learner, jnp.mean(found.diagnostics["value_loss"])
-
-
-def batch_mean(
-    setting: Setting, batch: Batch, function: Callable[[Batch], tuple[PyTree, PyTree]]
-) -> tuple[PyTree, PyTree]:
-    """Means over the batch of all devices, and this device's values of each row.
-
-    Args:
-        function: rows -> (means, values [n, ...]).
-    """
-    if jax.tree.leaves(batch.window.memory):  # its sequences are not cut into chunks
-        means, values = function(batch)
-    else:
-        means, values = mean_over_chunks(function, batch)
-    return setting.across.mean(means), values

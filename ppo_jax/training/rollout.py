@@ -180,21 +180,25 @@ def rollout(
         found = step(environment, env_params, policy, carry, draws, is_noise_due(config, t))
         ended = found.terminated | found.truncated
         following = refill(resets, t, ended, reset, (found.observation, found.state))
-        record = Record(
-            carry.observation,
-            found.observation,
-            found.action,
-            found.distribution,
-            found.reward,
-            found.terminated,
-            found.truncated,
-        )
-        return count(policy, carry, stats, found, following), record
+        return count(policy, carry, stats, found, following), record_of(carry, found)
 
     inputs = (jnp.arange(config.rollout_length), draws, resets)
     (after, stats), records = scan_rows(body, (carry, stats), inputs)
     taken, after = valued(config, policy, carry.memory, after, records)
     return after, taken, records.observation, EpisodeStats(*jnp.sum(jnp.stack(stats), axis=1))
+
+
+def record_of(carry: EnvCarry, found: Transition) -> Record:
+    """The part of a transition that the rollout keeps."""
+    return Record(
+        observation=carry.observation,
+        observation_final=found.observation,
+        action=found.action,
+        distribution=found.distribution,
+        reward=found.reward,
+        terminated=found.terminated,
+        truncated=found.truncated,
+    )
 
 
 def count(

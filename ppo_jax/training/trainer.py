@@ -199,9 +199,7 @@ def learn(
         named = {"setting": setting, "network": agent.network, "family": agent.family}
         probe = partial(objectives.gradient_cosine, **named)
     found = minibatch_updates(setting, loss, learner, batch, key, probe)
-    # The paper measures the KL after the last step; its last epoch has it on every sample, before.
-    kl = jnp.mean(found.diagnostics["kl_old_new"][-1])
-    kl_coef = adapted_factor(state.adapted.kl_coef, kl, hyper.kl_target, 2.0, 1.5)
+    kl_coef = adapted_factor(state.adapted.kl_coef, found.kl, hyper.kl_target, 2.0, 1.5)
     ratios = measure_ratios(hyper, jnp.asarray(found.log_ratio), found.diagnostics["active"])
     learner = Learner(found.params, found.opt_state, found.rate, learner.active)
     return learner, kl_coef, summarise(found.diagnostics), ratios

@@ -17,7 +17,7 @@ from ppo_jax.kernels.collectives import Across
 from ppo_jax.kernels.packing import as_row, gather_rows, materialise, scan_outer
 from ppo_jax.kernels.permutation import permutations
 from ppo_jax.rl.advantages import mean_and_variance, standardise
-from ppo_jax.rl.surrogates import adapted_factor
+from ppo_jax.rl.surrogates import adapted_learning_rate
 from ppo_jax.rl.types import Batch, Metrics, PyTree, Setting
 from ppo_jax.training.optimizer import flatten, optimizer_step
 
@@ -27,6 +27,12 @@ Probe = Callable[[PyTree, Batch], Metrics]
 
 # Measured once an epoch, at its start, if `measure_gradient_cosine` asks for it.
 PROBED = ("gradient_cosine", "kl_old_new_probe", "ess_fraction_probe")
+
+
+KL = "kl_old_new"
+# Steps of an iteration up to which the KL is measured once more, after the last of them. Each step
+# measures it before it moves, which is 0 for the first and too little for the next few.
+SHORT = 4
 
 
 class MinibatchRows(NamedTuple):
@@ -51,6 +57,7 @@ class Learned(NamedTuple):
     params: PyTree
     opt_state: PyTree
     rate: Array  # []
+    kl: Array  # [], KL[old||new]: of the last epoch, before its steps; after them if they are few
     diagnostics: Metrics  # [E, M], with `grad_norm` and `active` (1 for a step that was taken)
     log_ratio: Array | tuple[()]  # [E, M, N / M], before each step
 
@@ -102,12 +109,7 @@ def standardised_rows(config: Config, batch: Batch, index: Array, across: Across
 
 
 def minibatch_updates(
-    setting: Setting,
-    loss: Loss,
-    learner: Learner,
-    batch: Batch,
-    key: Array,
-    probe: Probe | None = None,
+    setting: Setting, loss: Loss, learner: Learner, batch: Batch, key: Array, probe: Any = None
 ) -> Learned:
     """E epochs x M minibatches of optimiser steps on `loss`, each sample exactly once an epoch.
 
@@ -115,21 +117,16 @@ def minibatch_updates(
 
     Args:
         learner: parameters as a tree; `rate` moves after each epoch, by its mean KL[old||new].
-        batch: this device's rows. probe: measured on the first minibatch before each epoch.
+        batch: this device's rows. probe: a `Probe` of the first minibatch before each epoch.
     """
     config, hyper, across = setting
     num_rows = batch.advantage.shape[0]
     num_envs = num_rows // config.rollout_length
     has_memory = bool(jax.tree.leaves(batch.window.memory))
+    is_short = config.num_epochs * config.num_minibatches <= SHORT
     take = take_minibatches(batch, num_envs)
     flat, restore = flatten(config, learner.params)
-
-    def gradient_of(params: PyTree, rows: MinibatchRows) -> tuple[PyTree, Array | tuple[()]]:
-        def own_loss(p: PyTree) -> tuple[Array, Any]:
-            return loss(restore(p), take(rows.index)._replace(advantage=rows.advantage))
-
-        gradient, (means, log_ratio) = jax.grad(own_loss, has_aux=True)(params)
-        return (gradient, means), log_ratio
+    gradient_of = partial(minibatch_gradient, loss, restore, take)
 
     def step(learner: Learner, rows: MinibatchRows) -> tuple[Learner, tuple[Any, ...]]:
         # The sequences of a memory are not cut into chunks.
@@ -141,14 +138,35 @@ def minibatch_updates(
     def epoch(learner: Learner, rows: MinibatchRows) -> tuple[Learner, tuple[Any, ...]]:
         probed = {} if probe is None else probe(restore(learner.params), take(rows.index[0]))
         learner, (table, log_ratio) = jax.lax.scan(step, learner, rows)
-        learner = learner._replace(rate=adapted_rate(hyper, learner.rate, table))
+        if KL in table and not is_short:
+            learner = paced(hyper, learner, jnp.mean(table[KL]))
         return learner, (table, log_ratio, probed)
 
     index = materialise(minibatch_order(config, key, num_rows, num_envs, has_memory))
     rows = standardised_rows(config, batch, index, across)
     end, (table, log_ratio, probed) = scan_outer(epoch, learner._replace(params=flat), rows)
     diagnostics = {**table, **{name: value[:, None] for name, value in probed.items()}}
-    return Learned(restore(end.params), end.opt_state, end.rate, diagnostics, log_ratio)
+    kl = jnp.mean(table[KL][-1]) if KL in table else jnp.full((), jnp.nan)
+    if KL in table and is_short:
+        kl = kl_after(setting, loss, restore(end.params), batch)
+        end = paced(hyper, end, kl)
+    return Learned(restore(end.params), end.opt_state, end.rate, kl, diagnostics, log_ratio)
+
+
+def minibatch_gradient(
+    loss: Loss,
+    restore: Callable[[PyTree], PyTree],
+    take: Callable[[Array], Batch],
+    params: PyTree,
+    rows: MinibatchRows,
+) -> tuple[tuple[PyTree, Metrics], Array | tuple[()]]:
+    """Gradient and diagnostics of some rows, and their log-ratios."""
+
+    def of_rows(p: PyTree) -> tuple[Array, tuple[Metrics, Array | tuple[()]]]:
+        return loss(restore(p), take(rows.index)._replace(advantage=rows.advantage))
+
+    gradient, (means, log_ratio) = jax.grad(of_rows, has_aux=True)(params)
+    return (gradient, means), log_ratio
 
 
 def optimise(
@@ -167,16 +185,41 @@ def optimise(
 
 def has_reached(kl_stop: Array | float, diagnostics: Mapping[str, Array]) -> Array:
     """Check that KL[old||new] has reached the bound. A NaN has reached none, so that it shows."""
-    kl = diagnostics.get("kl_old_new", jnp.full((), jnp.nan))
+    kl = diagnostics.get(KL, jnp.full((), jnp.nan))
     return (kl >= kl_stop) & jnp.isfinite(kl_stop)
 
 
-def adapted_rate(hyper: Hyper, rate: Array, diagnostics: Mapping[str, Array]) -> Array:
-    """The factor on the learning rate after an epoch, by its mean KL[old||new]."""
-    if "kl_old_new" not in diagnostics:
-        return rate
-    kl = jnp.mean(diagnostics["kl_old_new"])
-    return 1.0 / adapted_factor(1.0 / rate, kl, hyper.kl_lr_target, 1.5, 2.0)
+def paced(hyper: Hyper, learner: Learner, kl: Array) -> Learner:
+    """The learner with its learning rate adapted to the KL[old||new] that it has led to."""
+    rate = adapted_learning_rate(learner.rate, hyper.learning_rate, kl, hyper.kl_lr_target)
+    return learner._replace(rate=rate)
+
+
+def kl_after(setting: Setting, loss: Loss, params: PyTree, batch: Batch) -> Array:
+    """Mean KL[old||new] of the batch under the new parameters, [], if something follows it."""
+    hyper = setting.hyper
+
+    def measure() -> Array:
+        means, _ = batch_mean(setting, batch, lambda rows: loss(params, rows)[1])
+        return means[KL]
+
+    is_used = jnp.isfinite(hyper.kl_target) | jnp.isfinite(hyper.kl_lr_target)
+    return jax.lax.cond(is_used, measure, lambda: jnp.full((), jnp.nan))
+
+
+def batch_mean(
+    setting: Setting, batch: Batch, function: Callable[[Batch], tuple[PyTree, PyTree]]
+) -> tuple[PyTree, PyTree]:
+    """Means over the batch of all devices, and this device's values of each row.
+
+    Args:
+        function: rows -> (means, values [n, ...]).
+    """
+    if jax.tree.leaves(batch.window.memory):  # its sequences are not cut into chunks
+        means, values = function(batch)
+    else:
+        means, values = mean_over_chunks(function, batch)
+    return setting.across.mean(means), values
 
 
 def summarise(diagnostics: Metrics) -> Metrics:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(SPEED))
 
 import launches  # noqa: E402
 
-from ppo_jax.training.rollout import UNROLLED_STEPS  # noqa: E402
+from ppo_jax.kernels.packing import UNROLLED_STEPS  # noqa: E402
 
 # As XLA prints it: a chunk's loop whose body holds a graph (a kernel and a copy), a loop of 5 with
 # a kernel and a loop of unknown length within, and a branch of 1 or 2 kernels.

@@ -15,13 +15,17 @@ from toy import CHOICE, SWING, all_metrics, flat, jit, toy_rollout
 from ppo_jax.config.config import Hyper
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import population, programs
-from ppo_jax.kernels import collectives
+from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.models.agent import assemble
-from ppo_jax.rl.types import Batch, EpisodeStats
-from ppo_jax.training import batch as batches
-from ppo_jax.training import objectives, schedules, trainer, update
+from ppo_jax.rl import moments
+from ppo_jax.rl.distributions import Categorical
+from ppo_jax.rl.types import Batch, EpisodeStats, Setting, Window
+from ppo_jax.training import objectives, schedules, trainer
+from ppo_jax.training.batch import batch_metrics, make_batch, scale_rewards
+from ppo_jax.training.update import Learner, minibatch_updates
 
 DEVICES = Mesh(np.array(jax.devices()[:2]), ("devices",))
+BOTH = Across(("devices",))
 
 
 def on_two_devices(function, *args, out_specs):
@@ -33,17 +37,17 @@ def on_two_devices(function, *args, out_specs):
     )(*args)
 
 
-def uneven_batch(parts, state):
+def uneven_batch():
     """64 rows whose halves differ much: standardised each by itself they give other gradients."""
     rng = np.random.default_rng(0)
     num_rows = 64
     advantage = rng.normal(size=num_rows) + np.where(np.arange(num_rows) < 32, 2.0, -1.0)
     logits = jnp.zeros((num_rows, 2))
     return Batch(
-        observation=jnp.asarray(rng.normal(size=(num_rows, 1)), jnp.float32),
+        window=Window(jnp.asarray(rng.normal(size=(num_rows, 1)), jnp.float32)),
         action=jnp.asarray(rng.integers(0, 2, num_rows), jnp.int32),
         log_prob_old=jnp.full(num_rows, -np.log(2.0), jnp.float32),
-        distribution_old=type(parts.network.apply(state.params, jnp.zeros((1, 1)))[0])(logits),
+        distribution_old=Categorical(logits),
         value_old=jnp.zeros(num_rows),
         advantage=jnp.asarray(advantage, jnp.float32),
         value_target=jnp.asarray(rng.normal(size=num_rows), jnp.float32),
@@ -55,43 +59,41 @@ def test_gradients_averaged_over_two_devices_are_those_of_the_whole_minibatch():
     config = dataclasses.replace(CHOICE, num_epochs=3, num_minibatches=1)
     hyper = Hyper(learning_rate=1e-2, entropy_coef=0.01)
     state = trainer.init(config, hyper, jax.random.key(0))
-    parts = assemble(config)
-    batch = uneven_batch(parts, state)
+    agent = assemble(config)
+    batch = uneven_batch()
     loss = partial(
         objectives.minibatch_loss,
         hyper=hyper,
         config=config,
-        network=parts.network,
-        family=parts.family,
+        network=agent.network,
+        family=agent.family,
     )
 
-    def learn(batch, axis_name=None):
-        params, _, _, diagnostics = update.by_minibatches(
-            config,
-            hyper,
-            loss,
-            state.params,
-            state.opt_state,
-            batch,
-            8,
-            jax.random.key(5),
-            axis_name,
-        )
-        return params, all_metrics(hyper, diagnostics, axis_name)
+    start = Learner(state.params, state.opt_state, jnp.ones(()), jnp.ones((), bool))
 
-    alone, metrics = jit(learn)(batch)
-    both, metrics_both = on_two_devices(partial(learn, axis_name="devices"), batch, out_specs=P())
+    def learn(batch, across=ALONE):
+        setting = Setting(config, hyper, across)
+        found = minibatch_updates(setting, loss, start, batch, jax.random.key(5))
+        return found.params, all_metrics(hyper, found, across), found.log_ratio
+
+    alone, metrics, log_ratio = jit(learn)(batch)
+    both, metrics_both, halves = on_two_devices(
+        partial(learn, across=BOTH), batch, out_specs=(P(), P(), P(None, None, "devices"))
+    )
     np.testing.assert_allclose(flat(alone), flat(both), atol=1e-5)
     assert np.abs(flat(alone) - flat(state.params)).max() > 1e-2
     for name in metrics:
         np.testing.assert_allclose(metrics_both[name], metrics[name], atol=1e-5, err_msg=name)
+    # Log-ratios are not averaged: each device keeps those of its own rows.
+    assert halves.shape == log_ratio.shape == (3, 1, 64)
+    np.testing.assert_allclose(np.sort(halves), np.sort(log_ratio), atol=1e-5)
 
 
 def test_the_gradients_cosine_of_two_devices_is_that_of_all_rows():
     config = dataclasses.replace(CHOICE, normalize_advantages="minibatch")
     state = trainer.init(config, Hyper(), jax.random.key(0))
-    parts = assemble(config)
-    batch = uneven_batch(parts, state)
+    agent = assemble(config)
+    batch = uneven_batch()
     # Away from the policy that drew the actions, where the two gradients differ.
     params = jax.tree.map(lambda leaf: 3.0 * leaf + 0.3, state.params)
     measure = partial(
@@ -99,11 +101,11 @@ def test_the_gradients_cosine_of_two_devices_is_that_of_all_rows():
         params,
         hyper=Hyper(),
         config=config,
-        network=parts.network,
-        family=parts.family,
+        network=agent.network,
+        family=agent.family,
     )
     alone = jit(measure)(batch)
-    both = on_two_devices(partial(measure, axis_name="devices"), batch, out_specs=P())
+    both = on_two_devices(partial(measure, across=BOTH), batch, out_specs=P())
     half = jit(measure)(jax.tree.map(lambda leaf: leaf[:32], batch))
     for name in alone:
         np.testing.assert_allclose(both[name], alone[name], atol=1e-5, err_msg=name)
@@ -123,24 +125,22 @@ def test_statistics_over_two_devices_are_those_of_all_rows():
     config = dataclasses.replace(SWING, normalize_advantages="batch")
     state = trainer.init(dataclasses.replace(SWING, num_envs=6), Hyper(), jax.random.key(0))
 
-    def measure(rows, axis_name=None):  # rows are [B, T]: the sharded axis leads
+    def measure(rows, across=ALONE):  # rows are [B, T]: the sharded axis leads
         steps = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), rows)
         half = state._replace(discounted_return=jnp.zeros(steps.reward.shape[1]))
-        reward, _, returns = batches.scaled_rewards(config, Hyper(), half, steps, axis_name)
+        reward, _, returns = scale_rewards(config, Hyper(), half, steps, across)
         ended = (steps.terminated | steps.truncated) * 1.0
         episodes = EpisodeStats(jnp.sum(ended), jnp.sum(steps.reward), jnp.sum(ended))
-        batch, tally = batches.make_batch(config, Hyper(), steps, reward, episodes, axis_name)
-        counted = batches.metrics(collectives.gathered(tally, axis_name))
-        seen = batches.merged(
-            state.observation_moments, jnp.tile(steps.reward.reshape(-1, 1), 3), axis_name
-        )
+        batch, tally = make_batch(config, Hyper(), steps, reward, episodes, across)
+        counted = batch_metrics(across.gather(tally))
+        seen = moments.all_reduce(moments.from_batch(steps.reward.reshape(-1, 1)), across)
         advantage = batch.advantage.reshape(steps.reward.shape).T  # [B, T]
         return (returns, counted, seen), advantage
 
     rows = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), steps)
     alone, advantage = jit(measure)(rows)
     both, advantage_both = on_two_devices(
-        partial(measure, axis_name="devices"), rows, out_specs=(P(), P("devices"))
+        partial(measure, across=BOTH), rows, out_specs=(P(), P("devices"))
     )
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(both), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -19,10 +19,10 @@ from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.models.network import Network, make_network
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl.ratios import ratio_metrics
-from ppo_jax.rl.types import Batch
+from ppo_jax.rl.types import Batch, Setting
 from ppo_jax.training.natural_gradient import trust_region_update
 from ppo_jax.training.optimizer import init_optimizer
-from ppo_jax.training.update import Learner, Setting
+from ppo_jax.training.update import Learner
 
 # Half the compile time, and no less exact.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -48,10 +48,10 @@ def recorded(policy_name, **settings):
         orthogonal_init=False,
         **{"rollout_length": 12, **settings},
     )
-    parts = assemble(config)
-    params = parts.network.init(jax.random.key(0), 0.5)
-    policy = Policy(parts.network, parts.family, params, None)
-    carry = reset_all(environment, (), parts.family, 6, jax.random.key(1))
+    agent = assemble(config)
+    params = agent.network.init(jax.random.key(0), 0.5)
+    policy = Policy(agent.network, agent.family, params, None)
+    carry = reset_all(environment, (), policy, 6, jax.random.key(1))
     run = jax.jit(lambda c, k: rollout(config, environment, (), policy, c, k)[:3])
     results = []
     for i in range(2):
@@ -110,12 +110,12 @@ def test_gsde_noise_is_drawn_anew_at_the_named_steps_and_at_the_start_of_every_r
         gsde_resample_steps=every,
         orthogonal_init=False,
     )
-    parts = assemble(config)
-    params = parts.network.init(jax.random.key(0), 0.5)
+    agent = assemble(config)
+    params = agent.network.init(jax.random.key(0), 0.5)
     # Biases give the features something to multiply the noise with at observation 0.
     params = jax.tree.map(lambda leaf: leaf + 0.3, params)
-    policy = Policy(parts.network, parts.family, params, None)
-    carry = reset_all(still, (), parts.family, 6, jax.random.key(1))
+    policy = Policy(agent.network, agent.family, params, None)
+    carry = reset_all(still, (), policy, 6, jax.random.key(1))
     run = jax.jit(lambda c, k: rollout(config, still, (), policy, c, k)[:2])
     actions = []
     for i in range(2):

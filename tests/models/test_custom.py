@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from networks import shown
+from own_network import nnx_pair
 
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete
 from ppo_jax.models.network import make_network
 from ppo_jax.rl.distributions import MultiCategorical
+from ppo_jax.rl.types import Window
 
 BOX = Box((2,), np.array([-1.0, -1.0]), np.array([1.0, 1.0]))
 
@@ -39,7 +41,7 @@ class Pair(NamedTuple):
 
 
 def check(network, config_policy="auto", space=Discrete(2)):  # noqa: B008
-    built, _ = make_network(Config(network=network, policy=config_policy), (3,), space)
+    built, _ = make_network(Config(network=network, policy=config_policy), shown(3), space)
     params = built.init(jax.random.key(0), -0.5)
     return built, params
 
@@ -50,15 +52,15 @@ def test_own_network_is_batched_over_any_leading_dims(network) -> None:
     kernel = np.asarray(init_fn(jax.random.key(0))["policy"])
     observation = np.random.default_rng(0).integers(2, size=(4, 5, 3)).astype(np.uint8)
     for seen in (observation, observation[0], observation[0, 0]):
-        distribution, value = built.apply(params, seen)
+        distribution, value = built.apply(params, Window(seen))
         np.testing.assert_allclose(distribution.logits, seen @ kernel, atol=1e-5)
         np.testing.assert_allclose(value, seen.sum(-1), atol=1e-6)
-        np.testing.assert_allclose(built.value(params, seen), value)
+        np.testing.assert_allclose(built.value(params, Window(seen)), value)
 
 
 def test_mean_of_an_own_network_gets_a_log_std_that_is_learnt() -> None:
     built, params = check((init_fn, apply_fn), "gaussian", BOX)
-    distribution, _ = built.apply(params, jnp.ones((4, 3)))
+    distribution, _ = built.apply(params, Window(jnp.ones((4, 3))))
     assert params["log_std"].tolist() == [-0.5, -0.5]
     assert (distribution.log_std == -0.5).all()
     assert distribution.mean.shape == distribution.log_std.shape == (4, 2)
@@ -67,7 +69,7 @@ def test_mean_of_an_own_network_gets_a_log_std_that_is_learnt() -> None:
 @pytest.mark.parametrize("policy", ["gaussian", "gaussian-state-std", "tanh-gaussian"])
 def test_own_network_may_return_its_log_std(policy) -> None:
     built, params = check((init_fn, apply_with_std), policy, BOX)
-    distribution, _ = built.apply(params, jnp.ones((4, 3)))
+    distribution, _ = built.apply(params, Window(jnp.ones((4, 3))))
     assert "log_std" not in params
     np.testing.assert_allclose(distribution.log_std, 0.1 * distribution.mean, rtol=1e-6)
 
@@ -78,7 +80,7 @@ def test_own_network_serves_several_discrete_actions() -> None:
         return jnp.concatenate([logits, logits, logits[:1]]), value
 
     built, params = check((init_fn, wide), "auto", MultiDiscrete((2, 3)))
-    distribution, _ = built.apply(params, jnp.ones((4, 3)))
+    distribution, _ = built.apply(params, Window(jnp.ones((4, 3))))
     assert isinstance(distribution, MultiCategorical)
     assert distribution.logits.shape == (4, 5)
 
@@ -93,40 +95,22 @@ def test_own_network_is_found_by_name(tmp_path, monkeypatch) -> None:
     (tmp_path / "networks_of_a_user.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     built, params = check("networks_of_a_user:small")
-    assert built.apply(params, jnp.array([1.0, 2.0, 3.0]))[0].logits.tolist() == [6.0, 6.0]
+    assert built.apply(params, Window(jnp.array([1.0, 2.0, 3.0])))[0].logits.tolist() == [6.0, 6.0]
     with pytest.raises(InputError, match=r"'smal'.*Nearest: small"):
         check("networks_of_a_user:smal")
     with pytest.raises(InputError, match="is not a network"):
         check("networks_of_a_user:init_fn")
 
 
-class NnxActorCritic(nnx.Module):
-    def __init__(self, rngs: nnx.Rngs) -> None:
-        self.hidden = nnx.Linear(3, 8, rngs=rngs)
-        self.policy = nnx.Linear(8, 2, rngs=rngs)
-        self.critic = nnx.Linear(8, 1, rngs=rngs)
-
-    def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = nnx.tanh(self.hidden(observation))
-        return self.policy(x), self.critic(x)[0]
-
-
 def test_own_network_may_be_a_flax_nnx_module() -> None:
-    graph, _ = nnx.split(NnxActorCritic(nnx.Rngs(0)))
-
-    def init(key):
-        return nnx.split(NnxActorCritic(nnx.Rngs(key)))[1]
-
-    def apply(params, observation):
-        return nnx.merge(graph, params)(observation)
-
+    init, apply = nnx_pair(2)
     built, params = check((init, apply))
     observation = jax.random.normal(jax.random.key(1), (7, 3))
-    distribution, value = jax.jit(built.apply)(params, observation)
-    logits, expected = nnx.merge(graph, init(jax.random.key(0)))(observation[2])
+    distribution, value = jax.jit(built.apply)(params, Window(observation))
+    logits, expected = apply(init(jax.random.key(0)), observation[2])
     np.testing.assert_allclose(distribution.logits[2], logits, atol=1e-6)
     np.testing.assert_allclose(value[2], expected, atol=1e-6)
-    gradient = jax.grad(lambda p: built.apply(p, observation)[0].logits.sum())(params)
+    gradient = jax.grad(lambda p: built.apply(p, Window(observation))[0].logits.sum())(params)
     assert all(leaf.shape == p.shape for leaf, p in zip(*map(jax.tree.leaves, (gradient, params))))
     assert any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
@@ -162,5 +146,5 @@ def test_own_network_that_does_not_fit_is_refused_with_a_sentence(
     network, policy, space, words
 ) -> None:
     with pytest.raises(InputError) as refused:
-        make_network(Config(network=network, policy=policy), (3,), space)
+        make_network(Config(network=network, policy=policy), shown(3), space)
     assert all(word in str(refused.value) for word in words), str(refused.value)

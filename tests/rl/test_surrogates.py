@@ -62,6 +62,13 @@ def value_formula(v: float, old: float, target: float, eps: float) -> float:
 
 # Every docstring equation as a loop body over Python floats: name -> (arguments, formula).
 X, Y, Z = np.random.default_rng(0).normal(size=(3, 65))
+
+
+def paced(rate: float, learning_rate: float, kl: float, target: float) -> float:
+    moved = rate / 1.5 if kl > 2.0 * target else rate * 1.5 if 0.0 < kl < target / 2.0 else rate
+    return min(max(moved, min(1.0, 1e-5 / learning_rate)), max(1.0, 1e-2 / learning_rate))
+
+
 EQUATIONS = {
     "log_ratio": ((30 * X, 0 * Y), lambda new, old: clip(new - old, -20.0, 20.0)),
     "policy_gradient": ((X, A), lambda log_prob, a: -(log_prob * a)),
@@ -69,6 +76,7 @@ EQUATIONS = {
     "clipped": ((R, A, 0.2, 0.3, 1.8), clipped_formula),
     "kl_penalised": ((R, A, X**2, 0.7), lambda r, a, kl, beta: -(r * a - beta * kl)),
     "adapted_factor": ((X**2, Y**2, Z**2, 2.0, 1.5), adapted),
+    "adapted_learning_rate": ((X**2, 1e-3, Y**2, Z**2), paced),
     "upper_epsilon": ((R, A), lambda low, high: high if high > 0.0 else low),
     "dpo_drift": ((R, A), dpo),
     "spo_drift": ((R, A, 0.2), lambda r, a, e: abs(a) * (r - 1.0) ** 2 / (2.0 * e)),
@@ -228,14 +236,6 @@ def test_beta_follows_a_scripted_list_of_kls_as_in_the_paper() -> None:
         assert float(beta) == expected, share
 
 
-def test_a_learning_rate_falls_where_the_kl_is_too_large_and_rises_where_it_is_small() -> None:
-    """Used upside down, with 1.5 and a band of 2, as adaptive learning rates are: x1.5 or /1.5."""
-    rate = jnp.ones(())
-    for kl, expected in ((0.021, 1 / 1.5), (0.004, 1.0), (0.011, 1.0), (0.0, 1.5), (9.0, 1.0)):
-        rate = 1.0 / surrogates.adapted_factor(1.0 / rate, jnp.float64(kl), 0.01, 1.5, 2.0)
-        assert float(rate) == pytest.approx(expected, rel=1e-14), kl
-
-
 @pytest.mark.parametrize("kl", [0.0, 1.0, math.inf, math.nan])
 def test_without_a_target_a_factor_stays_bit_for_bit(kl: float) -> None:
     for factor in (1.0, 0.3, 1e9):
@@ -355,3 +355,33 @@ def test_an_infinite_value_clip_is_half_the_squared_error() -> None:
     np.testing.assert_allclose(off, 0.5 * (X - Z) ** 2, rtol=1e-13)
     slope = jax.vmap(jax.grad(surrogates.value_loss), (0, 0, 0, None))(X, Y, Z, math.inf)
     np.testing.assert_allclose(slope, X - Z, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "rate, kl, expected",
+    [
+        (1.0, 0.03, 1 / 1.5),  # above twice the target of 0.01
+        (1.0, 0.004, 1.5),  # below half of it
+        (1.0, 0.015, 1.0),
+        (1.0, 0.0, 1.0),  # a policy that does not move
+        (1.0, math.nan, 1.0),
+        (9.0, 0.004, 10.0),  # 1e-2 / 1e-3
+        (0.011, 0.03, 0.01),  # 1e-5 / 1e-3
+    ],
+)
+def test_an_adapted_learning_rate_by_hand(rate: float, kl: float, expected: float) -> None:
+    found = surrogates.adapted_learning_rate(jnp.asarray(rate), 1e-3, jnp.asarray(kl), 0.01)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    assert float(
+        surrogates.adapted_learning_rate(jnp.asarray(rate), 1e-3, jnp.asarray(kl), math.inf)
+    ) == pytest.approx(rate)
+
+
+def test_a_learning_rate_outside_the_band_keeps_its_own_bound() -> None:
+    rate = jnp.ones(())
+    for learning_rate in (0.1, 0.0, 1e-7):
+        for kl in (1e-9, 1.0):
+            moved = surrogates.adapted_learning_rate(rate, learning_rate, jnp.asarray(kl), 0.01)
+            assert 0.0 < float(moved) < math.inf
+    up = surrogates.adapted_learning_rate(rate, 0.1, jnp.asarray(1e-9), 0.01)
+    assert float(up) == 1.0  # 0.1 lies above the band and goes down only

@@ -58,6 +58,10 @@ def test_folders_that_differ_in_clocks_and_paths_are_the_same(folders: tuple[Pat
     ]
 
 
+def test_folders_without_metrics_are_not_the_same(tmp_path: Path) -> None:
+    assert same_numbers.first_difference(tmp_path, tmp_path) is not None
+
+
 def replaced(file: str, old: str, new: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         text = (folder / file).read_text()
@@ -93,7 +97,7 @@ STEP_3 = {"step": np.array(3)}
         ),
         (
             replaced("stdout-1.json", "56.5", "56.6"),
-            'stdout-1.json, final_return: {"iqm": 56.5} before, {"iqm": 56.6} after',
+            "stdout-1.json, final_return.iqm: 56.5 before, 56.6 after",
         ),
         (
             with_arrays({"params/w": NEXT, **STEP_3}),

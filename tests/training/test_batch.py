@@ -9,7 +9,7 @@ import pytest
 from toy import SWING, toy_rollout
 
 from ppo_jax.config.config import Hyper
-from ppo_jax.kernels import collectives
+from ppo_jax.kernels.collectives import ALONE
 from ppo_jax.rl.types import EpisodeStats
 from ppo_jax.training import batch as batches
 
@@ -34,9 +34,9 @@ def test_the_batch_is_time_major_and_holds_advantages_and_targets():
     config = dataclasses.replace(SWING, normalize_advantages="none")
     steps = toy_rollout()
     hyper = Hyper(gamma=0.9, gae_lambda=0.8)
-    batch, tally = batches.make_batch(config, hyper, steps, steps.reward, EPISODES, None)
+    batch, tally = batches.make_batch(config, hyper, steps, steps.reward, EPISODES, ALONE)
     marks = (10.0 * np.arange(5)[:, None] + np.arange(3)).reshape(-1)
-    np.testing.assert_array_equal(batch.observation[:, 0], marks)
+    np.testing.assert_array_equal(batch.window.observation[:, 0], marks)
     np.testing.assert_array_equal(batch.action[:, 0], marks)
     np.testing.assert_array_equal(batch.distribution_old[0][:, 0], marks)
     np.testing.assert_array_equal(batch.log_prob_old, np.asarray(steps.log_prob).reshape(-1))
@@ -45,7 +45,7 @@ def test_the_batch_is_time_major_and_holds_advantages_and_targets():
     target = advantage + np.asarray(steps.value)
     np.testing.assert_allclose(batch.advantage, advantage.reshape(-1), atol=1e-5)
     np.testing.assert_allclose(batch.value_target, target.reshape(-1), atol=1e-5)
-    found = batches.metrics(collectives.gathered(tally, None))
+    found = batches.batch_metrics(ALONE.gather(tally))
     explained = 1.0 - advantage.var() / target.var()
     assert found["explained_variance"] == pytest.approx(explained, abs=1e-5)
     names = ("num_episodes", "episode_return_sum", "episode_length_sum")
@@ -60,5 +60,5 @@ def test_advantages_are_standardised_over_the_batch_where_that_is_asked_for():
         ("minibatch", advantage),  # standardised later, minibatch by minibatch
     ):
         config = dataclasses.replace(SWING, normalize_advantages=name)
-        batch, _ = batches.make_batch(config, Hyper(), steps, steps.reward, EPISODES, None)
+        batch, _ = batches.make_batch(config, Hyper(), steps, steps.reward, EPISODES, ALONE)
         np.testing.assert_allclose(batch.advantage, expected, atol=1e-4)

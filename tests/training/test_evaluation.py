@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import network_of
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Box, Discrete, Environment
 from ppo_jax.models.agent import Policy
-from ppo_jax.models.network import Network
 from ppo_jax.models.policy_head import make_family
 from ppo_jax.rl.distributions import Categorical, Gaussian, StateDependentNoise
 from ppo_jax.rl.types import Moments
-from ppo_jax.training.evaluation import act, episodes
+from ppo_jax.training.evaluation import Contest, act, episodes
 
 CONFIG = Config(num_envs=4, rollout_length=8)
 
@@ -61,12 +61,7 @@ def countdown(shortest=1, longest=12, is_truncated=False, space=None) -> Environ
 
 def policy_of(logits, seen=None) -> Policy:
     """Acts with `logits(observation seen) -> [..., 2]`."""
-    network = Network(
-        init=lambda key, log_std_init=0.0: {},
-        apply=lambda params, x: (Categorical(logits(x)), x[..., 0]),
-        policy=lambda params, x: Categorical(logits(x)),
-        value=lambda params, x: x[..., 0],
-    )
+    network = network_of(lambda params, x: Categorical(logits(x)), lambda params, x: x[..., 0])
     return Policy(network, make_family("categorical", Discrete(2), 1), {}, seen)
 
 
@@ -76,13 +71,9 @@ def always(action, odds=50.0):
 
 
 def evaluate(environment, policy, n=64, max_steps=100, is_deterministic=True, seed=0):
-    return jax.device_get(
-        jax.jit(
-            lambda key: episodes(
-                CONFIG, environment, (), policy, n, max_steps, is_deterministic, key
-            )
-        )(jax.random.key(seed))
-    )
+    contest = Contest(n, max_steps, is_deterministic)
+    play = jax.jit(lambda key: episodes(CONFIG, environment, (), policy, contest, key))
+    return jax.device_get(play(jax.random.key(seed)))
 
 
 @pytest.mark.parametrize("is_truncated", [False, True])
@@ -177,13 +168,7 @@ def gaussian_policy(name, mean) -> Policy:
             return noise
         return Gaussian(centre, jnp.zeros_like(centre))
 
-    network = Network(
-        init=lambda key, log_std_init=0.0: {},
-        apply=lambda params, x: (act(params, x), x[..., 0]),
-        policy=act,
-        value=lambda params, x: x[..., 0],
-    )
-    return Policy(network, family, {}, None)
+    return Policy(network_of(act, lambda params, x: x[..., 0]), family, {}, None)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from networks import shown
 from numpy_trpo import NumpyPolicy, numpy_trpo
 from objective_cases import POLICIES, draw_batch
 from trust_region_case import (
@@ -26,10 +27,10 @@ from trust_region_case import (
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.envs.interface import Discrete
-from ppo_jax.kernels import chunks, collectives
+from ppo_jax.kernels import backend, chunks
+from ppo_jax.kernels.collectives import Across
 from ppo_jax.models.network import make_network
 from ppo_jax.rl.types import Batch
-from ppo_jax.training import natural_gradient, update
 
 # What is always true ------------------------------------------------------------------------------
 
@@ -42,7 +43,7 @@ def test_after_a_step_the_kl_is_within_the_bound_and_the_surrogate_has_gained(po
     _, metrics, after = over_deltas(policy)
 
     def measure(params: Any) -> tuple[jax.Array, jax.Array]:
-        distribution, _ = case.network.apply(params, case.batch.observation)
+        distribution, _ = case.network.apply(params, case.batch.window)
         kl = case.family.kl(case.batch.distribution_old, case.family.keep(distribution))
         log_prob = case.family.log_prob(distribution, case.batch.action)
         ratio = jnp.exp(log_prob - case.batch.log_prob_old)
@@ -97,7 +98,7 @@ def test_a_member_of_a_vmap_over_delta_takes_the_step_it_takes_alone() -> None:
 
 
 @pytest.mark.usefixtures("double")
-def test_whole_batch_pieces_and_two_devices_take_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whole_batch_chunks_and_two_devices_take_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Advantages are standardised over all of the batch, and a maximum is one of all rows.
 
     The critic rests: its minibatches are each device's own.
@@ -106,28 +107,15 @@ def test_whole_batch_pieces_and_two_devices_take_one_step(monkeypatch: pytest.Mo
     with_norm = {"normalize_advantages": "minibatch", "num_epochs": 1}
     whole = jit(lambda: step(case, hyper, **with_norm))()
     halves = jax.tree.map(lambda leaf: leaf.reshape(2, 32, *leaf.shape[1:]), case.batch)
-    config = dataclasses.replace(case.config, **with_norm)
 
     def device(rows: Batch) -> tuple:
-        params, _, metrics, ratios = natural_gradient.by_trust_region(
-            config,
-            hyper,
-            case.network,
-            case.family,
-            case.params,
-            update.init_optimiser(case.params),
-            rows,
-            2,
-            jax.random.key(1),
-            "devices",
-        )
-        return params, metrics | update.ratio_metrics(collectives.gathered(ratios, "devices"))
+        return step(case, hyper, rows, Across(("devices",)), **with_norm)
 
     both = jit(jax.vmap(device, axis_name="devices"))(halves)
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    monkeypatch.setattr(chunks, "PIECE_ROWS", 8)
-    assert chunks.piece_size(64) == 8
-    cut = jit(lambda: step(case, hyper, **with_norm))()
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 8)
+    with backend.use("cpu"):
+        assert chunks.chunk_size(64) == 8
+        cut = jit(lambda: step(case, hyper, **with_norm))()
     assert float(whole[1]["updates_fraction"]) > 0.0
     for other in (cut, jax.tree.map(lambda leaf: leaf[0], both)):
         for found, expected in zip(jax.tree.leaves(other), jax.tree.leaves(whole), strict=True):
@@ -136,12 +124,12 @@ def test_whole_batch_pieces_and_two_devices_take_one_step(monkeypatch: pytest.Mo
 
 def test_a_shared_torso_keeps_the_bound_because_only_the_value_head_is_fitted() -> None:
     config = dataclasses.replace(case_of("categorical").config, shared_torso=True)
-    network, family = make_network(config, (3,), Discrete(3))
+    network, family = make_network(config, shown(3), Discrete(3))
     params = jit(network.init)(jax.random.key(0), 0.0)
     batch = jit(lambda p: draw_batch(network, family, p, (3,), 64))(params)
     case = Case(config, network, family, params, batch)
     after, metrics = jit(lambda: step(case, Hyper(trust_region_kl=0.02, learning_rate=0.1)))()
-    distribution, _ = network.apply(after, batch.observation)
+    distribution, _ = network.apply(after, batch.window)
     kl = float(jnp.mean(family.kl(batch.distribution_old, distribution)))
     assert 0.002 < kl <= 0.02 * (1.0 + 1e-3)
     assert kl == pytest.approx(float(metrics["kl_old_new"]), rel=1e-3)
@@ -214,7 +202,7 @@ def test_the_step_is_that_of_the_dense_natural_gradient() -> None:
     )[0]
 
     def log_pi(x: jax.Array) -> jax.Array:
-        distribution, _ = case.network.apply(unravel(x), case.batch.observation)
+        distribution, _ = case.network.apply(unravel(x), case.batch.window)
         return jax.nn.log_softmax(distribution.logits)
 
     score = np.asarray(jit(jax.jacobian(log_pi))(flat))[..., np.asarray(wanted)]
@@ -249,7 +237,7 @@ def test_without_advantages_the_policy_stays_and_the_critic_learns() -> None:
     assert np.all(np.isfinite(ravel_pytree(params)[0]))
 
     errors = [
-        np.mean(np.square(case.network.value(p, batch.observation) - batch.value_target))
+        np.mean(np.square(case.network.value(p, batch.window) - batch.value_target))
         for p in (case.params, params)
     ]
     assert errors[1] < errors[0]

@@ -13,9 +13,7 @@ from objective_cases import SMALL, train
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs import registration
 from ppo_jax.models.agent import assemble
-from ppo_jax.training import trainer
 from ppo_jax.training.objectives import SURROGATES, Terms, check_drift, find_surrogate
 
 
@@ -76,12 +74,3 @@ def test_what_is_no_drift_is_refused_before_anything_is_trained() -> None:
     config = Config(**SMALL, objective="drift", drift=lambda r, a: a * square(r, a))
     with pytest.raises(InputError, match="never negative"):
         assemble(config)
-
-
-def test_an_environment_that_is_an_object_with_arrays_trains() -> None:
-    """Its `Config` has no hash: nothing on the way to the loss may ask for one."""
-    environment = registration.make("probe:action-choice-continuous")
-    config = Config(**{**SMALL, "env": environment})
-    with pytest.raises(TypeError):
-        hash(config)
-    assert jax.eval_shape(lambda: trainer.train(config, Hyper(), jax.random.key(0)))

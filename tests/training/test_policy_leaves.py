@@ -1,4 +1,4 @@
-"""Which parameters the policy depends on is read off the traced program."""
+"""The policy's own parameters are read off the traced program."""
 
 from __future__ import annotations
 
@@ -9,33 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from networks import shown
+from own_network import nnx_pair
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Box, Discrete
 from ppo_jax.models.network import make_network
-from ppo_jax.training import natural_gradient
-
-
-class NnxActorCritic(nnx.Module):
-    """One module with a hidden layer for both and a layer for each."""
-
-    def __init__(self, rngs: nnx.Rngs) -> None:
-        self.hidden = nnx.Linear(3, 8, rngs=rngs)
-        self.policy = nnx.Linear(8, 3, rngs=rngs)
-        self.critic = nnx.Linear(8, 1, rngs=rngs)
-
-    def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = nnx.relu(self.hidden(observation))
-        return self.policy(x), self.critic(x)[0]
-
-
-def nnx_pair() -> tuple[Callable, Callable]:
-    graph, _ = nnx.split(NnxActorCritic(nnx.Rngs(0)))
-    return (
-        lambda key: nnx.split(NnxActorCritic(nnx.Rngs(key)))[1],
-        lambda params, observation: nnx.merge(graph, params)(observation),
-    )
+from ppo_jax.rl.types import Window
+from ppo_jax.training.natural_gradient import policy_leaves
 
 
 def scanned_pair() -> tuple[Callable, Callable]:
@@ -67,7 +48,7 @@ BOX = Box((1,), np.full(1, -1.0), np.full(1, 1.0))
         ({"shared_torso": True}, Discrete(3), {"value_head"}),
         ({"policy": "gaussian"}, BOX, {"critic_torso", "value_head"}),
         ({"policy": "gsde"}, BOX, {"critic_torso", "value_head"}),
-        ({"network": nnx_pair()}, Discrete(3), {"critic"}),
+        ({"network": nnx_pair(3)}, Discrete(3), {"critic"}),
         ({"network": scanned_pair()}, Discrete(3), {"critic"}),
     ],
     ids=["separate", "shared", "gaussian", "gsde", "nnx", "jit and scan"],
@@ -75,9 +56,9 @@ BOX = Box((1,), np.full(1, -1.0), np.full(1, 1.0))
 def test_the_policys_parameters_are_told_from_the_critics(
     fields: dict, space: Any, critic: set[str]
 ) -> None:
-    network, _ = make_network(Config(hidden_sizes=(4, 4), **fields), (3,), space)
+    network, _ = make_network(Config(hidden_sizes=(4, 4), **fields), shown(3), space)
     params = network.init(jax.random.key(0), 0.0)
-    found = natural_gradient.policy_leaves(network, params, jnp.zeros((1, 3)))
+    found = policy_leaves(network, params, Window(jnp.zeros((1, 3))))
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     names = [{getattr(entry, "key", None) for entry in path} for path in paths]
     assert found == [not path & critic for path in names]

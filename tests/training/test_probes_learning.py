@@ -18,6 +18,7 @@ from ppo_jax.config.config import OBJECTIVES, Config, Hyper, Schedule
 from ppo_jax.envs.interface import Environment
 from ppo_jax.envs.suites.probes import PROBES, ProbeState
 from ppo_jax.models.agent import acting_policy, assemble
+from ppo_jax.rl.types import Window
 from ppo_jax.training import trainer
 
 
@@ -153,12 +154,12 @@ def seen_in(probe, num_steps: int = 3) -> np.ndarray:
 
 def answers(config, state, where, observation):
     """(mode for the environment, value) of one member at raw observations."""
-    parts = assemble(config)
+    agent = assemble(config)
     params = jax.tree.map(lambda leaf: leaf[where], state.params)
     stats = jax.tree.map(lambda leaf: leaf[where], state.observation_moments)
-    policy = acting_policy(config, parts, params, stats)
-    distribution, value = parts.network.apply(params, policy.see(jnp.asarray(observation)))
-    return np.asarray(parts.family.to_env(parts.family.mode(distribution))), np.asarray(value)
+    policy = acting_policy(config, agent, params, stats)
+    distribution, value = agent.network.apply(params, Window(policy.see(jnp.asarray(observation))))
+    return np.asarray(agent.family.to_env(agent.family.mode(distribution))), np.asarray(value)
 
 
 def check(config, state, rows, names, value_error, action_error=0.05):

@@ -15,13 +15,12 @@ from toy import all_metrics
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.kernels import backend, chunks
-from ppo_jax.rl.types import Batch, Window
+from ppo_jax.rl.types import Batch, Setting, Window
 from ppo_jax.training.optimizer import init_optimizer
 from ppo_jax.training.update import (
     Learned,
     Learner,
     Loss,
-    Setting,
     minibatch_order,
     minibatch_updates,
     summarise,

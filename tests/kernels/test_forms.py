@@ -1,0 +1,374 @@
+"""Every verb of `kernels` and two iterations of every objective: equal in all forms.
+
+The plain form is the meaning; the forms of a CPU and of a GPU are traced as for them, and both run
+on this machine.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from drifts import clip_drift
+from jax.flatten_util import ravel_pytree
+from lane import lane
+from objective_cases import POLICIES
+
+from ppo_jax import kernels
+from ppo_jax.config.config import OBJECTIVES, Config, Hyper, Schedule
+from ppo_jax.config.config import POLICIES as POLICY_WORDS
+from ppo_jax.kernels import (
+    backend,
+    chunks,
+    matmul,
+    orthogonal,
+    packing,
+    permutation,
+    recurrence,
+    reductions,
+    select,
+)
+from ppo_jax.kernels.adam import adam
+from ppo_jax.training import trainer
+
+TUNED = ("cpu", "gpu")
+ROWS = 24
+
+
+def traced(function: Callable, form: str, *given: Any) -> Any:
+    """The program of `function` in one form. A new function each time: jit keeps what it traced."""
+    with backend.use(form):
+        return jax.jit(lambda *given: function(*given)).lower(*given)
+
+
+# Verbs --------------------------------------------------------------------------------------------
+
+
+def inputs() -> dict[str, jax.Array]:
+    """Numbers of many kinds; `rows` and `wide` have the leading axis [N]."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    return {
+        "rows": normal(ROWS, 3),
+        "wide": normal(ROWS, packing.MAX_WIDTH + 1),
+        "kernel": normal(3, 12),
+        "narrow": normal(3, 2),
+        "weight": normal(ROWS),
+    }
+
+
+def adam_steps(x: dict) -> Any:
+    """Of gradients away from 0, where a step hardly moves with its gradient."""
+    optimizer = adam(0.1, 1e-3)
+    state = optimizer.init(x)
+    first, state = optimizer.update(jax.tree.map(lambda leaf: 2.0 + jnp.sin(leaf), x), state)
+    return first, optimizer.update(jax.tree.map(lambda leaf: jnp.cos(leaf) - 3.0, x), state)[0]
+
+
+def chunked(x: dict) -> Any:
+    """640 rows, which a CPU takes in two chunks."""
+    rows = jnp.concatenate([x["rows"] + i for i in range(27)])[:640]
+    values = chunks.map_chunks(lambda r: jnp.sin(r).sum(1), rows)
+    means = chunks.mean_over_chunks(
+        lambda r: ({"mean": jnp.mean(r, 0), "square": jnp.mean(r**2)}, jnp.cos(r)), rows
+    )
+    return values, means
+
+
+def layers(x: dict) -> Any:
+    hidden = jnp.tanh(matmul.dot_general(x["rows"], x["kernel"], matmul.LAST_BY_FIRST))
+    return hidden, matmul.dot_general(x["rows"], x["narrow"], matmul.LAST_BY_FIRST)
+
+
+def gathered(x: dict) -> Any:
+    batch = {"rows": x["rows"], "wide": x["wide"], "whole": jnp.arange(ROWS), "weight": x["weight"]}
+    found = packing.gather_rows(batch)(jnp.array([5, 0, 5, 17]))
+    return {**found, "whole": found["whole"] * 1.0}
+
+
+def unpacked(x: dict) -> Any:
+    packed, unpack = packing.pack({"rows": x["rows"], "weight": x["weight"], "wide": x["wide"]})
+    return unpack(jax.tree.map(lambda leaf: leaf[::2], packed))
+
+
+def rows_scanned(x: dict) -> Any:
+    """The key and the count of a carry keep their bits; the carry's real numbers move."""
+
+    def body(carry: dict, t: jax.Array) -> tuple:
+        moved = jnp.tanh(carry["rows"] + 0.1 * t)
+        after = {"rows": moved, "count": carry["count"] + 1, "wide": carry["wide"] * 0.9}
+        return after, (moved[:, 0] * carry["count"], carry["wide"][:, :2])
+
+    start = {"rows": x["rows"], "count": jnp.arange(ROWS), "wide": x["wide"]}
+    end, records = packing.scan_rows(body, start, jnp.arange(6.0))
+    return {**end, "count": end["count"] * 1.0}, records
+
+
+def outer_scanned(x: dict) -> Any:
+    def body(total: jax.Array, row: jax.Array) -> tuple:
+        inner, _ = jax.lax.scan(lambda y, _: (jnp.sin(y + row), None), total, length=3)
+        metrics = packing.as_row({"total": inner.sum(), "row": row.sum()})
+        return inner, metrics
+
+    end, metrics = packing.scan_outer(body, jnp.zeros(3), x["rows"][:5])
+    return end, dict(metrics)
+
+
+def reduced(x: dict) -> Any:
+    rows = x["rows"]
+    return {
+        "sum": reductions.sum_last(rows),
+        "wide sum": reductions.sum_last(x["wide"]),
+        "maximum": reductions.max_last(rows),
+        "wide maximum": reductions.max_last(x["wide"]),
+        "each": reductions.mean_of_each({"a": rows[:, 0], "b": x["weight"]}),
+        "mean": reductions.mean(x["weight"]),
+        "weighted": reductions.weighted_sums([rows[:, 0], rows[:, 1]], x["weight"]),
+        "stacked": reductions.stack_scalars([x["weight"][i] for i in range(19)]),
+    }
+
+
+def scalars(x: dict) -> Any:
+    trees = [Schedule(x["weight"][i], 2.0 * i, x["rows"][i, 0]) for i in range(5)]
+    return reductions.map_scalars(lambda s: s.start * jnp.cos(s.end) + s.cosine, trees)
+
+
+def is_finite(x: dict) -> Any:
+    spoilt = {**x, "weight": x["weight"].at[3].set(jnp.inf)}
+    return reductions.all_finite(x) * 1.0, reductions.all_finite(spoilt) * 1.0
+
+
+def selected(x: dict) -> Any:
+    mask = x["weight"] > 0.3
+    return select.map_where(lambda r: jnp.sin(r["rows"]).sum(1), x, mask, 16)
+
+
+def refilled(x: dict) -> Any:
+    """A draw that does not depend on the key: what is drawn differs by form, never where to."""
+    xs, refill = select.make_refill(jax.random.key(1), 2, ROWS)
+    old = (x["rows"], x["weight"])
+    step = jax.tree.map(lambda leaf: leaf[1], xs)
+    return refill(step, 1, x["weight"] > 0.3, lambda key: (jnp.arange(3.0), jnp.float32(7.0)), old)
+
+
+def few_permuted(x: dict) -> Any:
+    return permutation.permutations(jax.random.key(2), 3, permutation.SMALLEST - 1) * 1.0
+
+
+def recurred(x: dict) -> Any:
+    decay = jnp.abs(jnp.sin(x["rows"]))
+    both = [recurrence.linear_recurrence(decay, x["rows"], reverse=way) for way in (False, True)]
+    return both, packing.materialise(x["weight"])
+
+
+class Verb(NamedTuple):
+    """A computation with verbs of `kernels`."""
+
+    compute: Callable[[dict], Any]
+    names: set[str]  # of the verbs
+    has_gradient: bool = True
+
+
+VERBS = {
+    "adam": Verb(adam_steps, {"adam"}),
+    "chunks": Verb(chunked, {"chunk_size", "map_chunks", "mean_over_chunks"}),
+    "layers": Verb(layers, {"dot_general"}),
+    "gather": Verb(gathered, {"gather_rows"}),
+    "pack": Verb(unpacked, {"pack"}),
+    "scan of rows": Verb(rows_scanned, {"scan_rows"}),
+    "outer scan": Verb(outer_scanned, {"scan_outer", "as_row"}),
+    "reductions": Verb(
+        reduced,
+        {"sum_last", "max_last", "mean_of_each", "mean", "weighted_sums", "stack_scalars"},
+    ),
+    "scalars": Verb(scalars, {"map_scalars"}),
+    "finite": Verb(is_finite, {"all_finite"}, has_gradient=False),
+    "map where": Verb(selected, {"map_where"}, has_gradient=False),
+    "refill": Verb(refilled, {"make_refill"}, has_gradient=False),
+    "permutations": Verb(few_permuted, {"permutations"}, has_gradient=False),
+    "recurrence": Verb(recurred, {"linear_recurrence", "materialise"}),
+}
+
+
+def asks(function: ast.FunctionDef) -> bool:
+    """Check whether a function chooses its form by itself."""
+    names = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+    return bool(names & {"is_cpu", "is_accelerator", "current", "_is_unrolled"})
+
+
+def test_every_verb_that_has_forms_is_compared_here() -> None:
+    found = set()
+    for path in Path(kernels.__path__[0]).glob("*.py"):
+        if path.stem not in ("backend", "compiler"):
+            tree = ast.parse(path.read_text("utf-8"))
+            functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+            found |= {f.name for f in functions if asks(f) and not f.name.startswith("_")}
+    covered = set().union(*(verb.names for verb in VERBS.values()))
+    assert found - {"orthogonal"} <= covered
+    assert len(found) > 12
+
+
+def slope(compute: Callable[[dict], Any]) -> Callable[[dict], Any]:
+    """The gradient of a sum of all outputs, each with a weight of its own."""
+
+    def total(x: dict) -> jax.Array:
+        flat, _ = ravel_pytree(compute(x))
+        return jnp.sum(flat * np.cos(np.arange(flat.size)))
+
+    return jax.grad(total)
+
+
+def assert_close(found: Any, expected: Any, atol: float) -> None:
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    for a, b in pairs:
+        np.testing.assert_allclose(a, b, rtol=atol, atol=atol)
+
+
+@pytest.mark.parametrize("form", TUNED)
+@pytest.mark.parametrize("name", VERBS)
+def test_a_tuned_form_has_the_values_and_gradients_of_the_plain_one(name: str, form: str) -> None:
+    verb, x = VERBS[name], inputs()
+    for function in [verb.compute] + [slope(verb.compute)] * verb.has_gradient:
+        plain, tuned = (traced(function, each, x).compile()(x) for each in ("plain", form))
+        assert jax.tree.structure(tuned) == jax.tree.structure(plain)
+        assert_close(tuned, plain, 1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(set(VERBS) - {"permutations"}))
+def test_some_tuned_form_is_another_program(name: str) -> None:
+    """Else the comparison would compare a program with itself."""
+    texts = [traced(VERBS[name].compute, form, inputs()).as_text() for form in ("plain", *TUNED)]
+    assert len(set(texts)) > 1
+
+
+def test_long_permutations_are_exact_in_every_form_and_equal_in_the_tuned_ones() -> None:
+    def long() -> jax.Array:
+        return permutation.permutations(jax.random.key(3), 2, 200)
+
+    plain, cpu, gpu = (traced(long, form).compile()() for form in ("plain", *TUNED))
+    np.testing.assert_array_equal(cpu, gpu)
+    for found in (plain, cpu):
+        np.testing.assert_array_equal(np.sort(found, axis=1), np.tile(np.arange(200), (2, 1)))
+
+
+def test_orthogonal_matrices_are_equal_in_the_tuned_forms() -> None:
+    """The plain form draws others; `test_orthogonal.py` checks both for what they are."""
+
+    def draw() -> list[jax.Array]:
+        return orthogonal.orthogonal(jax.random.key(4), [(8, 8), (8, 3), (3, 8)])
+
+    cpu, gpu = (traced(draw, form).compile()() for form in TUNED)
+    assert_close(cpu, gpu, 0.0)
+
+
+# Iterations ---------------------------------------------------------------------------------------
+
+
+def own_drift(ratio: jax.Array, advantage: jax.Array) -> jax.Array:
+    return clip_drift(ratio, advantage, 0.2)
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "clip, categorical, normalised, cosine": {
+        "objective": "clip",
+        "normalize_observations": True,
+        "normalize_rewards": True,
+        "measure_gradient_cosine": True,
+    },
+    "pg, gaussian": {"objective": "pg", "policy": "gaussian"},
+    # 8 permuted environments, and minibatches of 640 rows, which a CPU takes in two chunks.
+    "is, multi-categorical, env-rows, chunks": {
+        "objective": "is",
+        "policy": "multi-categorical",
+        "shuffle": "env-rows",
+        "rollout_length": 160,
+    },
+    "kl, gaussian-state-std": {"objective": "kl", "policy": "gaussian-state-std"},
+    "kl new-old, batch": {
+        "objective": "kl",
+        "kl_direction": "new-old",
+        "normalize_advantages": "batch",
+    },
+    "dpo, gsde": {"objective": "dpo", "policy": "gsde", "gsde_resample_steps": 3},
+    "spo, tanh-gaussian": {
+        "objective": "spo",
+        "policy": "tanh-gaussian",
+        "normalize_observations": True,
+    },
+    "drift, shared torso, muon": {
+        "objective": "drift",
+        "drift": own_drift,
+        "shared_torso": True,
+        "optimizer": "muon",
+    },
+    # Long conjugate gradients make of a rounding a thousandth of a step.
+    "trpo, gaussian": {"objective": "trpo", "policy": "gaussian", "num_cg_iterations": 4},
+    "npg, categorical": {"objective": "npg", "num_cg_iterations": 4},
+}
+HYPER = Hyper(
+    learning_rate=Schedule(0.02, 0.01),
+    kl_target=0.01,
+    kl_lr_target=0.02,
+    entropy_coef=0.01,
+    log_std_init=-0.5,
+    schedule_env_steps=256.0,
+)
+
+
+def test_every_objective_and_every_policy_is_among_the_cases() -> None:
+    for field, words in (("objective", OBJECTIVES), ("policy", POLICY_WORDS)):
+        named = {POLICIES.get(case.get(field), (case.get(field),))[0] for case in CASES.values()}
+        assert set(words) - {"auto", "categorical"} <= named
+
+
+@cache
+def start(name: str) -> tuple[Config, trainer.TrainState]:
+    """The common initial state of a case: the forms would draw other orthogonal matrices."""
+    fields = {"num_envs": 8, "rollout_length": 8, "num_epochs": 2, "num_minibatches": 2}
+    fields |= {"policy": "categorical", "hidden_sizes": (8,), **CASES[name]}
+    word, space = POLICIES[fields["policy"]]
+    config = Config(env=lane(space), **{**fields, "policy": word})
+    with backend.use("plain"):
+        state = trainer.init(config, HYPER, jax.random.key(0))
+    # Louder than the first policy, so that actions depend on what is seen.
+    return config, state._replace(params=jax.tree.map(lambda leaf: 1.5 * leaf, state.params))
+
+
+@cache
+def two_iterations(name: str, form: str) -> Any:
+    """State and metrics after each of two iterations in one form."""
+    config, state = start(name)
+    program = traced(lambda state: trainer.iterate(config, HYPER, state), form, state)
+    iterate, found = program.compile({"xla_backend_optimization_level": 0}), []
+    for _ in range(2):
+        state, metrics = iterate(state)
+        found.append((state._replace(key=()), metrics))
+    return found
+
+
+@pytest.mark.parametrize("form", TUNED)
+@pytest.mark.parametrize("name", CASES)
+def test_two_iterations_of_a_tuned_form_are_those_of_the_plain_one(name: str, form: str) -> None:
+    plain, tuned = two_iterations(name, "plain"), two_iterations(name, form)
+    for (state, metrics), (expected, rows) in zip(tuned, plain, strict=True):
+        assert metrics.keys() == rows.keys()
+        for key, value in rows.items():
+            np.testing.assert_allclose(metrics[key], value, rtol=1e-5, atol=1e-5, err_msg=key)
+        assert_close(state, expected, 1e-5)
+    (state, metrics), first = tuned[-1], start(name)[1]
+    moved = [
+        jnp.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.params, first.params)))
+    ]
+    assert max(moved) > 1e-3
+    assert metrics["alive"] == 1.0
+    assert metrics["num_episodes"] > 0.0
