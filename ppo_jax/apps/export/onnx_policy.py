@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.apps.export.layers import PlainPolicy
+from ppo_jax.apps.export.numpy_policy import one_hot
 from ppo_jax.config.errors import InputError
 
 OPSET = 20  # the first with Gelu
@@ -138,6 +139,13 @@ def _act(
     return graph.node("Min", graph.node("Max", x, low), high)
 
 
+def _require_numbers(observation: np.ndarray, numbers: dict[str, int]) -> None:
+    try:
+        one_hot(observation, **numbers)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def load(model: bytes) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, ...]]:
     """A model's function of float32 observations [n, *O], and the shape [*O].
 
@@ -151,11 +159,15 @@ def load(model: bytes) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, .
         if (given.name, taken.name) != ("observation", "action"):
             raise ValueError("it is another model")
         shape = tuple(int(size) for size in given.shape[1:])
+        described = session.get_modelmeta().custom_metadata_map.get("ppo_jax", "{}")
+        numbers = json.loads(described).get("numbers")
     except Exception as error:  # the runtime's errors share no class of their own
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"This is no exported ONNX policy ({reason}): export it again.") from error
 
     def run(observation: np.ndarray) -> np.ndarray:
+        if numbers:
+            _require_numbers(observation, numbers)
         return session.run(["action"], {"observation": observation})[0]
 
     return run, shape
