@@ -16,13 +16,15 @@ OPENINGS = {"of", "what", "where", "whether", "which"}
 OF_DOCSTRINGS = OPENINGS | {"who", "whose", "how", "that", "if", "when", "why"}
 # Folders whose prose is not gone through yet: this list only shrinks.
 NOT_YET = (
-    *("kernels", "rl", "envs", "models", "training", "distributed", "analysis", "storage"),
-    *("runtime", "apps/run", "apps/export", "apps/sweep", "apps/reproduce", "apps/diagnose"),
+    *("kernels", "rl", "envs", "models", "training", "distributed", "analysis"),
+    *("apps/sweep", "apps/reproduce", "apps/diagnose"),
 )
 # Files of these folders that are.
 ALREADY = (
-    *("rl/metrics.py", "runtime/windows.py", "runtime/loggers.py", "apps/sweep/options.py"),
-    *("apps/diagnose/explain.py", "apps/diagnose/explain_figure.py"),
+    *("rl/metrics.py", "apps/sweep/options.py", "apps/sweep/engine.py", "apps/sweep/pack.py"),
+    *("apps/diagnose/explain.py", "apps/diagnose/explain_figure.py", "apps/diagnose/replay.py"),
+    *(f"apps/sweep/search/{name}.py" for name in ("halving", "pbt", "slot_run", "slots", "study")),
+    *("apps/sweep/search/tpe.py", "apps/reproduce/store.py", "apps/reproduce/training.py"),
 )
 FILES = [
     path
