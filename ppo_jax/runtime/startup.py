@@ -21,7 +21,7 @@ from ppo_jax.rl.types import TrainState
 class Beginning(NamedTuple):
     """A population and its programs before the first iteration."""
 
-    state: TrainState  # of the population, in its place
+    state: TrainState  # the population, on its devices
     chunk: Any  # `programs.make_chunk`, lowered; compiling it takes longest
     start: Callable[[Hyper, Array], TrainState]  # `population.make_init`, compiled
 

@@ -43,7 +43,7 @@ class Leaf(NamedTuple):
     """The manifest's entry for one array."""
 
     path: str
-    shape: tuple[int, ...]  # of the stored array; of its key data, if it is a key
+    shape: tuple[int, ...]  # shape of the stored array, or of its key data
     dtype: str
     key_impl: str | None  # "threefry2x32", ..., for a typed random key
 

@@ -21,7 +21,7 @@ class Position(NamedTuple):
     """The length and hash of a file of rows, as a checkpoint records them."""
 
     num_bytes: int
-    sha256: str  # of these bytes
+    sha256: str  # hash of these bytes
 
 
 class JsonlLog:

@@ -27,8 +27,8 @@ from ppo_jax.storage import run_folder
 from ppo_jax.storage.files import write_atomic, write_folder_atomic
 from ppo_jax.training import evaluation, rollout, schedules
 
-TOLERANCE = 1e-5  # of an action, relative if it is larger than 1; of a logit
-NUM_ENVS, NUM_STEPS = 8, 128  # of the rollout whose observations are compared
+TOLERANCE = 1e-5  # for an action, relative if it is larger than 1; for a logit
+NUM_ENVS, NUM_STEPS = 8, 128  # size of the rollout whose observations are compared
 
 Act = Callable[[np.ndarray], np.ndarray]
 
@@ -44,7 +44,7 @@ if __name__ == "__main__":
 class Artefact(NamedTuple):
     """An exported policy before it is written."""
 
-    content: bytes | dict[str, bytes]  # of a file, or of a folder's files by name
+    content: bytes | dict[str, bytes]  # a file, or a folder's files by name
     act: Act  # [n, *O] -> [n, ...]
 
 
@@ -52,7 +52,7 @@ class Agreement(NamedTuple):
     """The comparison of an artefact's actions with the policy's own."""
 
     num_observations: int
-    largest_difference: float  # of an action, or of a logit and the best one, if they are counted
+    largest_difference: float  # in an action, or between the chosen and the best logit
 
 
 def export(

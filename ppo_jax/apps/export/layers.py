@@ -17,7 +17,7 @@ from ppo_jax.models.agent import Agent
 from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments, PyTree
 
-OBSERVATION_CLIP = 10.0  # of `moments.standardise`
+OBSERVATION_CLIP = 10.0  # as in `moments.standardise`
 
 
 class PlainPolicy(NamedTuple):

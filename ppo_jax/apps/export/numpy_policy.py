@@ -106,7 +106,7 @@ def _convolution(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 def _action(rule: dict[str, Any], arrays: Arrays, x: np.ndarray) -> np.ndarray:
     """The environment's action, from the last layer's output [n, ...]."""
-    if rule["kind"] == "argmax":  # of each group of logits that stand side by side
+    if rule["kind"] == "argmax":  # for each group of logits that stand side by side
         groups = np.split(x, np.cumsum(rule["sizes"])[:-1], axis=1)
         chosen = np.stack([group.argmax(axis=1) for group in groups], axis=1)
         return chosen.reshape(len(x), *rule["shape"]).astype(np.int32)

@@ -13,7 +13,7 @@ from ppo_jax.apps.export.numpy_policy import one_hot
 from ppo_jax.config.errors import InputError
 
 OPSET = 20  # the first with Gelu
-IR_VERSION = 9  # of that opset; later runtimes read it
+IR_VERSION = 9  # for that opset; later runtimes read it
 
 
 def require() -> tuple[Any, Any]:

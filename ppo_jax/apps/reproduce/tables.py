@@ -18,7 +18,7 @@ class Table(NamedTuple):
 
     suite: Suite
     rows: list[Measured]
-    variants: list[Variant]  # of suites with normalised scores
+    variants: list[Variant]  # for suites with normalised scores
     judged: list[Judged]
     lacking: list[str]  # cells without a result
     notes: list[str]  # sentences about files and cells

@@ -29,7 +29,7 @@ from ppo_jax.training import schedules
 from ppo_jax.training.evaluation import Episodes
 
 CHUNK_SECONDS = 2.0  # how long a chunk should take: the host only watches for a stop
-MAX_MEMBERS = 256  # of one program: more bring no speed and cost memory
+MAX_MEMBERS = 256  # members of one program: more bring no speed and cost memory
 
 # Metrics that are kept for every iteration beside the episodes.
 DIAGNOSTICS = (
@@ -53,7 +53,7 @@ class Trained(NamedTuple):
     played: Episodes | None  # [members, episodes]; None if training returns count
     compile_seconds: float
     train_seconds: float
-    train_cpu_seconds: float  # of this process, which a busy machine does not lengthen
+    train_cpu_seconds: float  # CPU time of this process, which a busy machine does not lengthen
     evaluation_seconds: float
     fingerprint: dict[str, Any]
 

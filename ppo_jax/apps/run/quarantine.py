@@ -23,7 +23,7 @@ from ppo_jax.rl.types import Batch, PyTree, TrainState
 from ppo_jax.storage import checkpoint
 from ppo_jax.training import trainer, update
 
-LARGEST_NUMBER = 8  # of members kept in a run; `debug` works for the others, too
+LARGEST_NUMBER = 8  # members kept in a run; `debug` works for the others, too
 STATE, BATCH, ROWS = "state", "batch.npz", "minibatch_rows"
 
 

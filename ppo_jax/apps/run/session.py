@@ -48,7 +48,7 @@ class RunStatus(NamedTuple):
     pending: windows.Window | None = None  # iterations since the last logged row
     train_seconds: float = 0.0
     ended_by: str | None = None  # "return" or "callback", if the budget was not spent
-    score: float | None = None  # of the evaluation at this very iteration
+    score: float | None = None  # the evaluation at this very iteration
     best: float | None = None  # the highest score so far
     saved: tuple[int, str | None] | None = None  # iteration and end at the newest checkpoint
 

@@ -24,7 +24,7 @@ from ppo_jax.runtime.devices import device_count, free_device_bytes
 from ppo_jax.runtime.windows import Rows
 from ppo_jax.training import schedules
 
-MEMORY_SHARE = 0.8  # of the free memory: evaluation and the runtime need some, too
+MEMORY_SHARE = 0.8  # share of the free memory: evaluation and the runtime need some, too
 
 
 class Engine(NamedTuple):
@@ -37,9 +37,9 @@ class Engine(NamedTuple):
     evaluate: Callable[..., Any]  # (hyper, state, stream) -> Episodes [members, n]
     gather: Callable[..., TrainState]  # see populations.make_gather
     refill: Callable[..., TrainState]  # see populations.make_refill
-    memory: Memory  # of one device
+    memory: Memory  # on one device
     limit: int  # bytes that one device offers
-    compilations: int  # of the training program: 1, and more only if it did not fit at once
+    compilations: int  # programs compiled for training: 1, and more only if it did not fit at once
     compile_seconds: float
 
     @property

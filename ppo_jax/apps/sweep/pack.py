@@ -59,7 +59,7 @@ class PackJob(NamedTuple):
     folder: Path
     config: Config
     hyper: Hyper  # the sweep's base
-    settings: dict[int, Values]  # of this pack
+    settings: dict[int, Values]  # the settings of this pack
     members: list[Member]
     label: str  # shown to the user
 
@@ -90,7 +90,7 @@ class Outcome(NamedTuple):
     env_steps: int  # in all
     train_seconds: float
     compile_seconds: float
-    compilations: list[int]  # of the training program, by compile group
+    compilations: list[int]  # training programs, by compile group
     more: dict[str, Any]  # a sampler's own entries of the summary
     built: list[Engine]  # compiled programs, one of which may fit the winner
     reruns_winner: bool = True  # False for a worker of a study if another one does

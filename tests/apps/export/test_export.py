@@ -25,6 +25,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.rl import moments
+from ppo_jax.rl.types import Window
 from ppo_jax.storage import checkpoint, run_folder
 from ppo_jax.training import schedules, trainer
 
@@ -220,7 +221,7 @@ def test_of_counted_actions_only_a_worse_choice_counts(tmp_path: Path) -> None:
     parts = assemble(config)
     policy = acting_policy(config, parts, state.params, state.observation_moments)
     rows = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    logits = np.asarray(parts.network.apply(state.params, rows)[0].logits)
+    logits = np.asarray(parts.network.apply(state.params, Window(rows))[0].logits)
     gap = np.abs(logits[:, 0] - logits[:, 1])
     best, closest = logits.argmax(1).astype(np.int32), gap.argmin()
     other = best.copy()

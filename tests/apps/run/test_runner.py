@@ -22,7 +22,7 @@ from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.apps.run import runner
 from ppo_jax.config.config import Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.envs import registration
 from ppo_jax.runtime import chunk_loop, evaluation, loggers
 from ppo_jax.storage import checkpoint
@@ -247,17 +247,19 @@ def test_ctrl_c_twice_leaves_at_once_and_hands_the_signals_back(tmp_path: Path) 
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize("phase", ["make_chunk", "make_init"])
+@pytest.mark.parametrize(
+    "module, phase", [(programs, "make_chunk"), (population, "make_init")], ids=["chunk", "init"]
+)
 def test_a_signal_before_training_is_answered_without_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, phase: str
 ) -> None:
-    inner = getattr(programs, phase)
+    inner = getattr(module, phase)
 
     def interrupted(*given: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         return inner(*given)
 
-    monkeypatch.setattr(programs, phase, interrupted)
+    monkeypatch.setattr(module, phase, interrupted)
     stopped = tiny_run(tmp_path / "a")
     assert (stopped.exit_code, stopped.summary["env_steps"]) == (130, 0)
     assert checkpoint.latest(stopped.folder) == (

@@ -33,7 +33,7 @@ class Strategy(NamedTuple):
     until: Callable[[SlotStatus], int]  # iterations to the next event
     decide: Callable[[Hyper, TrainState, SlotStatus], Moment]  # after each chunk
     is_over: Callable[[SlotStatus], bool]  # nothing is left to train
-    share: Callable[[SlotStatus], float]  # of the training that is done
+    share: Callable[[SlotStatus], float]  # share of the training that is done
     finish: Callable[[Hyper, TrainState, SlotStatus], SlotStatus] = lambda hyper, state, status: (
         status
     )
