@@ -15,9 +15,7 @@ OPENINGS = {"of", "what", "where", "whether", "which"}
 # A docstring says what a thing is or does, so it begins with neither a question nor a condition.
 OF_DOCSTRINGS = OPENINGS | {"who", "whose", "how", "that", "if", "when", "why"}
 # Folders whose prose is not gone through yet: this list only shrinks.
-NOT_YET = (
-    *("envs", "apps/sweep", "apps/reproduce", "apps/diagnose"),
-)
+NOT_YET = (*("envs", "apps/sweep", "apps/reproduce", "apps/diagnose"),)
 # Files of these folders that are.
 ALREADY = (
     *("apps/sweep/options.py", "apps/sweep/engine.py", "apps/sweep/pack.py"),

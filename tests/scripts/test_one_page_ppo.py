@@ -16,12 +16,14 @@ import pytest
 from toy import all_metrics
 
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.kernels.collectives import ALONE
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl import advantages
-from ppo_jax.rl.types import EpisodeStats
-from ppo_jax.training import batch as batches
-from ppo_jax.training import objectives, trainer, update
+from ppo_jax.rl.types import EpisodeStats, Setting
+from ppo_jax.training import objectives, trainer
+from ppo_jax.training.batch import make_batch
 from ppo_jax.training.rollout import rollout
+from ppo_jax.training.update import Learner, minibatch_order, minibatch_updates
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "one_page_ppo.py"
 
@@ -83,20 +85,26 @@ def to_page(params):
     }
 
 
+def to_page_batch(batch):
+    """Samples in the twin's layout."""
+    names = set(page.Batch._fields) - {"observation"}
+    own = {name: getattr(batch, name) for name in names}
+    return page.Batch(observation=batch.window.observation, **own)
+
+
 @jax.jit
-def our_update(params, opt_state, batch, hyper, key):
-    parts = assemble(CONFIG)
+def our_update(learner, batch, hyper, key):
+    agent = assemble(CONFIG)
     loss = partial(
         objectives.minibatch_loss,
         hyper=hyper,
         config=CONFIG,
-        network=parts.network,
-        family=parts.family,
+        network=agent.network,
+        family=agent.family,
     )
-    params, opt_state, _, diagnostics = update.by_minibatches(
-        CONFIG, hyper, loss, params, opt_state, batch, CONFIG.num_envs, key
-    )
-    return params, opt_state, all_metrics(hyper, diagnostics)
+    found = minibatch_updates(Setting(CONFIG, hyper), loss, learner, batch, key)
+    learner = learner._replace(params=found.params, opt_state=found.opt_state)
+    return learner, all_metrics(hyper, found)
 
 
 their_update = jax.jit(page.update)
@@ -106,15 +114,15 @@ their_update = jax.jit(page.update)
 def collected():
     """A state and one real rollout of it, by the package."""
     hyper = Hyper(log_std_init=0.0)
-    parts = assemble(CONFIG)
+    agent = assemble(CONFIG)
     state = trainer.init(CONFIG, hyper, jax.random.key(0))
     # Louder than the initial 0.01, so that ratios move.
     head = state.params["body"]["policy_head"]
     head["kernel"] = 30.0 * head["kernel"]
-    policy = acting_policy(CONFIG, parts, state.params, state.observation_moments)
-    world = env_params(parts.environment, hyper)
+    policy = acting_policy(CONFIG, agent, state.params, state.observation_moments)
+    world = env_params(agent.environment, hyper)
     _, steps, _, _ = rollout(
-        CONFIG, parts.environment, world, policy, state.carry, jax.random.key(1)
+        CONFIG, agent.environment, world, policy, state.carry, jax.random.key(1)
     )
     return state, steps
 
@@ -138,9 +146,11 @@ def test_the_twin_imports_nothing_of_the_package():
 def test_both_see_the_same_policy_and_values(collected):
     state, steps = collected
     theirs = to_page(state.params)
-    log_prob = page.chosen(page.log_policy(theirs, steps.observation), steps.action)
+    log_prob = page.chosen(page.log_policy(theirs, steps.window.observation), steps.action)
     np.testing.assert_allclose(log_prob, steps.log_prob, atol=1e-5)
-    np.testing.assert_allclose(page.value_of(theirs, steps.observation), steps.value, atol=1e-5)
+    np.testing.assert_allclose(
+        page.value_of(theirs, steps.window.observation), steps.value, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["defaults", "everything"])
@@ -161,27 +171,22 @@ def test_both_estimate_the_same_advantages(collected, name):
 def test_the_same_parameters_rollout_and_permutation_give_the_same_updates(collected, name):
     state, steps = collected
     hyper = HYPERS[name]
-    batch, _ = batches.make_batch(CONFIG, hyper, steps, steps.reward, NO_EPISODES, None)
-    params, opt_state = state.params, update.init_optimiser(state.params)
-    zeros = jax.tree.map(jnp.zeros_like, to_page(params))
-    theirs, adam = to_page(params), page.Adam(jnp.zeros(()), zeros, zeros)
-    same = page.Batch(
-        observation=batch.observation,
-        action=batch.action,
-        log_prob_old=batch.log_prob_old,
-        value_old=batch.value_old,
-        advantage=batch.advantage,
-        value_target=batch.value_target,
-    )
+    batch, _ = make_batch(CONFIG, hyper, steps, steps.reward, NO_EPISODES, ALONE)
+    learner = Learner(state.params, state.opt_state, jnp.ones(()), jnp.ones((), bool))
+    zeros = jax.tree.map(jnp.zeros_like, to_page(state.params))
+    theirs, adam = to_page(state.params), page.Adam(jnp.zeros(()), zeros, zeros)
+    same = to_page_batch(batch)
     for i in range(3):
         key = jax.random.key(10 + i)
-        orders = update.minibatch_rows(CONFIG, key, CONFIG.batch_size, CONFIG.num_envs)
-        params, opt_state, metrics = our_update(params, opt_state, batch, hyper, key)
+        orders = minibatch_order(CONFIG, key, CONFIG.batch_size, CONFIG.num_envs)
+        learner, metrics = our_update(learner, batch, hyper, key)
         theirs, adam, (moved, clipped) = their_update(
             theirs, adam, same, orders, settings_of(hyper)
         )
         # float32 rounding; one step of 3e-3 or more moves every parameter far beyond 1e-5
-        for a, b in zip(jax.tree.leaves(to_page(params)), jax.tree.leaves(theirs), strict=True):
+        for a, b in zip(
+            jax.tree.leaves(to_page(learner.params)), jax.tree.leaves(theirs), strict=True
+        ):
             np.testing.assert_allclose(a, b, atol=1e-5)
         np.testing.assert_allclose(metrics["log_ratio_abs_first"], moved[0, 0], atol=1e-5)
         # a ratio on the edge may fall on either side: one sample of 64, in one minibatch of 12
@@ -198,16 +203,14 @@ def test_a_wrong_number_is_seen(collected):
     """The comparison can fail: another Adam epsilon, or another order, is not within 1e-5."""
     state, steps = collected
     hyper = HYPERS["everything"]
-    batch, _ = batches.make_batch(CONFIG, hyper, steps, steps.reward, NO_EPISODES, None)
-    same = page.Batch(
-        *(getattr(batch, name) for name in page.Batch._fields),
-    )
+    batch, _ = make_batch(CONFIG, hyper, steps, steps.reward, NO_EPISODES, ALONE)
+    same = to_page_batch(batch)
     start = to_page(state.params)
     zeros = jax.tree.map(jnp.zeros_like, start)
     adam = page.Adam(jnp.zeros(()), zeros, zeros)
 
     def after(hyper, seed):
-        rows = update.minibatch_rows(
+        rows = minibatch_order(
             dataclasses.replace(CONFIG, num_epochs=1), jax.random.key(seed), 256, 8
         )
         result = their_update(start, adam, same, rows, settings_of(hyper))[0]

@@ -16,9 +16,10 @@ from toy import jit
 
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.envs.interface import Discrete, Environment
+from ppo_jax.models.agent import Policy, assemble
 from ppo_jax.rl.types import Moments, Window
 from ppo_jax.training import trainer
-from ppo_jax.training.rollout import Policy, reset_all, rollout
+from ppo_jax.training.rollout import reset_all, rollout
 
 T, B = 17, 4
 CONFIG = Config(
@@ -76,7 +77,7 @@ def test_rollouts_with_a_memory_are_a_loop_that_forgets_at_ends(
     """A truncated episode's final observation is valued with the memory that the episode had."""
     config = dataclasses.replace(CONFIG, shared_torso=shared_torso)
     env_params = CounterParams(**{kind: np.int32(3)}, spread=np.int32(4))
-    agent = trainer.assemble(config)
+    agent = assemble(config)
     # Louder than the first parameters, so that memories count.
     params = jax.tree.map(lambda x: 2.0 * x, agent.network.init(jax.random.key(0)))
     policy = Policy(agent.network, agent.family, params, SEEN)
