@@ -13,10 +13,14 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import programs
 from ppo_jax.distributed.layout import Layout
+from ppo_jax.envs.interface import time_limit
+from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.rl.types import TrainState
 from ppo_jax.training.evaluation import Episodes
 
-MAX_STEPS = 10_000  # an episode that runs longer is cut and counted as it stands
+# Steps after which an episode is cut and counted as it stands, unless the environment's own time
+# limit is longer.
+MAX_STEPS = 10_000
 FINAL = 2**31 - 1  # the random stream of the evaluation after training
 
 Play = Callable[[TrainState, int], Episodes]  # (state, stream) -> [S, n] on the host
@@ -24,8 +28,9 @@ Play = Callable[[TrainState, int], Episodes]  # (state, stream) -> [S, n] on the
 
 def player(config: Config, hyper: Hyper, layout: Layout, options: RunOptions) -> Play:
     """The evaluation of a population as a function; `stream` picks its own random numbers."""
+    is_deterministic = options.policy_mode == "deterministic"
     compiled = programs.make_evaluation(
-        config, layout, options.eval_episodes, MAX_STEPS, options.policy_mode == "deterministic"
+        config, layout, options.eval_episodes, max_steps(config, hyper), is_deterministic
     )
 
     def play(state: TrainState, stream: int) -> Episodes:
@@ -33,6 +38,13 @@ def player(config: Config, hyper: Hyper, layout: Layout, options: RunOptions) ->
         return jax.tree.map(lambda leaf: leaf[: layout.num_seeds], played)
 
     return play
+
+
+def max_steps(config: Config, hyper: Hyper) -> int:
+    """Steps after which an evaluation cuts an episode."""
+    environment = assemble(config).environment
+    limit = time_limit(environment, env_params(environment, hyper))
+    return max(MAX_STEPS, limit or 0)
 
 
 def mean_returns(played: Episodes, alive: np.ndarray) -> list[float | None]:

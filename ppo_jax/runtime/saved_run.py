@@ -63,6 +63,13 @@ def load_where_trained(
     return found
 
 
+# Settings that change what given parameters do.
+POLICY_FIELDS = (
+    *("policy", "torso", "hidden_sizes", "activation", "shared_torso", "network", "memory"),
+    *("memory_size", "normalize_observations"),
+)
+
+
 def start_from(folder: Path, config: Config, state: TrainState, layout: Layout) -> TrainState:
     """`state` with the policies (parameters and normalisers) of another run.
 
@@ -70,7 +77,16 @@ def start_from(folder: Path, config: Config, state: TrainState, layout: Layout) 
     holds an environment or a network as an object, the other run had the same one.
     """
     given = [None if isinstance(x, str) else x for x in (config.env, config.network)]
-    _, _, _, other, _ = load_state(folder, *given)
+    theirs, _, _, other, _ = load_state(folder, *given)
+    differing = [name for name in POLICY_FIELDS if getattr(theirs, name) != getattr(config, name)]
+    if differing:
+        name = differing[0]
+        word = name.replace("_", "-")
+        raise InputError(
+            f"init_from={str(folder)!r} was trained with {name}={getattr(theirs, name)!r}, but "
+            f"this run has {name}={getattr(config, name)!r}: the same parameters would act "
+            f"differently; give --{word} as in that run."
+        )
     count = other.alive.shape[0]
     chosen = np.arange(layout.num_members) % count
     taken = jax.tree.map(

@@ -41,6 +41,12 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         lines = [f"stopped   by {summary['stopped_by']}, everything is saved; not evaluated"]
     if summary.get("num_failed"):
         lines.append(f"failed    {summary['num_failed']} of {seeds} seeds turned non-finite")
+    if summary.get("episodes_cut"):
+        count = summary["episodes_per_seed"] * seeds
+        lines.append(
+            f"cut       {summary['episodes_cut']} of {count} episodes were cut at 10,000 steps, as "
+            "the environment has no time limit; their returns count as they stand"
+        )
     trained = f"trained   {summary['env_steps']:,} environment steps a seed"
     if summary.get("env_steps_per_second"):
         trained += f", {summary['env_steps_per_second']:,.0f} steps/s"

@@ -64,6 +64,8 @@ def _train(
             check_first_ratios(session, state, chunk.rows["log_ratio_abs_first"][:, 0])
         keep_frozen(session, state, chunk.rows["alive"][:, -1], status)
         status = log_chunk(session, cadence, chunk, status)
+        if not chunk.rows["alive"][:, -1].any():  # nobody is left to train
+            status = status._replace(ended_by="failure")
         with writing(session, status):
             writer.check()
         if is_save_due(cadence, options, status, time.monotonic() - saved_at):
@@ -168,11 +170,12 @@ def write_row(
 
     If a stop is requested, no evaluation begins: the row waits in `status.pending`.
     """
-    config, options = session.config, session.options
+    config = session.config
     env_steps = iteration * config.batch_size
     row = {"env_steps": env_steps, **windows.aggregate(window)}
-    goal = options.stop_at_return
-    if iteration == status.iteration and cadence.is_due(cadence.evaluate, iteration):
+    has_ended = False
+    is_hint = is_goal_near(session, status, row["episode_return"]) and not cadence.evaluate
+    if iteration == status.iteration and (cadence.is_due(cadence.evaluate, iteration) or is_hint):
         if session.stop:
             return status._replace(pending=window)
         played = session.play(state, iteration)
@@ -180,11 +183,9 @@ def write_row(
         row["eval_return"] = evaluation.mean_returns(played, alive)
         score = score_of(row["eval_return"])
         best = max((x for x in (score, status.best) if x is not None), default=None)
-        status = status._replace(score=score, best=best)
-        has_ended = has_reached(row["eval_return"], goal)
+        status = status._replace(score=score, best=best, confirmed=iteration)
+        has_ended = has_reached(row["eval_return"], session.options.stop_at_return)
         session.progress.message(text.evaluation_line(env_steps, score))
-    else:
-        has_ended = not cadence.evaluate and has_reached(row["episode_return"], goal)
     with writing(session, status):
         session.metrics.write(row)
     session.logs.write(row, env_steps)
@@ -193,6 +194,16 @@ def write_row(
     if any([callback(row) is True for callback in session.callbacks]):
         status = status._replace(ended_by="callback")
     return status
+
+
+def is_goal_near(session: Session, status: RunStatus, episode_return: list[float | None]) -> bool:
+    """Check whether the training episodes hint that `stop_at_return` has been reached.
+
+    They cannot decide it: the episodes that end first are the short ones. An evaluation of whole
+    episodes does. After one that fails, the next follows a quarter of the iterations later.
+    """
+    is_soon = status.iteration < 1.25 * status.confirmed
+    return not is_soon and has_reached(episode_return, session.options.stop_at_return)
 
 
 def score_of(returns: list[float | None]) -> float | None:

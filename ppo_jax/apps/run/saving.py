@@ -62,6 +62,7 @@ def metadata_of(session: Session, status: RunStatus) -> dict[str, Any]:
         "stop_at_return": session.options.stop_at_return,
         "score": status.score,
         "best_score": status.best,
+        "confirmed": status.confirmed,
         "logs": {name: file.position()._asdict() for name, file in logs.items()},
         **session.identity,
     }
@@ -80,6 +81,7 @@ def read_status(metadata: dict[str, Any]) -> tuple[RunStatus, dict[str, Position
         ended_by=metadata["ended_by"],
         score=metadata["score"],
         best=metadata["best_score"],
+        confirmed=metadata.get("confirmed", 0),  # 0.1.0 did not write it
         saved=(metadata["iteration"], metadata["ended_by"]),
     )
     return status, {name: Position(**place) for name, place in metadata["logs"].items()}

@@ -47,9 +47,10 @@ class RunStatus(NamedTuple):
     iteration: int = 0
     pending: windows.Window | None = None  # iterations since the last logged row
     train_seconds: float = 0.0
-    ended_by: str | None = None  # "return" or "callback", if the budget was not spent
+    ended_by: str | None = None  # "return", "callback" or "failure"; None for a spent budget
     score: float | None = None  # the evaluation at this very iteration
     best: float | None = None  # the highest score so far
+    confirmed: int = 0  # iteration of the last evaluation that was to confirm `stop_at_return`
     saved: tuple[int, str | None] | None = None  # iteration and end at the newest checkpoint
 
     def is_over(self, config: Config) -> bool:

@@ -73,7 +73,7 @@ def build(
             config,
             layout,
             options.eval_episodes,
-            evaluation.MAX_STEPS,
+            evaluation.max_steps(config, hyper),
             options.policy_mode == "deterministic",
         ),
         gather=populations.make_gather(layout),
