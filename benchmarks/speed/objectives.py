@@ -16,14 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from compare import default_out, describe_machine
 
 from ppo_jax.config.config import OBJECTIVES, Config, Hyper
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import programs as parallel
-from ppo_jax.rl.surrogates import clip_drift
+from ppo_jax.distributed import population
+from ppo_jax.distributed import programs as compiled_programs
 from ppo_jax.runtime import devices
 from ppo_jax.training import schedules
 
@@ -35,7 +36,8 @@ PROBED = "clip, with the gradient cosine"  # optional telemetry
 
 
 def own_drift(ratio: jax.Array, advantage: jax.Array) -> jax.Array:
-    return clip_drift(ratio, advantage, 0.2)
+    excess = ratio - jnp.clip(ratio, 0.8, 1.2)
+    return jax.nn.relu(excess * advantage)
 
 
 def main() -> None:
@@ -98,9 +100,11 @@ def prepare(name: str, num_envs: int, seeds: int) -> Callable[[], float]:
     )
     hyper = schedules.as_arrays(config, Hyper(learning_rate=2.5e-4, entropy_coef=0.01))
     layout = layouts.choose_layout(config, seeds)
-    states = [parallel.init_population(config, hyper, 0, layout)]
-    count = max(1, min(parallel.ROWS, 60_000 // config.batch_size))
-    chunk = parallel.make_chunk(config, layout).lower(hyper, states[0], np.int32(1)).compile()
+    states = [population.init_population(config, hyper, 0, layout)]
+    count = max(1, min(compiled_programs.MAX_CHUNK, 60_000 // config.batch_size))
+    chunk = (
+        compiled_programs.make_chunk(config, layout).lower(hyper, states[0], np.int32(1)).compile()
+    )
 
     def run() -> float:
         start = time.perf_counter()

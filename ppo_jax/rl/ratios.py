@@ -10,7 +10,7 @@ from jax import Array
 from ppo_jax.config.config import Hyper
 from ppo_jax.kernels.reductions import weighted_sums
 from ppo_jax.rl.surrogates import MAX_LOG_RATIO, upper_epsilon
-from ppo_jax.rl.types import Metrics
+from ppo_jax.rl.types import Metrics, Scalar
 
 
 class Ratios(NamedTuple):
@@ -20,7 +20,7 @@ class Ratios(NamedTuple):
     largest: Array  # [2]
 
 
-def measure_ratios(hyper: Hyper, log_ratio: Array, active: Array) -> Ratios:
+def measure_ratios(hyper: Hyper[Scalar], log_ratio: Array, active: Array) -> Ratios:
     """Reduce this device's ratios over the minibatches that were learnt from.
 
     Args:

@@ -9,7 +9,7 @@ changes neither programs nor checkpoints.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 from jax import Array
@@ -18,6 +18,7 @@ from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.kernels.collectives import ALONE, Across
 
 PyTree = Any
+Scalar: TypeAlias = "Array | float"  # a number of `Hyper` at one moment of the schedules
 
 jax.tree_util.register_dataclass(Schedule, ["start", "end", "cosine"], [])
 jax.tree_util.register_dataclass(Hyper, list(Hyper.__dataclass_fields__), [])
@@ -27,7 +28,7 @@ class Setting(NamedTuple):
     """Settings of an iteration: static settings, numbers at this moment, and its devices."""
 
     config: Config
-    hyper: Hyper  # resolved, no schedules
+    hyper: Hyper[Scalar]  # resolved, no schedules
     across: Across = ALONE  # devices that share the environments of one seed
 
 

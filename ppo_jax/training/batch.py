@@ -18,6 +18,7 @@ from ppo_jax.rl.types import (
     Metrics,
     Moments,
     Rollout,
+    Scalar,
     TrainState,
     Window,
 )
@@ -33,7 +34,7 @@ class Tally(NamedTuple):
 
 
 def scale_rewards(
-    config: Config, hyper: Hyper, state: TrainState, steps: Rollout, across: Across
+    config: Config, hyper: Hyper[Scalar], state: TrainState, steps: Rollout, across: Across
 ) -> tuple[Array, Array, Moments]:
     """Divide rewards by the standard deviation of the discounted return, if configured.
 
@@ -55,7 +56,7 @@ def scale_rewards(
 
 def make_batch(
     config: Config,
-    hyper: Hyper,
+    hyper: Hyper[Scalar],
     steps: Rollout,
     reward: Array,
     episodes: EpisodeStats,

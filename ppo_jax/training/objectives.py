@@ -17,7 +17,7 @@ from ppo_jax.models.drift import load_drift
 from ppo_jax.models.network import Network
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import advantages, ratios, surrogates
-from ppo_jax.rl.types import Batch, Metrics, PyTree, Setting
+from ppo_jax.rl.types import Batch, Metrics, PyTree, Scalar, Setting
 
 
 class Terms(NamedTuple):
@@ -30,7 +30,7 @@ class Terms(NamedTuple):
     kl_new_old: Array
 
 
-Surrogate = Callable[[Terms, Hyper], Array]
+Surrogate = Callable[[Terms, Hyper[Scalar]], Array]
 
 # Keys are objectives, or their variants. `pg` is the vanilla gradient; `is` has the ratio in place
 # of the logarithm. All others bound the effect of the ratio.
@@ -76,7 +76,7 @@ def find_surrogate(config: Config) -> Surrogate:
 def minibatch_loss(
     params: PyTree,
     batch: Batch,
-    hyper: Hyper,
+    hyper: Hyper[Scalar],
     config: Config,
     network: Network,
     family: Family,
@@ -153,7 +153,7 @@ def gradient_cosine(
 
 
 def critic_loss(
-    params: PyTree, batch: Batch, hyper: Hyper, network: Network
+    params: PyTree, batch: Batch, hyper: Hyper[Scalar], network: Network
 ) -> tuple[Array, tuple[Metrics, tuple[()]]]:
     """c_v L^VF alone, for objectives whose policy takes its step elsewhere."""
     loss = surrogates.value_loss(

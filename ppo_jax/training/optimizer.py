@@ -19,13 +19,13 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.loading import load_attribute
 from ppo_jax.kernels.adam import adam
-from ppo_jax.rl.types import PyTree
+from ppo_jax.rl.types import PyTree, Scalar
 
 
 class Optimizer(NamedTuple):
     """A transformation whose updates are added to the parameters, made from resolved numbers."""
 
-    make: Callable[[Hyper], optax.GradientTransformation]
+    make: Callable[[Hyper[Scalar]], optax.GradientTransformation]
     is_elementwise: bool  # it works on the flat vector [P], else on the tree
 
 
@@ -67,7 +67,7 @@ def find_optimizer(config: Config) -> Optimizer:
     own = config.optimizer
     function = load_attribute(own) if isinstance(own, str) else own
 
-    def make(hyper: Hyper) -> optax.GradientTransformation:
+    def make(hyper: Hyper[Scalar]) -> optax.GradientTransformation:
         found = function(hyper)
         if not (hasattr(found, "init") and hasattr(found, "update")):
             raise InputError(
@@ -86,7 +86,7 @@ def flatten(config: Config, params: PyTree) -> tuple[PyTree, Callable[[PyTree], 
     return params, lambda tree: tree
 
 
-def init_optimizer(config: Config, hyper: Hyper, params: PyTree) -> PyTree:
+def init_optimizer(config: Config, hyper: Hyper[Scalar], params: PyTree) -> PyTree:
     """The optimiser's state before the first step."""
     flat, _ = flatten(config, params)
     return find_optimizer(config).make(hyper).init(flat)
@@ -94,7 +94,7 @@ def init_optimizer(config: Config, hyper: Hyper, params: PyTree) -> PyTree:
 
 def optimizer_step(
     config: Config,
-    hyper: Hyper,
+    hyper: Hyper[Scalar],
     params: PyTree,
     opt_state: PyTree,
     gradient: PyTree,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-import ppo_jax.rl.types  # noqa: F401, makes pytrees of Hyper and Schedule
+import ppo_jax.rl.types  # noqa: F401  # pyright: ignore[reportUnusedImport], registers pytrees
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs import registration
@@ -29,7 +29,7 @@ def value_at(schedule: Schedule, progress: Array) -> Array:
     return jnp.where(schedule.start == schedule.end, schedule.start, moving)
 
 
-def resolve(hyper: Hyper, progress: Array) -> Hyper:
+def resolve(hyper: Hyper[Any], progress: Array) -> Hyper[Any]:
     """Replace every schedule by its value at `progress`; plain numbers stay unchanged."""
     leaves, treedef = jax.tree.flatten(hyper, is_leaf=_is_schedule)
     found = [leaf for leaf in leaves if _is_schedule(leaf)]
@@ -41,7 +41,7 @@ def resolve(hyper: Hyper, progress: Array) -> Hyper:
     )
 
 
-def progress(config: Config, hyper: Hyper, iteration: Array) -> Array:
+def progress(config: Config, hyper: Hyper[Any], iteration: Array) -> Array:
     """Share of the schedules that has passed before `iteration`, in [0, 1]."""
     horizon = jnp.where(
         jnp.asarray(hyper.schedule_env_steps) > 0.0,
@@ -51,7 +51,7 @@ def progress(config: Config, hyper: Hyper, iteration: Array) -> Array:
     return jnp.clip(iteration * (config.batch_size / horizon), 0.0, 1.0)
 
 
-def as_arrays(config: Config, hyper: Hyper) -> Hyper:
+def as_arrays(config: Config, hyper: Hyper[Any]) -> Hyper[Any]:
     """Return every number as a `Schedule` of float32 arrays, so that no value causes a compilation.
 
     The environment's parameters keep the environment's dtype and have no schedule.
@@ -74,7 +74,7 @@ def as_arrays(config: Config, hyper: Hyper) -> Hyper:
     return Hyper(**arrays, schedule_env_steps=np.float32(horizon), env=env)
 
 
-def own_types(config: Config, hyper: Hyper) -> dict[str, Any]:
+def own_types(config: Config, hyper: Hyper[Any]) -> dict[str, Any]:
     """The environment's parameters that the run sets, each in the parameter's dtype and shape.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ NUM_KEYS = 5  # keys of an iteration: four of its rollout, one of its update
 
 
 def iterate(
-    config: Config, hyper: Hyper, state: TrainState, across: Across = ALONE
+    config: Config, hyper: Hyper[Any], state: TrainState, across: Across = ALONE
 ) -> tuple[TrainState, Metrics]:
     """One iteration. Pure: jit it, vmap it over `state` (seeds) and `hyper` (settings).
 
@@ -62,7 +62,9 @@ def iterate(
     return guard(state, proposal)
 
 
-def begin(config: Config, hyper: Hyper, state: TrainState, across: Across) -> tuple[Setting, Array]:
+def begin(
+    config: Config, hyper: Hyper[Any], state: TrainState, across: Across
+) -> tuple[Setting, Array]:
     """An iteration's setting, with every schedule's value, and its keys [5]."""
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
     return Setting(config, now, across), iteration_keys(state, across)
@@ -206,7 +208,7 @@ def learn(
 
 
 def sample(
-    config: Config, hyper: Hyper, state: TrainState, across: Across = ALONE
+    config: Config, hyper: Hyper[Any], state: TrainState, across: Across = ALONE
 ) -> tuple[Experience, Estimates]:
     """The first half of an iteration."""
     setting, keys = begin(config, hyper, state, across)
@@ -214,7 +216,9 @@ def sample(
     return experience, estimate(setting, state, experience)
 
 
-def propose(config: Config, hyper: Hyper, state: TrainState, across: Across = ALONE) -> Proposal:
+def propose(
+    config: Config, hyper: Hyper[Any], state: TrainState, across: Across = ALONE
+) -> Proposal:
     """An iteration without its guard, for diagnosis."""
     setting, keys = begin(config, hyper, state, across)
     experience = collect(setting, state, keys[:-1])
@@ -245,7 +249,7 @@ def real_numbers(observation: PyTree) -> PyTree:
     return [jnp.where(jnp.isinf(leaf), 0.0, leaf) for leaf in leaves]
 
 
-def init(config: Config, hyper: Hyper, key: Array, num_envs: int | None = None) -> TrainState:
+def init(config: Config, hyper: Hyper[Any], key: Array, num_envs: int | None = None) -> TrainState:
     """The state before the first iteration.
 
     Args:
@@ -278,7 +282,7 @@ def init(config: Config, hyper: Hyper, key: Array, num_envs: int | None = None) 
     )
 
 
-def train(config: Config, hyper: Hyper, key: Array) -> tuple[TrainState, Metrics]:
+def train(config: Config, hyper: Hyper[Any], key: Array) -> tuple[TrainState, Metrics]:
     """A whole run as one pure function; jit it, vmap it over `key` and `hyper`.
 
     Its metrics hold one row per iteration, [num_iterations] each, so it is for short runs; `run`

@@ -18,7 +18,7 @@ from ppo_jax.kernels.packing import as_row, gather_rows, materialise, scan_outer
 from ppo_jax.kernels.permutation import permutations
 from ppo_jax.rl.advantages import mean_and_variance, standardise
 from ppo_jax.rl.surrogates import adapted_learning_rate
-from ppo_jax.rl.types import Batch, Metrics, PyTree, Setting
+from ppo_jax.rl.types import Batch, Metrics, PyTree, Scalar, Setting
 from ppo_jax.training.optimizer import flatten, optimizer_step
 
 # (params, minibatch) -> loss, (means over the samples, log-ratios [M] or ())
@@ -189,7 +189,7 @@ def has_reached(kl_stop: Array | float, diagnostics: Mapping[str, Array]) -> Arr
     return (kl >= kl_stop) & jnp.isfinite(kl_stop)
 
 
-def paced(hyper: Hyper, learner: Learner, kl: Array) -> Learner:
+def paced(hyper: Hyper[Scalar], learner: Learner, kl: Array) -> Learner:
     """The learner with its learning rate adapted to the KL[old||new] that it has led to."""
     rate = adapted_learning_rate(learner.rate, hyper.learning_rate, kl, hyper.kl_lr_target)
     return learner._replace(rate=rate)
