@@ -166,8 +166,8 @@ def _trace(env: Any, params: Any, actions: spaces.Actions, label: str) -> Traced
         observation, state = slips.require_values(
             result, ("observation", "state"), f"{label}.reset_env"
         )
-        slips.require_numbers(state, f"{label}.reset_env: state")
         _require_array(observation, label)
+        slips.require_numbers(state, f"{label}.reset_env: state")
         return observation, state
 
     def advance(key: Array, state: Any, action: Any, params: Any) -> tuple:
