@@ -1,12 +1,12 @@
-"""How well the presets learn: trains each at its stored budget and keeps the result as data.
+"""Learning of the presets: train each at its stored budget and store the result as data.
 
     python benchmarks/learning.py [PRESET ...] [--objective NAME] [--seeds 10] [--out FOLDER]
         [--keep-presets]
 
 Per preset: ENV.json (scores, setting, versions, hardware), ENV.csv (learning curve) and ENV.svg,
 ENV-trpo.json and so on for objectives other than clip; over all of the folder: README.md with the
-table. The score also goes into the preset's [OBJECTIVE.result]. The score is acted as its source
-acted, deterministically or by samples; the other is stored beside it.
+table. The score also goes into the preset's [OBJECTIVE.result]. The score uses the policy mode of
+its source, deterministic or sampled; the other mode is stored too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CURVE_POINTS = 60
 RESULTS = Path(__file__).parent / "results"
 SUMMARY = "Train presets, compare with published numbers, store the results."
 EPISODES = 128
-# Where luck moves an episode's return more than learning does.
+# Environments whose returns vary more by luck than by learning.
 EPISODES_OF = {"FrozenLake-misc": 8192, "UmbrellaChain-bsuite": 8192}
 
 
@@ -75,7 +75,7 @@ def main() -> None:
 def chosen(names: list[str], objective: str | None) -> list[presets.Preset]:
     """The presets of these names (all, if there is none) and of this objective (all, if None)."""
     for name in names:
-        presets.find(name, objective)  # refuses what is not there
+        presets.find(name, objective)  # refuses unknown names
     return [
         each
         for each in presets.all_presets()
@@ -84,7 +84,7 @@ def chosen(names: list[str], objective: str | None) -> list[presets.Preset]:
 
 
 def measure(preset: presets.Preset, seeds: int, out: Path) -> dict[str, Any]:
-    """Train, evaluate in both ways and leave the preset's three files in `out`."""
+    """Train, evaluate in both modes and write the preset's three files to `out`."""
     config, hyper = presets.apply(preset)
     mode = mode_of(preset)
     episodes = EPISODES_OF.get(preset.env, EPISODES)
@@ -144,13 +144,13 @@ def measure(preset: presets.Preset, seeds: int, out: Path) -> dict[str, Any]:
 
 
 def mode_of(preset: presets.Preset) -> str:
-    """How the published policy acted; deterministically where nothing is known."""
+    """Mode of the published policy; deterministic if unknown."""
     mode = (preset.reference or {}).get("policy_mode", MODES[0])
     return mode if mode in MODES else MODES[0]
 
 
 def verdict(scores: dict[str, Any], reference: dict[str, Any] | None) -> str:
-    """Our IQM against the published score, the interval of the IQM being the benefit of doubt."""
+    """Compare our IQM with the published score, up to the interval of the IQM."""
     if reference is None:
         return "nothing published"
     if scores["iqm"] is None:
@@ -163,7 +163,7 @@ def verdict(scores: dict[str, Any], reference: dict[str, Any] | None) -> str:
 
 
 def rounded(scores: dict[str, Any]) -> dict[str, Any]:
-    """Scores with as many digits as they are worth."""
+    """Round scores to their significant digits."""
 
     def short(value: Any) -> Any:
         if isinstance(value, list):
@@ -230,7 +230,7 @@ def store(preset: presets.Preset, record: dict[str, Any]) -> None:
 
 
 def hardware() -> dict[str, Any]:
-    """What the run was computed on."""
+    """Hardware of the run."""
     return {
         "processor": processor(),
         "cores": core_count(),

@@ -1,4 +1,4 @@
-"""Results of `learning.py` in words: what a record is called, and the table over all of them."""
+"""Results of `learning.py` in words: names of the records, and the table over all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ppo_jax.analysis import plots
 
 MODES = ("deterministic", "sampled")
-# What an objective's trainer is called; `pg` is A2C with one epoch and one minibatch.
+# Trainer's name by objective; `pg` is A2C with one epoch and one minibatch.
 ALGORITHMS = {"clip": "PPO", "trpo": "TRPO", "pg": "A2C"}
 
 
@@ -97,12 +97,12 @@ def line(record: dict[str, Any]) -> str:
 
 
 def verdict(record: dict[str, Any]) -> str:
-    """None of A2C: its published runs are of another optimiser, RMSprop."""
+    """The verdict; none for A2C, whose published runs use another optimiser, RMSprop."""
     return "–" if algorithm(record) == "A2C" else record["verdict"]
 
 
 def tolerance(reference: dict[str, Any]) -> float:
-    """What float32 loses in a sum of rewards."""
+    """Rounding error of a sum of rewards in float32."""
     return 1e-4 * max(1.0, abs(reference["score"]))
 
 
@@ -138,7 +138,7 @@ def number(value: float | None) -> str:
 
 
 def label(reference: dict[str, Any]) -> str:
-    """The words at the line of a picture."""
+    """The label of the line in a picture."""
     kind = reference.get("kind", "published")
     steps = f" at {plots.si(reference['env_steps'])} steps" if kind == "published" else ""
     return f"{kind} {reference['score']:g}{steps}"

@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def random_returns(environment: Environment, episodes: int) -> Array:
-    """Return of one whole episode of each of so many environments, [episodes]."""
+    """Return of one whole episode in each of `episodes` environments, [episodes]."""
     params = environment.default_params
     bound = time_limit(environment, environment.default_params) or MAX_STEPS
     space = environment.action_space

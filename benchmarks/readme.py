@@ -1,7 +1,7 @@
 """Write stored results into README.md and docs: `python benchmarks/readme.py`.
 
 Each block between `<!-- NAME -->` and `<!-- /NAME -->` is replaced by the newest result. Pictures
-go beside the results that they are drawn from.
+are written beside their results.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def write(document: Path, blocks: dict[str, str | None]) -> None:
-    """Replace the blocks of one document; a block without a result stays as it is."""
+    """Replace the blocks of one document; a block without a result stays unchanged."""
     text = document.read_text("utf-8")
     for name, block in blocks.items():
         if block is None:
@@ -56,7 +56,7 @@ def write(document: Path, blocks: dict[str, str | None]) -> None:
 
 
 def newest(pattern: str) -> Path | None:
-    """The last result whose name fits: names end in their date."""
+    """The last result whose name matches: names end in their date."""
     return max(RESULTS.glob(pattern), default=None, key=lambda path: path.stem[-DATE:])
 
 
@@ -66,7 +66,7 @@ def link(path: Path) -> str:
 
 
 def headline() -> str | None:
-    """The picture of all learning curves, and how many goals are reached, in one sentence each."""
+    """The picture of all learning curves, and one sentence on reached goals and one on speed."""
     folder, timing = newest("learning_*"), newest("speed_*.json")
     if folder is None or timing is None:
         return None
@@ -84,7 +84,7 @@ def headline() -> str | None:
 
 
 def first_run() -> str | None:
-    """The output of the first command, as it was timed, and its seconds."""
+    """The output of the first command, as timed, and its seconds."""
     path = newest("start_*.json")
     if path is None:
         return None
@@ -142,7 +142,7 @@ HEAD = (
 
 
 def stored(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The records of these names that are there."""
+    """The stored records of these names."""
     paths = [folder / f"{name}.json" for name in names]
     return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
 
@@ -267,12 +267,12 @@ def speed_row(name: str, case: dict[str, Any], peers: list[str], most: float) ->
 
 
 def ceiling(cases: dict[str, Any]) -> float:
-    """What matrix products reach on the machine of these cases, in operations a second."""
+    """Rate of matrix products on the machine of these cases, in operations per second."""
     return next(case["ceiling"]["flops_per_second"] for case in cases.values() if "ceiling" in case)
 
 
 def elsewhere(shown: Path) -> list[str]:
-    """How far ahead of the faster peer we are on other machines: a sentence each."""
+    """Ratios to the faster peer on other machines: one sentence each."""
     paths = {path.stem[:-DATE]: path for path in sorted(RESULTS.glob("speed_*.json"))}
     lines = []
     for path in paths.values():
@@ -348,7 +348,7 @@ def table_1() -> str | None:
 
 
 def reproduced() -> str | None:
-    """The suite `classic` as a table, and what the other suites with published numbers say."""
+    """The suite `classic` as a table, and the sentences of the other suites."""
     folder = newest("classic_*")
     if folder is None:
         return None
@@ -417,7 +417,7 @@ def tasks_of(rows: list[dict[str, Any]]) -> str:
 
 
 def costs() -> str | None:
-    """What an iteration costs by each objective."""
+    """Cost of an iteration by objective."""
     path = newest("objectives_*.json")
     if path is None:
         return None

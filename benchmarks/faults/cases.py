@@ -10,7 +10,7 @@ class Case(NamedTuple):
     """One kind of run."""
 
     name: str
-    words: str  # of `ppo-jax train`
+    words: str  # arguments of `ppo-jax train`
 
 
 _SMALL = (
@@ -59,12 +59,12 @@ def words_of(case: Case, out: Path, *more: str) -> list[str]:
 
 
 def bits(folder: Path) -> tuple[bytes, bytes]:
-    """What must be equal: all arrays of the last checkpoint, and every logged row."""
+    """Data that must be equal: all arrays of the last checkpoint, and every logged row."""
     newest = sorted((folder / "checkpoints").glob("step_*"))[-1]
     return (newest / "arrays.safetensors").read_bytes(), (folder / "metrics.jsonl").read_bytes()
 
 
 def differing_bits(one: bytes, other: bytes) -> int:
-    """How many bits two files differ in; missing bytes count whole."""
+    """Number of bits in which two files differ; missing bytes count whole."""
     both = zip(one, other, strict=False)
     return sum((a ^ b).bit_count() for a, b in both) + 8 * abs(len(one) - len(other))

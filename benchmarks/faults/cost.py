@@ -1,7 +1,7 @@
-"""What checkpoints cost: throughput with one every few seconds against none, in turn.
+"""Cost of checkpoints: throughput with one every few seconds against none, alternating.
 
 Within one process, `with, without, with, ...` for each size of run; a turn is measured from its
-first logged row to its last, by the clock, so that whatever a save holds up is in it.
+first logged row to its last, by the clock, so that it includes every delay by a save.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 
 class Size(NamedTuple):
-    """A run, by what its state is made of."""
+    """A run, described by the parts of its state."""
 
     name: str
     config: dict[str, Any]
     seeds: int
-    log_iterations: int  # for a row about each second
+    log_iterations: int  # logs about one row per second
 
 
 SIZES = (
@@ -39,7 +39,7 @@ SIZES = (
 
 
 def results(folder: Path, seconds: float, turns: int, every_seconds: float) -> Iterator[dict]:
-    """Size by size; the throughput of all turns, and what each save took.
+    """Size by size: the throughput of all turns, and the time of each save.
 
     Args:
         seconds: of training in each turn.
@@ -52,7 +52,7 @@ def results(folder: Path, seconds: float, turns: int, every_seconds: float) -> I
         stalls: list[float] = []
         num_bytes = 0
         for turn in range(2 * turns):
-            # A B B A: whatever drifts, drifts through both.
+            # A B B A: any drift affects both.
             name = ("with", "without", "without", "with")[turn % 4]
             minutes = every_seconds / 60 if name == "with" else 0.0
             taken, rate = one_turn(size, folder / "run", seconds, minutes)
@@ -80,11 +80,11 @@ def results(folder: Path, seconds: float, turns: int, every_seconds: float) -> I
 
 
 def one_turn(size: Size, out: Path, seconds: float, minutes: float) -> tuple[list[float], float]:
-    """A run that is ended after so many seconds of training.
+    """A run that is ended after the given seconds of training.
 
     Returns:
-        how long training stood still for each save within the turn, and environment steps of all
-        seeds per second.
+        the pause of training for each save within the turn, and environment steps of all seeds per
+        second.
     """
     from ppo_jax.apps.run import saving
     from ppo_jax.apps.run.runner import run
@@ -122,12 +122,12 @@ def one_turn(size: Size, out: Path, seconds: float, minutes: float) -> tuple[lis
     finally:
         saving.save_run = save
     (begin, first), (end, last) = seen[0], seen[-1]
-    # The last save is that of the end: the clock had stopped.
+    # The last save is the one at the end: the clock had stopped.
     return stalls[:-1], size.seeds * (last - first) / (end - begin)
 
 
 def in_process(folder: Path, seconds: float, turns: int, every_seconds: float) -> Iterator[dict]:
-    """`results` in a forked process: jax must not have started in one that forks on."""
+    """`results` in a forked process: JAX must not have started in a process that forks again."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -1,4 +1,4 @@
-"""Damages to checkpoint files: every one is seen, and the checkpoint before it is taken."""
+"""Damages to checkpoint files: every one is detected, and the previous checkpoint is used."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def zero_a_block(newest: Path, older: Path, other: Path, chance: random.Random) 
     start = chance.randrange(len(data))
     length = min(chance.randrange(1, 4097), len(data) - start)
     if not any(data[start : start + length]):
-        data[start] ^= 255  # zeros for zeros would be no damage
+        data[start] ^= 255  # zeros in place of zeros would be no damage
     else:
         data[start : start + length] = bytes(length)
     path.write_bytes(data)

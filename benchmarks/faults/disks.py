@@ -16,7 +16,7 @@ from ppo_jax.storage import checkpoint
 
 
 def full(case: Case, folder: Path, sizes: list[int]) -> dict[str, Any]:
-    """The run on a file system of so many KiB, in memory: it must be told and stay resumable."""
+    """Run on a file system of this many KiB: the error is reported, and the run resumable."""
     counts = {"sizes": 0, "fitted": 0, "told": 0, "tracebacks": 0, "latest_lost": 0}
     disk = folder / "disk"
     for size in sizes:
@@ -41,7 +41,7 @@ def full(case: Case, folder: Path, sizes: list[int]) -> dict[str, Any]:
 
 
 def read_only(case: Case, folder: Path, run: Path) -> dict[str, Any]:
-    """A start, and a resume of a copy of `run`, on a file system that can only be read."""
+    """A start, and a resume of a copy of `run`, on a read-only file system."""
     disk = folder / "disk"
     disk.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(disk)]
@@ -66,7 +66,7 @@ def read_only(case: Case, folder: Path, run: Path) -> dict[str, Any]:
 
 
 def removed(case: Case, folder: Path) -> dict[str, Any]:
-    """The run's folder is removed while it trains."""
+    """The run directory is removed while it trains."""
     out = folder / "removed"
     shutil.rmtree(out, ignore_errors=True)
     process = Process(words_of(case, out))

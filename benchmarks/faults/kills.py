@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: what is resumed ends with the bits of what was never stopped."""
+"""SIGKILL at random moments: a resumed run ends with the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EARLY = 0.15  # share of kills before the training has begun
 def kill_and_compare(
     case: Case, folder: Path, num_kills: int, chance: random.Random
 ) -> dict[str, Any]:
-    """One run that is killed `num_kills` times, next to one that is not."""
+    """One run that is killed `num_kills` times, compared with one that is not."""
     whole, killed = folder / "whole", folder / "killed"
     for path in (whole, killed):
         shutil.rmtree(path, ignore_errors=True)
@@ -42,14 +42,15 @@ def kill_and_compare(
 
 
 def one_life(case: Case, out: Path, chance: random.Random) -> str | None:
-    """Start or go on, then SIGKILL; what was going on then, or None where the run was quicker."""
+    """Start or resume, then SIGKILL; return the phase at that moment, or None after the end."""
     timing = out / "timing.jsonl"
     before = timing.stat().st_size if timing.exists() else 0
     process = Process(words_of(case, out))
     if chance.random() < EARLY:
         time.sleep(chance.uniform(0.0, 5.0))
     else:
-        # Rows beyond the checkpoint are cut off when the run goes on, so any change is a life sign.
+        # Rows beyond the checkpoint are cut off on resuming, so any change shows that the run is
+        # alive.
         while process.poll() is None and (
             (timing.stat().st_size if timing.exists() else 0) in (0, before)
         ):
@@ -69,7 +70,7 @@ def one_life(case: Case, out: Path, chance: random.Random) -> str | None:
 
 
 def results(folder: Path, num_kills: int, until: float, seed: int) -> Iterator[dict[str, Any]]:
-    """Every case, as long as there is time."""
+    """Every case, while time is left."""
     chance = random.Random(seed)
     for case in CASES:
         if time.monotonic() < until:

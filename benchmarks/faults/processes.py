@@ -1,6 +1,6 @@
-"""`ppo-jax` in processes of their own, forked after the imports and before jax has started.
+"""`ppo-jax` in separate processes, forked after the imports and before JAX has started.
 
-Only the imports are shared, which take longer than the rest of a short run.
+Only the imports are shared; they take longer than the rest of a short run.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Process:
         return self.exit_code or 0
 
     def output(self) -> tuple[str, str]:
-        """What it wrote to stdout and stderr."""
+        """Its output on stdout and stderr."""
         texts = []
         for file in (self._out, self._err):
             file.seek(0)
@@ -76,7 +76,7 @@ class Process:
 
 
 def finish(words: list[str]) -> dict[str, Any]:
-    """Run to the end; the summary."""
+    """Run to the end and return the summary."""
     process = Process(words)
     if (code := process.wait()) != 0:
         raise RuntimeError(f"{' '.join(words)} ended with {code}: {process.output()[1]}")

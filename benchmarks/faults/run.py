@@ -1,8 +1,9 @@
-"""`python benchmarks/faults/run.py [--only kills] [--out FILE.json]`: what a run survives.
+"""`python benchmarks/faults/run.py [--only kills] [--out FILE.json]`: faults that a run survives.
 
-Kills, faults, damages, signals, races and full disks, with what they should and did lead to; what
-checkpoints cost, and a soak. Run it on a checkout that nobody edits: a source that changes between
-a run's lives changes its bits. `cost` (a quarter of an hour) and `soak` are best run by themselves.
+Kills, faults, damages, signals, races and full disks, with expected and actual outcomes; the cost
+of checkpoints, and a soak test. Run it on a checkout that is not edited meanwhile: a source that
+changes between stop and resume changes the bits. `cost` (a quarter of an hour) and `soak` are best
+run alone.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("faults.json"))
     asked = parser.parse_args()
     result = {
-        "what": "what a run survives: counts of faults, and of what they led to",
+        "what": "counts of faults that a run survives, and of their outcomes",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "hardware": f"{processor()}, {core_count()} cores",
@@ -63,7 +64,7 @@ def main() -> None:
         "seed": asked.seed,
         "parts": {},
     }
-    if asked.out.exists():  # parts that are not repeated stay
+    if asked.out.exists():  # keeps the parts that are not repeated
         result["parts"] = json.loads(asked.out.read_text("utf-8"))["parts"]
     with tempfile.TemporaryDirectory() as name:
         for part in PARTS:
@@ -81,12 +82,12 @@ def main() -> None:
 
 
 def shown(asked: argparse.Namespace) -> str:
-    """The options, but not where the result lies."""
+    """The options, without the path of the result."""
     given = {name.replace("_", "-"): value for name, value in vars(asked).items() if name != "out"}
     return " ".join(f"--{name} {value}" for name, value in given.items())
 
 
-Found = Iterator[dict[str, Any]]  # the last of them is the result, earlier ones are its beginnings
+Found = Iterator[dict[str, Any]]  # the last one is the result, earlier ones are partial
 
 
 def count_saves(asked: argparse.Namespace, folder: Path) -> Found:

@@ -1,6 +1,6 @@
-"""Deaths and refusals at every write, fsync and rename of a save: the latest checkpoint is whole.
+"""Process deaths and I/O errors at every write, fsync and rename: the latest checkpoint is whole.
 
-A child process is forked for each of them; what it leaves is read by the parent.
+A child process is forked for each of them; the parent reads the files that it leaves.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ KINDS = ("killed before", "killed after", "killed half way", "disk full", "input
 
 
 def tree(value: int) -> dict[str, np.ndarray]:
-    """Arrays that all have one value."""
+    """Arrays filled with one value."""
     return {"x": np.full(LENGTH, value, np.int32), "y": np.full(7, value, np.uint8)}
 
 
 def faulty(kind: str, number: int, counter: Iterator[int], function: Callable) -> Callable:
-    """`function`, with its `number`-th call (of all that share the counter) going wrong."""
+    """`function` with an error in its `number`-th call, counted over all that share the counter."""
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if next(counter) != number:
@@ -49,7 +49,8 @@ def faulty(kind: str, number: int, counter: Iterator[int], function: Callable) -
 
 
 def save_with_fault(run: Path, kind: str, number: int, replaces: bool) -> int:
-    """Save step 3 (or step 2 again) in a child; its exit code: 9 dead, 3 told, 0 no such call."""
+    """Save step 3 (or step 2 again) in a child; its exit code: 9 killed, 3 error reported, 0 no
+    such call."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -1,4 +1,4 @@
-"""A small run that trains for long, with everything on: memory, files and threads must not grow."""
+"""A small, long run with all features on: memory, files and threads must not grow."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ WORDS = (
     f"--eval-every 262144 --eval-episodes 16 --checkpoint-minutes 0.05 --keep {KEEP} --quiet --json"
 )
 SAMPLE_SECONDS = 1.0
-WARM_UP = 0.25  # of the samples: what is compiled, opened and pooled comes first
-MEGABYTES_ALLOWED = 16.0  # between the first tenth after the warm-up and the last one
+WARM_UP = 0.25  # share of samples that are left out: compilation, opened files and pools come first
+MEGABYTES_ALLOWED = 16.0  # growth between the first tenth after the warm-up and the last one
 
 
 class Sample(NamedTuple):
-    """A look at the process and its folder from outside."""
+    """Measurements of the process and its folder from outside."""
 
     seconds: float
     resident_bytes: int
     open_files: int
     threads: int
-    checkpoints: int  # whole ones
-    checkpoint_bytes: int  # whatever is in their folder
+    checkpoints: int  # number of whole checkpoints
+    checkpoint_bytes: int  # all files in their folder
     log_bytes: int
     rows: int
 
 
 def results(folder: Path, minutes: float) -> dict[str, Any]:
-    """Train for so long, and say what grew.
+    """Train for the given time, and report growth.
 
     Returns:
-        with `grown`: a sentence for each thing that grew and must not; empty where all is well.
+        with `grown`: a sentence for each quantity that grew and must not; empty if there is none.
     """
     out = folder / "soak"
     words = [*WORDS.split(), "--out", str(out), "--max-seconds", str(60 * minutes)]
@@ -52,7 +52,7 @@ def results(folder: Path, minutes: float) -> dict[str, Any]:
     while process.poll() is None:
         time.sleep(SAMPLE_SECONDS)
         if time.monotonic() - begin > 60 * minutes - 2 * SAMPLE_SECONDS:
-            continue  # what ends lets go of everything, which would look like shrinking
+            continue  # an ending process frees everything, which would look like shrinking
         sample = look(process.pid, out, time.monotonic() - begin)
         samples += [sample] if sample is not None and sample.rows else []
     if process.exit_code != 75:
@@ -62,7 +62,7 @@ def results(folder: Path, minutes: float) -> dict[str, Any]:
 
 
 def look(pid: int, out: Path, seconds: float) -> Sample | None:
-    """One sample, None where the process has just ended or a file was just taken away."""
+    """One sample, None if the process has just ended or a file was just removed."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         kept = [entry for entry in (out / "checkpoints").iterdir() if entry.name[0] != "."]
@@ -84,7 +84,7 @@ def look(pid: int, out: Path, seconds: float) -> Sample | None:
 
 
 def judged(samples: list[Sample]) -> dict[str, Any]:
-    """What the samples after the warm-up say."""
+    """Evaluate the samples after the warm-up."""
     after = samples[int(WARM_UP * len(samples)) :]
     if len(after) < 10:
         raise RuntimeError(f"{len(after)} samples after the warm-up are too few: soak for longer")
@@ -104,10 +104,10 @@ def judged(samples: list[Sample]) -> dict[str, Any]:
     for name in ("open_files", "threads"):
         if median(last, name) > median(first, name):
             grown.append(f"{name}: {median(first, name):g}, at the end {median(last, name):g}")
-    if most > KEEP + 2:  # the best one, and the new one before an old one goes
-        grown.append(f"{most} checkpoints lay there at once")
+    if most > KEEP + 2:  # the best one, and the new one before an old one is removed
+        grown.append(f"{most} checkpoints existed at once")
     if max(sample.checkpoint_bytes for sample in after) > (KEEP + 4) * one:
-        grown.append("the checkpoints' folder grew beyond what is kept")
+        grown.append("the checkpoints' folder grew beyond the kept checkpoints")
     if row_bytes[1] > 1.1 * row_bytes[0]:
         grown.append(f"a row has {row_bytes[1]:.0f} bytes and had {row_bytes[0]:.0f}")
     return {

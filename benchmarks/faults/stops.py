@@ -1,4 +1,4 @@
-"""Signals at random phases, and starts that race for one folder."""
+"""Signals at random phases, and concurrent starts on one folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGUSR1: 75}
 
 
 def signals(case: Case, folder: Path, number: int, until: float, seed: int) -> dict[str, Any]:
-    """Runs that are signalled again and again at random moments, next to one that is not."""
+    """Runs with repeated signals at random moments, compared with one without."""
     chance = random.Random(seed)
     whole, stopped = folder / "never_stopped", folder / "stopped"
     shutil.rmtree(whole, ignore_errors=True)
@@ -46,7 +46,7 @@ def signals(case: Case, folder: Path, number: int, until: float, seed: int) -> d
             found["signals"] += 1
             found["right_exit_code"] += code == EXIT_CODES[name]
             found["slowest_seconds"] = max(found["slowest_seconds"], time.monotonic() - sent)
-            # A signal at the very start comes before there is anything to save.
+            # A signal at the very start arrives before there is a state to save.
             is_saved = checkpoint.latest(stopped)[0] is not None or not stopped.exists()
             found["resumable"] += is_saved
             steps = json.loads(out)["env_steps"] if out.startswith('{"env"') else 0
@@ -70,7 +70,7 @@ def signals(case: Case, folder: Path, number: int, until: float, seed: int) -> d
 
 
 def races(case: Case, folder: Path, number: int) -> dict[str, Any]:
-    """Starts at one moment on one folder: one trains, the others say who does."""
+    """Simultaneous starts on one folder: one trains, the others report its process."""
     out = folder / "raced"
     shutil.rmtree(out, ignore_errors=True)
     words = [word for word in words_of(case, out) if word not in ("--resume", "auto")]

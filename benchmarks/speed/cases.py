@@ -1,4 +1,4 @@
-"""The settings that every trainer is timed at (standard library only: all processes read it)."""
+"""The settings that every trainer is timed at. Standard library only: all processes read them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Case:
-    """One workload; every number means the same thing to every trainer."""
+    """One workload; every number has the same meaning for every trainer."""
 
     name: str
     title: str
@@ -37,13 +37,13 @@ class Case:
 
     @property
     def flops_per_env_step(self) -> int:
-        """Floating-point operations of the matrix products that one environment step costs.
+        """Floating-point operations of the matrix products per environment step.
 
         Forward passes of actor and critic at every step, then forward and backward (twice the
         forward's cost) in every epoch, 2 operations a multiplication and addition; the first
         layer's backward pass makes no gradient of its input. Environment, activations, advantages,
-        shuffling and Adam are not counted, so a share of a ceiling computed from this is a lower
-        bound of the work done.
+        shuffling and Adam are not counted. So a share of a ceiling computed from this is a lower
+        bound.
         """
         observation, outputs = ENV_SIZES[self.env]
         forward = backward = 0

@@ -1,13 +1,13 @@
-"""Times ppo_jax and its peers side by side: `python benchmarks/speed/compare.py`.
+"""Time ppo_jax and its peers side by side: `python benchmarks/speed/compare.py`.
 
-Each trainer runs in its own process and virtual environment, all of one Python and one jax, and
-keeps its compiled program; the timed runs alternate (A B A B ...), so that whatever else the
-machine does hits all. Compilation is timed apart and alternates too. Where a trainer can be laid
-out over the machine in several ways, each is tried and its fastest is compared. Case (c) also
-measures in the same turns what matrix products reach on this machine.
+Each trainer runs in its own process and virtual environment, all with one version of Python and
+JAX, and keeps its compiled program. The timed runs alternate (A B A B ...), so that other load on
+the machine affects all. Compilation is timed separately and alternates too. If a trainer has
+several layouts on the machine, each is tried and its fastest is compared. Case (c) also measures
+the rate of matrix products on this machine, in the same turns.
 
-All trainers need Python 3.12 or newer (ajax-rl does); where none is found, the running Python is
-taken and the result says who was left out.
+All trainers need Python 3.12 or newer, because ajax-rl does. If none is found, the running Python
+is used and the result lists the trainers that were left out.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def compare(
 def fastest_layout(
     name: str, case: str, python: Path, scale: float, wanted: list[str] | None
 ) -> tuple[Process, dict[str, list[float]]]:
-    """The trainer in its fastest layout, and the environment steps per second of each."""
+    """Find the trainer's fastest layout, and the environment steps per second of each layout."""
     peer = PEERS[name]
     names = wanted or layouts(peer, python, case, scale)
     processes = [Process(peer, python, case, layout, scale) for layout in names]
@@ -160,7 +160,7 @@ def fastest_layout(
 
 
 def summarise(trainer: dict) -> dict:
-    """Medians over the runs; speeds count environment steps that were really taken."""
+    """Medians over the runs; speeds count environment steps that were actually taken."""
     runs, compiles = trainer["runs"], trainer["compiles"]
     speeds = [run["env_steps"] / run["wall_seconds"] for run in runs]
     cpu_speeds = [run["env_steps"] / run["cpu_seconds"] for run in runs]
@@ -176,7 +176,7 @@ def summarise(trainer: dict) -> dict:
 
 
 def against(ours: dict, theirs: dict) -> dict:
-    """Ratios above 1: we are faster, or compile in less time."""
+    """Ratios to each peer; above 1 we are faster, or compile in less time."""
     pairs = [
         (run["env_steps"] / run["wall_seconds"]) / (other["env_steps"] / other["wall_seconds"])
         for run, other in zip(ours["runs"], theirs["runs"], strict=True)
@@ -193,7 +193,7 @@ def against(ours: dict, theirs: dict) -> dict:
 
 
 def shares(flops_per_env_step: int, ceiling: dict, trainers: dict[str, dict]) -> dict:
-    """How much of this machine's matrix products each trainer's whole iteration reaches."""
+    """Share of this machine's matrix-product rate that each trainer's whole iteration reaches."""
     rates = [run["env_steps"] / run["wall_seconds"] for run in ceiling["runs"]]  # FLOP/s
     best = statistics.median(rates)
     return {

@@ -1,4 +1,4 @@
-"""Draws a stored comparison: `python benchmarks/speed/draw.py benchmarks/results/speed_...json`."""
+"""Draw a stored comparison: `python benchmarks/speed/draw.py benchmarks/results/speed_...json`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def draw(record: dict[str, Any], out: Path) -> None:
 
 
 def caption(record: dict[str, Any], trainers: dict[str, dict[str, Any]]) -> str:
-    """How it was measured, and the versions of all that took part."""
+    """The measurement's setting, and the versions of all trainers."""
     peers = [
         f"{PEERS[name].package} {trainer['versions'].get(PEERS[name].package, '')}"
         for name, trainer in trainers.items()

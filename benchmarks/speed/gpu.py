@@ -1,14 +1,15 @@
 """The speed on a GPU, in eight minutes: `python benchmarks/speed/gpu.py`.
 
-Against Rejax on the same GPU in the same run, each trainer in a process of its own, timed calls in
-turns: 2,048, 8,192 and 65,536 environments of one agent, and 2,048 agents of 4 environments. Then
-2,048 agents of 500,000 steps; with CUDA graphs as XLA makes them by itself, for loops too, and not
-at all; and the share of what the GPU can do, by ceilings measured in the same run. The result is
-written after each case; what does not end in time says so and the rest goes on.
+It compares with Rejax on the same GPU in the same run, each trainer in its own process, with
+alternating calls. The cases are 2,048, 8,192 and 65,536 environments of one agent, and 2,048 agents
+of 4 environments. Then come 2,048 agents of 500,000 steps. CUDA graphs are used as XLA makes them
+by default, for loops too, and not at all. The shares of the GPU's limits use ceilings measured in
+the same run. The result is written after each case; a case that does not end in time is marked, and
+the rest continues.
 
-Rejax is installed as `compare.py` does it (and jax's CUDA plugin with it). Where there is no
-network, `--wheels FOLDER` takes wheels of Rejax and what it needs beside jax; else it is left out.
-`--small` tries all of it at small size on a CPU. See docs/speed.md.
+Rejax is installed as in `compare.py`, with JAX's CUDA plugin. Without a network, `--wheels FOLDER`
+takes wheels of Rejax and its requirements besides JAX; otherwise Rejax is left out. `--small` runs
+everything at small size on a CPU. See docs/speed.md.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from machine import ROOT, begin, default_out, store
 
 HERE = Path(__file__).resolve().parent
 OURS, PEER = "ppo_jax", "rejax"
-COMPILE_SECONDS = 150.0  # a program that compiles for longer is given up
+COMPILE_SECONDS = 150.0  # a program that compiles for longer is abandoned
 ROUNDS = 5
-CASE_SECONDS = 25.0  # of timed calls in a case, all trainers together
+CASE_SECONDS = 25.0  # time of calls in a case, all trainers together
 
 # XLA's flags for CUDA graphs. The default is all but loops.
 LOOPS = "graphs for loops"
@@ -64,7 +65,7 @@ def gpu_cases(is_small: bool) -> dict[str, Case]:
     return small if is_small else full
 
 
-# Trainer and use of graphs, by case; the first of a trainer is what its user gets by default.
+# Trainer and use of graphs, by case; the first entry of a trainer is its default.
 DEFAULTS = ((OURS, ""), (PEER, ""))
 VARIANTS = {
     "g2048": (*DEFAULTS, (OURS, LOOPS), (OURS, "no graphs"), (PEER, LOOPS)),
@@ -104,7 +105,7 @@ class Process:
 
     def tell(self, command: str) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `hear` says why
+        with contextlib.suppress(BrokenPipeError):  # `hear` reports the reason
             self._process.stdin.write(command.encode() + b"\n")
             self._process.stdin.flush()
 
@@ -196,7 +197,7 @@ def cuda_version() -> int:
 def run_case(name: str, case: Case, setup: Setup, until: float) -> dict[str, Any]:
     """Start all variants, compile one after the other, then time them in turns.
 
-    Not at once: XLA times kernels on the GPU to choose among them while it compiles.
+    They do not compile at once, because XLA times kernels on the GPU while it compiles.
     """
     found: dict[str, Any] = {"settings": vars(case), "trainers": {}}
     processes: dict[str, Process] = {}
@@ -251,7 +252,7 @@ def _try(found: dict[str, Any], processes: dict[str, Process], label: str, ask: 
 
 
 def against(found: dict[str, Any]) -> dict[str, float]:
-    """Our speed over Rejax's: as both are by default, and each at its best."""
+    """Ratio of our speed to Rejax's: both by default, and each at its best."""
 
     def speeds(trainer: str) -> list[float]:
         return [
@@ -267,7 +268,7 @@ def against(found: dict[str, Any]) -> dict[str, float]:
 
 
 def bytes_per_env_step(case: Case) -> int:
-    """Bytes of memory traffic that a step costs if each layer's result passes through memory.
+    """Bytes of memory traffic per step if each layer's result passes through memory.
 
     A model: in each epoch every hidden activation of both networks is written and read forward,
     read backward, and its gradient written and read, 4 bytes each; a record (observation, action,
@@ -295,7 +296,7 @@ def roofline(case: Case, speed: float, ceilings: dict[str, float]) -> dict[str, 
 
 def measure_ceilings(is_small: bool) -> dict[str, Any]:
     """Operations a second of a large float32 product at jax's default precision and at the
-    highest, and bytes a second of a copy, counting what is read and what is written."""
+    highest, and bytes a second of a copy, counting reads and writes."""
     import jax
     import jax.numpy as jnp
 
@@ -335,7 +336,7 @@ def ask_ceilings(setup: Setup, until: float) -> dict[str, Any]:
 
 
 def driver() -> str | None:
-    """Name, driver and memory of the GPUs as nvidia-smi tells them."""
+    """Name, driver and memory of the GPUs, from nvidia-smi."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
@@ -411,7 +412,7 @@ def told(case: Case, found: dict[str, Any]) -> list[str]:
 
 
 def serve(arguments: argparse.Namespace) -> None:
-    """What a trainer's process does: worker.py's protocol on the cases of this file."""
+    """Main loop of a trainer's process: worker.py's protocol on the cases of this file."""
     if arguments.case == "ceilings":
         print(json.dumps(measure_ceilings(arguments.small)), flush=True)
         return
@@ -423,11 +424,13 @@ def serve(arguments: argparse.Namespace) -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="small sizes, on whatever there is")
+    parser.add_argument("--small", action="store_true", help="small sizes, on any device")
     parser.add_argument("--seconds", type=float, default=470.0, help="of the whole script")
-    parser.add_argument("--wheels", help="folder with wheels of Rejax and what it needs beside jax")
+    parser.add_argument("--wheels", help="folder with wheels of Rejax and its requirements")
     parser.add_argument("--peer-python", help="an interpreter that has Rejax")
-    parser.add_argument("--venvs", default="~/.cache/ppo_jax_bench", help="where Rejax is put")
+    parser.add_argument(
+        "--venvs", default="~/.cache/ppo_jax_bench", help="folder of the installed Rejax"
+    )
     parser.add_argument("--out", help="result file (default: benchmarks/results/gpu_...json)")
     parser.add_argument("--worker", choices=(OURS, PEER), help=argparse.SUPPRESS)
     parser.add_argument("--case", help=argparse.SUPPRESS)

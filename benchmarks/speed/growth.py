@@ -1,14 +1,14 @@
-"""How the cost of training grows: `python benchmarks/speed/growth.py` (about 3 minutes).
+"""Growth of the cost of training: `python benchmarks/speed/growth.py` (about 3 minutes).
 
-Seconds and peak memory against environment steps, environments and seeds, one process a point:
+Seconds and peak memory against environment steps, environments and seeds, one process per point:
 
 * steps: whole runs of the host loop (`ppo_jax.run`) of 8 environments;
 * environments and seeds: an iteration of the compiled loop, median of its calls.
 
 Expected: seconds linear in steps, memory constant in them; seconds below linear in environments and
 seeds until the machine is full. `growth` is the exponent p of cost ~ size^p between two points, 1
-for linear. Peak memory is the process's and includes compilation; `program_bytes` is what the
-compiled loop needs by the compiler's own account.
+for linear. Peak memory is the process's and includes compilation; `program_bytes` is the memory of
+the compiled loop as reported by the compiler.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FIXED = {
     "num_envs": "1 seed, 4 epochs of 4 minibatches",
     "num_seeds": "4 environments, 4 epochs of 4 minibatches",
 }
-SECONDS = 1.5  # of timed calls a point
+SECONDS = 1.5  # time of calls per point
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--largest", type=float, default=1.0, help="sizes up to this share")
     parser.add_argument("--hardware", help="name of this machine in the result")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)  # what a process measures
+    parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)  # of one process
     arguments = parser.parse_args()
     if arguments.point:
         print(json.dumps(measure(arguments.point[0], int(arguments.point[1]))))
@@ -72,9 +72,10 @@ def main() -> None:
 
 
 def ask(axis: str, size: int) -> dict[str, Any]:
-    """One point, measured in a process of its own."""
+    """Measure one point in a separate process."""
     command = [sys.executable, __file__, "--point", axis, str(size)]
-    # Without a cache on disk: the memory of compiling is in every point, or would be in some.
+    # Without a cache on disk, every point includes the memory of compiling; with one, only some
+    # would.
     cache = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     environment = {**os.environ, **cache, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

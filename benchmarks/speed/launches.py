@@ -1,13 +1,13 @@
-"""How many operations an iteration launches on an H100, counted without one.
+"""Number of operations that an iteration launches on an H100, counted without one.
 
 `JAX_PLATFORMS=cpu python benchmarks/speed/launches.py [ENV] [--seeds 16] [--list]`. XLA compiles
-for a GPU that is described to it (h100_sxm.txtpb) and writes down the list of thunks that its
-runtime would walk through. A launch is a kernel, a copy or a library call; a loop's body counts as
-often as the loop runs. What is compiled is what `ppo-jax train` runs on a GPU,
-`parallel.make_chunk`.
+for a described GPU (h100_sxm.txtpb) and dumps the list of thunks that its runtime would execute. A
+launch is a kernel, a copy or a library call; a loop's body counts as often as the loop runs. The
+compiled program is the one that `ppo-jax train` runs on a GPU, `programs.make_chunk`.
 
-Needs `jax-cuda13-plugin` and `jax-cuda13-pjrt` of jax's own version. Without a GPU install them
-beside the environment, not into it (docs/speed.md): with them jax no longer starts by itself there.
+It needs `jax-cuda13-plugin` and `jax-cuda13-pjrt` of JAX's version. Without a GPU, install them
+beside the environment, not into it (docs/speed.md): otherwise JAX no longer starts there by
+default.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ppo_jax.distributed import population
 
 TARGET = Path(__file__).with_name("h100_sxm.txtpb")
 
-# Thunks that only say what comes next; each of the others is a launch.
+# Thunks of control flow only; each of the others is a launch.
 CONTROL = ("kWhile", "kConditional", "kSequential", "kCommandBuffer", "kDynamicSliceFusion")
 
-# What XLA may put into a CUDA graph by itself, and loops: with these a whole iteration can be one.
+# XLA's default contents of a CUDA graph, and loops: with these a whole iteration can be one graph.
 # Collectives stay out.
-# A graph may be small: a program that is one loop is a short list, and XLA would else make none.
+# A graph may be small: a program that is one loop is a short list, for which XLA would make none.
 GRAPHS_WITH_LOOPS = (
     "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
 )
@@ -40,7 +40,7 @@ class Thunk(NamedTuple):
     """One step of a GPU program, with the thunks inside it."""
 
     kind: str  # kCustomKernel, kCopy, kWhile, kCommandBuffer, ...
-    name: str  # of the HLO instruction, "" where XLA does not tell
+    name: str  # of the HLO instruction, "" if XLA gives none
     sections: dict[str, list[Thunk]]  # "" (in sequence), "condition", "body", "branch_0", ...
 
     @property
@@ -49,7 +49,7 @@ class Thunk(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """What the compiled HLO says of one instruction."""
+    """Data of one instruction in the compiled HLO."""
 
     op_name: str
     source: str  # file:line function
@@ -57,7 +57,7 @@ class Instruction(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A compiled program as its dump tells it."""
+    """A compiled program, read from its dump."""
 
     thunks: list[Thunk]
     instructions: dict[str, Instruction]
@@ -159,14 +159,14 @@ class Count(NamedTuple):
     """Launches of a list of thunks, run once."""
 
     launches: int
-    unknown_loops: tuple[str, ...]  # loops and branches whose length only the data know
+    unknown_loops: tuple[str, ...]  # loops and branches whose length depends on data
 
 
 def count(program: Program, thunks: list[Thunk]) -> Count:
     """Launches, with each loop's body as often as it runs.
 
-    A loop of unknown length counts as one pass and is named; of a conditional the longest branch
-    counts, and it is named too: without a graph each of them makes the host wait for the device.
+    A loop of unknown length counts as one pass and is named. A conditional counts by its longest
+    branch and is named too. Without a graph each of them makes the host wait for the device.
     """
     total, unknown = 0, []
     for thunk in thunks:
@@ -207,7 +207,7 @@ def iteration_of(program: Program) -> tuple[list[Thunk], bool]:
 
 
 def loops_of(program: Program, thunks: list[Thunk], times: int = 1) -> list[dict[str, Any]]:
-    """Every loop in `thunks`, outer ones first: where it is from, its length, what it launches."""
+    """Every loop in `thunks`, outer ones first: its source, length and launches."""
     rows = []
     for thunk in thunks:
         inner_times = times
@@ -241,7 +241,7 @@ def without_loops(thunks: list[Thunk]) -> list[Thunk]:
 
 
 def is_one_graph(thunks: list[Thunk], in_graph: bool) -> bool:
-    """Whether an iteration is part of a graph, or nothing but one graph itself."""
+    """Check that an iteration is part of a graph, or consists of one graph."""
     return in_graph or [thunk.kind for thunk in thunks] == ["kCommandBuffer"]
 
 
@@ -269,7 +269,7 @@ def as_on_a_gpu() -> Iterator[None]:
     from ppo_jax.kernels import backend
 
     original = jax.default_backend
-    jax.default_backend = lambda: "gpu"  # XLA's options for a CPU are left out
+    jax.default_backend = lambda: "gpu"  # leaves out XLA's options for a CPU
     try:
         with backend.use("gpu"):
             yield
@@ -280,10 +280,11 @@ def as_on_a_gpu() -> Iterator[None]:
 def compile_for_target(
     config: Any, seeds: int, with_graphs: bool, with_rows: bool, folder: Path
 ) -> Program:
-    """Compile the training chunk for the described GPU, dumping into `folder` (emptied by no one).
+    """Compile the training chunk for the described GPU, dumping into `folder`, which is not
+    emptied.
 
     Args:
-        with_rows: False leaves out what is computed for the log alone.
+        with_rows: False leaves out computations for the log alone.
     """
     import jax
     import jax.numpy as jnp
@@ -367,7 +368,7 @@ def main() -> None:
     parser.add_argument("--num-minibatches", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--no-graphs", action="store_true", help="as XLA does it by default")
-    parser.add_argument("--no-rows", action="store_true", help="without what only the log reads")
+    parser.add_argument("--no-rows", action="store_true", help="without values for the log")
     parser.add_argument("--list", action="store_true", help="every launch with its source")
     arguments = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""What a stored result says about the machine, and where it is stored (standard library only)."""
+"""Description of the machine in a stored result, and the result's path (standard library only)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def default_out(hardware: str, kind: str = "speed") -> Path:
 
 
 def begin(what: str, command: str, hardware: str | None) -> dict[str, Any]:
-    """The head of a record: what, when, where, how, and how busy the machine was."""
+    """The head of a record: subject, date, machine, command, and the machine's load."""
     return {
         "what": what,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -52,7 +52,7 @@ def begin(what: str, command: str, hardware: str | None) -> dict[str, Any]:
 
 
 def store(record: dict[str, Any], out: Path) -> None:
-    """Write the record; again and again while it grows, so that nothing is lost."""
+    """Write the record; called repeatedly while it grows, so that no data is lost."""
     record["load_average_after"] = os.getloadavg()
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,7 +1,7 @@
-"""What an iteration costs by each objective, relative to clip.
+"""Cost of an iteration by objective, relative to clip.
 
 `python benchmarks/speed/objectives.py`. All programs are compiled first; then one chunk of each is
-timed in turn, round after round, so that whatever else the machine does hits all of them.
+timed, round after round, so that other load on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CASES = {
     "8 envs x 128, 1 seed": {"num_envs": 8, "seeds": 1},
     "2,048 envs x 128, 1 seed": {"num_envs": 2048, "seeds": 1},
 }
-PROBED = "clip, with the gradient cosine"  # the telemetry that is made on request
+PROBED = "clip, with the gradient cosine"  # optional telemetry
 
 
 def own_drift(ratio: jax.Array, advantage: jax.Array) -> jax.Array:
@@ -88,7 +88,7 @@ def compare(num_envs: int, seeds: int, rounds: int) -> dict[str, dict]:
 
 
 def prepare(name: str, num_envs: int, seeds: int) -> Callable[[], float]:
-    """A compiled chunk that is kept going; each call gives the seconds of one iteration."""
+    """A compiled chunk that continues; each call returns the seconds of one iteration."""
     objective = "clip" if name == PROBED else name
     config = Config(
         objective=objective,

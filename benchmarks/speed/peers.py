@@ -1,4 +1,4 @@
-"""The trainers under comparison and the virtual environments they live in."""
+"""The compared trainers and their virtual environments."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 OURS, CEILING = "ppo_jax", "sgemm"
 CONSTRAINTS = HERE / "constraints.txt"
-NEWEST_PYTHONS = ((3, 12), (3, 13))  # in which all trainers can be installed, the first found wins
+NEWEST_PYTHONS = ((3, 12), (3, 13))  # all trainers run in these; the first found is used
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A trainer: its worker script, what pip installs for it, and where it takes part."""
+    """A trainer: its worker script, its pip requirements, and its cases."""
 
     name: str
-    package: str  # whose version names it in tables and pictures
+    package: str  # package whose version is shown in tables and pictures
     worker: str
     requirements: str
     cases: tuple[str, ...] = tuple(CASES)
     python: tuple[int, int] = (3, 11)  # the oldest it runs on
     is_compiled: bool = True  # one program for the environment and the learning
-    scale: float = 1.0  # of the budget: speeds are rates, and nobody waits for the slow
+    scale: float = 1.0  # factor on the budget, as speeds are rates and slow trainers take long
 
 
 PEERS = {
@@ -45,14 +45,14 @@ PEERS = {
             is_compiled=False,
             scale=1 / 32,
         ),
-        # Not a trainer: what this machine's matrix products reach, measured beside them.
+        # Not a trainer: the rate of this machine's matrix products, measured beside them.
         Peer(CEILING, "numpy", "worker_sgemm.py", "requirements_ppo_jax.txt", cases=("c",)),
     )
 }
 
 
 def find_python() -> str:
-    """An interpreter that all trainers can be installed for; else the one that is running."""
+    """Find an interpreter that all trainers can be installed for; else the running one."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     for wanted in NEWEST_PYTHONS:
         if sys.version_info[:2] == wanted:
@@ -67,7 +67,7 @@ def find_python() -> str:
 
 
 def version_of(python: str) -> tuple[int, ...] | None:
-    """Major and minor version, None where it is no working interpreter (a shim may be none)."""
+    """Major and minor version, None if it is no working interpreter (such as some shims)."""
     ask = [python, "-c", "import sys, venv; print(*sys.version_info[:2])"]
     done = subprocess.run(ask, capture_output=True, text=True)
     return tuple(map(int, done.stdout.split())) if done.returncode == 0 else None
@@ -136,7 +136,7 @@ def _command(peer: Peer, python: Path, case: str, scale: float) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours is imported from this tree; nobody profits from a compile cache on disk."""
+    """Variables of a worker: ours is imported from this tree; no compile cache on disk."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = str(ROOT)
     environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"

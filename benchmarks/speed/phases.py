@@ -1,8 +1,8 @@
-"""Where an iteration's time goes in each case: `python benchmarks/speed/phases.py` (2 minutes).
+"""An iteration's time by phase in each case: `python benchmarks/speed/phases.py` (2 minutes).
 
-The split is that of `ppo-jax bench`, by differences: the rollout alone, rollout and advantages, and
-the whole iteration are three compiled loops in the layout that a run has, timed in turns; the host
-is a call without iterations and the fetching of its rows. `--before FILE` puts an earlier result
+The split is that of `ppo-jax bench`, by differences. The rollout alone, rollout and advantages, and
+the whole iteration are three compiled loops in the layout of a run, timed in turns. The host's part
+is a call without iterations and the fetching of its rows. `--before FILE` shows an earlier result
 beside the new one.
 """
 
@@ -75,7 +75,7 @@ def row(name: str, found: dict[str, Any]) -> str:
 
 
 def draw(record: dict[str, Any], out: Path) -> None:
-    """A bar a case, its phases side by side in shares, with what it was before above it."""
+    """One bar per case, its phases side by side in shares, with the earlier result above it."""
     import matplotlib
 
     matplotlib.use("Agg")

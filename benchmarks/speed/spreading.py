@@ -1,8 +1,8 @@
-"""The ways to spread a peer's seeds over a machine that someone who knows jax would try.
+"""Layouts of a peer's seeds on a machine that an experienced JAX user would try.
 
-A peer that is a jittable `train(key)` is run `plain` for one seed, with and without XLA's own
-threads in matrix products; for several seeds side by side (`vmap`, what the peers' documents show),
-over one device per core side by side (`devices-vmap`), or one after the other (`devices-map`).
+A peer is a jittable `train(key)`. One seed runs `plain`, with and without XLA's own threads in
+matrix products. Several seeds run side by side (`vmap`, as in the peers' documents), over one
+device per core side by side (`devices-vmap`), or one after the other (`devices-map`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def spread(train: Callable[[Any], Any], layout: str) -> Callable[[Any], Any]:
 def compiled(
     case: Case, train: Callable[[Any], Any], layout: str, mark: Callable[[str], None]
 ) -> Callable[[int], Any]:
-    """The compiled run: a number to the trained states of all seeds, finished."""
+    """Compile the run: a number to the trained states of all seeds, finished."""
     import jax
 
     program = jax.jit(spread(train, layout))

@@ -1,13 +1,13 @@
-"""How long a newcomer waits: `python benchmarks/speed/start.py` (about 4 minutes on two cores).
+"""Waiting times of a new user: `python benchmarks/speed/start.py` (4 minutes on two cores).
 
 Wall time from the start of the process to a solved CartPole (deterministic return of 475 or more)
-with the preset, with an empty compile cache and with one that an earlier run has filled; and to the
-answer of `--help` and to the refusal of a bad input. Commands take turns, round after round.
+with the preset, once with an empty compile cache and once with a filled one. Also the time to the
+output of `--help` and to the refusal of a bad input. Commands alternate, round after round.
 
-`whole` is `ppo-jax train CartPole-v1` as typed, whose answer is the return after training; `stop`
-looks on the way (`--eval-every`) and ends there (`--stop-at-return 475`). `solved_seconds` is when
-the first such return is on the screen. Only the compile cache is made cold: Python's own bytecode
-and matplotlib's list of fonts are there from a first round that does not count.
+`whole` is `ppo-jax train CartPole-v1` as typed, which prints the return after training. `stop`
+evaluates during training (`--eval-every`) and ends there (`--stop-at-return 475`). `solved_seconds`
+is the time at which the first such return is on the screen. Only the compile cache is cold:
+Python's bytecode and matplotlib's list of fonts exist from a first round that does not count.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     record = begin(
-        "seconds from typing a command to its answer",
+        "seconds from typing a command to its output",
         " ".join(["python", "benchmarks/speed/start.py", *sys.argv[1:]]),
         arguments.hardware,
     )
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def installed(python: str) -> list[str]:
-    """The command as a user has it: the script beside the interpreter, else the module."""
+    """The command of a user: the script beside the interpreter, else the module."""
     script = Path(python).parent / "ppo-jax"
     return [str(script)] if script.exists() else [python, "-m", "ppo_jax"]
 
@@ -108,12 +108,12 @@ def environment(place: Path, cache: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": str(cache),
         "MPLCONFIGDIR": str(fonts),
         "PYTHONPATH": str(ROOT),
-        "PYTHONUNBUFFERED": "1",  # a line's time is when it was written
+        "PYTHONUNBUFFERED": "1",  # so that a line's time is that of its writing
     }
 
 
 def train(command: list[str], words: tuple[str, ...], place: Path, cache: Path) -> dict[str, Any]:
-    """Seconds until the answer, and every line on the screen with its time."""
+    """Seconds until the output, and every line on the screen with its time."""
     with tempfile.TemporaryDirectory(dir=place) as run:
         started, started_cpu = time.perf_counter(), children_cpu_seconds()
         process = subprocess.Popen(
@@ -140,7 +140,7 @@ def train(command: list[str], words: tuple[str, ...], place: Path, cache: Path) 
 
 
 def is_solved(line: str) -> bool:
-    """Whether the line tells a deterministic return that is high enough."""
+    """Check that the line reports a deterministic return that is high enough."""
     if not line.startswith(("evaluated after ", "return ")):
         return False  # returns of episodes that ended while training are of sampled actions
     found = RETURN.search(line)
@@ -162,7 +162,7 @@ def quick(
 
 
 def children_cpu_seconds() -> float:
-    """Of all processes that this one has started and that have ended."""
+    """CPU time of all ended child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -187,7 +187,7 @@ def spread(values: list[float]) -> dict[str, float | None]:
 
 
 def imports(python: str, words: tuple[str, ...], place: Path, cache: Path) -> dict[str, float]:
-    """Seconds of importing by top package, itself alone, the largest ten first."""
+    """Seconds of importing by top-level package, without its imports, the largest ten first."""
     with tempfile.TemporaryDirectory(dir=place) as run:
         given = ["--out", str(Path(run) / "run")] if words[0] == "train" else []
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""What every worker process does: compile when told to, run when told to, answer in JSON lines.
+"""Main loop of every worker process: compile and run on command, answer in JSON lines.
 
 Commands on stdin: `compile` (from cold in-process caches), `run`, `evaluate`, `quit`. One JSON
-object on stdout for each, and one at the start; whatever the libraries print goes to stderr.
+object on stdout for each, and one at the start; all output of the libraries goes to stderr.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from cases import CASES, Case, scaled
 
 
 class Program(NamedTuple):
-    """A compiled training run and what it takes to read it."""
+    """A compiled training run and functions that read its result."""
 
     run: Callable[[int], Any]  # seed -> trained state, on the device and finished
-    env_steps: Callable[[Any], int]  # state -> environment steps really taken, over all seeds
+    env_steps: Callable[[Any], int]  # state -> environment steps actually taken, over all seeds
     returns: Callable[[Any], list[float]]  # state -> mean return of each seed's policy
 
 
@@ -38,8 +38,8 @@ class Worker(NamedTuple):
     """One trainer: `load` imports it, `build` lowers and compiles it for a case."""
 
     packages: tuple[str, ...]
-    layouts: Callable[[Case], tuple[str, ...]]  # the ways to be tried; the first is the default
-    xla_flags: Callable[[str], tuple[str, ...]]  # what a layout needs before jax is imported
+    layouts: Callable[[Case], tuple[str, ...]]  # the layouts to try; the first is the default
+    xla_flags: Callable[[str], tuple[str, ...]]  # flags that a layout needs before JAX is imported
     load: Callable[[], None]
     build: Callable[[Case, str, Callable[[str], None]], Program]
 

@@ -1,11 +1,11 @@
 """Ajax's PPO (Berthelot, github.com/YannBerthelot/Ajax) at its best: neither logs nor evaluations.
 
-Without a logging configuration its training loop traces no evaluation, and `get_make_train` hands
-out the function that its own `train` puts under `vmap`; here it is laid out as Rejax's is. Its loop
-runs one iteration more than its budget holds, so it is asked for one less.
-Where it differs by design: the value loss is never clipped, V(next observation) is computed for
-every sample, observations are normalised by each environment's own statistics, which move at every
-step, and its actor and critic have an optimiser each (with one global norm for clipping).
+Without a logging configuration its training loop traces no evaluation. `get_make_train` returns the
+function that its own `train` puts under `vmap`; here it has the layouts of Rejax's. Its loop runs
+one iteration more than its budget holds, so its budget is one iteration smaller. It differs by
+design: the value loss is never clipped, and V(next observation) is computed for every sample.
+Observations are normalised by each environment's own statistics, which change at every step. Actor
+and critic have separate optimisers, with one global norm for clipping.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def build(case: Case, layout: str, mark: Callable[[str], None]) -> Program:
         return evaluate(env.env, state.actor_state, 128, key, env.env_params)[0]
 
     def returns(state: Any) -> list[float]:
-        if case.normalize_observations:  # a statistic an environment, which no evaluation can take
+        if case.normalize_observations:  # one statistic per environment: no use in evaluation
             return []
         return jax.jit(jax.vmap(evaluate_one))(state, seed_keys(case, 1)).tolist()
 

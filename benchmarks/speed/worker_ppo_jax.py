@@ -1,7 +1,7 @@
 """ppo_jax as its own host loop runs it: compiled chunks, metrics fetched after each.
 
-`default` is what a user gets and what is compared. By name also: a kind of layout on one device
-per core (`map`, `vmap`, `envs`), or `train`, the whole run as one function under `jit` and `vmap`.
+`default` is a user's default and is compared. Other names: a kind of layout on one device per core
+(`map`, `vmap`, `envs`), or `train`, the whole run as one function under `jit` and `vmap`.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def build_train(case: Case, layout: str, mark: Callable[[str], None]) -> Program
 
 
 def env_steps(config: Any, seeds: int, state: Any) -> int:
-    """Steps really taken by the seeds that were asked for (not by those that fill a device)."""
+    """Steps actually taken by the requested seeds, without those that fill a device."""
     return int(state.iteration[:seeds].sum()) * config.batch_size
 
 

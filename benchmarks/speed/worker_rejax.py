@@ -1,9 +1,9 @@
 """Rejax's PPO (Liesen et al., github.com/keraJLi/rejax) at its best: no evaluation while it trains.
 
-Where it differs by design: gradients are clipped element by element and for each network alone, the
-value loss is always clipped, the observation that follows a reset is taken from a reset at every
-step, a time limit counts as the end of the task, and observations are normalised by statistics that
-move at every step. Its network takes MinAtar's 10 x 10 x 4 observations flattened.
+It differs by design: gradients are clipped element by element and for each network alone, and the
+value loss is always clipped. The observation after a reset comes from a reset at every step. A time
+limit counts as the end of the task. Observations are normalised by statistics that change at every
+step. Its network takes MinAtar's 10 x 10 x 4 observations flattened.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Stable-Baselines3 and SBX, its algorithms in jax, in the way of their documents.
+"""Stable-Baselines3 and SBX, its algorithms in JAX, used as in their documents.
 
 Layouts: `sbx`; `torch` with all threads and `torch-1` with one. Environments are gymnasium's, one
 after the other in this process (`DummyVecEnv`), which for CartPole is faster than a process each.
-A model compiles as it first learns, so the first rollout and update count as compilation, and each
-run goes on with the same model: a new one would compile anew.
-Where they differ by design: the value loss is not clipped; SBX clips the gradients of actor and
-critic each by its own norm.
+A model compiles at its first update, so the first rollout and update count as compilation. Each run
+continues with the same model: a new one would compile again. They differ by design: the value loss
+is not clipped; SBX clips the gradients of actor and critic each by its own norm.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ceiling: products of two square float32 matrices on all cores, by numpy and by jax.
 
-It answers as a trainer does so that its runs alternate with theirs. What it reports as environment
-steps are floating-point operations; the faster library and size counts.
+It answers like a trainer, so that its runs alternate with theirs. The reported environment steps
+are floating-point operations; the faster library and size counts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cases import Case
 from worker import Program, Worker, serve
 
 PACKAGES = ("numpy", "jax", "jaxlib")
-SECONDS = 1.0  # of one run, about
+SECONDS = 1.0  # length of one run, about
 
 
 def load() -> None:

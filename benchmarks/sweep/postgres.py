@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own for a while, on a Unix socket in a temporary folder."""
+"""A temporary PostgreSQL server, on a Unix socket in a temporary folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def tools() -> Path | None:
-    """The folder of `initdb` and `pg_ctl`; Debian has it outside the path, one a version."""
+    """The folder of `initdb` and `pg_ctl`; Debian has it outside the path, one per version."""
     found = shutil.which("pg_ctl")
     places = [] if found is None else [Path(found).resolve().parent]
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -23,7 +23,7 @@ def tools() -> Path | None:
 
 
 def missing() -> str | None:
-    """Why no server can be started here, or None."""
+    """Reason that no server can be started here, or None."""
     if find_spec("psycopg") is None:
         return "PostgreSQL needs the package psycopg: pip install 'ppo-jax[postgresql]'"
     if tools() is None:
@@ -34,7 +34,7 @@ def missing() -> str | None:
 
 
 def _owner() -> pwd.struct_passwd | None:
-    """Who runs the server where root may not."""
+    """User that runs the server, as root may not."""
     try:
         return pwd.getpwnam("postgres")
     except KeyError:
@@ -43,16 +43,16 @@ def _owner() -> pwd.struct_passwd | None:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """Start a server; its URL for SQLAlchemy. It and its data are gone afterwards.
+    """Start a server and yield its URL for SQLAlchemy; remove it and its data afterwards.
 
     Raises:
-        RuntimeError: none can be started; the sentence of `missing`, or what PostgreSQL says.
+        RuntimeError: none can be started, with the sentence of `missing`, or PostgreSQL's message.
     """
     if (reason := missing()) is not None:
         raise RuntimeError(reason)
     binaries = tools()
     assert binaries is not None
-    # A socket's path may have 107 bytes, so that no deep folder will do.
+    # A socket's path may have 107 bytes, so the folder must not be deep.
     with tempfile.TemporaryDirectory(prefix="pg-") as name:
         folder = Path(name)
         how: dict[str, Any] = {"cwd": folder}
@@ -71,7 +71,7 @@ def server() -> Iterator[str]:
 
 
 def _call(log: Path, command: list[Any], how: dict[str, Any]) -> None:
-    # No pipe: the server would hold it open, and the reader would wait for ever.
+    # No pipe: the server would hold it open, and the reader would never end.
     with tempfile.TemporaryFile("w+") as told:
         done = subprocess.run(command, stdout=told, stderr=told, check=False, **how)
         if done.returncode:

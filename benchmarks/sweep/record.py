@@ -1,4 +1,4 @@
-"""What every result of this folder says of itself, and where it lies."""
+"""Head and path of every result of this folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ppo_jax.storage.manifest import core_count, processor  # noqa: E402
 
 
 def opening(what: str) -> dict[str, Any]:
-    """What was measured, when, by which command, on what."""
+    """Subject, date, command and hardware of a measurement."""
     return {
         "what": what,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -37,7 +37,7 @@ def opening(what: str) -> dict[str, Any]:
 
 
 def _asked() -> list[str]:
-    """The arguments, but not where the result lies."""
+    """The arguments, without the path of the result."""
     words = sys.argv[1:]
     if "--out" in words:
         del words[words.index("--out") : words.index("--out") + 2]
@@ -53,6 +53,6 @@ def default_out(name: str) -> Path:
 
 
 def write(result: dict[str, Any], out: Path) -> None:
-    """The result as a file, its folder made."""
+    """Write the result to a file, and make its folder."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -1,9 +1,9 @@
-"""What halving and pbt find, next to training everything: `python .../sweep/selection.py WHAT`.
+"""Halving and pbt, compared with training everything: `python .../sweep/selection.py WHAT`.
 
-`halving`: the full grid against successive halving over the same points, two environments. Held
-against each other are the winners on the same fresh seeds, and the environment steps of both.
-`pbt`: population-based training against the best fixed setting of its own initial population.
-Each repetition has its own seeds and its own order or draw of settings.
+`halving`: the full grid against successive halving over the same points, two environments. Compared
+are the winners on the same fresh seeds, and the environment steps of both. `pbt`: population-based
+training against the best fixed setting of its own initial population. Each repetition has its own
+seeds and its own order or draw of settings.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
             rows.append(compare(env, steps, repetition, arguments))
             found = verdict(rows)
             result["envs"][env] = {"env_steps": steps, "repetitions": rows, **found}
-            record.write(result, out)  # after each: nothing is lost
+            record.write(result, out)  # after each, so that no data is lost
         print(env, json.dumps(found), flush=True)
 
 
@@ -104,7 +104,7 @@ def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace
 
 
 def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Over the repetitions: how often, by how much, at which share of the steps."""
+    """Summary over the repetitions: wins, differences, and the share of the steps."""
     import numpy as np
 
     from ppo_jax.analysis.stats import bootstrap_interval

@@ -1,4 +1,4 @@
-"""A sweep as one program, by hand in Rejax, and as a process a point: `python .../sweep/speed.py`.
+"""A sweep as one program, by hand in Rejax, and as one process per point: `.../sweep/speed.py`.
 
 32 settings x 4 seeds on CartPole-v1 with equal budgets, batches and networks. Three ways, in turn
 (A B C A B C ...), each from the start of its process to its end:
@@ -7,9 +7,10 @@
 * `rejax`: Rejax's PPO vmapped over settings and seeds by hand, in its own environment, compiled
   once, over all cores of the CPU by shard_map (the best of the layouts of ../speed);
 * `process`: `ppo-jax train` for each setting, one after the other on all cores, with a compile
-  cache that the first process fills: what a launcher of processes does with the same program.
+  cache that the first process fills, as a launcher of processes would do.
 
-Only what is swept differs between members; no evaluation. Ratios are of medians of wall time.
+Only the swept fields differ between members; there is no evaluation. Ratios are of medians of wall
+time.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def timed(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One whole sweep; wall seconds around its process or processes."""
+    """One whole sweep; wall seconds from start to end of its process or processes."""
     own = [f"--steps={arguments.steps}", f"--settings={arguments.settings}"]
     own += [f"--seeds={arguments.seeds}"]
     environment = {**os.environ, "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
@@ -126,7 +127,7 @@ def process_per_point(arguments: argparse.Namespace, environment: dict[str, str]
 
 
 def ours(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The population alone: what `ppo-jax sweep` compiles and trains, without its reports."""
+    """The population alone: the program and training of `ppo-jax sweep`, without its reports."""
     sys.path.insert(0, str(ROOT))
     import jax
 
@@ -188,7 +189,7 @@ def rejax(arguments: argparse.Namespace) -> dict[str, Any]:
 
     def train(number: Any, key: Any) -> Any:
         one = algorithm.replace(learning_rate=number[0], clip_eps=number[1], ent_coef=number[2])
-        return one.train(key)[0]  # the whole state: XLA drops whatever nobody asks for
+        return one.train(key)[0]  # the whole state: XLA drops unused results
 
     mesh = Mesh(numpy.array(jax.devices()), ("member",))
     members = PartitionSpec("member")

@@ -2,7 +2,7 @@
 
 Starts three `ppo-jax sweep ... --sampler tpe` processes on one storage, sends SIGKILL to one that
 is training, waits for the others, and counts trials in the storage. Once on a SQLite file and once
-on a PostgreSQL server that is started for it, or once on `--storage` URL.
+on a PostgreSQL server that is started for it, or once on the `--storage` URL.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
 
 @contextmanager
 def opened_storage(wanted: str, folder: Path) -> Iterator[str]:
-    """The URL of a storage that is there for as long as it is needed."""
+    """The URL of a storage that exists within the context."""
     if wanted == "postgresql":
         with postgres.server() as url:
             yield url
@@ -56,7 +56,7 @@ def opened_storage(wanted: str, folder: Path) -> Iterator[str]:
 
 
 def run(arguments: argparse.Namespace, folder: Path, storage: str) -> dict[str, Any]:
-    """Three workers until the study is over; what is found in the storage then."""
+    """Run three workers until the study is over, and count the trials in the storage."""
     begin = time.perf_counter()
     workers = [start(arguments, folder / f"worker{i}", storage) for i in range(3)]
     victim = workers[0]

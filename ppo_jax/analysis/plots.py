@@ -1,4 +1,4 @@
-"""Learning curves one likes to look at: every seed pale, their robust mean bold, its interval."""
+"""Learning curves: every seed pale, their robust mean bold, with its interval."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def learning_curve(
     subtitle: str = "",
     reference: tuple[float, str] | None = None,
 ) -> None:
-    """Draw returns over environment steps; the suffix of `path` says SVG or PNG.
+    """Draw returns over environment steps; the suffix of `path` selects SVG or PNG.
 
     The same rows give the same file, byte for byte, under the same matplotlib.
 
     Args:
         rows: of metrics.jsonl, each with env_steps (per seed) and episode_return, a list with one
-            mean return a seed, None where no episode ended or the seed has failed.
-        title: one line, what is shown.
+            mean return per seed, None if no episode ended or the seed has failed.
+        title: one line.
         subtitle: one line below it, smaller: seeds, setting, hardware.
-        reference: a return to compare with, and the words written at its line.
+        reference: a return to compare with, and the label of its line.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -85,8 +85,8 @@ def learning_curve(
 def curves(rows: Iterable[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Environment steps [P] and returns [P, S] of at most `MAX_POINTS` points, NaN where unknown.
 
-    Where no episode ended a seed keeps its latest return, but after its last one for no longer than
-    the longest such gap of any seed, so that a failed seed does not go on as a flat line.
+    A seed keeps its latest return while no episode ends. After its last return it does so for at
+    most the longest gap of any seed. So a failed seed does not continue as a flat line.
     """
     rows = list(rows)
     steps = np.array([row["env_steps"] for row in rows], np.float64)
@@ -112,14 +112,14 @@ def curves(rows: Iterable[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _known_mean(block: np.ndarray) -> np.ndarray:
-    """Mean over rows of what is known, [G, S] -> [S]."""
+    """Mean over rows of the known values, [G, S] -> [S]."""
     known = np.isfinite(block)
     total = np.where(known, block, 0.0).sum(axis=0)
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
 def summary_curve(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """IQM over seeds and the ends of its 95% interval, each [P]; NaN where fewer than half known.
+    """IQM over seeds and the ends of its 95% interval, each [P]; NaN if fewer than half known.
 
     A mean over the few seeds whose episodes ended first would be a mean over short episodes.
     """
@@ -167,7 +167,7 @@ def _draw_reference(
     from matplotlib.patheffects import withStroke
 
     axes.axhline(height, color=REFERENCE, linewidth=1.4, dashes=(5, 3), zorder=3)
-    # The words go to that end and that side of the line where the least is drawn.
+    # The label goes to the end and side of the line with the least drawing.
     bottom, top = axes.get_ylim()
     share = 0.012 * len(words) + 0.02
     span = steps[-1] if len(steps) else 1.0

@@ -1,7 +1,7 @@
 """Scores over seeds: robust means and their intervals, with the seed as the unit.
 
 Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice". Host
-only; numbers in, numbers out; nothing here draws without the generator that it is given.
+only; numbers in, numbers out. All random draws come from the generator that a caller passes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _CHUNK = 1 << 22  # resampled numbers held at once by the bootstrap, 32 MiB
 
 
 def iqm(x: Any, axis: int = -1) -> Any:
-    """Interquartile mean: the mean of what is left when a quarter is cut off at either end.
+    """Interquartile mean: the mean without the lowest and the highest quarter.
 
-    Of n numbers floor(n / 4) are cut at each end (scipy.stats.trim_mean with 0.25), so that of
-    fewer than four numbers none is and the IQM is the mean.
+    floor(n / 4) of n numbers are cut at each end (scipy.stats.trim_mean with 0.25). With fewer than
+    four numbers none is cut, and the IQM is the mean.
 
     Args:
         x: array with at least one finite number along `axis`.
@@ -61,7 +61,7 @@ def bootstrap_interval(
 
 
 def probability_of_improvement(x: Any, y: Any) -> float:
-    """P(X > Y) + P(X = Y) / 2 over all pairs: the Mann-Whitney U of x, divided by its largest.
+    """P(X > Y) + P(X = Y) / 2 over all pairs: the Mann-Whitney U of x, divided by its maximum.
 
     Args:
         x: [S], one finite number per seed of the method in question.
@@ -77,9 +77,9 @@ def probability_of_improvement(x: Any, y: Any) -> float:
 
 
 def optimality_gap(x: Any, target: float = 1.0, axis: int = -1) -> Any:
-    """How far the scores stay below `target` on average, where more than `target` counts as it.
+    """Mean shortfall of the scores below `target`; scores above `target` count as `target`.
 
-    gap = mean(max(target - x, 0))  (Agarwal et al. 2021, section 4.3), 0 where all have reached it.
+    gap = mean(max(target - x, 0))  (Agarwal et al. 2021, section 4.3), 0 if all have reached it.
     """
     return np.mean(np.maximum(target - np.asarray(x, np.float64), 0.0), axis=axis)
 
@@ -99,7 +99,7 @@ def performance_profile(scores: Any, thresholds: Any) -> np.ndarray:
 def stratified_resamples(
     groups: Sequence[Any], resamples: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Scores drawn anew with replacement, [R, N]: seeds change places within their task only.
+    """Resample scores with replacement, [R, N]: seeds change places within their task only.
 
     Args:
         groups: one array of scores for each task, [S_t] each; N is the sum of the S_t.
@@ -121,10 +121,10 @@ def stratified_interval(
     *,
     generator: np.random.Generator,
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of a statistic over all tasks, the task being the stratum.
+    """Percentile bootstrap interval of a statistic over all tasks, stratified by task.
 
-    None where some task has fewer than two seeds. Arguments as in `stratified_resamples` and
-    `bootstrap_interval`; with one task it is the latter.
+    None if some task has fewer than two seeds. Arguments are as in `stratified_resamples` and
+    `bootstrap_interval`; with one task the result is the latter's.
     """
     if not groups or min(np.size(group) for group in groups) < 2:
         return None
@@ -160,11 +160,11 @@ def _percentiles(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
 def summarise(
     per_seed: Sequence[float | None] | np.ndarray, generator: np.random.Generator | None = None
 ) -> dict[str, Any]:
-    """Scores of all seeds as a JSON-ready object: null for what is not known, never NaN.
+    """Scores of all seeds as a JSON-ready object: null for unknown values, never NaN.
 
-    A seed that is None or not finite has failed: it stays null in `per_seed`, is counted in
-    `num_failed`, and IQM, mean and interval are over the rest. The interval is that of the IQM,
-    drawn from a fixed stream unless a generator is given, so that a report can be repeated.
+    A seed that is None or not finite has failed. It stays null in `per_seed` and counts in
+    `num_failed`; IQM, mean and interval are over the rest. The interval is that of the IQM. Without
+    a generator it is drawn from a fixed stream, so that a report can be repeated.
     """
     scores = [None if x is None or not math.isfinite(x) else float(x) for x in per_seed]
     known = [x for x in scores if x is not None]

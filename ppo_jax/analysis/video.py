@@ -18,7 +18,7 @@ def check(path: Path) -> None:
     """Refuse a file that cannot become an animation, before an episode is played.
 
     Raises:
-        InputError: another suffix, a folder that is not there, or a missing package.
+        InputError: another suffix, a missing folder, or a missing package.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"video={str(path)!r} must end in .gif or .mp4.")
@@ -37,7 +37,7 @@ def check(path: Path) -> None:
 
 
 def write(path: Path, frames: list[np.ndarray]) -> None:
-    """Write RGB frames, uint8 [H, W, 3] each, in the format that the suffix names."""
+    """Write RGB frames, uint8 [H, W, 3] each, in the format of the suffix."""
     if path.suffix.lower() == ".mp4":
         import imageio.v2 as imageio  # pyright: ignore[reportMissingImports]
 

@@ -20,6 +20,7 @@ _COUNTS = {
     "num_epochs": (1, 2**16),
     "num_minibatches": (1, 2**24),
     "num_cg_iterations": (1, 2**16),
+    "memory_size": (1, 2**16),
 }
 MAX_WIDTH = 2**16  # limit of a hidden layer
 

@@ -1,12 +1,14 @@
-"""Layouts: the devices that seeds and environments go to.
+"""Layouts: the placement of seeds and environments on devices.
 
 Three kinds:
 
-* `map`: seeds over devices, and on each device one seed after the other (large batches on a CPU: a
-  seed's data stay in cache, and members are bit-equal to seeds trained alone on as many devices);
-* `vmap`: seeds over devices, and on each device side by side (GPU, TPU, and small batches on a CPU,
-  whose operations are too short to be worth their dispatch one by one);
-* `envs`: each seed's environments over devices, gradients averaged (few seeds, large batches).
+* `map`: seeds over devices, and on each device one seed after the other. For large batches on a
+  CPU: a seed's data stay in cache, and members equal seeds trained alone on as many devices, bit
+  for bit.
+* `vmap`: seeds over devices, and on each device side by side. For GPU, TPU, and small batches on a
+  CPU, whose operations are too short for separate dispatch.
+* `envs`: each seed's environments over devices, gradients averaged. For few seeds and large
+  batches.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from ppo_jax.kernels.backend import is_cpu_device
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl.types import TrainState
 
-# From so many samples of a minibatch for each device on, devices share one seed's environments. On
-# two cores 512 made 1.4 (Pendulum) and 1.7 (MinAtar) times the speed of one, 256 1.1 and 1.3 for a
-# longer compilation (benchmarks/README.md). More cores, and GPUs, were not measured.
+# Minimum samples per device and minibatch for splitting one seed's environments. On two cores, 512
+# gave 1.4 (Pendulum) and 1.7 (MinAtar) times the speed of one. 256 gave 1.1 and 1.3, with a longer
+# compilation (docs/lab-notebook.md). More cores, and GPUs, were not measured.
 ENVS_LAYOUT_ROWS = 512
 
-# Up to so many samples a minibatch, several seeds side by side beat one after the other on a CPU.
+# Largest minibatch for which seeds side by side beat one after the other on a CPU.
 VMAP_LAYOUT_MINIBATCH = 256
 
 
@@ -41,7 +43,7 @@ class Layout(NamedTuple):
 
     @property
     def num_members(self) -> int:
-        """Seeds that are really trained: the number asked for, filled up to the devices."""
+        """Seeds that are trained: the requested number, rounded up to a multiple of the devices."""
         if self.kind == "envs":
             return self.num_seeds
         return -(-self.num_seeds // len(self.devices)) * len(self.devices)
@@ -63,11 +65,11 @@ class Layout(NamedTuple):
         return len(self.devices) if self.kind == "envs" else 1
 
     def member_spec(self, has_axis: bool) -> P:
-        """The place of numbers that members share, or of which each has its own."""
+        """Partition of numbers that members share, or that each member has its own of."""
         return P("seeds") if has_axis else P()
 
     def state_specs(self, state: TrainState) -> TrainState:
-        """The place of each leaf of a population's state."""
+        """Partition of each leaf of a population's state."""
         specs = jax.tree.map(lambda _: P("seeds"), state)
         return specs._replace(
             carry=jax.tree.map(lambda _: P("seeds", "envs"), state.carry),
@@ -76,12 +78,12 @@ class Layout(NamedTuple):
 
 
 def local_devices(count: int | None = None) -> tuple[Any, ...]:
-    """The first `count` devices of this process, None for all. Nothing else asks jax for them."""
+    """The first `count` devices of this process, None for all. No other code asks JAX."""
     return tuple(jax.local_devices()[:count])
 
 
 def choose_layout(config: Config, num_seeds: int, num_devices: int | None = None) -> Layout:
-    """The fastest layout known for this batch, number of seeds and kind of device."""
+    """Choose the fastest layout known for this batch, number of seeds and kind of device."""
     devices = local_devices(num_devices)
     count = len(devices)
     if (

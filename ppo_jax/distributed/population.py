@@ -1,7 +1,7 @@
 """A population: many seeds side by side, as one `TrainState` with a leading axis [S].
 
-All members may share one `Hyper`, or each has its own: then every leaf of `hyper` has the same
-leading axis as the state, and nothing else changes (`has_own_hyper`).
+All members share one `Hyper`, or each has its own. Then every leaf of `hyper` has the same leading
+axis as the state, and the rest is unchanged (`has_own_hyper`).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ppo_jax.training.trainer import init
 
 
 def without_budget(config: Config) -> Config:
-    """`config` without what only the host reads, so that equal programs are one program."""
+    """Clear the fields that only the host reads, so that equal programs compile once."""
     return dataclasses.replace(config, total_env_steps=config.batch_size)
 
 
 def has_own_hyper(hyper: Hyper) -> bool:
-    """Whether every number of `hyper` has an axis of members; else all members share them."""
+    """Check that every number of `hyper` has an axis of members; else all members share them."""
     return getattr(hyper.schedule_env_steps, "ndim", 0) > 0
 
 
 def init_population(
     config: Config, hyper: Hyper, seed: int | Sequence[int], layout: Layout
 ) -> TrainState:
-    """Member i starts from `jax.random.key(seed + i)`, whatever the layout and its neighbours.
+    """Start member i from `jax.random.key(seed + i)`, for every layout and population.
 
     Args:
         seed: of the first member, from which the others count up; or one seed for each member.
@@ -56,10 +56,10 @@ def member_keys(seed: int | Sequence[int], layout: Layout) -> Array:
 
 
 def make_init(config: Config) -> Callable[[Hyper, Array], TrainState]:
-    """The compiled start: keys [members] to states, one member after the other.
+    """Compile the start: keys [members] to states, one member after the other.
 
-    Members' own numbers must not be spread over devices here: the loop over them would become
-    exchanges between the devices, which on a CPU wait for each other for ever.
+    Members' own numbers must not be spread over devices here. The loop over them would become
+    collectives, which deadlock on a CPU.
     """
     plain = without_budget(config)
 
@@ -72,7 +72,7 @@ def make_init(config: Config) -> Callable[[Hyper, Array], TrainState]:
 
 
 def padded(state: TrainState, layout: Layout) -> TrainState:
-    """The state of S seeds filled up to the layout's members with copies of the first seed."""
+    """Fill the state of S seeds up to the layout's members with copies of the first seed."""
     missing = layout.num_members - state.alive.shape[0]
     if not missing:
         return state
@@ -81,17 +81,17 @@ def padded(state: TrainState, layout: Layout) -> TrainState:
 
 
 def trimmed(state: TrainState, layout: Layout) -> TrainState:
-    """The state of the S seeds that were asked for."""
+    """The state of the S requested seeds."""
     if state.alive.shape[0] == layout.num_seeds:
         return state
     return jax.tree.map(lambda leaf: leaf[: layout.num_seeds], state)
 
 
 def place(state: TrainState, layout: Layout) -> TrainState:
-    """The population's state on its devices.
+    """Place a population's state on its devices.
 
-    Arrays of numpy are cut up without a program for every shape: half a second less, the first
-    time, where several devices are one CPU.
+    NumPy arrays are cut up without a program per shape. That saves half a second at the first call
+    if several devices share one CPU.
     """
 
     def put(leaf: Array, place: NamedSharding) -> Array:
@@ -116,20 +116,20 @@ def placement(state: TrainState, layout: Layout) -> TrainState:
 
 
 def place_hyper(hyper: Hyper, layout: Layout) -> Hyper:
-    """Every member's own numbers beside its state, and shared ones on every device."""
+    """Place every member's own numbers beside its state, and shared ones on every device."""
     return jax.device_put(
         hyper, NamedSharding(layout.mesh, layout.member_spec(has_own_hyper(hyper)))
     )
 
 
 def abstract_population(config: Config, hyper: Hyper, layout: Layout) -> TrainState:
-    """Shapes, dtypes and places of a population's state, without making one."""
+    """Shapes, dtypes and shardings of a population's state, without making one."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), layout.num_members))
     return in_place(jax.eval_shape(make_init(config), hyper, keys), layout)
 
 
 def in_place(shapes: PyTree, layout: Layout) -> TrainState:
-    """A population's shapes and dtypes with the place of each leaf."""
+    """A population's shapes and dtypes with the sharding of each leaf."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
@@ -138,9 +138,9 @@ def in_place(shapes: PyTree, layout: Layout) -> TrainState:
 
 
 def make_gather(layout: Layout) -> Callable[[TrainState, Array], TrainState]:
-    """The compiled copy `gather(state, sources)`: member i goes on from member sources[i].
+    """Compile the copy `gather(state, sources)`: member i continues from member sources[i].
 
-    Members keep their random keys, so that two copies do not stay alike. `state` is donated.
+    Members keep their random keys, so that two copies diverge. `state` is donated.
     """
 
     def gather(state: TrainState, sources: Array) -> TrainState:
@@ -151,7 +151,7 @@ def make_gather(layout: Layout) -> Callable[[TrainState, Array], TrainState]:
 
 
 def make_refill(layout: Layout) -> Callable[[TrainState, TrainState, Array], TrainState]:
-    """The compiled choice `refill(state, fresh, is_new)`, [members] bool; `state` is donated."""
+    """Compile the choice `refill(state, fresh, is_new)`, [members] bool; `state` is donated."""
 
     def refill(state: TrainState, fresh: TrainState, is_new: Array) -> TrainState:
         def choose(new: Array, old: Array) -> Array:

@@ -1,6 +1,6 @@
 """Compiled programs over a population: the chunk of iterations, and the evaluation.
 
-With `layout` and `population`, the only files that name meshes, shardings and vmap over runs.
+Only this file, `layout` and `population` use meshes, shardings and vmap over runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ppo_jax.training.trainer import Estimates, Experience, iterate, sample
 Result = tuple[TrainState, MetricTable]
 Keep = Callable[[Experience, Estimates], PyTree]
 
-MAX_CHUNK = 256  # iterations in one call of a chunk; its buffer of metrics has so many rows
+MAX_CHUNK = 256  # iterations in one call of a chunk, and rows of its buffer of metrics
 
 # Folded into a member's key for evaluation; iterations fold in 0, 1, 2, ... and stay below it.
 EVALUATION = 2**32 - 1
@@ -38,7 +38,7 @@ EVALUATION = 2**32 - 1
 def spread(
     layout: Layout, one: Callable[..., PyTree], hyper: Hyper, number: Array, state: TrainState
 ) -> PyTree:
-    """`one(hyper, number, state)` for every member on this device, by the layout's way.
+    """Run `one(hyper, number, state)` for every member on this device, as the layout requires.
 
     `hyper` and `number` are shared, or have the state's axis of members.
     """
@@ -62,16 +62,16 @@ def spread(
 
 
 def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
-    """The compiled loop: `chunk(hyper, state, n) -> (state, rows)` runs n <= MAX_CHUNK iterations.
+    """Compile the loop: `chunk(hyper, state, n) -> (state, rows)` runs n <= MAX_CHUNK iterations.
 
-    n is data, so chunks of every length are one program; as an array it has a length for each
-    member, and where members run one after the other a length of 0 costs nothing. `hyper` is
-    shared or has an axis of members. `state` is donated. Rows are name -> [members, MAX_CHUNK]; the
-    first n are filled.
+    n is data, so chunks of every length use one program. As an array it has one length per member;
+    if members run one after the other, a length of 0 costs nothing. `hyper` is shared or has an
+    axis of members. `state` is donated. Rows are name -> [members, MAX_CHUNK]; the first n are
+    filled.
     """
     plain = without_budget(config)
 
-    # As a program within the program it is traced once, for the shapes of a row and for the loop.
+    # The inner jit traces it once, for the shapes of a row and for the loop.
     @jax.jit
     def step(hyper: Hyper, state: TrainState) -> Result:
         state, row = iterate(plain, hyper, state, layout.across)
@@ -113,7 +113,7 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
 def make_evaluation(
     config: Config, layout: Layout, num_episodes: int, max_steps: int, is_deterministic: bool
 ) -> Callable[..., evaluation.Episodes]:
-    """The compiled evaluation: `play(hyper, state, stream) -> Episodes [members, n]`."""
+    """Compile the evaluation: `play(hyper, state, stream) -> Episodes [members, n]`."""
     plain = without_budget(config)
     parts = assemble(plain)
 
@@ -144,10 +144,10 @@ def make_evaluation(
 
 
 def make_phase(config: Config, layout: Layout, keep: Keep) -> Any:
-    """The jitted loop over first halves of iterations: `phase(hyper, state, n)`, for timing.
+    """Build the jitted loop over first halves of iterations: `phase(hyper, state, n)`, for timing.
 
-    The environments go on from iteration to iteration, the policy stays as it is. A part of which
-    `keep` keeps nothing is not computed.
+    The environments continue from iteration to iteration; the policy stays the same. Parts that
+    `keep` drops are not computed.
     """
     plain = without_budget(config)
 

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ppo_jax.config.errors import InputError, nearest
-from ppo_jax.envs import bounds
 from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete
 from ppo_jax.envs.suites import gymnax_names
 
@@ -157,5 +156,7 @@ def _sound(environment: Environment) -> Environment:
     """`environment`, unless no policy can act in it."""
     space = environment.action_space
     if isinstance(space, Box):
+        from ppo_jax.envs import bounds  # here, as it loads numpy
+
         bounds.require_sound(space.low, space.high, environment.name)
     return environment

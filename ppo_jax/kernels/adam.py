@@ -17,9 +17,9 @@ DECAYS = (0.9, 0.999)  # beta_1 and beta_2
 
 
 def adam(learning_rate: Array | float, epsilon: Array | float) -> optax.GradientTransformation:
-    """`optax.adam` with the moments kept from fusing into the step on a CPU.
+    """`optax.adam` with a barrier on a CPU between the moments and the step.
 
-    Without the barrier XLA computes the new moments again inside the step, from copies of the old.
+    Without the barrier XLA recomputes the new moments inside the step, from copies of the old.
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

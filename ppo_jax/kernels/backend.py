@@ -1,10 +1,10 @@
-"""Choice of the kernels' forms: the only file that asks for the backend.
+"""Choice of the kernels' forms: the only file that queries the backend.
 
-Each verb of this folder has a plain form, which is its meaning, and tuned forms with equal results
-up to rounding. A CPU pays for what it computes and moves. A GPU or TPU pays for every kernel that
-it starts and for every time that it waits for the host, so it gets other programs.
+Each function of this folder has a plain form, which defines it, and tuned forms with equal results
+up to rounding. On a CPU, time goes into arithmetic and memory traffic. On a GPU or TPU, time goes
+into kernel launches and waits for the host, so it gets other programs.
 
-`PPO_JAX_KERNELS=plain` makes every verb take its plain form; the default is `auto`.
+`PPO_JAX_KERNELS=plain` selects the plain form of every function; the default is `auto`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FORMS = ("auto", "plain")
 
 
 class Backend(Enum):
-    """A form of the kernels. A TPU takes the forms of a GPU, which nobody has measured there."""
+    """A form of the kernels. A TPU takes the forms of a GPU, which are not measured there."""
 
     PLAIN = "plain"
     CPU = "cpu"
@@ -34,12 +34,12 @@ _forced: Backend | None = Backend.PLAIN if os.environ.get(VARIABLE) == "plain" e
 
 
 def current() -> Backend:
-    """The form that programs traced now are made of."""
+    """Return the form that functions are traced with now."""
     return _of_platform(platform()) if _forced is None else _forced
 
 
 def platform() -> str:
-    """The platform of jax' default device: "cpu", "gpu" or "tpu"."""
+    """Platform of JAX's default device: "cpu", "gpu" or "tpu"."""
     return jax.default_backend()
 
 

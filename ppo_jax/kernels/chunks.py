@@ -32,7 +32,7 @@ def _in_chunks(rows: PyTree) -> PyTree:
 
 
 def map_chunks(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
-    """`function(rows)`, for a function that treats each row [N, ...] by itself."""
+    """Apply `function` chunk by chunk; it must treat each row [N, ...] independently."""
     num_rows = jax.tree.leaves(rows)[0].shape[0]
     if chunk_size(num_rows) == num_rows:
         return function(rows)
@@ -43,7 +43,7 @@ def map_chunks(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
 def mean_over_chunks(
     function: Callable[[PyTree], tuple[PyTree, PyTree]], rows: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """`function(rows)`, for a function that returns means over its rows and values of each row.
+    """Apply `function` chunk by chunk; it returns means over its rows and values of each row.
 
     Args:
         function: rows [n, ...] -> (means, values [n, ...]); either may be ().
@@ -55,7 +55,7 @@ def mean_over_chunks(
         return function(rows)
     shapes, _ = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], chunks))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    start, restore = ravel_pytree(zeros)  # one vector: an addition each is a kernel each
+    start, restore = ravel_pytree(zeros)  # one vector: separate additions are separate kernels
 
     def add(total: Array, chunk: PyTree) -> tuple[Array, PyTree]:
         means, values = function(chunk)

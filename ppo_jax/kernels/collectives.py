@@ -1,7 +1,7 @@
-"""Collectives over the devices that share one seed's environments: a whole tree in one exchange.
+"""Collectives over the devices that share one seed's environments: a whole tree at once.
 
-Devices wait for each other at every exchange, and on a CPU a core that waits is put to sleep. One
-exchange for every leaf took two fifths of an iteration (docs/lab-notebook.md).
+Devices wait for each other at every collective, and on a CPU a waiting core is put to sleep. One
+collective per leaf took two fifths of an iteration (docs/lab-notebook.md).
 """
 
 from __future__ import annotations

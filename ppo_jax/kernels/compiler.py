@@ -1,10 +1,10 @@
-"""How a lowered program is compiled: by a thread that gives way to those of XLA's compiler.
+"""Compilation of a lowered program by a thread of low priority.
 
-In XLA's CPU compiler (jax 0.11) one thread describes kernel after kernel, and a pool of one thread
-a core translates them. A description is written into a context, which is costly to make and goes
-back for another one as soon as it is translated. Where all threads have the same share of the
-cores, the first runs ahead and makes contexts that are thrown away at the end. Giving way it makes
-few: a sixth less time to compile (benchmarks/README.md). With jax 0.10 it changes nothing.
+In XLA's CPU compiler (jax 0.11) one thread describes the kernels, and a pool of one thread per core
+translates them. Each description is written into a context, which is costly to make and is reused
+after the translation. At equal priority the first thread runs ahead and makes contexts that are
+thrown away at the end. At low priority it makes few, and compiling takes a sixth less time
+(docs/lab-notebook.md). With jax 0.10 the priority changes nothing.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import jax
 
 from ppo_jax.kernels.backend import is_cpu, platform
 
-NICE = 10  # a tenth of the share of a thread that gives way to none
+NICE = 10  # a tenth of the share of a thread of normal priority
 
-LOOKS = 5  # at what the machine does, a millisecond apart
+LOOKS = 5  # samples of the machine's load, a millisecond apart
 
 
 def compiled(lowered: Any) -> Any:
-    """`lowered.compile()`, in less time where no other work waits for a core."""
+    """Return `lowered.compile()`, in less time if no other work waits for a core."""
     if not (is_cpu() and sys.platform.startswith("linux") and _every_thread_has_a_core()):
         return lowered.compile()
     _start_pool()
@@ -37,9 +37,9 @@ def compiled(lowered: Any) -> Any:
 
 
 def _every_thread_has_a_core() -> bool:
-    """Whether no thread of this machine waits for its turn; one that gives way would wait longer.
+    """Check that no thread of this machine waits for a core; low priority would wait longer.
 
-    Threads also run for a moment only, so several looks are taken. False where nothing is known.
+    Some threads run for a moment only, so several samples are taken. False if nothing is known.
     """
     try:
         for _ in range(LOOKS):
@@ -53,25 +53,24 @@ def _every_thread_has_a_core() -> bool:
 
 
 def _give_way() -> None:
-    """Leave the cores to other threads; of Linux's threads each has a priority of its own."""
-    with suppress(OSError):  # where that is forbidden, a compilation only takes longer
+    """Lower this thread's priority; on Linux each thread has its own."""
+    with suppress(OSError):  # if that is forbidden, a compilation only takes longer
         os.nice(NICE)
 
 
 @cache
 def _start_pool() -> None:
-    """XLA's pool is made at the first compilation, and would inherit a low priority for good."""
+    """Start XLA's thread pool, which inherits the priority of the first compilation."""
     jax.jit(lambda x: x).lower(0.0).compile()
 
 
 def compiler_options(level: int) -> dict[str, int | str] | None:
     """XLA's options for a program on a CPU, None elsewhere (measured: docs/lab-notebook.md).
 
-    LLVM's level 1 runs as fast as its default and compiles faster; 0 is for what runs but once. The
-    kernels follow one another in the order that saves memory: an order that runs them at the same
-    time loses more by the threads' waiting for each other. Vectors are as wide as the machine has
-    them, as are those of its library of products; XLA halves them where they have 512 bits. Its
-    newer way of cutting arrays into tiles moves and transposes them faster.
+    LLVM's level 1 runs as fast as its default and compiles faster; 0 is for programs that run once.
+    Kernels run in the order that saves memory: concurrent kernels lose more time, because threads
+    wait for each other. Vectors have the machine's full width, as in its matrix library; XLA's
+    default halves 512 bits. XLA's newer tiling moves and transposes arrays faster.
     """
     if platform() != "cpu":
         return None

@@ -1,9 +1,9 @@
 """Matrix products of a layer, with gradients of the weights that a CPU computes quickly.
 
-The gradient of the weights is x^T g: both factors have the rows, hundreds of them, as their first
-axis. CPU libraries are slow at that, so the product gets a derivative rule of its own. The rule is
-a forward one, which reverse mode and TRPO's `linearize` both take. A layer of few outputs, such as
-a head, does not call the library at all (`narrow_matmul`).
+The gradient of the weights is x^T g: both factors have hundreds of rows as their first axis. CPU
+libraries are slow at that, so the product gets its own derivative rule. It is a forward-mode rule,
+so reverse mode and TRPO's `linearize` can both use it. A layer with few outputs, such as a head,
+calls no library (`narrow_matmul`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from ppo_jax.kernels.backend import is_cpu
 
 LAST_BY_FIRST = (((1,), (0,)), ((), ()))  # x [rows, in] times kernel [in, out]
-FEW_COLUMNS = 8  # outputs of a layer up to which each has a product of its own
-MANY_ROWS = 64  # rows from which their order in memory is worth a constraint
+FEW_COLUMNS = 8  # most outputs of a layer that are computed one by one
+MANY_ROWS = 64  # fewest rows for which a layout constraint pays
 
 ROW_MAJOR = Layout((0, 1))
 COLUMN_MAJOR = Layout((1, 0))
@@ -29,7 +29,7 @@ COLUMN_MAJOR = Layout((1, 0))
 def to_columns(x: Array) -> Array:
     """x^T [K, rows] of x [rows, K], stored row by row.
 
-    The layout makes it one transposition in place of two. The barrier behind it keeps XLA from
+    The layout saves one of two transpositions. The barrier after it keeps XLA from
     folding it into a product. The barrier before it keeps XLA from recomputing a cheap activation
     inside it, which takes longer (docs/lab-notebook.md).
     """
@@ -38,7 +38,7 @@ def to_columns(x: Array) -> Array:
 
 
 def from_columns(x: Array) -> Array:
-    """x^T [rows, K] of x [K, rows]; the numbers stay where they are in memory.
+    """x^T [rows, K] of x [K, rows], without moving the numbers in memory.
 
     No layout is set for fewer than 64 rows, or for a symbolic number of rows: a stored program
     cannot hold a layout.
@@ -71,7 +71,7 @@ def _tall_matmul_jvp(precision: Any, primals: Any, tangents: Any) -> tuple[Array
 
 
 def narrow_matmul(x: Array, kernel: Array, precision: Any) -> Array:
-    """x [rows, in] times kernel [in, few], each output a product of a matrix and a vector.
+    """x [rows, in] times kernel [in, few], each output by a matrix-vector product.
 
     Neither it nor its gradient needs a transposition or a library call, which costs more than the
     product itself (docs/lab-notebook.md).

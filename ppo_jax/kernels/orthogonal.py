@@ -15,15 +15,15 @@ from ppo_jax.kernels.backend import Backend, current
 def orthogonal(key: Array, shapes: Sequence[tuple[int, int]]) -> list[Array]:
     """A random matrix of each shape, with orthonormal columns (rows if it is wide).
 
-    The plain form is flax' `orthogonal` initialiser. The tuned form loads and compiles faster, and
+    The plain form is Flax's `orthogonal` initialiser. The tuned form loads and compiles faster, and
     draws other matrices of the same distribution.
     """
     real = jnp.result_type(float)
     if current() is Backend.PLAIN:
         draw = jax.nn.initializers.orthogonal()
         return [draw(jax.random.fold_in(key, i), shape, real) for i, shape in enumerate(shapes)]
-    # The first columns of a random orthogonal matrix are as random as a matrix of so many. So
-    # matrices with an equal longer side come from two batches, one of them of narrow ones.
+    # The first k columns of a random orthogonal matrix are distributed like a random matrix of k
+    # columns. So matrices with an equal longer side come from two batches, one of them narrow.
     kinds = [(max(shape), 4 * min(shape) <= max(shape)) for shape in shapes]
     matrices: dict[int, Array] = {}
     groups = sorted(set(kinds))
@@ -39,12 +39,12 @@ def orthogonal(key: Array, shapes: Sequence[tuple[int, int]]) -> list[Array]:
 
 
 def polar_factors(x: Array) -> Array:
-    """Uniform matrices [..., n, k] with orthonormal columns from standard normal ones, k <= n.
+    """Turn standard normal matrices into uniform orthonormal columns [..., n, k], k <= n.
 
-    They are the polar factors of x, by the iteration of Newton and Schulz (Higham 2008, Functions
-    of Matrices, eq. 8.20). It takes products alone; a QR decomposition would be the larger part of
-    what is loaded and compiled before training. A rotation of x rotates the factor alike, so it is
-    as uniform as that of a QR decomposition.
+    They are the polar factors of x, by the Newton-Schulz iteration (Higham 2008, Functions of
+    Matrices, eq. 8.20). The iteration uses products only; a QR decomposition would dominate loading
+    and compiling before training. A rotation of x rotates the factor alike, so the factor is as
+    uniform as that of a QR decomposition.
     """
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     identity = jnp.broadcast_to(
@@ -57,7 +57,7 @@ def polar_factors(x: Array) -> Array:
         return product(x, factor), jnp.max(jnp.abs(factor - identity)), distance, turn + 1
 
     def is_far(loop: tuple[Array, Array, Array, Array]) -> Array:
-        _, _, distance, turn = loop  # of the turn before the last: each squares what is left
+        _, _, distance, turn = loop  # from the previous turn: each turn squares the error
         return (distance > 5e-4) & (turn < 100)
 
     x /= jnp.linalg.norm(x, axis=(-2, -1), keepdims=True)  # no singular value beyond 1

@@ -1,7 +1,7 @@
-"""Narrow arrays side by side in one matrix, so that one operation moves a row of them all.
+"""Narrow arrays packed into one matrix, so that one operation moves a row of all of them.
 
-A step of a rollout carries ten small arrays and records seven; a minibatch gathers as many. Moved
-one by one each is a kernel of its own, whose start costs more than its work.
+A step of a rollout carries ten small arrays and records seven; a minibatch gathers as many. Moving
+each array separately takes one kernel each, whose launch costs more than its work.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ppo_jax.kernels.matmul import from_columns, to_columns
 PyTree = Any
 
 MAX_WIDTH = 64  # columns of a packed leaf; a wider one, such as a grid, is worth its own kernel
-UNROLLED_STEPS = 4  # of a scan on an accelerator, where a loop adds two kernels to each turn
-MAX_UNROLLED = 8  # turns of an outer loop; a program of more would take long to compile
+UNROLLED_STEPS = 4  # steps of a scan on an accelerator: a loop adds two kernels to each turn
+MAX_UNROLLED = 8  # turns of an outer loop; more would take long to compile
 
 Packed = tuple[PyTree, ...]
 
@@ -30,7 +30,7 @@ Packed = tuple[PyTree, ...]
 def pack(tree: PyTree) -> tuple[Packed, Callable[[Packed], PyTree]]:
     """The leaves [N, ...] of `tree` as one matrix [N, K] and the leaves that do not fit into it.
 
-    Truth values become 0 and 1, and 32-bit integers keep their bits, so nothing is lost.
+    Booleans become 0 and 1, and 32-bit integers keep their bits, so no information is lost.
 
     Returns:
         the packed leaves, each with the leading axis N, and the function that restores a tree of
@@ -85,7 +85,7 @@ Body = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 def scan_rows(body: Body, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan` whose carry and records have a leading axis of rows on every leaf.
 
-    An accelerator, which pays for every kernel that a step starts, carries them packed.
+    An accelerator carries them packed, because every kernel launch of a step costs time.
     """
     if not is_accelerator():
         return jax.lax.scan(body, carry, xs)
@@ -108,10 +108,10 @@ def scan_packed(body: Body, carry: PyTree, xs: PyTree, unroll: int = 1) -> tuple
 
 
 def scan_outer(body: Body, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-    """`jax.lax.scan` of a body that holds a loop itself.
+    """`jax.lax.scan` of a body that contains a loop.
 
-    A loop within a loop keeps an accelerator's iteration from being one graph, so it unrolls a
-    short outer loop.
+    A nested loop keeps an accelerator's iteration from being one graph, so a short outer loop is
+    unrolled there.
     """
     length = jax.tree.leaves(xs)[0].shape[0]
     is_flat = is_accelerator() and length <= MAX_UNROLLED
@@ -126,12 +126,12 @@ def as_row(metrics: Mapping[str, Array]) -> Mapping[str, Array]:
 
 
 def materialise(x: Array) -> Array:
-    """`x`. A CPU computes it once, in place of anew inside each gather that reads it."""
+    """Return `x`. A CPU computes it once, not again in each gather that reads it."""
     return jax.lax.optimization_barrier(x) if is_cpu() else x
 
 
 def _has_bits(dtype: jnp.dtype, real: jnp.dtype) -> bool:
-    """Whether an integer's bits can stand in a real number's place."""
+    """Check that an integer has as many bits as a real number."""
     return jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize == real.itemsize
 
 
@@ -151,8 +151,8 @@ def _from_real(leaf: Array, dtype: jnp.dtype) -> Array:
 class MetricTable(Mapping[str, Any]):
     """Rows of metrics, name -> [..., rows], held as one array.
 
-    A column is taken out on demand: to return each as an array of its own would cost a compiled
-    program one more kernel a name.
+    A column is extracted on demand. One output array per name would cost a compiled program one
+    more kernel each.
     """
 
     def __init__(self, values: Any, names: tuple[str, ...]) -> None:

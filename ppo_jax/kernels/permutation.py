@@ -1,6 +1,6 @@
 """Exact permutations without a sort.
 
-Sorting 2^18 random keys takes a CPU 40 ms, a fifth of an update. A Feistel network computes a
+Sorting 2^18 random keys takes 40 ms on a CPU, a fifth of an update. A Feistel network computes a
 pseudo-random bijection element by element instead.
 """
 
@@ -19,10 +19,10 @@ _ROUNDS = 8
 def permutations(key: Array, count: int, n: int) -> Array:
     """Permutations of 0 .. n-1, [count, n] int32: every number exactly once in each.
 
-    Below SMALLEST, and in the plain form, they are uniform, by sorting. Else they are
+    Below SMALLEST, and in the plain form, they are uniform and use sorting. Otherwise they are
     pseudo-random: a Feistel network of 8 rounds (Luby and Rackoff 1988: 4 suffice with random round
-    functions) on the smallest power of two that holds n, walked along its cycles until it lands
-    below n (Black and Rogaway 2002).
+    functions) on the smallest power of two that holds n. Each number walks along its cycle until it
+    is below n (Black and Rogaway 2002).
     """
     if n < SMALLEST or current() is Backend.PLAIN:
         return jax.vmap(lambda each: jax.random.permutation(each, n))(jax.random.split(key, count))

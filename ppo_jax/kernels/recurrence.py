@@ -16,7 +16,7 @@ def linear_recurrence(decay: Array, x: Array, *, reverse: bool = False) -> Array
         decay, x: [T, ...].
 
     Returns:
-        y [T, ...]. An accelerator takes some 2 log T kernels in place of T.
+        y [T, ...]. An accelerator runs about 2 log T kernels instead of T.
     """
     if is_accelerator():
         _, y = jax.lax.associative_scan(_compose, (decay, x), reverse=reverse)
@@ -31,6 +31,6 @@ def linear_recurrence(decay: Array, x: Array, *, reverse: bool = False) -> Array
 
 
 def _compose(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Two stretches of time as the one stretch that they make together."""
+    """Compose two consecutive intervals of time into one."""
     (decay_first, x_first), (decay, x) = first, second
     return decay * decay_first, x + decay * x_first

@@ -1,4 +1,4 @@
-"""Small sums and maxima that fuse with what surrounds them."""
+"""Small sums and maxima that fuse with neighbouring operations."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def _is_unrolled(x: Array) -> bool:
 def sum_last(x: Array) -> Array:
     """The sum over the last axis, [...].
 
-    Few columns are added as slices, which fuse with what surrounds them. A sum over an axis is a
-    kernel of its own on a CPU, and takes one row after the other.
+    Few columns are added as slices, which fuse with neighbouring operations. On a CPU a sum over an
+    axis is a separate kernel, and handles one row at a time.
     """
     if not _is_unrolled(x):
         return jnp.sum(x, axis=-1)
@@ -75,16 +75,16 @@ def weighted_sums(values: Sequence[Array], weight: Array) -> Array:
     """sum(value * weight) of each of K arrays, [K]; all have the weight's shape."""
     if current() is Backend.PLAIN:
         return jnp.stack([jnp.sum(value * weight) for value in values])
-    # One product in place of two kernels for each. A GPU must not round its factors.
+    # One matrix product instead of two kernels per array. A GPU must not round its factors.
     matrix = jnp.stack(values).reshape(len(values), -1)
     return jnp.dot(matrix, weight.reshape(-1), precision="highest")
 
 
 def map_scalars(function: Callable[[PyTree], Array], trees: Sequence[PyTree]) -> list[Array]:
-    """`function` of each tree of scalars. It must work element by element."""
+    """Apply `function`, which must work element by element, to each tree of scalars."""
     if current() is Backend.PLAIN:
         return [function(tree) for tree in trees]
-    # All of them in one vector: one by one they cost some three kernels each.
+    # All of them in one vector: one by one they cost about three kernels each.
     columns = zip(*(jax.tree.leaves(tree) for tree in trees), strict=True)
     stacked = [jnp.stack(jnp.broadcast_arrays(*column)) for column in columns]
     return list(function(jax.tree.unflatten(jax.tree.structure(trees[0]), stacked)))
@@ -93,7 +93,7 @@ def map_scalars(function: Callable[[PyTree], Array], trees: Sequence[PyTree]) ->
 def stack_scalars(numbers: Sequence[Array]) -> Array:
     """Numbers [] as one vector [K].
 
-    On a CPU XLA stacks many numbers with a kernel for each, and groups of a few with one.
+    On a CPU, XLA stacks many numbers with one kernel per number, and a small group with one.
     """
     if not is_cpu():
         return jnp.stack(numbers)

@@ -34,7 +34,7 @@ def make_refill(key: Array, num_steps: int, num_rows: int) -> tuple[Any, Refill]
     The i-th row that is refilled at step t draws from fold_in(key, t B + i). An accelerator draws
     the keys of all rows and steps before the scan, so its draws differ.
     """
-    if is_accelerator():  # it pays for kernels, not for draws, and must not wait for the host
+    if is_accelerator():  # kernels cost time here, draws do not; it must not wait for the host
         return jax.random.split(key, (num_steps, num_rows)), _refill_from_keys
     if is_cpu():
         return (), lambda x, *arguments: refill_from_pools(key, *arguments)
@@ -42,7 +42,7 @@ def make_refill(key: Array, num_steps: int, num_rows: int) -> tuple[Any, Refill]
 
 
 def refill_from_all(key: Array, t: Array | int, mask: Array, draw: Draw, old: PyTree) -> PyTree:
-    """The plain form: draw a fresh row for every row, and take those of the mask."""
+    """Draw a fresh row for every row, and use those of the mask: the plain form."""
     numbers = t * mask.shape[0] + jnp.maximum(jnp.cumsum(mask) - 1, 0)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
     return where_rows(mask, jax.vmap(draw)(keys), old)
@@ -55,7 +55,7 @@ def _refill_from_keys(keys: Array, t: Array | int, mask: Array, draw: Draw, old:
 def refill_from_pools(key: Array, t: Array | int, mask: Array, draw: Draw, old: PyTree) -> PyTree:
     """Draw fresh rows in pools of B / 8: none without a masked row, more while some are left.
 
-    The cost is that of the draws that are needed, not of B draws.
+    The cost is that of the needed draws, not of B draws.
     """
     num_rows = mask.shape[0]
     pool_size = max(1, num_rows // 8)
@@ -79,10 +79,10 @@ def refill_from_pools(key: Array, t: Array | int, mask: Array, draw: Draw, old: 
 def map_where(
     function: Callable[[PyTree], Array], rows: PyTree, mask: Array, pack_size: int
 ) -> Array:
-    """`function` of the masked rows, 0 elsewhere; it maps rows [n, ...] to numbers [n].
+    """Apply `function` to the masked rows, 0 elsewhere; it maps rows [n, ...] to numbers [n].
 
-    On a CPU the masked rows are gathered into packs of `pack_size`: no pack without a masked row,
-    one for few. An accelerator takes all rows: their number is known before it starts.
+    A CPU gathers the masked rows into packs of `pack_size` and evaluates only as many as needed. An
+    accelerator evaluates all rows, because their number is known before the launch.
 
     Args:
         rows: [N, ...]. mask: [N] bool.

@@ -1,7 +1,7 @@
-"""Our own networks: actor and critic apart or on one torso, with or without a recurrent core.
+"""Built-in networks: actor and critic, separate or on one torso, with or without a core.
 
 A *body* maps observations to the policy's raw output, its last features and the value; `network`
-says what the output means. The gains of the orthogonal start are those of `GAINS`.
+gives the output its meaning. `GAINS` holds the gains of the orthogonal initialisation.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from ppo_jax.models.recurrent import Parts, make_recurrent_body
 from ppo_jax.models.torsos import PRECISIONS, Encoder, Torso, real
 from ppo_jax.rl.types import PyTree
 
-# Gains of the orthogonal start. The small one makes the first policy nearly uniform (Andrychowicz
-# et al. 2021, 3.2); layers that are not named here have the square root of 2.
+# Gains of the orthogonal initialisation. The small one makes the first policy nearly uniform
+# (Andrychowicz et al. 2021, 3.2). Other layers have the square root of 2.
 GAINS = {"policy_head": 0.01, "value_head": 1.0}
 
 
 class ActorCritic(nn.Module):
-    """Torsos and heads. Heads and what they give are never bfloat16: a ratio needs its digits."""
+    """Torsos and heads. Heads and their outputs are never bfloat16: ratios need the precision."""
 
     config: Config
     grids: tuple[bool, ...]
@@ -61,7 +61,7 @@ class ActorCritic(nn.Module):
         self.value_head = nn.Dense(1, **layer(real()))
 
     def __call__(self, leaves: tuple[Array, ...]) -> tuple[Array, Array, Array]:
-        """Every layer once, to make the parameters. The heads follow a core if there is one."""
+        """Call all layers to make the parameters. The heads follow a core if there is one."""
         if self.config.memory != "none":
             torsos = [self.features(leaves), self.critic_features(leaves)]
             own = jnp.zeros((*torsos[0].shape[:-1], self.config.memory_size), real())
@@ -96,7 +96,7 @@ class ActorCritic(nn.Module):
 
 
 def make_body(config: Config, observation: PyTree, family: Family) -> Body:
-    """The body that `config` describes.
+    """Build the body that `config` describes.
 
     Args:
         observation: tree of `jax.ShapeDtypeStruct`, of one environment.
@@ -168,7 +168,7 @@ def stacked(
 def start_params(
     config: Config, module: ActorCritic, key: Array, example: tuple[Array, ...]
 ) -> PyTree:
-    """Parameters before training: orthogonal kernels and biases of zero, or LeCun's normal ones."""
+    """Parameters before training: orthogonal kernels and zero biases, or LeCun's normal ones."""
     if not config.orthogonal_init:
         plain = module.clone(kernel_init=nn.initializers.lecun_normal())
         return plain.init(key, example)["params"]

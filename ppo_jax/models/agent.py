@@ -30,10 +30,10 @@ class Policy(NamedTuple):
     network: Network
     family: Family
     params: PyTree
-    moments: Moments | None  # of the observations, None if they are not normalised
+    moments: Moments | None  # observations' moments, None if they are not normalised
 
     def see(self, observation: PyTree) -> PyTree:
-        """Raw observations as the network takes them."""
+        """Return raw observations in the form that the network takes."""
         if self.moments is None:
             return observation
         return moments.standardise(self.moments, observation)
@@ -54,8 +54,8 @@ def assemble(config: Config) -> Agent:
 
 @lru_cache(maxsize=64)
 def _assemble(env: object, config: Config) -> Agent:
-    # The environment is kept, and may be asked for first while something is traced: its constants
-    # must be numbers, not part of that trace.
+    # The environment is cached, and may be made while a function is traced: its constants must be
+    # numbers, not part of that trace.
     with jax.ensure_compile_time_eval():
         environment = registration.make(env)
     network, family = make_network(config, environment.observation, environment.action_space)
@@ -63,11 +63,11 @@ def _assemble(env: object, config: Config) -> Agent:
 
 
 def env_params(environment: Environment, hyper: Hyper) -> PyTree:
-    """The environment's parameters with the run's own values put in."""
+    """The environment's parameters with the run's own values."""
     return environment.override(environment.default_params, dict(hyper.env))
 
 
 def acting_policy(config: Config, agent: Agent, params: PyTree, stats: Moments) -> Policy:
-    """The policy of a state: the parameters together with the normaliser they were trained with."""
+    """The policy of a state: its parameters and the normaliser that they were trained with."""
     seen = stats if config.normalize_observations else None
     return Policy(agent.network, agent.family, params, seen)

@@ -1,4 +1,4 @@
-"""A network without its meaning: raw policy outputs, features and values."""
+"""A network before interpretation: raw policy outputs, features and values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ppo_jax.rl.types import PyTree, Window
 
 
 class Body(NamedTuple):
-    """A network without its meaning; `Network` says what rows and memory are.
+    """A network before interpretation; `Network` describes rows and memory.
 
     The policy's output is logits or a mean, [..., n] or [..., A], or a pair (mean, log_std).
     """
@@ -24,7 +24,7 @@ class Body(NamedTuple):
     values: Callable[[PyTree, Window], tuple[Array, PyTree]]
     value_after: Callable[[PyTree, PyTree, PyTree], Array]
     carry_on: Callable[[PyTree, PyTree], PyTree]
-    log_std_shape: tuple[int, ...] | None  # of the log std that is a parameter, if one is
+    log_std_shape: tuple[int, ...] | None  # shape of a log std that is a parameter
 
 
 def feed_forward(

@@ -1,6 +1,7 @@
 """A user's network: `init_fn(key) -> params`, `apply_fn(params, observation) -> (policy, value)`.
 
-The user writes for one environment; here it is loaded, checked without being run, and batched.
+The user writes it for one environment. This file loads it, checks it without running it, and
+batches it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def wrap_network(network: Any, observation: PyTree, family: Family) -> Body:
     Args:
         network: a pair (init_fn, apply_fn), an object with these two attributes, or the text
             `module:attribute` of one. apply_fn takes the observation [*O] of one environment, as
-            real numbers, and returns (policy output, value []), the policy output being logits [n],
-            a mean [A] (a log std that is a parameter is added), or a pair (mean, log_std).
+            real numbers, and returns (policy output, value []). The policy output is logits [n], a
+            mean [A], or a pair (mean, log_std). A lone mean gets a log std that is a parameter.
         observation: tree of `jax.ShapeDtypeStruct`, of one environment.
         family: of the policy; n, A, or 2A for "gaussian-state-std" outputs are needed.
 
@@ -95,7 +96,7 @@ def _output(result: Any) -> tuple[Any, Any]:
 def _check(
     init_fn: Callable, apply_fn: Callable, observation: PyTree, name: str, head_size: int
 ) -> tuple[int, ...] | None:
-    """The shape of the log std that has to be added, if any; refuses outputs that do not fit."""
+    """Return the shape of the log std to be added, if any; refuse outputs that do not fit."""
     shapes = jax.tree.map(lambda leaf: tuple(leaf.shape), observation)
     params = _trial("init_fn(key)", init_fn, jax.eval_shape(lambda: jax.random.key(0)))
     strange = [leaf.dtype for leaf in jax.tree.leaves(params) if not _is_float(leaf)]
@@ -134,10 +135,10 @@ def _check(
 def _trial(call: str, function: Callable, *args: Any) -> Any:
     try:
         return jax.eval_shape(function, *args)
-    except Exception as error:  # whatever the user's function raises is told, not thrown
+    except Exception as error:  # every error of the user's function becomes an InputError
         reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"network: {call} failed with {type(error).__name__}: {reason} Mend the network, or "
+            f"network: {call} failed with {type(error).__name__}: {reason} Fix the network, or "
             "leave it out to use a built-in one."
         ) from error
 

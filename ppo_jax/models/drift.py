@@ -17,7 +17,7 @@ from ppo_jax.config.loading import load_attribute
 def load_drift(drift: Callable[[Array, Array], Array] | str) -> Callable[[Array, Array], Array]:
     """The user's drift, checked once."""
     function = drift if callable(drift) else load_attribute(drift)
-    with jax.ensure_compile_time_eval():  # its numbers are looked at, even while a loss is traced
+    with jax.ensure_compile_time_eval():  # needs numbers, even while a loss is traced
         check_drift(function, str(drift))
     return function
 
@@ -39,7 +39,8 @@ def check_drift(drift: Callable[[Array, Array], Array], name: str) -> None:
         )
     lowest = int(jnp.argmin(value))
     slope = jax.vmap(jax.grad(lambda r, a: jnp.sum(drift(r[None], a[None]))))(one, advantage)
-    # Of a kink autodiff sees one side; at one, half the way from ratio 1 is half the value.
+    # Autodiff sees one side of a kink only. At a kink, half the distance from ratio 1 gives half
+    # the value.
     whole = jnp.stack([drift(one + h, advantage) for h in (1e-3, -1e-3)])
     half = jnp.stack([drift(one + h, advantage) for h in (5e-4, -5e-4)])
     is_kinked = jnp.any((whole > 1e-5) & (half > 0.4 * whole))

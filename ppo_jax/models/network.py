@@ -1,7 +1,7 @@
 """Actor and critic: observations (and memory) in, action distribution and value out.
 
-`make_network` takes a *body*, one of ours (`actor_critic`) or the user's, turns its output into the
-family's parameters, forbids what an action mask forbids, and owns the log std that is a parameter.
+`make_network` takes a *body*, a built-in one (`actor_critic`) or the user's, and turns its output
+into the family's parameters. It applies an action mask, and owns the log std that is a parameter.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from ppo_jax.rl.types import PyTree, Window
 class Network(NamedTuple):
     """Pure functions of the parameters. Without a memory, memory is `()`.
 
-    Rows are [N, ...], in any order; with a memory they are whole environments [B x T, ...], each
-    one's T steps together, and `window.memory` is that before the first step [B, ...].
+    Rows are [N, ...], in any order. With a memory they are whole environments [B x T, ...], the T
+    steps of each together; `window.memory` [B, ...] is the memory before the first step.
     """
 
     init: Callable[..., PyTree]  # (key, log_std_init=0.0) -> params
@@ -58,7 +58,7 @@ class Network(NamedTuple):
 def make_network(
     config: Config, observation: PyTree, action_space: Discrete | MultiDiscrete | Box
 ) -> tuple[Network, Family]:
-    """The network and the policy family that `config` names.
+    """Build the network and the policy family that `config` names.
 
     Args:
         config: policy, torso, hidden_sizes, activation, shared_torso, orthogonal_init, precision
@@ -117,7 +117,7 @@ def make_network(
 
 
 def masked(logits: Array, legal: Array | None) -> Array:
-    """Logits [..., n] with -inf for illegal actions; all are legal where the mask allows none.
+    """Logits [..., n] with -inf for illegal actions; all are legal if the mask allows none.
 
     Args:
         legal: bool [..., n], None without a mask.
@@ -131,7 +131,7 @@ def masked(logits: Array, legal: Array | None) -> Array:
 def policy_leaves(network: Network, params: PyTree, window: Window) -> list[bool]:
     """Flags of the leaves of `params` that the action distribution depends on.
 
-    They are found in the traced program without dead code: no assumption on the network's names.
+    They are found in the traced program after dead-code elimination, without use of names.
     """
     if not jax.tree.leaves(window.memory):
         window = jax.tree.map(lambda leaf: leaf[:1], window)
@@ -141,7 +141,7 @@ def policy_leaves(network: Network, params: PyTree, window: Window) -> list[bool
 
 
 def freeze(params: PyTree, frozen: list[bool]) -> PyTree:
-    """`params` with no gradient into the leaves that are frozen."""
+    """Return `params` with no gradient into the frozen leaves."""
     leaves, treedef = jax.tree.flatten(params)
     return jax.tree.unflatten(
         treedef,

@@ -1,7 +1,7 @@
-"""The families of policies: which distribution produces an environment's actions, and how.
+"""Policy families: the distributions that produce an environment's actions.
 
-The mathematics is in `densities`; here it is bound to an action space. Actions are kept as they
-were sampled: integers, or reals that are flat, [..., A], and neither clipped nor squashed.
+The mathematics is in `rl/distributions`; this file binds it to an action space. Actions are kept as
+sampled: integers, or flat reals [..., A], neither clipped nor squashed.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ class Family(NamedTuple):
     log_prob: Callable[[Any, Array], Array]  # -> [...]
     entropy: Callable[[Any], Array]  # -> [...]
     kl: Callable[[Any, Any], Array]  # (old, new) -> KL[old || new], [...], exact
-    to_env: Callable[[Array], Array]  # what the environment is given: clipped or squashed
-    keep: Callable[[Any], Any]  # what a rollout stores, enough for log_prob, entropy and kl
+    to_env: Callable[[Array], Array]  # action for the environment: clipped or squashed
+    keep: Callable[[Any], Any]  # part that a rollout stores, enough for log_prob, entropy and kl
     draw_noise: Callable[[Array, int], Any]  # (key, num_envs) -> noise: gSDE's [B, F, A], else ()
 
 
 def make_family(
     policy: str, action_space: Discrete | MultiDiscrete | Box, num_features: int
 ) -> Family:
-    """The `Family` for a policy's name and an environment's actions.
+    """Build the `Family` for a policy's name and an environment's actions.
 
     Args:
         policy: a word of `config.POLICIES`; "auto" follows the action space.
-        action_space: what the environment takes.
+        action_space: of the environment.
         num_features: F, width of the features that gSDE multiplies its noise with.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Cores with a memory, between torso and heads: one row of a table and four pure functions each.
+"""Recurrent cores between torso and heads: each is one row of a table and four pure functions.
 
-A core sees the torso's features [..., F] and its memory, and gives features [..., H]. Its memory is
-that *before* the observation is seen. An episode's first step starts from `start`.
+A core takes the torso's features [..., F] and its memory, and gives features [..., H]. The memory
+is the one *before* the observation is seen. An episode's first step starts from `start`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Parts(NamedTuple):
 
 
 def make_recurrent_body(config: Config, parts: Parts) -> Body:
-    """A body with a core each for actor and critic, or one for both if the torso is shared."""
+    """Build a body with a core each for actor and critic, or one core for a shared torso."""
     core, size = CORES[config.memory], config.memory_size
     names = ("actor",) if config.shared_torso else ("actor", "critic")
     torsos = {"actor": parts.actor, "critic": parts.critic}
@@ -124,7 +124,7 @@ def _gru_init(key: Array, num_inputs: int, size: int) -> PyTree:
         "input": jnp.concatenate(from_input, axis=1),  # [F, 3 H]: reset, update, candidate
         "memory": jnp.concatenate(from_memory, axis=1),  # [H, 3 H]
         "bias": jnp.zeros(3 * size, from_input[0].dtype),
-        "memory_bias": jnp.zeros(size, from_input[0].dtype),  # of the candidate
+        "memory_bias": jnp.zeros(size, from_input[0].dtype),  # bias of the candidate
     }
 
 

@@ -39,14 +39,14 @@ CONV_SIZE = (3, 3)
 
 
 def real() -> Any:
-    """float32, or float64 if jax runs in double precision."""
+    """float32, or float64 if JAX runs in double precision."""
     return jnp.result_type(float)
 
 
 class Torso(nn.Module):
     """Leaf encoders, then hidden layers over their outputs side by side."""
 
-    grids: tuple[bool, ...]  # of each leaf
+    grids: tuple[bool, ...]  # one flag per leaf
     hidden_sizes: tuple[int, ...]
     activation: str
     layer: dict[str, Any]  # dtype, precision and kernel_init of every layer
@@ -73,7 +73,7 @@ def flatten(x: Array, rank: int) -> Array:
 
 
 class Encoder:
-    """The leaves of an observation as a `Torso` takes them.
+    """The leaves of an observation, in the form that a `Torso` takes.
 
     Args:
         config: torso is read.

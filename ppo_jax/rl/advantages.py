@@ -8,7 +8,7 @@ state that follows step t:
   never V(observation after the reset) and never 0;
 * neither: `value_next` = V(next observation).
 
-In both endings no credit flows back over the border, so lambda's recursion is cut there.
+Both endings cut lambda's recursion: no credit flows across the end of an episode.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def successor_values(
 
     Args:
         value: [T, B], V(observation at step t).
-        value_last: [B], V(observation after step T - 1); unused where the episode ended.
-        value_final: [T, B], V(final observation) where truncated; unused elsewhere.
-        terminated, truncated: [T, B] bool; termination wins where both are set.
+        value_last: [B], V(observation after step T - 1); unused if the episode ended.
+        value_final: [T, B], V(final observation) if truncated; otherwise unused.
+        terminated, truncated: [T, B] bool; termination wins if both are set.
     """
     following = jnp.concatenate([value[1:], value_last[None]])
     return jnp.where(terminated, 0.0, jnp.where(truncated, value_final, following))
@@ -66,7 +66,7 @@ def successor_values(
 
 def standardise(advantage: Array, mean: Array, variance: Array) -> Array:
     """(A - mean) / std. A constant advantage gives 0: the floor grows with the values' size."""
-    floor = 1e-8 + 1e-5 * jnp.abs(mean)  # float32 cannot tell deviations below this from rounding
+    floor = 1e-8 + 1e-5 * jnp.abs(mean)  # below it, float32 deviations are rounding errors
     return (advantage - mean) / (jnp.sqrt(variance) + floor)
 
 
@@ -78,9 +78,9 @@ def mean_and_variance(x: Array, across: Across = ALONE) -> tuple[Array, Array]:
 
 
 def pooled(means: Array, variances: Array) -> tuple[Array, Array]:
-    """Mean and variance [...] of equally many numbers from each of D devices, from theirs [D, ...].
+    """Combine the means and variances [D, ...] of D equally large samples into those of all, [...].
 
-    The whole variance is the mean of the variances and the variance of the means.
+    The total variance is the mean of the variances plus the variance of the means.
     """
     mean = jnp.mean(means, axis=0)
     return mean, jnp.mean(variances + jnp.square(means - mean), axis=0)

@@ -1,4 +1,4 @@
-"""Action distributions as data, and their mathematics as pure functions of it.
+"""Action distributions as data, and their mathematics as pure functions.
 
 Every function is batched over any leading dims `...` and sums over the action's own dims, so
 log-probabilities, entropies and divergences are [...], in nats. Real-valued actions are flat,
@@ -22,8 +22,8 @@ _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 _GSDE_VARIANCE_FLOOR = 1e-6  # Raffin et al. 2021, as in the authors' code
 _MAX_UNROLLED_ACTIONS = 32
 
-# Trapezoid rule for E[f(z)], z standard normal. Where f is analytic near the real axis only, as
-# log cosh is, it beats Gauss-Hermite at equal cost: at std 3 the error is 6e-5 against 3e-3.
+# Trapezoid rule for E[f(z)], z standard normal. If f is analytic only near the real axis, such as
+# log cosh, it beats Gauss-Hermite at equal cost: at std 3 the error is 6e-5 against 3e-3.
 _NODES = np.linspace(-5.5, 5.5, 32)
 _WEIGHTS = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
 
@@ -35,7 +35,7 @@ class Categorical(NamedTuple):
 
 
 class MultiCategorical(NamedTuple):
-    """Independent categoricals, their logits side by side."""
+    """Independent categoricals with concatenated logits."""
 
     logits: Array  # [..., sum(ns)]
 
@@ -57,9 +57,9 @@ class StateDependentNoise(NamedTuple):
 
 
 def clip_log_std(log_std: Array) -> Array:
-    """log std within [-20, 2]: a hard clip, so that inside the parameter *is* the log std.
+    """Clip log std to [-20, 2]; within the bounds the parameter *is* the log std.
 
-    Past a bound the gradient is that at the bound, so that a step can lead back. A smooth squash
+    Beyond a bound the gradient is that at the bound, so that a step can lead back. A smooth squash
     would change what `log_std_init` means.
     """
     clipped = jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
@@ -69,10 +69,10 @@ def clip_log_std(log_std: Array) -> Array:
 def state_dependent_noise(
     mean: Array, features: Array, noise_log_std: Array
 ) -> StateDependentNoise:
-    """gSDE's distribution with its marginal N(mean, features^2 @ sigma^2 + 1e-6).
+    """Return gSDE's distribution with its marginal N(mean, features^2 @ sigma^2 + 1e-6).
 
-    Raffin et al. 2021, eq. 7, with sigma = exp(noise_log_std) [F, A]. The features are taken as
-    constants: the noise shapes no features.
+    Raffin et al. 2021, eq. 7, with sigma = exp(noise_log_std) [F, A]. The features are constants
+    here: the noise sends no gradient into them.
     """
     features = jax.lax.stop_gradient(features)
     variance = jnp.matmul(
@@ -90,14 +90,14 @@ def _shifted(logits: Array) -> tuple[Array, Array, Array]:
 
 
 def _finite(log_weights: Array) -> Array:
-    """-inf as the lowest float, so that 0 * log 0 is 0 in values and gradients."""
+    """Replace -inf by the lowest float, so that 0 * log 0 is 0 in values and gradients."""
     return jnp.maximum(log_weights, jnp.finfo(log_weights.dtype).min)
 
 
 def categorical_draw(key: Array, shape: tuple[int, ...], num_actions: int) -> Array:
-    """The random numbers of `categorical_sample`: one uniform an action drawn, [*shape].
+    """Draw the random numbers of `categorical_sample`: one uniform per action, [*shape].
 
-    More than 32 actions are drawn by Gumbel-argmax, [*shape, n], as the sums are unrolled.
+    More than 32 actions use Gumbel-argmax, [*shape, n], because the sums are unrolled.
     """
     if num_actions > _MAX_UNROLLED_ACTIONS:
         return jax.random.gumbel(key, (*shape, num_actions))
@@ -105,10 +105,10 @@ def categorical_draw(key: Array, shape: tuple[int, ...], num_actions: int) -> Ar
 
 
 def categorical_sample(draw: Array, dist: Categorical, noise: Any = ()) -> Array:
-    """Draw [...] int32 by inverting the cumulative weights: one uniform number a row.
+    """Draw [...] int32 by inverting the cumulative weights: one uniform per row.
 
-    Probabilities are exact to the 2^-23 grain of a float32 uniform; an action of weight zero is
-    never drawn.
+    Probabilities are exact to the 2^-23 resolution of a float32 uniform; an action of weight zero
+    is never drawn.
     """
     num_actions = dist.logits.shape[-1]
     if num_actions > _MAX_UNROLLED_ACTIONS:
@@ -146,7 +146,7 @@ def categorical_entropy(dist: Categorical) -> Array:
 def categorical_kl(old: Categorical, new: Categorical) -> Array:
     """sum_a p_old (log p_old - log p_new) [...], with 0 log 0 = 0.
 
-    Where only `new` forbids an action the KL is infinite, and comes out inf or close to the
+    If only `new` forbids an action, the KL is infinite. The result is then inf or close to the
     largest float.
     """
     shifted_old, weights_old, total_old = _shifted(old.logits)
@@ -162,10 +162,10 @@ def gaussian_sample(draw: Array, dist: Gaussian, noise: Any = ()) -> Array:
 
 
 def gaussian_mode(dist: Gaussian | StateDependentNoise) -> Array:
-    """The mean, [..., A]. For a tanh-Gaussian: u = mean, so that the environment gets tanh(mean).
+    """Return the mean, [..., A]. For a tanh-Gaussian the environment then receives tanh(mean).
 
-    That is the median of the squashed action, and the deterministic action by custom; the peak of
-    its density lies elsewhere.
+    tanh(mean) is the median of the squashed action and the usual deterministic action. It is not
+    the mode of the squashed density.
     """
     return dist.mean
 
@@ -183,10 +183,10 @@ def gaussian_entropy(dist: Gaussian | StateDependentNoise) -> Array:
 
 
 def gaussian_kl(old: Gaussian, new: Gaussian | StateDependentNoise) -> Array:
-    """KL[old || new] [...], also that of tanh-Gaussians: a bijection leaves the KL as it is.
+    """KL[old || new] [...], also for tanh-Gaussians: a bijection keeps the KL.
 
     sum log(std_new / std_old) + (std_old^2 + (mean_old - mean_new)^2) / (2 std_new^2) - 1/2,
-    written with expm1 so that it keeps its digits near 0.
+    computed with expm1, which stays accurate near 0.
     """
     log_ratio = old.log_std - new.log_std
     z = (old.mean - new.mean) * jnp.exp(-new.log_std)
@@ -203,8 +203,8 @@ def _log_tanh_slope(u: Array) -> Array:
 def tanh_gaussian_log_prob(dist: Gaussian, action: Array) -> Array:
     """Log-density [...] of tanh(u) on (-1, 1)^A, for the action u kept before the tanh.
 
-    log N(u; mean, std^2) - sum log(1 - tanh(u)^2). Keeping u, nothing inverts a tanh and the
-    second term drops out of every ratio.
+    log N(u; mean, std^2) - sum log(1 - tanh(u)^2). Keeping u avoids inverting tanh, and the second
+    term cancels in every ratio.
     """
     return gaussian_log_prob(dist, action) - sum_last(_log_tanh_slope(action))
 
@@ -227,5 +227,5 @@ def state_dependent_noise_sample(draw: Any, dist: StateDependentNoise, noise: Ar
     """mean + features @ (exp(noise_log_std) * xi) [..., A], xi = noise [..., F, A]."""
     std = jnp.exp(dist.noise_log_std)
     std = std.reshape((1,) * (noise.ndim - 2) + std.shape)
-    # A product and a sum: one fused loop, where a batch of matrix-vector products is many.
+    # An elementwise product and a sum fuse into one loop; batched matrix-vector products do not.
     return dist.mean + jnp.sum(dist.features[..., None] * (std * noise), axis=-2)

@@ -1,7 +1,7 @@
 """The table of metrics: one row for each number that an iteration or a logged point reports.
 
 The logs, the progress line, the report and the documentation read this table. A new metric is one
-row here and one line where it is computed. This file imports no jax.
+row here and one line at its computation. This file imports no jax.
 """
 
 from __future__ import annotations

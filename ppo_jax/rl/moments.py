@@ -18,17 +18,17 @@ from jax import Array
 from ppo_jax.kernels.collectives import Across
 from ppo_jax.rl.types import Moments, PyTree
 
-# Past this many samples the count stays put and the moments become an exponential window of that
-# length. Without an end the weight of a new batch would sink below float32's resolution and the
-# statistics would freeze; between 2**24 and here the count is rounded to float32 (relative 6e-8),
-# which as a weight is harmless.
+# The count stops at this many samples, and the moments become an exponential window of that length.
+# Without a limit the weight of a new batch would sink below float32's resolution, and the
+# statistics would freeze. Between 2**24 and here the count is rounded to float32 (relative 6e-8),
+# which is harmless for a weight.
 MAX_COUNT = 2.0**30
 
 EPSILON = 1e-8  # OpenAI baselines, VecNormalize
 
 
 def init(observation: PyTree = None) -> Moments:
-    """Moments of nothing: merging them changes nothing, standardising by them leaves x alone.
+    """Moments of no samples: merging them changes nothing, standardising by them keeps x.
 
     Args:
         observation: tree of shapes and dtypes; None for a stream of numbers [].
@@ -45,7 +45,7 @@ def init(observation: PyTree = None) -> Moments:
 
 
 def _is_counted(leaf: Any, tree: PyTree) -> bool:
-    """Check that a leaf is standardised: a single array always, of a tree the real numbers."""
+    """Check that a leaf is standardised: always for a single array, else if it is real."""
     return leaf is tree or jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
@@ -102,7 +102,7 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def _saturate(moments: Moments) -> Moments:
-    """At most `MAX_COUNT` samples' worth of evidence, mean and variance unchanged."""
+    """Limit the count to `MAX_COUNT`, with mean and variance unchanged."""
     kept_fraction = jnp.where(moments.count > MAX_COUNT, MAX_COUNT / moments.count, 1.0)
     m2 = jax.tree.map(lambda leaf: leaf * kept_fraction, moments.m2)
     return moments._replace(count=jnp.minimum(moments.count, MAX_COUNT), m2=m2)
@@ -114,14 +114,14 @@ def all_reduce(moments: Moments, across: Across) -> Moments:
 
 
 def combined(gathered: Moments) -> Moments:
-    """Moments of all samples together, given those of D parts with a leading axis [D]."""
+    """Merge the moments of D parts, stacked on a leading axis [D]."""
     num_parts = gathered.count.shape[0]
     parts = [jax.tree.map(lambda leaf: leaf[i], gathered) for i in range(num_parts)]  # noqa: B023
     return reduce(merge, parts)
 
 
 def variance(moments: Moments) -> PyTree:
-    """Population variance [*O], m2 / count; 1 if nothing was counted yet."""
+    """Population variance [*O], m2 / count; 1 before the first sample."""
 
     def of(m2: Array) -> Array:
         return jnp.where(moments.count > 0, m2 / jnp.maximum(moments.count, 1.0), 1.0)
@@ -132,8 +132,8 @@ def variance(moments: Moments) -> PyTree:
 def standardise(moments: Moments, x: PyTree, clip: float = 10.0) -> PyTree:
     """(x - mean) / sqrt(variance + 1e-8), clipped to [-clip, clip]; x is [..., *O], out float32.
 
-    As in OpenAI baselines' VecNormalize. While nothing was counted, mean is 0 and variance 1. In a
-    tree of several leaves only real numbers are standardised, leaf by leaf.
+    As in OpenAI baselines' VecNormalize. Before the first sample, mean is 0 and variance 1. In a
+    tree of several leaves only the real-valued leaves are standardised.
     """
 
     def of(leaf: Array, mean: Array, known: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The ratios of an iteration as metrics: how far the policy has moved on its own samples."""
+"""Metrics of an iteration's ratios, which measure how far the policy has moved on its samples."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def measure_ratios(hyper: Hyper, log_ratio: Array, active: Array) -> Ratios:
 
 
 def ratio_metrics(gathered: Ratios) -> Metrics:
-    """The metrics of an iteration's ratios, given those of all devices, with a leading axis [D].
+    """Metrics of an iteration's ratios from all devices, stacked on a leading axis [D].
 
     Returns:
-        `kl_k1` and `kl_k3`, Schulman's estimates of KL[old||new] from samples of old; the ratios'
-        mean, maximum and effective sample size; the share of them beyond the clip, and that of
-        log-ratios clamped to +-MAX_LOG_RATIO; and the largest |log-ratio| of the very first
-        minibatch, which is met at theta_old: 0 up to rounding.
+        `kl_k1` and `kl_k3`, Schulman's estimates of KL[old||new] from samples of old. The ratios'
+        mean, maximum and effective sample size. The shares of ratios beyond the clip and of
+        log-ratios clamped to +-MAX_LOG_RATIO. The largest |log-ratio| of the very first minibatch,
+        which is computed at theta_old: 0 up to rounding.
     """
     largest = jnp.max(gathered.largest, axis=0)
     k1, k3, clip_fraction, clamped_fraction, mean, square = jnp.mean(gathered.means, axis=0)
@@ -62,5 +62,5 @@ def ratio_metrics(gathered: Ratios) -> Metrics:
 
 
 def ess_fraction(ratio_mean: Array, ratio_square_mean: Array) -> Array:
-    """Kish's effective sample size of importance weights, over their number."""
+    """Kish's effective sample size of importance weights, divided by their number."""
     return jnp.square(ratio_mean) / jnp.maximum(ratio_square_mean, 1e-30)

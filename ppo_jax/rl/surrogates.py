@@ -1,9 +1,9 @@
 """The page of equations: every surrogate of the story from L^PG to PPO, per sample.
 
 Notation: r = pi_theta(a|s) / pi_old(a|s) is the ratio, A the advantage estimate. Every function
-returns what is to be *minimised*, the negative of the papers' objectives, and takes no mean: the
-caller averages. Arrays may have any one shape, shared by all arguments. Advantages and everything
-`old` are data; gradients flow through `log_prob`, `ratio`, `kl_old_new` and `value` alone.
+returns a loss per sample, to be *minimised*: the negative of the papers' objective. The caller
+averages. Arrays may have any one shape, shared by all arguments. Advantages and everything `old`
+are data; gradients flow through `log_prob`, `ratio`, `kl_old_new` and `value` alone.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def log_ratio(log_prob: Array, log_prob_old: Array) -> Array:
 def policy_gradient(log_prob: Array, advantage: Array) -> Array:
     """L^PG = log pi_theta(a|s) A  (Schulman et al. 2017, eq. 2).
 
-    Its gradient is the policy gradient only where the samples come from pi_theta itself, so for
-    the first step on a batch and no further.
+    Its gradient is the policy gradient only if the samples come from pi_theta itself. This holds
+    for the first step on a batch only.
     """
     return -log_prob * advantage
 
@@ -36,8 +36,8 @@ def policy_gradient(log_prob: Array, advantage: Array) -> Array:
 def importance_sampled(ratio: Array, advantage: Array) -> Array:
     """L^IS = L^CPI = r A  (Schulman et al. 2017, eq. 6; Kakade and Langford 2002).
 
-    At theta_old r = 1 and grad r = grad log pi, so grad L^IS = grad L^PG there; away from it the
-    ratio corrects for the samples coming from pi_old.
+    At theta_old r = 1 and grad r = grad log pi, so grad L^IS = grad L^PG there; elsewhere the ratio
+    corrects for sampling from pi_old.
     """
     return -ratio * advantage
 
@@ -54,9 +54,9 @@ def clipped(
     At the ties r = 1 +- eps the gradient is that of r A.
 
     Args:
-        epsilon_high: the upper half-width, where it differs from the lower one (Yu et al. 2025).
-        dual_clip: c > 1; where A < 0 the objective is at least c A (Ye et al. 2020, eq. 5), so
-            that one very large ratio cannot rule a batch. inf switches it off.
+        epsilon_high: the upper half-width, if it differs from the lower one (Yu et al. 2025).
+        dual_clip: c > 1; for A < 0 the objective is at least c A (Ye et al. 2020, eq. 5), so that
+            one very large ratio cannot dominate a batch. inf disables it.
     """
     high = epsilon if epsilon_high is None else epsilon_high
     whole = ratio * advantage
@@ -74,10 +74,10 @@ def kl_penalised(ratio: Array, advantage: Array, kl: Array, beta: Array | float)
 def adapted_factor(
     factor: Array, kl: Array, target: Array | float, step: float, band: float
 ) -> Array:
-    """A factor that grows by `step` where kl > band * target and shrinks where kl < target / band.
+    """Multiply a factor by `step` if kl > band * target, divide it by `step` if kl < target / band.
 
-    With step 2 and band 1.5 the rule for beta of Schulman et al. 2017, section 4. A NaN kl, or an
-    infinite target, leaves the factor as it is. The factor stays within 1e-6 .. 1e6.
+    Step 2 and band 1.5 give the rule for beta of Schulman et al. 2017, section 4. A NaN kl, or an
+    infinite target, keeps the factor. The factor stays within 1e-6 .. 1e6.
     """
     up, down = kl > band * target, kl < target / band
     moved = jnp.where(up, factor * step, jnp.where(down, factor / step, factor))
@@ -101,7 +101,7 @@ def adapted_learning_rate(
 
 
 def upper_epsilon(epsilon: Array | float, epsilon_high: Array | float) -> Array:
-    """The clip's upper half-width: `epsilon_high`, or `epsilon` where that is 0."""
+    """The clip's upper half-width: `epsilon_high`, or `epsilon` if that is 0."""
     high = jnp.asarray(epsilon_high)
     return jnp.where(high > 0.0, high, epsilon)
 
@@ -109,8 +109,8 @@ def upper_epsilon(epsilon: Array | float, epsilon_high: Array | float) -> Array:
 def dpo_drift(ratio: Array, advantage: Array, alpha: float = 2.0, beta: float = 0.6) -> Array:
     """The drift D(r, A) of Discovered Policy Optimisation (Lu et al. 2022, eq. 6), >= 0.
 
-    D = relu((r - 1) A - alpha tanh((r - 1) A / alpha)) where A >= 0, and
-    D = relu(log(r) A - beta tanh(log(r) A / beta)) elsewhere; value and slope are 0 at r = 1.
+    D = relu((r - 1) A - alpha tanh((r - 1) A / alpha)) if A >= 0, and
+    D = relu(log(r) A - beta tanh(log(r) A / beta)) otherwise; value and slope are 0 at r = 1.
     """
     gain = (ratio - 1.0) * advantage
     loss = jnp.log(ratio) * advantage
@@ -136,8 +136,8 @@ def value_loss(
 ) -> Array:
     """(1/2) max((V - V_targ)^2, (V_old + clip(V - V_old, -eps, eps) - V_targ)^2).
 
-    Schulman et al. 2017, eq. 9, has neither the half nor the clip; both are of OpenAI's baselines.
-    eps = inf switches the clip off.
+    Schulman et al. 2017, eq. 9, has neither the half nor the clip; both come from OpenAI's
+    baselines. eps = inf disables the clip.
     """
     value_clipped = value_old + clamp(value - value_old, -epsilon, epsilon)
     whole, bounded = jnp.square(value - value_target), jnp.square(value_clipped - value_target)

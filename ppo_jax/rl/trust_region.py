@@ -1,4 +1,4 @@
-"""The largest step that a quadratic model of a divergence allows; knows nothing of policies.
+"""The largest step that a quadratic model of a divergence allows, without use of policies.
 
 All functions work on flat vectors [P]. A *product* is a function v -> F v with a symmetric positive
 semi-definite matrix F that is never formed.
@@ -21,10 +21,10 @@ Product = Callable[[Array], Array]
 def conjugate_gradient(
     product: Product, target: Array, num_iterations: int, tolerance: float = 1e-10
 ) -> Array:
-    """x with F x = target, by at most `num_iterations` steps from 0 (Hestenes and Stiefel 1952).
+    """Solve F x = target in at most `num_iterations` steps from 0 (Hestenes and Stiefel 1952).
 
-    The number of iterations is fixed; once the squared residual is below `tolerance` times that
-    of the start, x moves no more, for each member of a `vmap` on its own.
+    The number of iterations is fixed. x stops changing once the squared residual is below
+    `tolerance` times the initial one, separately for each member of a `vmap`.
 
     Args:
         product: v -> F v. target: [P].
@@ -56,9 +56,9 @@ def gauss_newton_product(
 ) -> Product:
     """v -> J' H J v with J the Jacobian of `inner` at `at`, and H the Hessian of `outer` there.
 
-    Where `outer` has no slope at inner(at) it is the whole Hessian of outer(inner(x)), as Martens
-    2020, section 8.1, has it: of the mean KL[pi_old || pi_theta] at theta_old the Fisher matrix. It
-    takes five matrix products a layer where the whole Hessian takes nine.
+    If `outer` has no slope at inner(at), this is the whole Hessian of outer(inner(x)) (Martens
+    2020, section 8.1). For the mean KL[pi_old || pi_theta] at theta_old it is the Fisher matrix. It
+    takes five matrix products per layer; the whole Hessian takes nine.
     """
     point, push = jax.linearize(inner, at)
     pull = jax.linear_transpose(push, at)
@@ -75,10 +75,11 @@ def natural_step(
 ) -> Array:
     """The step s along F^-1 g with (1/2) s' F s = radius  (Schulman et al. 2015, appendix C).
 
-    s = sqrt(2 radius / (x' F x)) x, x = F^-1 g. It is 0 where the gradient is.
+    s = sqrt(2 radius / (x' F x)) x, x = F^-1 g. It is 0 if the gradient is.
 
     Args:
-        product: v -> F v. gradient: [P], of what is to be *increased*. radius: the bound delta.
+        product: v -> F v. gradient: [P], of the function to be *increased*. radius: the bound
+            delta.
     """
     direction = conjugate_gradient(product, gradient, num_iterations)
     square = jnp.dot(direction, product(direction))
@@ -88,10 +89,10 @@ def natural_step(
 
 
 class Search(NamedTuple):
-    """What a line search found."""
+    """Result of a line search."""
 
-    params: Array  # [P], the start where nothing was accepted
-    fraction: Array  # [], of the full step; 0 where nothing was accepted
+    params: Array  # [P], the start if nothing was accepted
+    fraction: Array  # [], of the full step; 0 if nothing was accepted
     gain: Array  # [], of the objective
     divergence: Array  # []
 
@@ -104,7 +105,7 @@ def backtrack(
     shrink: float = 0.8,
     num_trials: int = 10,
 ) -> Search:
-    """The first of start + shrink^k full_step, k = 0, 1, ..., that gains and stays in the radius.
+    """Find the first start + shrink^k full_step, k = 0, 1, ..., that gains and stays in the radius.
 
     Args:
         measure: params [P] -> (gain over the start, divergence from it), scalars.

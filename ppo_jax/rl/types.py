@@ -1,10 +1,10 @@
-"""The nouns of the trainer. Letters behind arrays are their shapes:
+"""Data types of the trainer. Comments behind arrays give their shapes:
 
 T time steps, B environments, N = T x B samples, M minibatch, A action dimensions,
 *O the observation's own shape, leaf by leaf, *D the leaves of a distribution's parameters.
 
-`()` stands for what is not there, such as the memory of a feed-forward network: it has no leaf, so
-programs and checkpoints do not change with it.
+`()` marks an absent part, such as the memory of a feed-forward network. It has no leaves, so it
+changes neither programs nor checkpoints.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ jax.tree_util.register_dataclass(Hyper, list(Hyper.__dataclass_fields__), [])
 
 
 class Setting(NamedTuple):
-    """How an iteration learns: static settings, numbers at this moment, and its devices."""
+    """Settings of an iteration: static settings, numbers at this moment, and its devices."""
 
     config: Config
     hyper: Hyper  # resolved, no schedules
@@ -51,7 +51,7 @@ class EnvCarry(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Observations of whole environments in time, as a network takes them.
+    """Observations of whole environments over time, in a network's input form.
 
     A feed-forward network takes rows in any order, and reads `observation` alone.
     """
@@ -70,7 +70,7 @@ class Rollout(NamedTuple):
     distribution: PyTree  # [T, B, *D], parameters of pi_old(. | observation)
     value: Array  # [T, B], V_old(observation)
     value_next: Array  # [T, B], V_old of the successor: 0 if terminated, V(final obs) if truncated
-    reward: Array  # [T, B], as the environment gave it
+    reward: Array  # [T, B], as the environment returned it
     terminated: Array  # [T, B], bool
     truncated: Array  # [T, B], bool, never set together with `terminated`
 
@@ -86,7 +86,7 @@ class EpisodeStats(NamedTuple):
 class Batch(NamedTuple):
     """N samples, in the order in which minibatches are drawn from them."""
 
-    window: Window  # rows [N, *O]; its memory, if there is one, is of environments [B, ...]
+    window: Window  # rows [N, *O]; its memory, if any, is that of environments [B, ...]
     action: PyTree  # [N, ...]
     log_prob_old: Array  # [N]
     distribution_old: PyTree  # [N, *D]
@@ -118,5 +118,5 @@ class TrainState(NamedTuple):
     failures: Array  # [], int32; updates refused in a row, as they would have written non-finite
 
 
-# One row per iteration: name -> scalar. `rl/metrics.py` says what each name means.
+# One row per iteration: name -> scalar. `rl/metrics.py` explains each name.
 Metrics = dict[str, Array]

@@ -35,13 +35,13 @@ class Tally(NamedTuple):
 def scale_rewards(
     config: Config, hyper: Hyper, state: TrainState, steps: Rollout, across: Across
 ) -> tuple[Array, Array, Moments]:
-    """Rewards divided by the standard deviation of the discounted return, if that is asked for.
+    """Divide rewards by the standard deviation of the discounted return, if configured.
 
-    The scale may take in the rewards that it scales (unlike the observations' statistics, which
-    the ratio depends on), so that the first iteration is scaled as well.
+    The scale may include the rewards that it scales, so the first iteration is scaled as well. The
+    observations' statistics may not, because the ratio depends on them.
 
     Returns:
-        rewards [T, B], the discounted return [B] to go on from, and its moments.
+        rewards [T, B], the discounted return [B] to continue from, and its moments.
     """
     if not config.normalize_rewards:
         return steps.reward, state.discounted_return, state.return_moments
@@ -63,7 +63,7 @@ def make_batch(
 ) -> tuple[Batch, Tally]:
     """The N = T x B samples of a rollout with advantages and value targets.
 
-    Rows are time-major; with a memory each environment's steps stand together.
+    Rows are time-major; with a memory each environment's steps are contiguous.
     """
     advantage, value_target = advantages.gae(
         reward,
@@ -99,7 +99,7 @@ def make_batch(
 
 
 def batch_metrics(tallies: Tally) -> Metrics:
-    """The metrics of a batch, given the tallies of all devices with a leading axis [D].
+    """Metrics of a batch from the tallies of all devices, stacked on a leading axis [D].
 
     Sums over the episodes that ended, and the critic's explained variance 1 - Var[R - V] / Var[R],
     NaN for targets that are constant up to rounding.

@@ -16,10 +16,10 @@ from ppo_jax.training.rollout import Draws, reset_all, step
 
 
 class Contest(NamedTuple):
-    """What an evaluation plays."""
+    """Settings of an evaluation."""
 
     num_episodes: int
-    max_steps: int  # an episode still running after so many steps is cut and counted as it stands
+    max_steps: int  # an episode still running then is cut, and counted as it is
     is_deterministic: bool  # act by the distribution's mode, else by samples
 
 
@@ -53,7 +53,7 @@ def noise_steps(config: Config) -> int:
 def draw_step(
     config: Config, policy: Policy, num_envs: int, is_deterministic: bool, key: Array, t: Array
 ) -> tuple[Draws, Array]:
-    """The random numbers of step t, and whether gSDE's noise is drawn anew there."""
+    """Random numbers of step t, and a flag that is True if gSDE's noise is drawn again there."""
     key_noise, key_action, key_env = jax.random.split(jax.random.fold_in(key, t), 3)
     action = None if is_deterministic else policy.family.draw(key_action, (num_envs,))
     is_due = jnp.zeros((), bool) if is_deterministic else t % noise_steps(config) == 0

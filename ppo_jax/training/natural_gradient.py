@@ -31,12 +31,13 @@ def trust_region_update(
 ) -> tuple[Learner, Metrics, Ratios]:
     """One constrained step of the policy on the whole batch, then E x M steps of the critic.
 
-    The critic moves only parameters that the policy does not depend on, so that the bound on the
-    KL still holds after it; with a shared torso that is the value head.
+    The critic moves only parameters that the policy does not depend on, so the bound on the KL
+    still holds afterwards. With a shared torso these are the value head's.
 
     Returns:
-        the learner, the metrics after the policy's step (`updates_fraction` is the share of the
-        full step that the line search accepted, 0 if it accepted none), and this device's ratios.
+        the learner, the metrics after the policy's step, and this device's ratios. The metric
+        `updates_fraction` is the accepted share of the full step, 0 if the line search accepted
+        none.
     """
     config, hyper, across = setting
     if config.normalize_advantages == "minibatch":  # the one minibatch is the batch

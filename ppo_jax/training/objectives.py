@@ -1,4 +1,4 @@
-"""The table of objectives, and the losses that they are learnt by."""
+"""The table of objectives, and their losses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ppo_jax.rl.types import Batch, Metrics, PyTree, Setting
 
 
 class Terms(NamedTuple):
-    """What a surrogate may be made of, all per sample [M]."""
+    """Inputs of a surrogate, all per sample [M]."""
 
     log_prob: Array
     ratio: Array
@@ -32,8 +32,8 @@ class Terms(NamedTuple):
 
 Surrogate = Callable[[Terms, Hyper], Array]
 
-# By the name of an objective, or of its variant. `pg` is the vanilla gradient, `is` the same with
-# the ratio in place of the logarithm; all others bound how far the ratio may lead.
+# Keys are objectives, or their variants. `pg` is the vanilla gradient; `is` has the ratio in place
+# of the logarithm. All others bound the effect of the ratio.
 SURROGATES: dict[str, Surrogate] = {
     "pg": lambda t, h: surrogates.policy_gradient(t.log_prob, t.advantage),
     "is": lambda t, h: surrogates.importance_sampled(t.ratio, t.advantage),
@@ -84,11 +84,11 @@ def minibatch_loss(
     """Surrogate + c_v L^VF - c_e H  (Schulman et al. 2017, eq. 9), with its diagnostics.
 
     Args:
-        batch: [M] samples, their advantages standardised already where that is asked for.
+        batch: [M] samples, with advantages already standardised if configured.
 
     Returns:
         The scalar loss, its diagnostics (means), and the log-ratios [M], which `rl/ratios.py`
-        turns into the other diagnostics once an iteration.
+        turns into the other diagnostics once per iteration.
     """
     distribution, value = network.apply(params, batch.window)
     log_prob = family.log_prob(distribution, batch.action)
@@ -118,11 +118,11 @@ def minibatch_loss(
 def gradient_cosine(
     params: PyTree, batch: Batch, setting: Setting, network: Network, family: Family
 ) -> Metrics:
-    """The cosine between the gradients of L^PG and L^IS on the same samples, and how far it is.
+    """Cosine between the gradients of L^PG and L^IS on the same samples, and the distance from old.
 
-    1 at theta_old; how far it has fallen is how wrong the logarithm has become as an objective.
-    It comes with KL[old||new] and the effective sample size over N at the same point.
-    With `normalize_advantages` per minibatch the samples' advantages are standardised here. `batch`
+    The cosine is 1 at theta_old; its fall measures the error of the logarithm as an objective. It
+    is returned with KL[old||new] and the effective sample size over N at the same point. With
+    `normalize_advantages` per minibatch the samples' advantages are standardised here. `batch`
     holds this device's rows; the measurements are of all devices.
     """
     config, hyper, across = setting

@@ -1,7 +1,7 @@
 """Optimisers: a table from names to optax transformations; each takes its numbers from `Hyper`.
 
-An optimiser that treats each number by itself works on one flat vector [P], which makes a step a
-few kernels rather than a few a leaf. One that looks at matrices works on the tree of parameters.
+An elementwise optimiser works on one flat vector [P], so a step takes a few kernels instead of a
+few per leaf. An optimiser of matrices works on the tree of parameters.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Optimizer(NamedTuple):
     is_elementwise: bool  # it works on the flat vector [P], else on the tree
 
 
-# The gradient's global norm is bounded by `max_grad_norm` before any of them sees it.
+# `max_grad_norm` bounds the gradient's global norm before every one of them.
 OPTIMIZERS: dict[str, Optimizer] = {
     "adam": Optimizer(lambda h: adam(h.learning_rate, h.adam_epsilon), True),
     "adamw": Optimizer(
@@ -80,7 +80,7 @@ def find_optimizer(config: Config) -> Optimizer:
 
 
 def flatten(config: Config, params: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
-    """Parameters as the optimiser takes them, a vector [P] or the tree, and the way back."""
+    """Return parameters in the optimiser's form, a vector [P] or the tree, and its inverse."""
     if find_optimizer(config).is_elementwise:
         return ravel_pytree(params)
     return params, lambda tree: tree

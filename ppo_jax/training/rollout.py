@@ -27,7 +27,7 @@ from ppo_jax.rl.types import EnvCarry, EpisodeStats, PyTree, Rollout, Window
 class Draws(NamedTuple):
     """Random numbers of one step, or [T, ...] of all steps of a rollout.
 
-    A draw inside the scan would cost a small program of its own at every step.
+    A draw inside the scan would cost an extra small program at every step.
     """
 
     action: PyTree  # [B, ...], what `Family.sample` needs; None for the distribution's mode
@@ -50,7 +50,7 @@ class Transition(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What the scan keeps of one step of B environments."""
+    """Data that the scan keeps of one step of B environments."""
 
     observation: PyTree  # [B, *O], raw
     observation_final: PyTree  # [B, *O], raw successor before any reset
@@ -91,10 +91,10 @@ def step(
     draws: Draws,
     is_noise_due: Array,
 ) -> Transition:
-    """Act and step B environments. The one place that does: rollout, evaluation and videos call it.
+    """Act and step B environments. Rollout, evaluation and videos all call it.
 
     Args:
-        draws: of this step. is_noise_due: [], gSDE's noise is drawn anew.
+        draws: of this step. is_noise_due: [], True if gSDE's noise is drawn again.
     """
     num_envs = carry.episode_length.shape[0]
     noise = carry.noise
@@ -280,7 +280,7 @@ def valued(
 def critic_pass(policy: Policy, window: Window, shape: tuple[int, ...]) -> tuple[Array, PyTree]:
     """V of every observation of a window, and the critic's memory after it, both [T, B, ...]."""
     values = partial(policy.network.values, policy.params)
-    if not jax.tree.leaves(window.memory):  # rows in any order
+    if not jax.tree.leaves(window.memory):  # rows may come in any order
         rows = jax.tree.map(_rows, window.observation)
         value = map_chunks(lambda observation: values(Window(observation))[0], rows)
         return value.reshape(shape), ()
@@ -292,7 +292,7 @@ def critic_pass(policy: Policy, window: Window, shape: tuple[int, ...]) -> tuple
 
 
 def by_environment(window: Window) -> Window:
-    """A window [T, B] as rows [B x T] in which each environment's steps stand together."""
+    """A window [T, B] as rows [B x T] in which each environment's steps are contiguous."""
 
     def rows(leaf: Array) -> Array:
         return jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:])

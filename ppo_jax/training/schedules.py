@@ -1,4 +1,4 @@
-"""Numbers that move with the environment steps taken."""
+"""Numbers that change with the environment steps taken."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def value_at(schedule: Schedule, progress: Array) -> Array:
 
 
 def resolve(hyper: Hyper, progress: Array) -> Hyper:
-    """Every schedule replaced by its value at `progress`; plain numbers stay as they are."""
+    """Replace every schedule by its value at `progress`; plain numbers stay unchanged."""
     leaves, treedef = jax.tree.flatten(hyper, is_leaf=_is_schedule)
     found = [leaf for leaf in leaves if _is_schedule(leaf)]
     if not found:
@@ -52,9 +52,9 @@ def progress(config: Config, hyper: Hyper, iteration: Array) -> Array:
 
 
 def as_arrays(config: Config, hyper: Hyper) -> Hyper:
-    """Every number as a `Schedule` of float32 arrays, so that no value can cause a compilation.
+    """Return every number as a `Schedule` of float32 arrays, so that no value causes a compilation.
 
-    The environment's parameters take the dtype that the environment gives them, and no schedule.
+    The environment's parameters keep the environment's dtype and have no schedule.
     """
     horizon = hyper.schedule_env_steps or float(config.trained_env_steps)
     plain = {
@@ -78,7 +78,7 @@ def own_types(config: Config, hyper: Hyper) -> dict[str, Any]:
     """The environment's parameters that the run sets, each in the parameter's dtype and shape.
 
     Raises:
-        InputError: what the environment refuses.
+        InputError: the environment refuses a value.
     """
     environment = registration.find(config.env)
     params = environment.override(environment.default_params, dict(hyper.env))

@@ -37,11 +37,11 @@ from ppo_jax.training.optimizer import init_optimizer
 from ppo_jax.training.rollout import reset_all, rollout
 from ppo_jax.training.update import Learner, minibatch_updates, summarise
 
-# Refused updates in a row after which a state is frozen. Chance may spoil one batch; a state that
-# three batches in a row cannot move will not recover.
+# Refused updates in a row after which a state is frozen. One batch may fail by chance; a state that
+# three batches in a row cannot update will not recover.
 MAX_FAILURES = 3
 
-NUM_KEYS = 5  # of an iteration: four of its rollout, one of its update
+NUM_KEYS = 5  # keys of an iteration: four of its rollout, one of its update
 
 
 def iterate(
@@ -69,7 +69,7 @@ def begin(config: Config, hyper: Hyper, state: TrainState, across: Across) -> tu
 
 
 class Experience(NamedTuple):
-    """One iteration's rollout and what it leaves behind."""
+    """One iteration's rollout, and the state after it."""
 
     rollout: Rollout  # [T, B]
     observation: PyTree  # [T, B, *O], raw, for the normaliser
@@ -78,7 +78,7 @@ class Experience(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """The samples of an iteration with their advantages, and moved statistics of the rewards."""
+    """The samples of an iteration with their advantages, and updated statistics of the rewards."""
 
     batch: Batch  # [N]
     tally: Tally
@@ -124,7 +124,7 @@ def estimate(setting: Setting, state: TrainState, experience: Experience) -> Est
 def update(
     setting: Setting, state: TrainState, experience: Experience, estimates: Estimates, key: Array
 ) -> Proposal:
-    """Better parameters from the batch, and the normaliser's new moments.
+    """Update the parameters from the batch, and the normaliser's moments.
 
     Gathers the statistics that each device has of its own rollout in one collective.
     """
@@ -160,7 +160,7 @@ def update(
 
 
 def guard(state: TrainState, proposal: Proposal) -> tuple[TrainState, Metrics]:
-    """Take a proposal over, or refuse it whole if it is not sound; the next iteration draws anew.
+    """Accept a proposal, or refuse all of it if it is not sound; the next iteration has new draws.
 
     After MAX_FAILURES refusals in a row the state is no longer `alive`. It keeps the state before
     the last of them, so that `debug` can repeat that update.
@@ -180,7 +180,7 @@ def guard(state: TrainState, proposal: Proposal) -> tuple[TrainState, Metrics]:
 def learn(
     setting: Setting, state: TrainState, batch: Batch, key: Array
 ) -> tuple[Learner, Array, Metrics, Ratios]:
-    """The objective's own update: learner, factor on `kl_coef`, metrics, this device's ratios."""
+    """Run the objective's update: learner, factor on `kl_coef`, metrics, this device's ratios."""
     config, hyper, _ = setting
     agent = assemble(config)
     learner = Learner(
@@ -223,9 +223,9 @@ def propose(config: Config, hyper: Hyper, state: TrainState, across: Across = AL
 
 
 def must_be_finite(learnt: TrainState, metrics: Metrics) -> PyTree:
-    """All numbers that an update may only write if they are finite.
+    """Numbers that must be finite before an update is written.
 
-    A gradient whose norm overflows is clipped to nothing: finite for ever, and learning nothing.
+    A gradient whose norm overflows is clipped to 0: it stays finite, and learns nothing.
     """
     return (
         learnt.params,
@@ -237,9 +237,9 @@ def must_be_finite(learnt: TrainState, metrics: Metrics) -> PyTree:
 
 
 def real_numbers(observation: PyTree) -> PyTree:
-    """The numbers of observations that must not be NaN: the real ones; infinity counts as 0.
+    """The real numbers of observations, which must not be NaN; infinities are returned as 0.
 
-    An environment may show infinity on purpose; a NaN is never anything else.
+    An environment may show infinity on purpose; a NaN is always an error.
     """
     leaves = [x for x in jax.tree.leaves(observation) if jnp.issubdtype(x.dtype, jnp.floating)]
     return [jnp.where(jnp.isinf(leaf), 0.0, leaf) for leaf in leaves]
@@ -254,7 +254,7 @@ def init(config: Config, hyper: Hyper, key: Array, num_envs: int | None = None) 
             one seed's environments are spread over devices.
     """
     agent = assemble(config)
-    objectives.find_surrogate(config)  # refuses a function that is no drift before it is traced
+    objectives.find_surrogate(config)  # refuses an invalid drift before it is traced
     num_envs = config.num_envs if num_envs is None else num_envs
     key_params, key_envs, key_run = jax.random.split(key, 3)
     first = schedules.resolve(hyper, jnp.zeros(()))
@@ -294,8 +294,8 @@ def train(config: Config, hyper: Hyper, key: Array) -> tuple[TrainState, Metrics
 def iteration_keys(state: TrainState, across: Across = ALONE) -> Array:
     """The iteration's keys [5], four of its rollout and one of its update.
 
-    Each device has its own. They are one call of the generator: on a CPU every call is a loop of a
-    dozen kernels.
+    Each device has its own. One call of the generator draws all five: on a CPU every call is a loop
+    of a dozen kernels.
     """
     turn = state.iteration
     if across.axes:

@@ -1,4 +1,4 @@
-"""Minibatch updates: E epochs over a batch, each in its own order, a step for each minibatch."""
+"""Minibatch updates: E epochs over a batch, each in its own order, one step per minibatch."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def minibatch_order(
     the B environments and keeps each one's T steps together.
     """
     num_steps = num_rows // num_envs
-    if has_memory:  # rows of one environment stand together
+    if has_memory:  # rows of one environment are contiguous
         envs = permutations(key, config.num_epochs, num_envs)
         rows = envs[:, :, None] * num_steps + jnp.arange(num_steps)[None, None]
     elif config.shuffle == "env-rows":
@@ -100,7 +100,7 @@ def take_minibatches(batch: Batch, num_envs: int) -> Callable[[Array], Batch]:
 
 
 def standardised_rows(config: Config, batch: Batch, index: Array, across: Across) -> MinibatchRows:
-    """The minibatches with their advantages, standardised if that is asked for."""
+    """The minibatches with their advantages, standardised if configured."""
     advantage = batch.advantage[index]
     if config.normalize_advantages == "minibatch":
         each = jax.vmap(lambda a: standardise(a, *mean_and_variance(a, across)))
@@ -111,7 +111,7 @@ def standardised_rows(config: Config, batch: Batch, index: Array, across: Across
 def minibatch_updates(
     setting: Setting, loss: Loss, learner: Learner, batch: Batch, key: Array, probe: Any = None
 ) -> Learned:
-    """E epochs x M minibatches of optimiser steps on `loss`, each sample exactly once an epoch.
+    """E epochs x M minibatches of optimiser steps on `loss`, each sample exactly once per epoch.
 
     A minibatch whose KL[old||new] has reached `kl_stop` takes no step, nor does any after it.
 
@@ -184,7 +184,7 @@ def optimise(
 
 
 def has_reached(kl_stop: Array | float, diagnostics: Mapping[str, Array]) -> Array:
-    """Check that KL[old||new] has reached the bound. A NaN has reached none, so that it shows."""
+    """Check that KL[old||new] has reached the bound. A NaN never reaches it: it stays visible."""
     kl = diagnostics.get(KL, jnp.full((), jnp.nan))
     return (kl >= kl_stop) & jnp.isfinite(kl_stop)
 
@@ -223,7 +223,7 @@ def batch_mean(
 
 
 def summarise(diagnostics: Metrics) -> Metrics:
-    """One number each of the [E, M] diagnostics of an iteration's minibatches.
+    """Reduce each [E, M] diagnostic of an iteration's minibatches to one number.
 
     Means run over the minibatches that were learnt from.
     """

@@ -196,6 +196,7 @@ def test_the_nearest_divisor_of_a_large_prime_is_found_without_delay() -> None:
             "would take 125000000000 iterations",
         ),
         ({"hidden_sizes": (10**6,)}, "widths of at most 65536"),
+        ({"memory_size": 10**6}, "memory_size=1000000 must be at most 65536"),
         ({"gsde_resample_steps": 1.5}, "whole number"),
     ],
 )

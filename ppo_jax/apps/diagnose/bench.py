@@ -1,4 +1,4 @@
-"""How fast this machine trains a setting, where the time goes, and which sizes are worth trying."""
+"""Benchmark of this machine: the speed of a setting, its phases, and the sizes worth trying."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from ppo_jax.storage.manifest import make_manifest
 
 Tell = Callable[[str], None]
 
-SECONDS = 30.0  # what one setting may take
+SECONDS = 30.0  # limit for one setting
 SIZES_SECONDS = 120.0  # with the table of sizes
-TIMING_SECONDS = 8.0  # of which at most so many are spent on timed calls
+TIMING_SECONDS = 8.0  # at most these are spent on timed calls
 SIZE_SECONDS = 2.0  # timed calls of each further size
 
 # Sizes that the table tries, as factors on the setting's own environments and seeds.
 FACTORS = ((4, 1), (1, 4), (16, 1), (1, 16), (64, 1), (1, 64))
-GOOD_ENOUGH = 0.9  # of the highest speed: the smallest size that reaches it is suggested
-MEMORY_SHARE = 0.8  # of the memory: a size that needs more is not run
+GOOD_ENOUGH = 0.9  # share of the highest speed: the smallest size that reaches it is suggested
+MEMORY_SHARE = 0.8  # limit of memory: a larger size is not run
 
 
 def report(
@@ -53,13 +53,13 @@ def report(
 
     Args:
         options: `seeds`, `seed`, `devices` and `platform` are read.
-        seconds: about how long all of it may take; what cannot be measured in it is named.
-            Compilation is not cut short.
+        seconds: approximate limit for everything; sizes that do not fit in it are named.
+            Compilation is not interrupted.
         sizes: also try more environments and more seeds.
-        tell: told, in a line, what is done next.
+        tell: is called with a line before each step.
 
     Returns:
-        a JSON-ready dict whose `text` is the same as lines for people.
+        a JSON-ready dict whose `text` has the same as lines for people.
 
     Raises:
         InputError: a setting that no run would accept.
@@ -95,10 +95,10 @@ def report(
 
 @contextmanager
 def no_compile_cache() -> Iterator[None]:
-    """Within, programs are compiled and not read from disk."""
+    """Context in which programs are compiled, not read from disk."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()  # jax asks only once whether there is one
+    compilation_cache.reset_cache()  # JAX checks only once if there is one
     try:
         yield
     finally:
@@ -107,8 +107,10 @@ def no_compile_cache() -> Iterator[None]:
 
 
 def refuse_too_large(program: Program) -> None:
-    """Raises:
-    InputError: one call of the program needs more memory than there is.
+    """Refuse a program that does not fit into memory.
+
+    Raises:
+        InputError: one call of the program needs more memory than there is.
     """
     limit = memory_limit()
     if limit is not None and (program.program_bytes or 0) > limit:
@@ -120,14 +122,14 @@ def refuse_too_large(program: Program) -> None:
 
 
 def memory_limit() -> int | None:
-    """How much memory a program may take here, all devices together; None where it is unknown."""
+    """Memory that a program may take here, all devices together; None if it is unknown."""
     own = host.device_memory_bytes()
     total = host.memory_bytes() if own is None else own * len(local_devices())
     return None if total is None else int(MEMORY_SHARE * total)
 
 
 def summary(program: Program, timing: Timing, phase_seconds: dict[str, float]) -> dict[str, Any]:
-    """What was found out about the given setting, ready for JSON."""
+    """Results of the given setting, ready for JSON."""
     config, layout = program.config, program.layout
     manifest = make_manifest(list(layout.devices))
     return {
@@ -182,7 +184,7 @@ def try_sizes(
     deadline: float,
     tell: Tell,
 ) -> list[dict[str, Any]]:
-    """Rows of larger sizes; what would not end before `deadline`, or not fit, says so."""
+    """Rows of larger sizes; a size that misses `deadline` or memory has a note instead."""
     rows = []
     compile_seconds = base.init_seconds + base.trace_seconds + base.compile_seconds
     limit = memory_limit()
@@ -195,7 +197,7 @@ def try_sizes(
             "env_steps_per_second": None,
             "program_bytes": None,
         }
-        # A call to warm up and one to time, of one iteration at least; how they grow is a guess.
+        # One call to warm up and one to time, of one iteration at least; their growth is a guess.
         longest = 3 * factor_envs * factor_seeds * timing.iteration_seconds
         if time.perf_counter() + compile_seconds + max(SIZE_SECONDS, longest) > deadline:
             rows.append({**row, "note": "not measured: more --seconds would be needed"})
@@ -228,7 +230,7 @@ def suggestions(rows: list[dict[str, Any]]) -> list[str]:
             said.append(f"{flag} {fit[name]}: more would not be faster here.")
             continue
         cost = (
-            f"batches of {fit[name] // rows[0][name]} times the samples learn otherwise: tune anew"
+            f"batches of {fit[name] // rows[0][name]} times the samples learn differently: retune"
             if name == "num_envs"
             else f"each seed at {ratio * rows[0][name] / fit[name]:.2f} of its speed alone"
         )
@@ -246,7 +248,7 @@ def describe(config: Config) -> str:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """What was found, for people."""
+    """Results as lines for people."""
     low, high = found["env_steps_per_second_range"]
     phases = found["phase_seconds"]
     whole = sum(phases.values()) or 1.0

@@ -1,4 +1,4 @@
-"""Why a member of a run was frozen: its last update once more, operation by operation."""
+"""Reason for a frozen member of a run: its last update again, operation by operation."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def debug(
     env: Any = None,
     network: Any = None,
 ) -> dict[str, Any]:
-    """Find the first operation that made a member's update non-finite, and save what it was fed.
+    """Find the first operation that made a member's update non-finite, and save its input.
 
     The state of a frozen member is the one before the update that froze it, so the newest
-    checkpoint holds all that is needed to make that update again.
+    checkpoint holds all data to repeat that update.
 
     Args:
-        member: which of the run's seeds, counted from 0.
-        out: a new folder for batch.npz (the iteration's samples), minibatch.npz (where it went
-            wrong in one) and report.json; None for `debug-MEMBER` in the run's folder.
-        env, network: where the run was trained with Python objects, the same ones again.
+        member: index of one of the run's seeds, counted from 0.
+        out: a new folder for batch.npz (the iteration's samples), minibatch.npz (if it went wrong
+            in one) and report.json. None for `debug-MEMBER` in the run directory.
+        env, network: the same Python objects again, if the run was trained with objects.
 
     Returns:
-        what `ppo-jax debug --json` prints.
+        the content that `ppo-jax debug --json` prints.
 
     Raises:
         InputError: no such run or member, or one whose last update was applied.
@@ -97,7 +97,7 @@ def debug(
 
 
 def update(config: Config, shares: int, hyper: Hyper, state: TrainState) -> PyTree:
-    """All that must be finite for the update to be applied."""
+    """Numbers that must be finite for the update to be applied."""
 
     def one(state: TrainState, across: Across) -> PyTree:
         learnt, metrics, _ = trainer.propose(config, hyper, state, across)
@@ -108,7 +108,7 @@ def update(config: Config, shares: int, hyper: Hyper, state: TrainState) -> PyTr
 
 
 def minibatch_place(config: Config, fault: nan_trace.Fault | None) -> tuple[int, int] | None:
-    """Epoch and minibatch, from 0, where the fault lies within the loops over both."""
+    """Epoch and minibatch, from 0, of a fault within the loops over both."""
     loops = [step for step in (fault.path if fault else ()) if step[0] == "scan"]
     wanted = (config.num_epochs, config.num_minibatches)
     for outer, inner in pairwise(loops):

@@ -1,9 +1,10 @@
-"""Which operation of a program first wrote a number that is not finite, and where it is written.
+"""Search for the operation of a program that first wrote a non-finite number.
 
-A program is traced and evaluated operation by operation, without jit. From what came out non-finite
-the chain of non-finite values is followed back, through what really chose them; of the operations
-in it that made NaN or infinity of better inputs the first one is to blame. Values that are infinite
-on purpose (a bound that is switched off) have no part in a chain that they do not lead to.
+A program is traced and evaluated operation by operation, without jit. The chain of non-finite
+values is followed back from the non-finite outputs; a selection contributes only its chosen inputs.
+The fault is the first operation in the chain that made NaN or infinity from better inputs. Values
+that are infinite on purpose, such as a disabled bound, are outside the chain unless they lead to
+it.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 _LIBRARIES = tuple(f"/site-packages/{name}/" for name in ("jax", "jaxlib", "flax", "optax", "chex"))
-_INLINED = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # parameters that hold what a call calls
+_INLINED = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # parameters that hold the called program
 
 
 class Fault(NamedTuple):
-    """What went wrong first."""
+    """The first operation that went wrong."""
 
-    operation: str  # jax's name of the primitive, or "input" where it came in
+    operation: str  # JAX's name of the primitive, or "input" if it came from outside
     source: str  # file:line (function), or the input's name
     code: str  # the line itself
-    is_backward: bool  # in the gradient of that line
+    is_backward: bool  # True in the gradient of that line
     path: tuple[tuple[str, int, int], ...]  # loops around it: (kind, step from 0, steps)
     inputs: tuple[str, ...]  # in words
     outputs: tuple[str, ...]
 
 
 class _Step(NamedTuple):
-    """One operation as it was evaluated; values are known by their numbers."""
+    """One evaluated operation; values are identified by their numbers."""
 
     eqn: Any
     inputs: list[int]
@@ -52,14 +53,14 @@ class _Record(NamedTuple):
 
 
 def first_fault(function: Callable[..., Any], **arguments: Any) -> Fault | None:
-    """The first operation to blame for what `function(**arguments)` returns non-finite.
+    """Find the first operation behind the non-finite results of `function(**arguments)`.
 
     Args:
-        function: any jax function of keyword arguments that are pytrees; every leaf of what it
-            returns should be finite.
+        function: any JAX function of keyword arguments that are pytrees; every leaf of its result
+            should be finite.
 
     Returns:
-        None where all of it is finite when evaluated operation by operation.
+        None if all of it is finite when evaluated operation by operation.
     """
     closed = jax.make_jaxpr(lambda given: function(**given))(arguments)
     named = jax.tree_util.tree_flatten_with_path(arguments)[0]
@@ -93,7 +94,7 @@ def _search(
 
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], given: list[int], record: _Record) -> list[int]:
-    """Evaluate op by op, calls and branches laid open, loops as they are; -> numbers of outputs."""
+    """Evaluate op by op, calls and branches inlined, loops whole; return the outputs' numbers."""
     numbers = dict(zip(jaxpr.invars, given, strict=True))
     numbers |= {v: record.add(value) for v, value in zip(jaxpr.constvars, consts, strict=True)}
 
@@ -117,7 +118,7 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], given: list[int], record: _Reco
 
 
 def _called(eqn: Any, values: list[Any]) -> tuple[ClosedJaxpr, int] | None:
-    """What a call or a branch runs, and how many inputs are not for it."""
+    """The program that a call or a branch runs, and the number of inputs that are not for it."""
     if eqn.primitive.name == "cond":
         return eqn.params["branches"][int(values[0])], 1
     if eqn.primitive.name in ("scan", "while"):
@@ -126,7 +127,7 @@ def _called(eqn: Any, values: list[Any]) -> tuple[ClosedJaxpr, int] | None:
         inner = eqn.params.get(name)
         if inner is None:
             continue
-        if not hasattr(inner, "consts"):  # without constants of its own
+        if not hasattr(inner, "consts"):  # a program without constants
             inner = ClosedJaxpr(inner, ())
         if len(inner.jaxpr.invars) == len(values):
             return inner, 0
@@ -134,9 +135,9 @@ def _called(eqn: Any, values: list[Any]) -> tuple[ClosedJaxpr, int] | None:
 
 
 def _apply(jaxpr: Any, eqn: Any, record: _Record, inputs: list[int]) -> list[Any]:
-    """One operation by itself, as a program of one line: the one way that all versions of jax have.
+    """Run one operation as a program of one line, which works in all versions of JAX.
 
-    A primitive's own `bind` takes other arguments from version to version.
+    The arguments of a primitive's own `bind` vary between versions.
     """
     values = {
         atom: record.values[i]
@@ -148,7 +149,7 @@ def _apply(jaxpr: Any, eqn: Any, record: _Record, inputs: list[int]) -> list[Any
 
 
 def _chain(record: _Record, wanted: Sequence[int]) -> tuple[list[_Step], set[int]]:
-    """The operations that non-finite values among `wanted` come from, in order; those values."""
+    """The operations behind non-finite values among `wanted`, in order, and those values."""
     reached = {i for i in wanted if is_bad(record.values[i])}
     chain = []
     for step in reversed(record.steps):
@@ -163,7 +164,7 @@ def _culprits(record: _Record, step: _Step, guilty: list[int]) -> list[int]:
     """The inputs that can be the reason for the non-finite outputs `guilty`."""
     values = record.values
     inputs = step.inputs
-    if step.eqn.primitive.name == "select_n":  # only what was chosen
+    if step.eqn.primitive.name == "select_n":  # only the chosen inputs
         which = np.asarray(values[inputs[0]]).astype(int)
         where = ~np.isfinite(np.asarray(values[guilty[0]]))
         chosen = set(np.unique(np.broadcast_to(which, where.shape)[where]).tolist())
@@ -175,7 +176,7 @@ def _culprits(record: _Record, step: _Step, guilty: list[int]) -> list[int]:
 
 
 def _makes_it_worse(record: _Record, step: _Step) -> bool:
-    """Whether NaN or infinity comes out and nothing like it goes in."""
+    """Check that NaN or infinity comes out and no such number goes in."""
     given = [record.values[i] for i in step.inputs]
     made = [record.values[i] for i in step.outputs]
     if any(map(_has_nan, given)):
@@ -184,7 +185,7 @@ def _makes_it_worse(record: _Record, step: _Step) -> bool:
 
 
 def is_bad(value: Any) -> bool:
-    """Whether any number in an array of real numbers is NaN or infinite."""
+    """Check for NaN or infinity in an array of real numbers."""
     return jnp.issubdtype(value.dtype, jnp.inexact) and not bool(jnp.all(jnp.isfinite(value)))
 
 
@@ -198,7 +199,7 @@ def _has_nan(value: Any) -> bool:
 def _inside(
     record: _Record, step: _Step, reached: set[int], path: tuple[tuple[str, int, int], ...]
 ) -> Fault | None:
-    """The fault inside a loop: the step at which it began, searched in its turn."""
+    """The fault inside a loop: a search in the step at which it began."""
     if step.eqn.primitive.name not in ("scan", "while"):
         return None
     values = [record.values[i] for i in step.inputs]
@@ -213,11 +214,11 @@ def _inside(
 
 
 def _scan_steps(eqn: Any, values: list[Any], is_wanted: list[bool]) -> Any:
-    """The steps of a scan in which something wanted turns bad, with what went into them."""
+    """The steps of a scan in which a wanted value turns bad, with their inputs."""
     params = eqn.params
     closed, length = params["jaxpr"], params["length"]
-    # What is cut into steps has an axis more outside than inside. Versions of jax write down how
-    # many of each kind there are in ways of their own.
+    # An input that is cut into steps has one more axis outside than inside. The numbers of each
+    # kind are stored differently in different versions of JAX.
     num_columns = sum(
         value.ndim > inside.ndim for value, inside in zip(values, closed.in_avals, strict=True)
     )
@@ -244,7 +245,7 @@ def _scan_steps(eqn: Any, values: list[Any], is_wanted: list[bool]) -> Any:
 
 
 def _while_steps(eqn: Any, values: list[Any], is_wanted: list[bool]) -> Any:
-    """As `_scan_steps`, for a while loop."""
+    """Like `_scan_steps`, for a while loop."""
     del is_wanted
     params = eqn.params
     split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]

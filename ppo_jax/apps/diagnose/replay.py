@@ -49,11 +49,11 @@ def replay(
     bits depend on the width; else it is trained alone.
 
     Args:
-        member: which of the run's seeds, counted from 0.
+        member: index of one of the run's seeds, counted from 0.
         keep: iterations, counted from 1, whose whole rollout is written to
             `trajectory_ITERATION.npz`; None for the first and the last one, empty for none.
         video: at each of these also an episode of the policy of that moment, as a GIF.
-        out: a new folder for both; None for `replay-MEMBER` in the run's folder.
+        out: a new folder for both; None for `replay-MEMBER` in the run directory.
         env, network: the same Python objects again, if the run was trained with objects.
         tell: is called with a line for each kept iteration.
 
@@ -97,7 +97,7 @@ def replay(
 
 
 class Recorder(NamedTuple):
-    """All that writing the kept iterations of a member needs."""
+    """The data needed to write the kept iterations of a member."""
 
     config: Config
     hyper: Hyper  # as arrays
@@ -201,7 +201,7 @@ def train_one(advance: Advance, state: TrainState) -> tuple[TrainState, TrainSta
 
 
 def train_for(advance: Advance, state: TrainState, iterations: int) -> TrainState:
-    """The state after so many iterations more."""
+    """The state after that number of further iterations."""
     for chunk in chunks(advance, state, until(iterations), first=iterations, seconds=math.inf):
         state = chunk.state
     return state
@@ -234,7 +234,7 @@ def record_rollout(
     np.savez_compressed(
         file,
         observation=raw,  # [T, B, *O], raw
-        action=action,  # [T, B, ...], as the environment took it
+        action=action,  # [T, B, ...], as passed to the environment
         action_sampled=steps.action,  # [T, B, ...]
         log_prob=steps.log_prob,
         value=steps.value,
@@ -254,7 +254,7 @@ def record_rollout(
 def trajectory(
     config: Config, hyper: Hyper, state: TrainState, shares: int
 ) -> tuple[EnvCarry, Any, Rollout, Any]:
-    """Carry after, raw observations [T, B, *O], rollout, and the actions that were taken.
+    """Carry after, raw observations [T, B, *O], rollout, and the actions taken.
 
     Args:
         shares: devices over which the run spread this seed's environments, each with its own draws.

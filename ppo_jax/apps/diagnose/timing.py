@@ -1,8 +1,8 @@
-"""The time of a training loop on this machine, and how it splits into phases.
+"""The time of a training loop on this machine, and its split into phases.
 
-What is timed is what a run executes: the same compiled chunk in the same layout, its rows fetched
-after each call. The split is by differences: two shorter programs, of the rollout alone and of
-rollout and advantages, run as many iterations in turn with the whole one.
+The timed program is the one that a run executes: the same compiled chunk in the same layout, with
+rows fetched after each call. The split is by differences. Two shorter programs, of the rollout
+alone and of rollout and advantages, run as many iterations, alternating with the whole one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.training import schedules
 from ppo_jax.training.trainer import Estimates, Experience
 
-CALL_SECONDS = 0.3  # a timed call runs so many iterations that it takes about as long
+CALL_SECONDS = 0.3  # target length of a timed call, which sets its iterations
 
 
 class Program(NamedTuple):
@@ -34,11 +34,11 @@ class Program(NamedTuple):
     hyper: Hyper
     layout: layouts.Layout
     chunk: Callable[..., tuple[TrainState, dict[str, Array]]]
-    state: list[TrainState]  # one, which each call replaces: it is donated
+    state: list[TrainState]  # one state, replaced by each call, because it is donated
     init_seconds: float  # compiling and running the start
     trace_seconds: float
     compile_seconds: float
-    compile_cpu_seconds: float  # of both; far less than their sum where the machine is busy
+    compile_cpu_seconds: float  # CPU time of both; far less than their sum if the machine is busy
     program_bytes: int | None  # arguments, results and temporaries of one call
 
     def call(self, n: int) -> None:
@@ -60,7 +60,7 @@ class Timing(NamedTuple):
     iteration_seconds: float
     iteration_cpu_seconds: float
     iteration_seconds_range: tuple[float, float]
-    call_seconds: float  # of a call without iterations: dispatch and fetching of rows
+    call_seconds: float  # time of a call without iterations: dispatch and fetching of rows
 
 
 def prepare(
@@ -91,8 +91,8 @@ def prepare(
     )
 
 
-# What is kept of an iteration's first half; what nothing kept depends on is not computed. So the
-# values of all samples, their log-probabilities and GAE belong to the advantages.
+# Parts of an iteration's first half to keep; parts that no kept one depends on are not computed. So
+# the values of all samples, their log-probabilities and GAE belong to the advantages.
 KEPT: dict[str, Callable[[Experience, Estimates], PyTree]] = {
     "rollout": lambda experience, estimates: experience.rollout[:2],
     "advantages": lambda experience, estimates: (experience.observation, estimates),
@@ -102,7 +102,7 @@ KEPT: dict[str, Callable[[Experience, Estimates], PyTree]] = {
 def make_phase(
     program: Program, keep: Callable[[Experience, Estimates], PyTree]
 ) -> Callable[[int], None]:
-    """`run(n)`: n first halves of iterations from the program's state, which stays as it is."""
+    """`run(n)`: n first halves of iterations from the program's state, which stays unchanged."""
     phase = programs.make_phase(program.config, program.layout, keep)
     compiled = phase.lower(program.hyper, program.state[0], jnp.asarray(1)).compile()
     return lambda n: jax.device_get(compiled(program.hyper, program.state[0], jnp.asarray(n)))
@@ -111,7 +111,7 @@ def make_phase(
 def time_phases(
     program: Program, phases: dict[str, Callable[[int], None]], seconds: float
 ) -> tuple[Timing, dict[str, float]]:
-    """The speed, and seconds of an iteration by phase, from calls that take turns."""
+    """The speed, and seconds of an iteration by phase, from alternating calls."""
     n = iterations_per_call(program)
     for run in phases.values():
         run(1)
@@ -146,7 +146,7 @@ def time_alone(program: Program, seconds: float) -> Timing:
 
 
 def iterations_per_call(program: Program) -> int:
-    """So many that a call takes about CALL_SECONDS, within what a call can hold; warms up."""
+    """Warm up, and choose iterations for a call of about CALL_SECONDS, at most a chunk."""
     for _ in range(2):
         started = time.perf_counter()
         program.call(1)
@@ -179,7 +179,7 @@ def _medians(timing: list[tuple[float, float, float]], n: int) -> Timing:
 
 
 def _program_bytes(compiled: Any) -> int | None:
-    """What one call needs on all its devices together, None where the compiler does not tell."""
+    """Memory that one call needs on all devices together, None if the compiler reports none."""
     told = compiled.memory_analysis()
     if told is None:
         return None

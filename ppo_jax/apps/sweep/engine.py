@@ -100,7 +100,7 @@ def compile_widest(
         return memory_of(compiled[members][1])
 
     devices = local_devices(count)
-    limit = device_bytes(devices[0], len(devices), options.memory)
+    limit = device_bytes(devices[0], len(devices), options.device_memory)
     width = largest_pack(compile_for, num_members, len(devices), limit, what)
     num_packs = -(-num_members // width)
     width = -(-num_members // num_packs)  # packs of equal size

@@ -20,7 +20,16 @@ FORMAT = 1
 RECORD = "sweep.json"
 
 # What may differ when a sweep goes on: none of these changes a result.
-_HOW = ("quiet", "save_seconds", "memory", "devices", "out", "grace_seconds", "storage")
+_HOW = (
+    "quiet",
+    "save_seconds",
+    "device_memory",
+    "memory",  # the name of device_memory in 0.1.0
+    "devices",
+    "out",
+    "grace_seconds",
+    "storage",
+)
 
 
 class Sweep(NamedTuple):

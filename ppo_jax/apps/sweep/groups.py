@@ -100,7 +100,7 @@ def largest_pack(
             f"One member of {what} needs {show_bytes(one.total)} on a device (state "
             f"{show_bytes(one.state)} + metrics {show_bytes(one.outputs)} + rollout and gradients "
             f"{show_bytes(one.working)}), and the device offers {show_bytes(limit)}: lower "
-            "num_envs, rollout_length or hidden_sizes, or raise --memory if there is more."
+            "num_envs, rollout_length or hidden_sizes, or raise --device-memory if there is more."
         )
     per_device = -(-num_members // num_devices)
     slope = max((full - one.total) / max(per_device - 1, 1), 1.0)

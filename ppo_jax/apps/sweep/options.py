@@ -41,7 +41,9 @@ class SweepOptions:
     policy_mode: str = option("deterministic", "how evaluation acts", POLICY_MODES)
     save_seconds: float = option(60.0, "seconds of training between checkpoints of a pack")
     layout: str = option("auto", "how members share a device (measure: try both)", LAYOUTS)
-    memory: str | None = option(None, "memory to use on each device, such as 8G (else 80% of it)")
+    device_memory: str | None = option(
+        None, "memory to use on each device, such as 8G (else 80% of it)"
+    )
     devices: int | None = option(None, "devices to use (auto, as when left out: all of them)")
     platform: str | None = option(None, "kind of device (else the best one available)", PLATFORMS)
     eta: int = option(3, "halving: one setting in so many goes on at each rung")
@@ -111,8 +113,8 @@ def validate_sweep(options: SweepOptions) -> None:
             f"seed={options.seed} is too large: with {options.seeds} seeds and "
             f"{options.num_fresh_seeds} fresh ones the last must be at most {2**32 - 1}."
         )
-    if options.memory is not None:
-        parse_bytes(options.memory)
+    if options.device_memory is not None:
+        parse_bytes(options.device_memory)
     _check_sampler(options)
 
 
@@ -148,7 +150,7 @@ def parse_bytes(text: str) -> int:
     except ValueError:
         size = 0.0
     if not (1.0 <= size < math.inf):
-        raise InputError(f"memory={text!r} must be a size such as 512M or 8G.")
+        raise InputError(f"device_memory={text!r} must be a size such as 512M or 8G.")
     return int(size)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ppo_jax.apps.sweep.pack import Listener
     from ppo_jax.apps.sweep.results.table import Table
 
-_METAVARS = {"out": "DIR", "storage": "URL", "memory": "SIZE", "study": "NAME"}
+_METAVARS = {"out": "DIR", "storage": "URL", "device_memory": "SIZE", "study": "NAME"}
 
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:

@@ -211,7 +211,7 @@ def test_grids_of_millions_of_points_are_refused_at_once() -> None:
         ({"settings": 3}, "tries every point"),
         ({"batch": 4}, "belongs to sampler tpe"),
         ({"sampler": "halving", "settings": 4, "eta": 1}, "at least 2"),
-        ({"memory": "lots"}, "512M or 8G"),
+        ({"device_memory": "lots"}, "512M or 8G"),
         ({"seeds": 0}, "at least 1"),
         ({"sampler": "random", "settings": 10**9}, "at most 100000"),
         ({"layout": "envs"}, "auto, measure, map, vmap"),

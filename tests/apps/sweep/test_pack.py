@@ -56,7 +56,7 @@ def programs_are_kept() -> Iterator[None]:
     build = engine.build
 
     def build_once(config: Config, hyper: Hyper, members: int, options: SweepOptions, what: str):
-        how = (options.layout, options.memory, options.eval_episodes, options.devices)
+        how = (options.layout, options.device_memory, options.eval_episodes, options.devices)
         key = (config, members, how)
         if key not in kept:
             kept[key] = build(config, hyper, members, options, what)
@@ -277,7 +277,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_table_bit_for_bit(
 ) -> None:
     # Memory for 4 of the 8 members: two packs, and every stop falls into the middle of one.
     limit = memory_for(4)
-    times = interrupted(tmp_path / "cut", 6, monkeypatch, memory=str(limit))
+    times = interrupted(tmp_path / "cut", 6, monkeypatch, device_memory=str(limit))
     assert times > 2
     assert len(list((tmp_path / "cut" / "packs").iterdir())) == 2
     for name in ("table.csv", "scores.csv"):
@@ -324,7 +324,7 @@ def test_a_device_too_small_for_one_member_is_refused_and_nothing_is_written(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(InputError, match=r"One member of all settings needs .* offers 10 KiB"):
-        sweep(tmp_path / "small", memory="10K")
+        sweep(tmp_path / "small", device_memory="10K")
     assert not (tmp_path / "small").exists()
 
 
