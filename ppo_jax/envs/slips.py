@@ -88,6 +88,8 @@ def _takes_raw_keys(function: Callable, arguments: tuple[Any, ...]) -> bool:
     try:
         with jax.numpy_rank_promotion("allow"):
             jax.eval_shape(function, raw, *arguments[1:])
+    except InputError:  # it came to an end, with another slip
+        return True
     except Exception:
         return False
     return True
@@ -147,7 +149,9 @@ def require_values(result: Any, names: tuple[str, ...], method: str) -> tuple:
     """
     if isinstance(result, tuple) and len(result) == len(names):
         return result
-    count = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
+    count = "one array" if isinstance(result, NUMBERS) else f"a {type(result).__name__}"
+    if isinstance(result, tuple | list):
+        count = f"{len(result)} values"
     more = ""
     if names[-1] == "info" and isinstance(result, tuple) and len(result) == len(names) + 1:
         more = (

@@ -138,7 +138,7 @@ def _check_name(name: str) -> None:
 def _value(name: str, text: Any) -> Any:
     """One value of an axis; widths of layers are joined by x, as in 64x64."""
     if name.startswith(ENV):
-        return env_value(name, text)
+        return _hashable(env_value(name, text))
     if hasattr(text, "item"):
         text = text.item()  # numpy's and jax's scalars
     owner, spec = FIELDS[name]
@@ -147,6 +147,11 @@ def _value(name: str, text: Any) -> Any:
     if spec.name == "hidden_sizes" and isinstance(text, str):
         text = text.replace("x", ",")
     return convert(owner, spec, text)
+
+
+def _hashable(value: Any) -> Any:
+    """Lists as tuples: the values of an axis are looked up in tables."""
+    return tuple(_hashable(part) for part in value) if isinstance(value, list) else value
 
 
 def _choices(name: str, texts: Sequence[Any]) -> tuple[Any, ...]:

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import bounds, render, slips
@@ -69,7 +68,7 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
             if place.split(".")[0] in (*actions.rigid, *observations.rigid):
                 raise _cannot_follow(label, place)
         changed = parameters.override(params, values)
-        if actions.bounds is not None:
+        if actions.bounds is not None and not spaces.is_traced(changed):
             _require_bounds(actions, changed, label)
         return changed
 
@@ -167,8 +166,8 @@ def _trace(env: Any, params: Any, actions: spaces.Actions, label: str) -> Traced
         observation, state = slips.require_values(
             result, ("observation", "state"), f"{label}.reset_env"
         )
-        slips.require_numbers(state, f"{label}.reset_env: state")
         _require_array(observation, label)
+        slips.require_numbers(state, f"{label}.reset_env: state")
         return observation, state
 
     def advance(key: Array, state: Any, action: Any, params: Any) -> tuple:
@@ -230,11 +229,9 @@ def _cannot_follow(label: str, name: str) -> InputError:
 
 
 def _require_bounds(actions: spaces.Actions, params: Any, label: str) -> None:
-    """Refuse parameters that break the bounds of actions, unless they are traced."""
+    """Refuse parameters that break the bounds of actions."""
     assert actions.bounds is not None
     low, high = actions.bounds(params)
-    if any(isinstance(end, Tracer) for end in (low, high)):
-        return
     bounds.require_sound(low, high, label)
     space = actions.space
     assert isinstance(space, Box)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -73,7 +74,9 @@ def actions(env: Any, params: Any, label: str) -> Actions:
     moves, rigid = _dependence(env.action_space, params, ("shape",), ("low", "high"))
 
     def bounds(params: Any) -> tuple[Any, Any]:
-        with jax.numpy_rank_promotion("allow"):
+        # Parameters that are not traced give constants, also within a trace.
+        known = nullcontext() if is_traced(params) else jax.ensure_compile_time_eval()
+        with jax.numpy_rank_promotion("allow"), known:
             return _limits(env.action_space(params), shape, label)
 
     return Actions(
@@ -239,9 +242,9 @@ def _dependence(
             for name, value in zip(names, values, strict=True):
                 changed = parameters.with_field(changed, name, value)
             space = method(changed)
-            if any(_is_traced(getattr(space, each, None)) for each in fixed):
+            if any(is_traced(getattr(space, each, None)) for each in fixed):
                 raise TypeError("the space's shape is traced")
-            moving.append(any(_is_traced(getattr(space, each)) for each in followed))
+            moving.append(any(is_traced(getattr(space, each)) for each in followed))
             return 0
 
         lifted = [
@@ -263,5 +266,6 @@ def _dependence(
     return traced(tuple(name for name in names if name not in rigid))[0], rigid
 
 
-def _is_traced(value: Any) -> bool:
+def is_traced(value: Any) -> bool:
+    """Whether any leaf of a pytree is a tracer."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))

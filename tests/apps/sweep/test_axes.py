@@ -162,10 +162,10 @@ def test_whole_parameters_of_an_environment_stay_whole() -> None:
 
 
 def test_lists_and_truths_are_values_of_an_environments_axis() -> None:
-    assert one("env.wind=[1,2],[3,4.5]") == Axis("env.wind", ([1, 2], [3, 4.5]))
+    assert one("env.wind=[1,2],[3,4.5]") == Axis("env.wind", ((1, 2), (3, 4.5)))
     assert one("env.flag=true,false") == Axis("env.flag", (True, False))
     (rows,) = axes.from_mapping({"env.wind": np.array([[1, 2], [3, 4]])})
-    assert rows == Axis("env.wind", ([1, 2], [3, 4]))
+    assert rows == Axis("env.wind", ((1, 2), (3, 4)))
     assert samplers.whole_env_ranges([rows], {"wind": np.zeros(2, np.int32)}) == (rows,)
     plain, changes = samplers.from_arrays(Hyper(env={"wind": [1.0, 2.0], "mass": np.ones(3)}))
     assert plain.env == {"wind": [1.0, 2.0], "mass": 1.0}

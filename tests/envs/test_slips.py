@@ -1,0 +1,262 @@
+"""Each slip of somebody who writes a first environment gets a sentence that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from gymnax.environments import environment, spaces
+
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs import registration
+
+
+class Sound(environment.Environment):
+    """Five steps on a line; every slip below changes one thing."""
+
+    @property
+    def default_params(self) -> Any:
+        return environment.EnvParams(max_steps_in_episode=5)
+
+    def reset_env(self, key: Any, params: Any) -> Any:
+        return jnp.ones(1), environment.EnvState(time=0)
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        state = environment.EnvState(time=state.time + 1)
+        return jnp.ones(1), state, action * 1.0, jnp.array(False), {}
+
+    def action_space(self, params: Any) -> Any:
+        return spaces.Discrete(2)
+
+    def observation_space(self, params: Any) -> Any:
+        return spaces.Box(0.0, 1.0, (1,))
+
+
+def changed(**methods: Any) -> Any:
+    return type("Slip", (Sound,), methods)()
+
+
+@struct.dataclass
+class Rows(environment.EnvState):
+    xs: Any
+
+
+@dataclasses.dataclass
+class Plain:
+    time: int
+
+
+@struct.dataclass
+class Sized(environment.EnvParams):
+    n: int = 3
+
+
+def remembers(self: Any, key: Any, params: Any) -> Any:
+    self.last = jax.random.uniform(key)
+    return jnp.ones(1), environment.EnvState(time=0)
+
+
+def sums_a_list(self: Any, key: Any, state: Any, action: Any, params: Any) -> Any:
+    return jnp.ones(1), Rows(time=state.time + 1, xs=state.xs + 1), 0.0, jnp.array(False), {}
+
+
+def makes_an_array(self: Any, key: Any, state: Any, action: Any, params: Any) -> Any:
+    return jnp.ones(1), Rows(time=state.time + 1, xs=jnp.array(state.xs)), 0.0, jnp.array(False), {}
+
+
+def steps(*values: Any) -> Any:
+    def step_env(self: Any, key: Any, state: Any, action: Any, params: Any) -> Any:
+        whole = list(Sound.step_env(self, key, state, action, params))
+        return (*whole[: 5 - len(values)], *values) if len(values) < 5 else values
+
+    return step_env
+
+
+def step_with(place: int, value: Any) -> Any:
+    def step_env(self: Any, key: Any, state: Any, action: Any, params: Any) -> Any:
+        whole = list(Sound.step_env(self, key, state, action, params))
+        whole[place] = value(state, params) if callable(value) else value
+        return tuple(whole)
+
+    return step_env
+
+
+ONE = lambda self, key, params: (jnp.ones(1), environment.EnvState(time=0))  # noqa: E731
+
+SLIPS: list[tuple[str, dict[str, Any]]] = [
+    # What is returned.
+    (
+        "Slip.reset_env returns 3 values and must return 2: (observation, state)",
+        {"reset_env": lambda self, key, params: (jnp.ones(1), environment.EnvState(time=0), {})},
+    ),
+    (
+        "Slip.reset_env returns one array and must return 2",
+        {"reset_env": lambda self, key, params: np.ones(1) * jnp.float32(1)},
+    ),
+    (
+        "step_env returns 4 values and must return 5",
+        {"step_env": lambda self, *given: Sound.step_env(self, *given)[:4]},
+    ),
+    ("observation of type dict", {"step_env": step_with(0, {"x": 1.0})}),
+    ("observation of type tuple", {"reset_env": lambda s, k, p: ((1.0, 2.0), Plain(0))}),
+    ("a reward of NoneType", {"step_env": step_with(2, None)}),
+    ("a reward of shape (3,)", {"step_env": step_with(2, jnp.ones(3))}),
+    ("a terminated of shape (2,)", {"step_env": step_with(3, np.zeros(2, bool))}),
+    ("a truncated of shape (2,)", {"is_truncated": lambda self, state, params: jnp.zeros(2)}),
+    ("info['why'] is a text", {"step_env": step_with(4, {"why": "over"})}),
+    ("info['env'] is of type type", {"step_env": step_with(4, {"env": Sound})}),
+    ("reset_env returns an observation of shape (1,) and step_env", {
+        "step_env": step_with(0, jnp.ones(2))
+    }),
+    # The state.
+    (
+        "state, a dict, has no field `time`",
+        {
+            "reset_env": lambda self, key, params: (jnp.ones(1), {"t": 0}),
+            "step_env": lambda self, key, state, action, params: (
+                *(jnp.ones(1), {"t": state["t"] + 1}, 0.0, jnp.array(False), {}),
+            ),
+        },
+    ),
+    (
+        "state.xs is a Python list, which jax takes for separate numbers",
+        {
+            "reset_env": lambda self, key, params: (jnp.ones(1), Rows(time=0, xs=[1, 2])),
+            "step_env": sums_a_list,
+        },
+    ),
+    (
+        "make them equal (state.xs is a Python list: make it one array)",
+        {
+            "reset_env": lambda self, key, params: (jnp.ones(1), Rows(time=0, xs=[1, 2])),
+            "step_env": makes_an_array,
+        },
+    ),
+    (
+        "reset_env: state is of type Plain, and jax carries numbers only: write "
+        "@flax.struct.dataclass above the class Plain",
+        {"reset_env": lambda self, key, params: (jnp.ones(1), Plain(0))},
+    ),
+    (
+        "state.xs is a text",
+        {"reset_env": lambda self, key, params: (jnp.ones(1), Rows(time=0, xs="start"))},
+    ),
+    ("keeps self.last from one call to the next", {"reset_env": remembers}),
+    # The parameters.
+    ("default_params is a method", {"default_params": lambda self: environment.EnvParams()}),
+    ("default_params fails with ZeroDivisionError", {
+        "default_params": property(lambda self: 1 / 0)
+    }),
+    (
+        "@flax.struct.dataclass above the class Plain",
+        {"default_params": property(lambda self: Plain(1))},
+    ),
+    (
+        "parameter object, a dict, has no field `max_steps_in_episode`",
+        {"default_params": property(lambda self: {"speed": 1.0})},
+    ),
+    (
+        "env.max_steps_in_episode=nan must be a number of steps",
+        {"default_params": property(lambda self: environment.EnvParams(np.nan))},
+    ),
+    (
+        "a parameter that is a size must be static, flax.struct.field(pytree_node=False)",
+        {
+            "default_params": property(lambda self: Sized()),
+            "reset_env": lambda self, key, params: (jnp.zeros(params.n), Plain(0)),
+        },
+    ),
+    # Within the functions.
+    (
+        "takes its key apart as if it were two numbers",
+        {"reset_env": lambda self, key, params: (jnp.float32(key[1])[None], Plain(0))},
+    ),
+    ("an `if`, `while`, `and`, `or` or `not`", {
+        "step_env": step_with(2, lambda state, params: 1.0 if state.time > 3 else 0.0)
+    }),
+    ("a function of NumPy is given an array of jax", {
+        "step_env": step_with(2, lambda state, params: np.sin(state.time))
+    }),
+    ("a size, a range or an index of Python's", {
+        "step_env": step_with(2, lambda state, params: [0.0, 1.0][state.time])
+    }),
+    ("a size, a range or an index of Python's", {
+        "step_env": step_with(2, lambda state, params: float(state.time))
+    }),
+    ("a mask cannot be an index", {
+        "step_env": step_with(2, lambda state, params: jnp.ones(2)[jnp.arange(2) > state.time])
+    }),
+    ("it must take the arguments (key, params)", {"reset_env": lambda self, key: None}),
+    # The spaces.
+    ("is gymnasium's own Box", {
+        "observation_space": lambda self, params: gymnasium.spaces.Box(0.0, 1.0, (1,))
+    }),
+    ("action_space is a property, and gymnax calls it", {
+        "action_space": property(lambda self: spaces.Discrete(2))
+    }),
+    ("action_space(params) fails with TypeError", {"action_space": lambda self: None}),
+    ("has no action: declare a Discrete space of 1 or more", {
+        "action_space": lambda self, params: spaces.Discrete(0)
+    }),
+    ("actions of shape (0,), which hold no number", {
+        "action_space": lambda self, params: spaces.Box(0.0, 1.0, (0,))
+    }),
+    ("action bounds of shape (3,) for actions of shape (2,)", {
+        "action_space": lambda self, params: spaces.Box(np.zeros(3), 1.0, (2,))
+    }),
+    ("[2, 1] at [1], whose lower bound lies above", {
+        "action_space": lambda self, params: spaces.Box(np.array([0, 2]), 1.0, (2,))
+    }),
+    ("[inf, inf] at [0], whose bounds are the same infinity", {
+        "action_space": lambda self, params: spaces.Box(np.inf, np.inf, (1,))
+    }),
+    ("observations of complex64", {
+        "reset_env": lambda self, key, params: (
+            *(jnp.ones(1, jnp.complex64), environment.EnvState(time=0)),
+        ),
+        "step_env": step_with(0, jnp.ones(1, jnp.complex64)),
+    }),
+    ("declares the observations Discrete(3) and returns float32 of shape ()", {
+        "observation_space": lambda self, params: spaces.Discrete(3),
+        "reset_env": lambda self, k, p: (jnp.float32(1), environment.EnvState(time=0)),
+        "step_env": step_with(0, jnp.float32(1)),
+    }),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words, methods", SLIPS, ids=[words[:40] for words, _ in SLIPS])
+def test_a_slip_is_named_in_one_sentence(words: str, methods: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as refused:
+        registration.make(changed(**methods))
+    sentence = str(refused.value)
+    assert words in sentence
+    assert "\n" not in sentence
+
+
+def test_without_a_slip_it_is_made() -> None:
+    assert registration.make(changed()).observation_shape == (1,)
+
+
+def test_an_environment_of_gymnasium_is_told_what_it_is() -> None:
+    class Loop(gymnasium.Env):
+        pass
+
+    with pytest.raises(InputError, match="an environment of gymnasium, which steps in Python"):
+        registration.make(Loop())
+
+
+def test_a_state_of_its_own_needs_no_field_if_it_says_itself_when_it_is_truncated() -> None:
+    own = changed(
+        reset_env=lambda self, key, params: (jnp.ones(1), {"t": 0}),
+        step_env=lambda self, key, state, action, params: (
+            *(jnp.ones(1), {"t": state["t"] + 1}, 0.0, jnp.array(False), {}),
+        ),
+        is_truncated=lambda self, state, params: state["t"] >= 3,
+    )
+    assert registration.make(own).observation_shape == (1,)
