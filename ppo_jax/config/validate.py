@@ -65,6 +65,11 @@ def validate(config: Config, hyper: Hyper) -> None:
     check_fields(config, _COUNTS)
     _check_network_sizes(config)
     _check_optimizer(config.optimizer)
+    if config.memory != "none" and config.network is not None:
+        raise InputError(
+            f"memory={config.memory!r} is a part of the built-in network and cannot be put into a "
+            "network of your own; leave --memory or --network out."
+        )
     _check_division(config)
     _check_standardised(config)
     _check_budget(config)
@@ -191,6 +196,8 @@ def _check_division(config: Config) -> None:
         )
     if config.shuffle == "env-rows":
         rows, word = config.num_envs, "num_envs (with shuffle env-rows)"
+    if config.memory != "none":  # a minibatch is a set of whole environments
+        rows, word = config.num_envs, f"num_envs (with memory {config.memory})"
     if rows % config.num_minibatches:
         raise InputError(
             f"num_minibatches={config.num_minibatches} does not divide {word} = {rows}; "

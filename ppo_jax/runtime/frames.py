@@ -15,8 +15,9 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import programs
 from ppo_jax.envs.interface import Environment
 from ppo_jax.models.agent import acting_policy, assemble, env_params
-from ppo_jax.rl.types import TrainState
+from ppo_jax.rl.types import EnvCarry, TrainState
 from ppo_jax.training import evaluation, schedules
+from ppo_jax.training.rollout import reset_all, step
 
 MAX_FRAMES = 1_000  # a video ends here even if the episode goes on
 
@@ -53,25 +54,22 @@ def draw_frames(
     policy = acting_policy(config, parts, member.params, member.observation_moments)
     key = jax.random.fold_in(jax.random.fold_in(member.key, programs.EVALUATION), stream)
     key_reset, key_steps = jax.random.split(key)
-    observation, state = environment.reset(key_reset, params)
-    noise, every = parts.family.draw_noise(key_steps, 1), evaluation.noise_steps(config)
+    is_deterministic = policy_mode == "deterministic"
 
     @jax.jit
-    def step(observation: Array, state: Any, noise: Any, t: Array) -> tuple[Array, Any, Any, Array]:
-        key_noise, key_action, key_env = jax.random.split(jax.random.fold_in(key_steps, t), 3)
-        fresh = parts.family.draw_noise(key_noise, 1)
-        noise = jax.tree.map(lambda new, old: jnp.where(t % every == 0, new, old), fresh, noise)
-        is_deterministic = policy_mode == "deterministic"
-        action = evaluation.act(policy, observation[None], noise, key_action, is_deterministic)[0]
-        observation, state, _, terminated, truncated, _ = environment.transition(
-            key_env, state, action, params
-        )
-        return observation, state, noise, terminated | truncated
+    def advance(carry: EnvCarry, t: Array) -> tuple[EnvCarry, Array]:
+        draws, is_due = evaluation.draw_step(config, policy, 1, is_deterministic, key_steps, t)
+        found = step(environment, params, policy, carry, draws, is_due)
+        return evaluation.followed(carry, found), (found.terminated | found.truncated)[0]
 
-    pictures = [render(state, params)]
+    def picture(carry: EnvCarry) -> np.ndarray:
+        return render(jax.tree.map(lambda leaf: leaf[0], carry.state), params)
+
+    carry = reset_all(environment, params, policy, 1, key_reset)
+    pictures = [picture(carry)]
     for t in range(MAX_FRAMES):
-        observation, state, noise, ended = step(observation, state, noise, np.int32(t))
-        pictures.append(render(state, params))
+        carry, ended = advance(carry, np.int32(t))
+        pictures.append(picture(carry))
         if ended:
             break
     return pictures

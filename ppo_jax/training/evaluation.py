@@ -12,7 +12,7 @@ from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Environment
 from ppo_jax.models.agent import Policy
 from ppo_jax.rl.types import EnvCarry, PyTree
-from ppo_jax.training.rollout import Draws, reset_all, step
+from ppo_jax.training.rollout import Draws, Transition, reset_all, step
 
 
 class Contest(NamedTuple):
@@ -60,6 +60,18 @@ def draw_step(
     return Draws(action, jax.random.split(key_env, num_envs), key_noise), is_due
 
 
+def followed(carry: EnvCarry, found: Transition) -> EnvCarry:
+    """The carry after a step, without a reset."""
+    return EnvCarry(
+        state=found.state,
+        observation=found.observation,
+        episode_return=carry.episode_return + found.reward,
+        episode_length=carry.episode_length + 1,
+        noise=found.noise,
+        memory=found.memory,
+    )
+
+
 def episodes(
     config: Config,
     environment: Environment,
@@ -85,14 +97,8 @@ def episodes(
         t, carry, finished = loop
         draws, is_due = draw_step(config, policy, num_episodes, is_deterministic, key_steps, t)
         found = step(environment, env_params, policy, carry, draws, is_due)
-        carry = EnvCarry(
-            state=found.state,
-            observation=found.observation,
-            episode_return=carry.episode_return + jnp.where(finished, 0.0, found.reward),
-            episode_length=carry.episode_length + ~finished,
-            noise=found.noise,
-            memory=found.memory,
-        )
+        carry = followed(carry, found._replace(reward=jnp.where(finished, 0.0, found.reward)))
+        carry = carry._replace(episode_length=carry.episode_length - finished)
         return t + 1, carry, finished | found.terminated | found.truncated
 
     nothing = jnp.zeros(num_episodes, bool)

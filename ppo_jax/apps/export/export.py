@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.apps.export import layers, numpy_policy, onnx_policy, stablehlo_policy, target
+from ppo_jax.apps.export.run_policy import refuse_memory
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
@@ -85,6 +86,7 @@ def export(
     {"onnx": onnx_policy.require, "stablehlo": stablehlo_policy.require}.get(format, tuple)()
     devices.prepare_jax(RunOptions())
     config, hyper, state = load_member(run, member, env, network)
+    refuse_memory(config)
     parts = assemble(config)
     policy = acting_policy(config, parts, state.params, state.observation_moments)
     artefact = build_artefact(format, config, parts, policy, state)

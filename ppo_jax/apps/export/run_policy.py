@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
+from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Environment, shown_shape, to_stored
 from ppo_jax.models.agent import acting_policy, assemble
@@ -29,6 +30,7 @@ def run_policy(
             environment's where it shows whole numbers.
     """
     config, _, member = load_member(run, seed_index, env, network, "seed_index")
+    refuse_memory(config)
     parts = assemble(config)
     acting = acting_policy(config, parts, member.params, member.observation_moments)
     environment = parts.environment
@@ -56,6 +58,15 @@ def run_policy(
         )
 
     return policy
+
+
+def refuse_memory(config: Config) -> None:
+    """Refuse a recurrent policy: used without its memory, it would silently act differently."""
+    if config.memory != "none":
+        raise InputError(
+            f"This run's policy has a memory ({config.memory}), and a policy outside of the "
+            "program cannot carry one yet; ppo-jax eval RUN plays it, with --video as well."
+        )
 
 
 def require_number(environment: Environment, observation: Array) -> None:
