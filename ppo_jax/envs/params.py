@@ -169,7 +169,7 @@ def with_field(params: Any, name: str, value: Any) -> Any:
 
 
 def _is_static(params: Any, name: str) -> bool:
-    """Whether jax takes the field for part of the program: then it is no leaf of the pytree."""
+    """Tell a field that is part of the program from a leaf of the pytree."""
     mark = object()
     try:
         return not any(leaf is mark for leaf in jax.tree.leaves(with_field(params, name, mark)))

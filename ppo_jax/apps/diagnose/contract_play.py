@@ -1,4 +1,4 @@
-"""What a random play of an environment shows of it: numbers, ends, resets, effects of actions."""
+"""Breaches of the contract that a random play shows: numbers, ends, resets, actions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Finding(NamedTuple):
     """One breach, or one thing worth knowing."""
 
     severity: str  # "error": training would be wrong or fail; "warning": worse or slower; "note"
-    what: str  # what was seen and what goes wrong if it stays
+    what: str  # the fault, and the harm that it does
     remedy: str
 
 
@@ -83,7 +83,7 @@ def _check_magnitude(observation: np.ndarray) -> Iterator[Finding]:
 
 
 def _check_declared(environment: Environment, own: Any) -> Iterator[Finding]:
-    """What the environment returns, beside what it declares."""
+    """Compare the returned observations with the declared ones."""
     if environment.raw is None:
         return
     space, seen = environment.raw.observation_space, own[0]
@@ -170,7 +170,7 @@ def _check_ends(environment: Environment, play: Play, own: Any) -> Iterator[Find
 def _check_flags(
     terminated: np.ndarray, truncated: np.ndarray, at_limit: np.ndarray, limit: int | None
 ) -> Iterator[Finding]:
-    """Whether a termination that only repeats the time limit hides the truncation.
+    """Find terminations that only repeat the time limit and hide the truncation.
 
     Args:
         terminated, truncated, at_limit: [number of episodes], of the last step of each.
@@ -195,7 +195,7 @@ def _check_flags(
 
 
 def _check_resets(environment: Environment, play: Play, key: Array) -> Iterator[Finding]:
-    """Whether an ending transition already returned a fresh start instead of its successor.
+    """Find ending transitions that return a fresh start instead of their successor.
 
     A whole number of the state that counts steps gives it away: it must count the last step too.
     """
