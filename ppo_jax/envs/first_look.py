@@ -1,7 +1,7 @@
-"""What is seen of an environment before it is trained on, and would spoil the training.
+"""Faults of an environment that show before the training and would spoil it.
 
-Nothing is compiled for it, unless the environment is of a rare kind: one-step episodes, or
-observations that are whole numbers.
+Nothing is compiled to find them, except for environments with one-step episodes or with whole
+numbers as observations.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NUM_STARTS = 64
 class Notice(NamedTuple):
     """One thing that would spoil the training."""
 
-    what: str  # what was seen and what goes wrong if it stays
+    what: str  # the fault, and the harm that it does
     remedy: str
 
 
@@ -73,7 +73,7 @@ CUT_AT_ONCE = Notice(
 
 
 def off_centre(space: Any, std: float) -> Notice | None:
-    """Whether nearly all first actions of a Gaussian policy are clipped to one bound.
+    """Notice a box whose one bound clips nearly all first actions of a Gaussian policy.
 
     Its mean begins near 0, so a box that lies off 0 gives every action the same outcome, and no
     gradient.
@@ -94,7 +94,7 @@ def off_centre(space: Any, std: float) -> Notice | None:
 
 
 def channels_first(shape: tuple[int, ...]) -> Notice | None:
-    """Whether a picture has its channels where the network reads its height."""
+    """Notice a picture that has its channels where the network reads its height."""
     if len(shape) != 3 or not shape[0] <= 4 < min(shape[1:]):
         return None
     return Notice(
@@ -105,7 +105,7 @@ def channels_first(shape: tuple[int, ...]) -> Notice | None:
 
 
 def unscaled_bytes(largest: float) -> Notice | None:
-    """Whether bytes reach the network as large numbers."""
+    """Notice bytes that reach the network as large numbers."""
     if largest <= LARGE:
         return None
     return Notice(
@@ -116,7 +116,7 @@ def unscaled_bytes(largest: float) -> Notice | None:
 
 
 def out_of_range(space: ObservationSpace, seen: Any) -> Notice | None:
-    """Whether whole numbers leave the space that declares them: each becomes a row of zeros."""
+    """Notice whole numbers outside the declared space, which become rows of zeros."""
     numbers = np.asarray(seen)
     outside = numbers[(numbers < space.low) | (numbers > space.high)]
     if not outside.size:
@@ -143,7 +143,7 @@ def _box(environment: Environment, params: Any) -> Any:
 
 
 def _is_cut(environment: Environment, params: Any) -> bool:
-    """Whether a first step is truncated and not terminated."""
+    """Play first steps, and report whether one is truncated and not terminated."""
     space = environment.action_space
     if isinstance(space, Box):
         action = jnp.zeros(space.shape)

@@ -35,7 +35,7 @@ class Box(NamedTuple):
 
 
 class ObservationSpace(NamedTuple):
-    """What an environment says of its own observations, before they are cast to the contract."""
+    """The space that an environment declares, before its observations are cast."""
 
     shape: tuple[int, ...]
     dtype: str

@@ -56,7 +56,7 @@ def as_numbers(params: Any, label: str = "it") -> Any:
                 f"{label} has the parameter {name}={short(leaf)}, which {own.dtype} cannot hold: "
                 "make it smaller, or a float."
             )
-        return own[()]
+        return _indexable(own)
 
     return jax.tree_util.tree_map_with_path(number, params)
 
@@ -87,7 +87,8 @@ def typed(params: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in flat_names(values).items():
         field = value_of(params, name)
         given = np.asarray(value) if field is None else None
-        found[name] = field if given is None else given.astype(_own_dtype(given.dtype))
+        known = jax.tree.map(np.asarray, field)
+        found[name] = known if given is None else given.astype(_own_dtype(given.dtype))
     return found
 
 
@@ -168,7 +169,7 @@ def with_field(params: Any, name: str, value: Any) -> Any:
 
 
 def _is_static(params: Any, name: str) -> bool:
-    """Whether jax takes the field for part of the program: then it is no leaf of the pytree."""
+    """Tell a field that is part of the program from a leaf of the pytree."""
     mark = object()
     try:
         return not any(leaf is mark for leaf in jax.tree.leaves(with_field(params, name, mark)))
@@ -230,13 +231,18 @@ def _traced_like(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> A
 
 
 def _array(name: str, value: Any, dtype: Any, example: Any) -> Any:
-    """`value` as an array of `dtype`, or a NumPy scalar; refuses what that cannot hold."""
+    """`value` as an array of `dtype`; refuses what that cannot hold."""
     if jnp.issubdtype(dtype, jax.dtypes.extended) or jnp.issubdtype(dtype, np.complexfloating):
         raise InputError(f"{name}={short(value)} cannot be set: it is {dtype} and no real number.")
     rows = np.asarray(np.asarray(value) if hasattr(value, "dtype") else value, object)
     example = _plain(example)
     numbers = [_number(name, value, each, dtype, example) for each in rows.ravel().tolist()]
-    return np.array(numbers, dtype).reshape(rows.shape)[()]
+    return _indexable(np.array(numbers, dtype).reshape(rows.shape))
+
+
+def _indexable(array: np.ndarray) -> Any:
+    """A NumPy scalar, or an array of jax's: NumPy's own cannot be indexed by what is traced."""
+    return array[()] if array.ndim == 0 else jnp.asarray(array)
 
 
 def _plain(value: Any) -> str:

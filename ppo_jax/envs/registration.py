@@ -13,7 +13,7 @@ PROBE_PREFIX = "probe:"
 
 
 class Row(NamedTuple):
-    """What `ppo-jax envs` says of one environment."""
+    """A line of `ppo-jax envs`."""
 
     name: str
     suite: str

@@ -227,7 +227,7 @@ _DRAWINGS: dict[str, Callable[[Any, Any, Any], np.ndarray]] = {
 
 
 def renderer(env: Any, observation_shape: tuple[int, ...]) -> Renderer | None:
-    """How states of the gymnax-API object `env` are drawn, None where nothing can be drawn.
+    """Find the drawing of states of the gymnax-API object `env`, None if there is none.
 
     The drawing takes one unbatched (state, params) and returns uint8 [H, W, 3].
     """
@@ -248,7 +248,7 @@ def renderer(env: Any, observation_shape: tuple[int, ...]) -> Renderer | None:
 
 
 def _figure_picture(result: Any) -> np.ndarray:
-    """What an environment's own `render` returned: an RGB array, or a (figure, axes) pair."""
+    """Convert the result of an environment's own `render`: an RGB array, or (figure, axes)."""
     if isinstance(result, np.ndarray):
         return result.astype(np.uint8)
     from matplotlib import pyplot

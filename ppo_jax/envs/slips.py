@@ -83,7 +83,7 @@ def remedy(error: Exception) -> str:
 
 
 def _takes_raw_keys(function: Callable, arguments: tuple[Any, ...]) -> bool:
-    """Whether it works with a key of two plain numbers, as keys were before they had a type."""
+    """Try the function with an untyped key of two numbers, as keys once were."""
     raw = jax.eval_shape(jax.random.PRNGKey, 0)
     try:
         with jax.numpy_rank_promotion("allow"):
@@ -96,7 +96,7 @@ def _takes_raw_keys(function: Callable, arguments: tuple[Any, ...]) -> bool:
 
 
 def list_paths(tree: Any) -> list[str]:
-    """Where a pytree has Python lists, as `.name[0]`."""
+    """Paths of the Python lists in a pytree, as `.name[0]`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: isinstance(node, list))
     return [jax.tree_util.keystr(path) for path, leaf in leaves if isinstance(leaf, list)]
 
@@ -116,7 +116,7 @@ def require_numbers(value: Any, what: str) -> None:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for a sentence."""
+    """The kind of a value, for a sentence."""
     return "a text" if isinstance(value, str) else f"of type {type(value).__name__}"
 
 
@@ -142,7 +142,7 @@ def require_no_memory(env: Any, label: str) -> None:
 
 
 def require_values(result: Any, names: tuple[str, ...], method: str) -> tuple:
-    """What a method returns, if it is as many values as it should be.
+    """Return the values of a method if their number is right.
 
     Raises:
         InputError: the sentence counts them.

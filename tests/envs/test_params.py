@@ -271,3 +271,10 @@ def test_a_time_limit_follows_its_parameter(limit: Any, steps: int | None) -> No
 
     assert parameters.time_limit(Limited(limit)) == steps
     assert parameters.time_limit(()) is None
+
+
+def test_an_array_can_be_indexed_by_what_is_traced() -> None:
+    """The defaults, and values that are known while the program is traced."""
+    for params in (PARAMS, parameters.override(PARAMS, {"wind": [3.0, 4.0]})):
+        found = jax.jit(lambda i, params=params: params.wind[i])(1)
+        assert float(found) == params.wind[1]

@@ -1,6 +1,6 @@
-"""Does an environment keep the contract? Each breach is told as a sentence.
+"""The check of the environment contract; each breach is a sentence.
 
-What tracing alone shows is checked here, what a random play shows in `contract_play`.
+This file traces, `contract_play` looks at a random play.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Findings of a random play of an environment: numbers, ends, resets, effects of actions."""
+"""Breaches of the contract that a random play shows: numbers, ends, resets, actions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Finding(NamedTuple):
     """One breach, or one thing worth knowing."""
 
     severity: str  # "error": training would be wrong or fail; "warning": worse or slower; "note"
-    what: str  # the observed breach and its consequence
+    what: str  # the fault, and the harm that it does
     remedy: str
 
 
 def findings(environment: Environment, play: Play, again: Play, key: Array) -> Iterator[Finding]:
-    """Everything that a play shows; `again` is the same play, computed again."""
+    """Everything that a play shows; `again` is the same one, computed anew."""
     own = in_own_words(environment, play)
     yield from _check_numbers(play)
     yield from _check_declared(environment, own)
@@ -83,7 +83,7 @@ def _check_magnitude(observation: np.ndarray) -> Iterator[Finding]:
 
 
 def _check_declared(environment: Environment, own: Any) -> Iterator[Finding]:
-    """Compare the environment's return values with its declarations."""
+    """Compare the returned observations with the declared ones."""
     if environment.raw is None:
         return
     space, seen = environment.raw.observation_space, own[0]
@@ -170,7 +170,7 @@ def _check_ends(environment: Environment, play: Play, own: Any) -> Iterator[Find
 def _check_flags(
     terminated: np.ndarray, truncated: np.ndarray, at_limit: np.ndarray, limit: int | None
 ) -> Iterator[Finding]:
-    """Check for a termination that only repeats the time limit and hides the truncation.
+    """Find terminations that only repeat the time limit and hide the truncation.
 
     Args:
         terminated, truncated, at_limit: [number of episodes], of the last step of each.
@@ -195,9 +195,9 @@ def _check_flags(
 
 
 def _check_resets(environment: Environment, play: Play, key: Array) -> Iterator[Finding]:
-    """Check for an ending transition that returned a fresh start instead of its successor.
+    """Find ending transitions that return a fresh start instead of their successor.
 
-    An integer of the state that counts steps shows it: it must count the last step too.
+    A whole number of the state that counts steps gives it away: it must count the last step too.
     """
     ended = np.asarray(play.terminated | play.truncated)
     if not ended.any():

@@ -1,17 +1,19 @@
-"""What this machine offers, and whether an environment keeps the contract."""
+"""Report on this machine, and on an environment's breaches of the contract."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from ppo_jax.apps.diagnose import contract
+from ppo_jax.apps.diagnose.contract_play import Finding
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed.layout import local_devices
 from ppo_jax.envs import registration
-from ppo_jax.envs.interface import time_limit
+from ppo_jax.envs.interface import Environment, time_limit
 from ppo_jax.runtime import devices
 from ppo_jax.storage.manifest import make_manifest
 
@@ -49,26 +51,27 @@ def report(env: Any = None) -> dict[str, Any]:
     if environment is None:
         return {**found, "ok": True, "text": text}
     findings = contract.check(environment, jax.random.key(0))
-    is_broken = any(finding.severity == "error" for finding in findings)
+    return {
+        **found,
+        "env": environment.name,
+        "findings": [finding._asdict() for finding in findings],
+        "ok": all(finding.severity != "error" for finding in findings),
+        "text": [*text, "", *environment_lines(environment, findings)],
+    }
+
+
+def environment_lines(environment: Environment, findings: Sequence[Finding]) -> list[str]:
+    """An environment and what was found, for people."""
     limit = time_limit(environment, environment.default_params)
     actions = registration.describe_space(environment.action_space)
-    text += [
-        "",
+    lines = [
         f"{environment.name}: observation {environment.observation_shape} "
         f"{environment.observation_dtype}, action {actions}, "
         + (f"time limit {limit} steps" if limit else "no time limit"),
     ]
     for finding in findings:
-        text += [f"  {finding.severity}: {finding.what}", f"    {finding.remedy}"]
-    if not findings:
-        text.append("  keeps the contract: nothing found.")
-    return {
-        **found,
-        "env": environment.name,
-        "findings": [finding._asdict() for finding in findings],
-        "ok": not is_broken,
-        "text": text,
-    }
+        lines += [f"  {finding.severity}: {finding.what}", f"    {finding.remedy}"]
+    return lines if findings else [*lines, "  keeps the contract: nothing found."]
 
 
 def describe_bytes(count: int | None) -> str:

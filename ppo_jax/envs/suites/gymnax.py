@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ _STEP = ("observation", "state", "reward", "terminated", "info")
 class Traced(NamedTuple):
     """The shapes and dtypes of what an environment returns."""
 
-    observations: tuple[Any, Any]  # of reset_env and step_env
+    observations: tuple[Any, Any]  # from reset_env and step_env
     state_dtypes: Any  # wide enough for the states of both
 
 
@@ -158,38 +159,40 @@ def _parameters(env: Any, params: Any, label: str) -> Any:
     return params
 
 
+def _checked_start(env: Any, label: str, key: Array, params: Any) -> tuple:
+    """`env.reset_env` with a sentence for each slip."""
+    names, method = ("observation", "state"), f"{label}.reset_env"
+    observation, state = slips.require_values(env.reset_env(key, params), names, method)
+    _require_array(observation, label)
+    slips.require_numbers(state, f"{method}: state")
+    return observation, state
+
+
+def _checked_step(env: Any, label: str, key: Array, state: Any, action: Any, params: Any) -> tuple:
+    """`env.step_env` and `env.is_truncated` with a sentence for each slip."""
+    method = f"{label}.step_env"
+    values = slips.require_values(env.step_env(key, state, action, params), _STEP, method)
+    _require_array(values[0], label)
+    for word, value in zip(_STEP[1:], values[1:], strict=True):
+        slips.require_numbers(value, f"{method}: {word}")
+    observation, state, reward, terminated, info = values
+    slips.require_state(env, state, params, label)
+    truncated = env.is_truncated(state, params)
+    _require_one(reward, "reward", label)
+    _require_one(terminated, "terminated", label)
+    _require_one(truncated, "truncated", label)
+    return observation, state, reward, terminated, truncated, info
+
+
 def _trace(env: Any, params: Any, actions: spaces.Actions, label: str) -> Traced:
     """The shapes of an episode's start and of its steps; refuses what no loop can carry."""
 
-    def start(key: Array, params: Any) -> tuple:
-        result = env.reset_env(key, params)
-        observation, state = slips.require_values(
-            result, ("observation", "state"), f"{label}.reset_env"
-        )
-        _require_array(observation, label)
-        slips.require_numbers(state, f"{label}.reset_env: state")
-        return observation, state
-
-    def advance(key: Array, state: Any, action: Any, params: Any) -> tuple:
-        result = env.step_env(key, state, action, params)
-        method = f"{label}.step_env"
-        values = slips.require_values(result, _STEP, method)
-        _require_array(values[0], label)
-        for word, value in zip(_STEP[1:], values[1:], strict=True):
-            slips.require_numbers(value, f"{method}: {word}")
-        slips.require_state(env, values[1], params, label)
-        truncated = env.is_truncated(values[1], params)
-        for word, value in zip(
-            ("reward", "terminated", "truncated"), (*values[2:4], truncated), strict=True
-        ):
-            _require_one(value, word, label)
-        return *values[:4], truncated, values[4]
-
+    start, advance = (partial(checked, env, label) for checked in (_checked_start, _checked_step))
     key = jax.eval_shape(jax.random.key, 0)
     first, state = slips.traced(start, key, params, method=f"{label}.reset_env")
     action = jax.eval_shape(actions.receive, _example_action(actions.space))
     dtypes = jax.tree.map(lambda leaf: leaf.dtype, state)
-    # Where reset says 0 and the transition says 0.5, both must be float.
+    # If reset returns 0 and the transition 0.5, both must be float.
     for _ in range(2):
         example = jax.tree.map(_example, state, dtypes)
         step = slips.traced(
@@ -283,7 +286,7 @@ def require_api(env: Any) -> None:
 
 
 def observation_shape(env: Any, params: Any, label: str) -> tuple[int, ...]:
-    """What `adapt(env).observation_shape` would be, without tracing a transition."""
+    """The `observation_shape` of `adapt(env)`, without tracing a transition."""
     key = jax.eval_shape(jax.random.key, 0)
     raw, _ = slips.traced(env.reset_env, key, params, method=f"{label}.reset_env")
     encode = spaces.observations(env, params, (raw,), label).encode
@@ -291,7 +294,7 @@ def observation_shape(env: Any, params: Any, label: str) -> tuple[int, ...]:
 
 
 def action_space(env: Any, params: Any, label: str) -> Discrete | Box:
-    """What `adapt(env).action_space` would be."""
+    """The `action_space` of `adapt(env)`."""
     return spaces.actions(env, params, label).space
 
 

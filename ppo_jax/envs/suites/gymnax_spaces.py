@@ -28,7 +28,7 @@ _LARGEST = float(np.finfo(np.float32).max)  # a bound of this size stands for in
 
 
 class Actions(NamedTuple):
-    """What an environment takes."""
+    """An action space and its bounds."""
 
     space: Discrete | Box  # under the default parameters
     receive: Callable[[Any], Array]  # an action of `space` -> the environment's own
@@ -37,7 +37,7 @@ class Actions(NamedTuple):
 
 
 class Observations(NamedTuple):
-    """What an environment shows."""
+    """An observation space and the encoder of its observations."""
 
     space: ObservationSpace
     encode: Callable[[Any], Array]  # the environment's own observation -> the stored one
@@ -222,19 +222,19 @@ def _limits(space: Any, shape: tuple[int, ...], label: str) -> tuple[Any, Any]:
 def _dependence(
     method: Callable[[Any], Any], params: Any, fixed: tuple[str, ...], followed: tuple[str, ...]
 ) -> tuple[bool, tuple[str, ...]]:
-    """How a space depends on the parameters.
+    """Find the parameters on which a space depends.
 
     Args:
         fixed: attributes of the space that shape the policy.
         followed: attributes that may follow the parameters.
 
     Returns:
-        whether a followed attribute does; and the parameters of which a fixed one is made, or that
-        the method uses as Python numbers, so that nothing of it can follow them.
+        True if a followed attribute depends on any; and the parameters that the space cannot
+        follow, as they shape it or are used as Python numbers.
     """
 
     def traced(names: tuple[str, ...]) -> tuple[bool, bool]:
-        """Whether (a followed attribute moves, it can be followed) with these parameters."""
+        """Trace the space: (a followed attribute moves, it can be followed)."""
         moving: list[bool] = []
 
         def look(values: list[Any]) -> int:
@@ -267,5 +267,5 @@ def _dependence(
 
 
 def is_traced(value: Any) -> bool:
-    """Whether any leaf of a pytree is a tracer."""
+    """Look for tracers among the leaves of a pytree."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))

@@ -39,7 +39,7 @@ class ProbeParams(NamedTuple):
 
 
 class ProbeState(NamedTuple):
-    """What every probe carries."""
+    """The state of every probe."""
 
     observation: Array  # [*O], what was last shown
     time: Array  # [], int32
@@ -84,30 +84,33 @@ def _probe(
     def transition(key: Array, state: ProbeState, action: Any, params: Any) -> tuple:
         gain = jnp.asarray(reward(state.observation, action, state.time), jnp.float32)
         observation, time = following(key, state.observation), state.time + 1
-        if time_limit is None:
-            terminated, truncated = time >= num_steps, jnp.zeros((), jnp.bool_)
-        else:
-            terminated, truncated = jnp.zeros((), jnp.bool_), time >= params.max_steps_in_episode
-        return observation, ProbeState(observation, time), gain, terminated, truncated, {}
+        flags = _ends(time, params, num_steps if time_limit is None else None)
+        return observation, ProbeState(observation, time), gain, *flags, {}
 
-    example = jax.eval_shape(lambda: start(jax.random.key(0)))  # no device is needed to import
     environment = Environment(
         name=f"probe:{name}",
         reset=reset,
         transition=transition,
         default_params=() if time_limit is None else _limit_params(time_limit),
-        observation_shape=tuple(example.shape),
-        observation_dtype=example.dtype.name,
+        observation=jax.eval_shape(lambda: start(jax.random.key(0))),  # imported without a device
         action_space=action_space,
         max_episode_steps=None if time_limit is None else parameters.time_limit,
         override=parameters.override,
     )
-    return Probe(
-        environment,
-        lambda observation, gamma: float(value(np.asarray(observation, np.float64), gamma)),
-        best_action and (lambda observation: best_action(np.asarray(observation, np.float64))),
-        best_return,
-    )
+    answer = best_action and (lambda observation: best_action(_double(observation)))
+    return Probe(environment, lambda o, gamma: float(value(_double(o), gamma)), answer, best_return)
+
+
+def _double(observation: Any) -> np.ndarray:
+    return np.asarray(observation, np.float64)
+
+
+def _ends(time: Array, params: Any, num_steps: int | None) -> tuple[Array, Array]:
+    """(terminated, truncated): after `num_steps`, or if None at the time limit of `params`."""
+    never = jnp.zeros((), jnp.bool_)
+    if num_steps is None:
+        return never, time >= params.max_steps_in_episode
+    return time >= num_steps, never
 
 
 def _limit_params(time_limit: int) -> ProbeParams:
