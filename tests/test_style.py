@@ -15,13 +15,9 @@ OPENINGS = {"of", "what", "where", "whether", "which"}
 # A docstring says what a thing is or does, so it begins with neither a question nor a condition.
 OF_DOCSTRINGS = OPENINGS | {"who", "whose", "how", "that", "if", "when", "why"}
 # Folders whose prose is not gone through yet: this list only shrinks.
-NOT_YET = (
-    *("storage", "runtime", "apps/run", "apps/export", "apps/sweep", "apps/reproduce"),
-)
+NOT_YET = (*("storage", "runtime", "apps/run", "apps/export", "apps/sweep", "apps/reproduce"),)
 # Files of these folders that are.
-ALREADY = (
-    *("runtime/windows.py", "runtime/loggers.py", "apps/sweep/options.py"),
-)
+ALREADY = (*("runtime/windows.py", "runtime/loggers.py", "apps/sweep/options.py"),)
 FILES = [
     path
     for path in sorted(ROOT.rglob("*.py"))
