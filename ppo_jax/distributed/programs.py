@@ -119,11 +119,12 @@ def make_evaluation(
 
     def member(hyper: Hyper, stream: Array, state: TrainState) -> evaluation.Episodes:
         first = schedules.resolve(hyper, jnp.ones(()))
-        policy = acting_policy(plain, parts, state.params, state.observation_moments)
+        world = env_params(parts.environment, first)
+        policy = acting_policy(plain, parts, state.params, state.observation_moments, world)
         return evaluation.episodes(
             plain,
             parts.environment,
-            env_params(parts.environment, first),
+            world,
             policy,
             evaluation.Contest(num_episodes, max_steps, is_deterministic),
             jax.random.fold_in(jax.random.fold_in(state.key, EVALUATION), stream),

@@ -190,7 +190,9 @@ def _like(name: str, default: Any, value: Any) -> Any:
         is_row = isinstance(value, list | tuple) or np.ndim(value) > 0
         parts = list(value) if is_row else []
         if len(parts) != len(default):
-            raise _other_shape(name, value, np.shape(value), default, np.shape(default))
+            raise _other_shape(
+                name, value, (len(parts),) if is_row else (), default, (len(default),)
+            )
         pairs = zip(default, parts, strict=True)
         return type(default)(_like(f"{name}[{i}]", a, b) for i, (a, b) in enumerate(pairs))
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-import jax
-
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import Environment
@@ -31,12 +29,17 @@ class Policy(NamedTuple):
     family: Family
     params: PyTree
     moments: Moments | None  # observations' moments, None if they are not normalised
+    bounds: PyTree = None  # (low, high) of the actions, None if no parameter moves them
 
     def see(self, observation: PyTree) -> PyTree:
         """Return raw observations in the form that the network takes."""
         if self.moments is None:
             return observation
         return moments.standardise(self.moments, observation)
+
+    def to_env(self, action: PyTree) -> PyTree:
+        """Sampled actions as the environment takes them."""
+        return self.family.to_env(action, self.bounds)
 
 
 def assemble(config: Config) -> Agent:
@@ -54,10 +57,7 @@ def assemble(config: Config) -> Agent:
 
 @lru_cache(maxsize=64)
 def _assemble(env: object, config: Config) -> Agent:
-    # The environment is cached, and may be made while a function is traced: its constants must be
-    # numbers, not part of that trace.
-    with jax.ensure_compile_time_eval():
-        environment = registration.make(env)
+    environment = registration.find(env)
     network, family = make_network(config, environment.observation, environment.action_space)
     return Agent(environment, network, family)
 
@@ -67,7 +67,16 @@ def env_params(environment: Environment, hyper: Hyper) -> PyTree:
     return environment.override(environment.default_params, dict(hyper.env))
 
 
-def acting_policy(config: Config, agent: Agent, params: PyTree, stats: Moments) -> Policy:
-    """The policy of a state: its parameters and the normaliser that they were trained with."""
+def acting_policy(
+    config: Config, agent: Agent, params: PyTree, stats: Moments, world: PyTree = None
+) -> Policy:
+    """The policy of a state: its parameters and the normaliser that they were trained with.
+
+    Args:
+        world: the environment's parameters, whose bounds the actions keep; the default ones if
+            None.
+    """
     seen = stats if config.normalize_observations else None
-    return Policy(agent.network, agent.family, params, seen)
+    follow = agent.environment.action_bounds
+    bounds = None if follow is None or world is None else follow(world)
+    return Policy(agent.network, agent.family, params, seen, bounds)

@@ -53,7 +53,9 @@ class Family(NamedTuple):
     log_prob: Callable[[Any, Array], Array]  # -> [...]
     entropy: Callable[[Any], Array]  # -> [...]
     kl: Callable[[Any, Any], Array]  # (old, new) -> KL[old || new], [...], exact
-    to_env: Callable[[Array], Array]  # action for the environment: clipped or squashed
+    # (action, bounds) -> action for the environment, clipped or squashed into the bounds (low,
+    # high); without bounds into those of the action space
+    to_env: Callable[..., Array]
     keep: Callable[[Any], Any]  # part that a rollout stores, enough for log_prob, entropy and kl
     draw_noise: Callable[[Array, int], Any]  # (key, num_envs) -> noise: gSDE's [B, F, A], else ()
 
@@ -99,7 +101,7 @@ def _identity(value: Any) -> Any:
     return value
 
 
-def _to_int32(action: Array) -> Array:
+def _to_int32(action: Array, bounds: Any = None) -> Array:
     return action.astype(jnp.int32)
 
 
@@ -151,7 +153,10 @@ def _flat_size(space: Box) -> int:
     return math.prod(space.shape)
 
 
-def _bounds(space: Box) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(space: Box, bounds: Any = None) -> tuple[Any, Any]:
+    """Lower and upper bounds [*shape]: `bounds` if there are any, which may be traced."""
+    if bounds is not None:
+        return bounds
     low = np.broadcast_to(np.asarray(space.low, np.float32), space.shape)
     high = np.broadcast_to(np.asarray(space.high, np.float32), space.shape)
     return low, high
@@ -161,22 +166,22 @@ def _shape_for_env(action: Array, space: Box) -> Array:
     return action.reshape(action.shape[:-1] + tuple(space.shape))
 
 
-def _clip(action: Array, space: Box) -> Array:
+def _clip(action: Array, bounds: Any = None, *, space: Box) -> Array:
     """[..., A] -> [..., *shape] within the bounds."""
     action = _shape_for_env(action, space)
-    low, high = (_with_leading(bound, action.ndim) for bound in _bounds(space))
+    low, high = (_with_leading(bound, action.ndim) for bound in _bounds(space, bounds))
     return jnp.clip(action, low, high)
 
 
-def _squash(action: Array, space: Box) -> Array:
+def _squash(action: Array, bounds: Any = None, *, space: Box) -> Array:
     """[..., A] -> low + (tanh(u) + 1) / 2 * (high - low), [..., *shape]."""
     action = _shape_for_env(action, space)
-    low, high = (_with_leading(bound, action.ndim) for bound in _bounds(space))
+    low, high = (_with_leading(bound, action.ndim) for bound in _bounds(space, bounds))
     squashed = low + 0.5 * (jnp.tanh(action) + 1.0) * (high - low)
     return jnp.clip(squashed, low, high)  # rounding may step over `high`
 
 
-def _with_leading(bound: np.ndarray, ndim: int) -> np.ndarray:
+def _with_leading(bound: Any, ndim: int) -> Any:
     return bound.reshape((1,) * (ndim - bound.ndim) + bound.shape)
 
 

@@ -130,13 +130,13 @@ def _gru_init(key: Array, num_inputs: int, size: int) -> PyTree:
 
 def _gru_step(params: PyTree, memory: Array, x: Array) -> Array:
     """h' = (1 - z) n + z h, n = tanh(W x + r (U h + c))  (Cho et al. 2014; cuDNN's variant)."""
-    given = jnp.matmul(x, params["input"], precision=HIGHEST) + params["bias"]
+    given = jnp.matmul(x, params["input"], precision=HIGHEST) + params["bias"][None]
     own = jnp.matmul(memory, params["memory"], precision=HIGHEST)
     reset, update, candidate = jnp.split(given, 3, axis=-1)
     own_reset, own_update, own_candidate = jnp.split(own, 3, axis=-1)
     reset = jax.nn.sigmoid(reset + own_reset)
     update = jax.nn.sigmoid(update + own_update)
-    candidate = jnp.tanh(candidate + reset * (own_candidate + params["memory_bias"]))
+    candidate = jnp.tanh(candidate + reset * (own_candidate + params["memory_bias"][None]))
     return (1.0 - update) * candidate + update * memory
 
 

@@ -51,7 +51,7 @@ def draw_frames(
     environment = parts.environment
     render = renderer(environment)
     params = env_params(environment, schedules.resolve(hyper, jnp.ones(())))
-    policy = acting_policy(config, parts, member.params, member.observation_moments)
+    policy = acting_policy(config, parts, member.params, member.observation_moments, params)
     key = jax.random.fold_in(jax.random.fold_in(member.key, programs.EVALUATION), stream)
     key_reset, key_steps = jax.random.split(key)
     is_deterministic = policy_mode == "deterministic"

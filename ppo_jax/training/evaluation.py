@@ -41,7 +41,7 @@ def act(
     else:
         draw = policy.family.draw(key, jax.tree.leaves(observation)[0].shape[:1])
         action = policy.family.sample(draw, distribution, noise)
-    return policy.family.to_env(action)
+    return policy.to_env(action)
 
 
 def noise_steps(config: Config) -> int:

@@ -112,7 +112,7 @@ def step(
         action = policy.family.sample(draws.action, distribution, noise)
     observation, state, reward, terminated, truncated, _ = jax.vmap(
         environment.transition, in_axes=(0, 0, 0, None)
-    )(draws.key_env, carry.state, policy.family.to_env(action), env_params)
+    )(draws.key_env, carry.state, policy.to_env(action), env_params)
     return Transition(
         action=action,
         distribution=policy.family.keep(distribution),

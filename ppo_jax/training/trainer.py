@@ -100,13 +100,10 @@ def collect(setting: Setting, state: TrainState, keys: Array) -> Experience:
     """Roll out under frozen parameters; keys [4] are the first of `iteration_keys`."""
     config, hyper, _ = setting
     agent = assemble(config)
+    world = env_params(agent.environment, hyper)
+    policy = acting_policy(config, agent, state.params, state.observation_moments, world)
     carry, steps, observation, episodes = rollout(
-        config,
-        agent.environment,
-        env_params(agent.environment, hyper),
-        acting_policy(config, agent, state.params, state.observation_moments),
-        state.carry,
-        keys,
+        config, agent.environment, world, policy, state.carry, keys
     )
     return Experience(steps, observation, carry, episodes)
 

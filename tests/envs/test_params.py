@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import Layer, file_layer, resolve
+from ppo_jax.config.values import env_value
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.interface import Discrete, Environment
 from ppo_jax.training import schedules
@@ -278,3 +281,31 @@ def test_an_array_can_be_indexed_by_what_is_traced() -> None:
     for params in (PARAMS, parameters.override(PARAMS, {"wind": [3.0, 4.0]})):
         found = jax.jit(lambda i, params=params: params.wind[i])(1)
         assert float(found) == params.wind[1]
+
+
+ANY_NUMBER = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.text(max_size=6),
+    st.none(),
+    st.integers(-(2**63), 2**64 - 1).map(lambda x: np.array(x)[()]),
+    st.floats(width=16).map(np.float16),
+)
+ANY_VALUE = st.recursive(ANY_NUMBER, lambda parts: st.lists(parts, max_size=3), max_leaves=6)
+
+
+@given(name=st.sampled_from(["count", "speed", "flag", "wind", "ends", "byte"]), value=ANY_VALUE)
+@settings(max_examples=400, deadline=None)
+def test_any_value_arrives_exactly_or_is_refused(name: str, value: Any) -> None:
+    default = parameters.value_of(PARAMS, name)
+    try:
+        found = parameters.value_of(parameters.override(PARAMS, {name: value}), name)
+    except InputError:
+        return
+    assert jax.tree.structure(found) == jax.tree.structure(default)
+    jax.tree.map(same_type, found, default)
+    given_numbers = np.ravel(env_value("x", value)).astype(object)
+    for leaf, number in zip(np.ravel(np.array(found, object)), given_numbers, strict=True):
+        exact = np.float32(number) if isinstance(leaf, float | np.floating) else number
+        assert leaf == exact

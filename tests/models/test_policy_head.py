@@ -179,6 +179,17 @@ def test_environment_gets_the_shape_of_its_box() -> None:
     assert free.tolist() == [[1e6, -1e6]]
 
 
+def test_bounds_of_other_parameters_take_the_place_of_the_spaces_own() -> None:
+    action = jnp.array([[100.0, -100.0], [0.0, 0.0]])
+    low, high = jnp.array([-3.0, 1.0]), jnp.array([5.0, 2.0])
+    clipped = make_family("gaussian", BOX, F).to_env(action, (low, high))
+    assert clipped.tolist() == [[5.0, 1.0], [0.0, 1.0]]
+    squashed = make_family("tanh-gaussian", BOX, F).to_env(action, (low, high))
+    np.testing.assert_allclose(squashed, [[5.0, 1.0], [1.0, 1.5]], atol=1e-6)
+    counted = make_family("categorical", Discrete(3), F).to_env(jnp.array([2]), None)
+    assert counted.tolist() == [2]
+
+
 def test_gsde_keeps_its_marginal_only_and_draws_noise_for_each_environment() -> None:
     family = make_family("gsde", BOX, F)
     dist = example("gsde", BOX)

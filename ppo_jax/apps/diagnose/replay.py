@@ -261,8 +261,8 @@ def trajectory(
     """
     parts = assemble(config)
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
-    policy = acting_policy(config, parts, state.params, state.observation_moments)
     params = env_params(parts.environment, now)
+    policy = acting_policy(config, parts, state.params, state.observation_moments, params)
 
     def roll(carry: EnvCarry, across: Across) -> tuple[EnvCarry, Any, Rollout]:
         key = trainer.iteration_keys(state, across)[:-1]
@@ -278,7 +278,7 @@ def trajectory(
         raw, steps = jax.tree.map(
             lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:]), found[1:]
         )
-    return carry, raw, steps, parts.family.to_env(steps.action)
+    return carry, raw, steps, policy.to_env(steps.action)
 
 
 def _numbers(leaf: Any) -> np.ndarray:

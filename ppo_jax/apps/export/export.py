@@ -88,8 +88,9 @@ def export(
     config, hyper, state = load_member(run, member, env, network)
     refuse_memory(config)
     parts = assemble(config)
-    policy = acting_policy(config, parts, state.params, state.observation_moments)
-    artefact = build_artefact(format, config, parts, policy, state)
+    world = env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
+    policy = acting_policy(config, parts, state.params, state.observation_moments, world)
+    artefact = build_artefact(format, config, parts, policy)
     shown = partial(artefact_rows, parts.environment)
     agreement = compare(
         policy, lambda rows: artefact.act(shown(rows)), recorded_observations(config, hyper, state)
@@ -108,9 +109,7 @@ def export(
     }
 
 
-def build_artefact(
-    format: str, config: Config, parts: Agent, policy: Policy, state: TrainState
-) -> Artefact:
+def build_artefact(format: str, config: Config, parts: Agent, policy: Policy) -> Artefact:
     """The bytes of a member's policy in one format, and its actions as read from these bytes."""
     if format == "stablehlo":
         environment = parts.environment
@@ -122,7 +121,7 @@ def build_artefact(
         program = stablehlo_policy.build(ours, shown_shape(environment))
         return Artefact(program, stablehlo_policy.load(program)[0])
     name = run_folder.env_name(config)
-    plain = layers.describe_network(config, parts, state.params, state.observation_moments, name)
+    plain = layers.describe_network(config, parts, policy, name)
     if format == "onnx":
         model = onnx_policy.build(plain)
         return Artefact(model, onnx_policy.load(model)[0])
@@ -165,7 +164,7 @@ def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> np
 
     @jax.jit
     def record(state: TrainState) -> jax.Array:
-        policy = acting_policy(config, parts, state.params, state.observation_moments)
+        policy = acting_policy(config, parts, state.params, state.observation_moments, params)
         key_start, key_steps = jax.random.split(jax.random.fold_in(state.key, 2**32 - 2))
         start = rollout.reset_all(parts.environment, params, policy, NUM_ENVS, key_start)
         _, _, observation, _ = rollout.rollout(
@@ -196,7 +195,7 @@ def compare(policy: Policy, theirs: Act, observation: np.ndarray) -> Agreement:
     seen = jnp.asarray(rows)
     act = jax.jit(lambda x: policy.network.policy(policy.params, Window(policy.see(x))))
     distribution = act(seen)
-    ours = np.asarray(policy.family.to_env(policy.family.mode(distribution)))
+    ours = np.asarray(policy.to_env(policy.family.mode(distribution)))
     if found.shape != ours.shape or found.dtype.kind != ours.dtype.kind:
         return Agreement(len(rows), float("inf"))
     if policy.family.name == "categorical":

@@ -13,9 +13,8 @@ from ppo_jax.apps.export.numpy_policy import FORMAT
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Box, Discrete, Environment, shown_shape
-from ppo_jax.models.agent import Agent
+from ppo_jax.models.agent import Agent, Policy
 from ppo_jax.rl import moments
-from ppo_jax.rl.types import Moments, PyTree
 
 OBSERVATION_CLIP = 10.0  # as in `moments.standardise`
 
@@ -27,13 +26,11 @@ class PlainPolicy(NamedTuple):
     arrays: dict[str, np.ndarray]  # float32
 
 
-def describe_network(
-    config: Config, parts: Agent, params: PyTree, stats: Moments, env_name: str
-) -> PlainPolicy:
+def describe_network(config: Config, parts: Agent, policy: Policy, env_name: str) -> PlainPolicy:
     """The deterministic policy of a member as layers.
 
     Args:
-        params, stats: of one member, without a leading axis of seeds.
+        policy: of one member, without a leading axis of seeds.
 
     Raises:
         InputError: the network is the user's own, whose layers are not known.
@@ -45,11 +42,13 @@ def describe_network(
         )
     environment, space = parts.environment, parts.environment.action_space
     arrays: dict[str, np.ndarray] = {}
-    if config.normalize_observations:
+    stats = policy.moments
+    if stats is not None:
         arrays["observation_mean"] = _float32(stats.mean)
         std = np.sqrt(_float32(moments.variance(stats)) + np.float32(moments.EPSILON))
         arrays["observation_std"] = std
-    torso, head = params["body"]["actor_torso"], params["body"]["policy_head"]
+    body = policy.params["body"]
+    torso, head = body["actor_torso"], body["policy_head"]
     layers = []
     named = [("convolution", torso["Conv_0"])] if "Conv_0" in torso else []
     named += [("dense", torso[f"Dense_{i}"]) for i in range(len(config.hidden_sizes))]
@@ -60,7 +59,7 @@ def describe_network(
         arrays[f"layer{i}_kernel"] = _float32(layer["kernel"])[..., :size]
         arrays[f"layer{i}_bias"] = _float32(layer["bias"])[:size]
         layers.append({"kind": kind, "activation": "none" if is_head else config.activation})
-    rule, bounds = _action_rule(space, parts.family.name)
+    rule, bounds = _action_rule(space, policy)
     arrays.update(bounds)
     description = {
         "format": FORMAT,
@@ -83,13 +82,12 @@ def _numbers(environment: Environment) -> dict[str, int] | None:
     return {"first": int(space.low), "count": int(space.high) - int(space.low) + 1}
 
 
-def _action_rule(space: Any, family: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _action_rule(space: Any, policy: Policy) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The rule from the head's output to the deterministic action, and the arrays of its bounds."""
     if isinstance(space, Box):
-        kind = "squash" if family == "tanh-gaussian" else "clip"
-        low, high = (
-            np.broadcast_to(_float32(x), space.shape).copy() for x in (space.low, space.high)
-        )
+        kind = "squash" if policy.family.name == "tanh-gaussian" else "clip"
+        ends = (space.low, space.high) if policy.bounds is None else policy.bounds
+        low, high = (np.broadcast_to(_float32(x), space.shape).copy() for x in ends)
         bounds = {"action_low": low, "action_high": high}
         return {"kind": kind, "shape": list(space.shape)}, bounds
     sizes = [int(space.n)] if isinstance(space, Discrete) else [int(n) for n in space.ns]

@@ -15,7 +15,7 @@ from jax.core import Tracer
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Environment, shown_shape, to_stored
-from ppo_jax.models.agent import acting_policy, assemble
+from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.training import evaluation
 
@@ -29,10 +29,11 @@ def run_policy(
         InputError: also by the function: an observation of another shape, or no whole number of the
             environment's where it shows whole numbers.
     """
-    config, _, member = load_member(run, seed_index, env, network, "seed_index")
+    config, hyper, member = load_member(run, seed_index, env, network, "seed_index")
     refuse_memory(config)
     parts = assemble(config)
-    acting = acting_policy(config, parts, member.params, member.observation_moments)
+    world = env_params(parts.environment, hyper)
+    acting = acting_policy(config, parts, member.params, member.observation_moments, world)
     environment = parts.environment
     shape = shown_shape(environment)
 
