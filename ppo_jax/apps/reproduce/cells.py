@@ -19,21 +19,21 @@ from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 
 PROTOCOLS = ("deterministic", "sampled", "training")
-QUICK_SHARE = 0.1  # of the budget, with --quick, where a spec names no budget of its own
+QUICK_SHARE = 0.1  # share of the budget with --quick, if a spec names no quick budget
 
 _PLAIN = {
     "env": str,
-    "preset": str,  # objective of the environment's preset, "" for none
+    "preset": str,  # the objective of the environment's preset, "" for none
     "objective": str,
     "seeds": int,
     "first_seed": int,
     "protocol": str,
-    "episodes": int,  # evaluated after training, or with `training` the last ones of training
+    "episodes": int,  # evaluated after training; for `training` the last ones of training
     "total_env_steps": int,
     "quick_env_steps": int,
     "random": float,  # return of the random policy, normalised score 0
     "best": float,  # best known return, normalised score 1
-    "constants": str,  # where these two come from
+    "constants": str,  # the source of these two
     "compare": bool,  # False: published values are shown without a verdict
     "note": str,
 }
@@ -41,7 +41,7 @@ _FIELDS = (*_PLAIN, "task", "variant", "config", "hyper", "published")
 
 
 class Cell(NamedTuple):
-    """One environment with one setting: what one row of a table is measured from."""
+    """One environment with one setting: one row of a table."""
 
     suite: str
     task: str
@@ -54,10 +54,10 @@ class Cell(NamedTuple):
     episodes: int
     random: float | None
     best: float | None
-    published: tuple[Reference, ...]  # the first one is compared with
+    published: tuple[Reference, ...]  # the verdict compares with the first one
     compare: bool
     is_quick: bool
-    full_env_steps: int  # of the whole budget, also where `is_quick`
+    full_env_steps: int  # the whole budget, even if `is_quick`
     note: str
 
     @property
@@ -76,10 +76,10 @@ def build(
     is_quick: bool,
     seeds: int | None,
 ) -> Cell | None:
-    """One cell from its layers, later ones winning; None where its preset does not exist.
+    """Build a cell from its layers, later ones winning; None if its preset does not exist.
 
     Raises:
-        InputError: an entry that does not exist, or a setting that cannot run.
+        InputError: an entry does not exist, or a setting cannot run.
     """
     where = f"{suite}/{label}"
     merged = _merged(layers, where)
@@ -129,7 +129,7 @@ def build(
 
 
 def _preset(env: str, objective: str) -> presets.Preset | None:
-    """The preset in the environment's own file, or in that of the objective and the environment."""
+    """Find the preset in the environment's file, or in the file of objective and environment."""
     found = presets.load(env, objective)
     if found is not None:
         return found

@@ -1,4 +1,4 @@
-"""A suite with normalised scores as one picture: a row for each variant, with its interval."""
+"""One picture of a suite with normalised scores: a row for each variant, with its interval."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^vP*X<>"
 ROW_INCHES = 0.34
-LOWEST = -1.5  # scores below are drawn at the edge, with their number beside it
+LOWEST = -1.5  # lower scores are drawn at the edge, with their number beside them
 
 
 def draw(table: Table, path: Path) -> None:
-    """Mean normalised score of each variant over all tasks with its 95% interval.
+    """Draw the mean normalised score of each variant over all tasks with its 95% interval.
 
     Pale marks are the means of the single tasks, open diamonds the published numbers. The suffix of
-    `path` says SVG or PNG.
+    `path` chooses SVG or PNG.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ def draw(table: Table, path: Path) -> None:
 
 
 def lowest(table: Table) -> float:
-    """Where the axis begins: the smallest number that is drawn, but not below `LOWEST`."""
+    """Start of the axis: the smallest number that is drawn, but not below `LOWEST`."""
     numbers = [score for each in table.variants for score in each.per_task.values()]
     numbers += [each.mean_ci95[0] for each in table.variants if each.mean_ci95 is not None]
     published = table.suite.variant_published

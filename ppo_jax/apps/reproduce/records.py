@@ -1,4 +1,4 @@
-"""A cell's result as data: returns, curves and settings of every seed, and what they ran on."""
+"""A cell's result as data: returns, curves and settings of every seed, and their machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MACHINE = ("platform", "device kind", "cores", "processor")
 def record(
     job: Job, trained: Trained, members: slice, before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The content of a cell's file: the seeds just run, behind those it held already."""
+    """Make the content of a cell's file: the seeds just run, added to those it already held."""
     cell = job.cell
     rows = {name: value[members] for name, value in trained.rows.items()}
     alive = rows["alive"][:, -1] > 0
@@ -83,7 +83,7 @@ def record(
 
 
 def protocol_words(cell: Cell) -> str:
-    """How a seed's score is taken, in words."""
+    """The rule for a seed's score, in words."""
     if cell.protocol == "training":
         return f"mean return of the last {cell.episodes} training episodes"
     return f"mean return of {cell.episodes} {cell.protocol} episodes after training"
@@ -95,7 +95,7 @@ def scores_of(
     """Each seed's score by the cell's protocol, and its mean return at the end of training.
 
     A seed that turned non-finite has failed, and its evaluation is None. Its training returns
-    stand: it went on acting with its last finite parameters, and that is what was asked for.
+    count: it went on acting with its last finite parameters.
     """
     at_end = [
         scoring.last_episodes(returns, counts, cell.episodes)
@@ -114,7 +114,7 @@ def curve_edges(num_iterations: int) -> np.ndarray:
 
 
 def episode_curves(rows: Mapping[str, np.ndarray], edges: np.ndarray) -> list[list[float | None]]:
-    """Mean return of the episodes that ended in each window, None where none did; seed by seed."""
+    """Mean return of the episodes that ended in each window, None if none did; seed by seed."""
     starts = np.r_[0, edges[:-1]]
     totals = np.add.reduceat(rows["episode_return_sum"].astype(np.float64), starts, axis=1)
     counts = np.add.reduceat(rows["num_episodes"].astype(np.float64), starts, axis=1)
@@ -125,7 +125,7 @@ def episode_curves(rows: Mapping[str, np.ndarray], edges: np.ndarray) -> list[li
 
 
 def diagnostics(rows: Mapping[str, np.ndarray], edges: np.ndarray) -> dict[str, list[float | None]]:
-    """IQM over these seeds of what the trainer measures, window by window."""
+    """IQM over these seeds of the trainer's diagnostics, window by window."""
     starts = np.r_[0, edges[:-1]]
     widths = np.diff(np.r_[0, edges])
     found = {}
@@ -137,7 +137,7 @@ def diagnostics(rows: Mapping[str, np.ndarray], edges: np.ndarray) -> dict[str, 
 
 
 def _short(value: float) -> float | None:
-    """Six digits; None for what is not finite."""
+    """Round to six digits; None for a number that is not finite."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
@@ -148,7 +148,7 @@ def machine_here() -> dict[str, Any]:
 
 
 def machine_of(folder: Path, suite: Suite) -> dict[str, Any] | None:
-    """The class of the machine that made a folder's results; None where they are of several."""
+    """The class of the machine that made a folder's results; None for several classes."""
     found = []
     for cell in suite.cells:
         content = store.read_result(folder, cell).content
@@ -161,7 +161,7 @@ def _machine(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def machines(contents: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The machines of some results, each in words."""
+    """Describe the machines of some results, each in words."""
     words = set()
     for content in contents:
         for batch in content["batches"]:

@@ -11,13 +11,13 @@ from ppo_jax.config.data import DATA
 from ppo_jax.config.errors import InputError, nearest
 
 FILE = DATA / "references.csv"
-_SUBSTRINGS = ("variant",)  # compared by what they contain: they are long
+_SUBSTRINGS = ("variant",)  # long texts: a part of them is enough
 
 
 class Reference(NamedTuple):
     """One published score."""
 
-    value: float | None  # None where only a range was published
+    value: float | None  # None if only a range was published
     lower: float | None
     upper: float | None
     env_steps: int | None
@@ -25,26 +25,26 @@ class Reference(NamedTuple):
     policy_mode: str  # deterministic, sampled, training or unknown
     algorithm: str
     variant: str
-    source: str  # program or paper, and where in it
+    source: str  # program or paper, and the place in it
     evidence: str  # read, figure or second_hand
 
 
 @lru_cache(maxsize=1)
 def rows() -> tuple[dict[str, str], ...]:
-    """The whole table, a dictionary a row."""
+    """Read the whole table, one dictionary per row."""
     with FILE.open(encoding="utf-8", newline="") as file:
         return tuple(csv.DictReader(file))
 
 
 def find(wanted: Mapping[str, Any], where: str) -> Reference:
-    """The one row whose columns are as `wanted` says; of `variant` a part is enough.
+    """Find the one row whose columns equal `wanted`; a part of `variant` is enough.
 
     Args:
         wanted: column name -> value, for example {"table_id": "classic_rl_zoo", "env": "CartPole"}.
-        where: the spec that asks, for the sentence.
+        where: the spec that asks, for the error message.
 
     Raises:
-        InputError: a column that does not exist, no such row, or several.
+        InputError: a column does not exist, or not exactly one row fits.
     """
     table = rows()
     for name in wanted:
@@ -55,8 +55,8 @@ def find(wanted: Mapping[str, Any], where: str) -> Reference:
     found = [row for row in table if all(_fits(row, name, wanted[name]) for name in wanted)]
     if len(found) != 1:
         raise InputError(
-            f"{where}: published {dict(wanted)} fits {len(found)} rows of references.csv, and "
-            "must fit one: name more columns, or correct them."
+            f"{where}: published {dict(wanted)} fits {len(found)} rows of references.csv instead "
+            "of one: name more columns, or correct them."
         )
     return _reference(found[0])
 

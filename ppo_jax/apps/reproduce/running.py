@@ -1,4 +1,4 @@
-"""What `ppo-jax reproduce` does: run what is missing, keep it as files, and judge."""
+"""The command `ppo-jax reproduce`: run missing cells, store their results, and judge them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Tell = Callable[[str], None]
 
 
 class Request(NamedTuple):
-    """How suites are to be reproduced."""
+    """The suites to reproduce, and the options for it."""
 
     suites: tuple[Suite, ...]
-    out: str | None = None  # of one suite; None for a folder of benchmarks/results
+    out: str | None = None  # folder of one suite; None for one in benchmarks/results
     is_quick: bool = False
     is_check: bool = False
-    is_show: bool = False  # read what is stored, run nothing
+    is_show: bool = False  # read stored results, run nothing
     platform: str | None = None
     time_limit: float | None = None
 
@@ -43,13 +43,13 @@ class Reproduced(NamedTuple):
 
 
 def reproduce(request: Request, tell: Tell) -> Reproduced:
-    """Run what is missing of every suite, write its table, and say what came out.
+    """Run the missing cells of every suite, write its table, and report the result.
 
     Raises:
-        InputError: a folder that cannot be used, or one that another process is writing.
+        InputError: a folder cannot be used, or another process is writing to it.
     """
     if request.out is not None and len(request.suites) > 1:
-        raise InputError("--out takes the results of one suite: leave it out for several.")
+        raise InputError("--out names the folder of one suite: leave it out for several.")
     devices.prepare_jax(RunOptions(platform=request.platform))
     parts = []
     with signals.listening() as stop:
@@ -62,13 +62,13 @@ def reproduce(request: Request, tell: Tell) -> Reproduced:
     exit_code = max((part.exit_code for part in parts), default=0)
     lines = [line for part in parts for line in [*part.lines, ""]][:-1]
     if stop:
-        lines += ["", f"Stopped by {stop.reason}: finished cells are kept, run it again to go on."]
+        lines += ["", f"Stopped by {stop.reason}: finished cells are kept; run it again to go on."]
         exit_code = stop.exit_code or exit_code
     return Reproduced({"suites": [part.data for part in parts]}, lines, exit_code)
 
 
 def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduced:
-    """One suite: its folder, its missing cells, its table."""
+    """Reproduce one suite: its folder, its missing cells, its table."""
     folder = folder_of(request, suite)
     with opened(folder, request.is_show):
         notes = [f"{suite.name}/{name} has no setting: no preset" for name in suite.missing]
@@ -114,13 +114,13 @@ def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduc
 
 
 def folder_of(request: Request, suite: Suite) -> Path:
-    """Where a suite's results are: as asked for, else the newest folder there is, else a new one.
+    """Choose a suite's folder: the one asked for, else the newest one, else a new one.
 
-    Results of another class of machine are shown but not gone on with. A check starts from nothing,
-    as it would otherwise compare stored results with themselves.
+    Results of another class of machine are shown, but not continued. A check starts in a new
+    folder, as it would otherwise compare stored results with themselves.
 
     Raises:
-        InputError: there is none, and none is to be made.
+        InputError: stored results are to be shown, and there are none.
     """
     if request.out is not None:
         return Path(request.out)
@@ -142,13 +142,13 @@ def folder_of(request: Request, suite: Suite) -> Path:
 
 
 def is_of_here(folder: Path, suite: Suite) -> bool:
-    """Whether all that a folder holds of a suite comes from a machine like this one."""
+    """Check whether all of a folder's results of a suite come from a machine like this one."""
     return records.machine_of(folder, suite) == records.machine_here()
 
 
 @contextmanager
 def opened(folder: Path, is_show: bool) -> Iterator[None]:
-    """The folder, made if need be, with this process as its only writer."""
+    """Open the folder, made if need be, with this process as its only writer."""
     if is_show:
         if not folder.is_dir():
             raise InputError(f"There are no results in {str(folder)!r}: run it without --show.")
@@ -166,7 +166,7 @@ def opened(folder: Path, is_show: bool) -> Iterator[None]:
 
 
 def put_away(folder: Path, cell: Cell, problem: str, is_show: bool) -> str:
-    """Set a file aside that is not believed; the sentence about it."""
+    """Set aside a file that cannot be used; return the note about it."""
     if is_show:
         return f"{problem}: it is not used."
     aside = store.set_aside(folder, cell)
@@ -174,7 +174,7 @@ def put_away(folder: Path, cell: Cell, problem: str, is_show: bool) -> str:
 
 
 def run_jobs(folder: Path, suite: Suite, jobs: Sequence[Job], stop: Any, tell: Tell) -> None:
-    """Train what is missing, pack by pack; each cell is on the disk before the next pack starts."""
+    """Train missing cells pack by pack; each is on the disk before the next pack starts."""
     packs = training.packs(jobs)
     start = time.perf_counter()
     for number, pack in enumerate(packs, 1):
@@ -193,11 +193,11 @@ def run_jobs(folder: Path, suite: Suite, jobs: Sequence[Job], stop: Any, tell: T
             tell(tables.short_line(scoring.measured(job.cell, content)))
             first = last
         spent = time.perf_counter() - start
-        tell(f"    {spent:.0f} s, {spent / number * (len(packs) - number):.0f} s left or so")
+        tell(f"    {spent:.0f} s, about {spent / number * (len(packs) - number):.0f} s left")
 
 
 def describe(pack: Sequence[Job]) -> str:
-    """What a pack trains, in one line."""
+    """Describe the runs of a pack in one line."""
     cell = pack[0].cell
     variants = ", ".join(job.cell.variant for job in pack)
     seeds = sum(len(job.seeds) for job in pack)
@@ -208,7 +208,7 @@ def describe(pack: Sequence[Job]) -> str:
 def measured_rows(
     folder: Path, suite: Suite
 ) -> tuple[list[scoring.Measured], list[str], list[str]]:
-    """The rows that there are, the names of the cells without one, and the machines in words."""
+    """Stored rows, the names of the cells without one, and the machines in words."""
     found = [(cell, store.read_result(folder, cell).content) for cell in suite.cells]
     rows = [scoring.measured(cell, content) for cell, content in found if content]
     lacking = [cell.name for cell, content in found if not content]
@@ -216,7 +216,7 @@ def measured_rows(
 
 
 def stored_folder(suite: Suite, folder: Path, request: Request) -> Path | None:
-    """The newest other results of this suite from a machine of the same class."""
+    """Find the newest other results of this suite from a machine of the same class."""
     there = store.folders(suite.name, backend.platform(), request.is_quick, store.RESULTS)
     return next((each for each in there if each != folder and is_of_here(each, suite)), None)
 
@@ -224,11 +224,15 @@ def stored_folder(suite: Suite, folder: Path, request: Request) -> Path | None:
 def check(
     suite: Suite, rows: Sequence[scoring.Measured], against: Path | None
 ) -> tuple[list[scoring.Compared], list[str]]:
-    """New rows beside the stored ones, and what to say of them."""
+    """Compare new rows with the stored ones; return the comparisons and the lines to print.
+
+    Raises:
+        InputError: there are no stored results to compare with.
+    """
     if against is None:
         raise InputError(
             f"There are no stored results of {suite.name} from a machine like this one to check "
-            "against: run `ppo-jax reproduce` here first, on the version that is trusted."
+            "against: run `ppo-jax reproduce` here first, with a trusted version."
         )
     stored = {row.cell.name: row for row in measured_rows(against, suite)[0]}
     compared = [
@@ -242,7 +246,7 @@ def check(
     omitted = not_compared(suite, compared)
     if omitted:
         lines.append(
-            f"not compared: {len(omitted)} cells ({tables.listed(omitted)}), as new or stored "
+            f"not compared: {len(omitted)} cells ({tables.listed(omitted)}), because new or stored "
             "results lack them or have fewer than two seeds with a score"
         )
     lines.append(
@@ -254,6 +258,6 @@ def check(
 
 
 def not_compared(suite: Suite, compared: Sequence[scoring.Compared]) -> list[str]:
-    """The cells that were asked for and are not among those compared."""
+    """Names of the cells that were asked for and are not among those compared."""
     there = {each.cell.name for each in compared}
     return [cell.name for cell in suite.cells if cell.name not in there]

@@ -1,4 +1,4 @@
-"""From per-seed returns to what a table says: scores, verdicts, normalised scores, claims."""
+"""Scores, verdicts, normalised scores and claims of a table, from the returns of each seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REACHED, WITHIN, BELOW = "reached", "within interval", "below"
 NOT_REACHED_QUICK = "not reached (quick)"
 NO_VERDICT = "–"
 RESAMPLES = 2000
-CHECK_CONFIDENCE = 0.99  # of `--check`: many cells are compared, and chance shall not fail them
+CHECK_CONFIDENCE = 0.99  # for `--check`: it compares many cells, and chance must not fail them
 
 
 class Measured(NamedTuple):
@@ -28,7 +28,7 @@ class Measured(NamedTuple):
     mean: float | None
     ci95: tuple[float, float] | None
     verdict: str
-    share_reached: float | None  # of the seeds, that reach the published score alone
+    share_reached: float | None  # share of the seeds that reach the published score alone
 
     @property
     def known(self) -> list[float]:
@@ -40,10 +40,10 @@ class Measured(NamedTuple):
 
 
 def last_episodes(returns: Any, counts: Any, episodes: int) -> float | None:
-    """Mean return of the last episodes of a training, None where none ended.
+    """Mean return of the last episodes of a training, None if none ended.
 
-    Iterations are taken from the last one back until they hold `episodes` episodes, and all
-    episodes of these count, so that it may be a few more.
+    Iterations are taken from the last one back until they hold `episodes` episodes. All episodes of
+    these iterations count, so there may be a few more.
 
     Args:
         returns, counts: [I], sum of the returns and number of the episodes that ended in each
@@ -57,9 +57,10 @@ def last_episodes(returns: Any, counts: Any, episodes: int) -> float | None:
 
 
 def verdict(iqm: float | None, ci95: Sequence[float] | None, published: float) -> str:
-    """Reached: our IQM is at least the published value; within interval: its 95% interval is.
+    """Compare our IQM with the published value.
 
-    A shortfall that float32 loses in a sum of rewards is none.
+    Reached: the IQM is at least that value. Within interval: the upper end of its 95% interval is.
+    Shortfalls as small as the rounding of float32 in a sum of rewards are ignored.
     """
     if iqm is None:
         return BELOW
@@ -70,9 +71,9 @@ def verdict(iqm: float | None, ci95: Sequence[float] | None, published: float) -
 
 
 def measured(cell: Cell, content: Mapping[str, Any]) -> Measured:
-    """A cell's row, from the returns of its seeds; of more seeds than asked for the first ones.
+    """Make a cell's row from the returns of the seeds asked for; further seeds are ignored.
 
-    With a failed seed the verdict is below: IQM and interval are those of the seeds that survived.
+    The verdict is below if a seed failed: IQM and interval are those of the surviving seeds.
     """
     seeds = sorted(content["seeds"], key=lambda each: each["seed"])
     per_seed = tuple(each["score"] for each in seeds if each["seed"] in wanted_seeds(cell))
@@ -104,7 +105,11 @@ def wanted_seeds(cell: Cell) -> range:
 
 
 def normalised(cell: Cell, scores: Sequence[float]) -> np.ndarray:
-    """0 for the random policy, 1 for the best known return; not clipped."""
+    """Normalise scores: 0 for the random policy, 1 for the best known return; not clipped.
+
+    Raises:
+        ValueError: the cell has no constants to normalise with.
+    """
     if cell.random is None or cell.best is None:
         raise ValueError(f"{cell.full_name} has no constants to normalise with.")
     return (np.asarray(scores, np.float64) - cell.random) / (cell.best - cell.random)
@@ -115,8 +120,8 @@ class Variant(NamedTuple):
 
     name: str
     tasks: tuple[str, ...]
-    num_seeds: int  # of all tasks together
-    mean: float  # the paper's number: over tasks and seeds alike
+    num_seeds: int  # sum over all tasks
+    mean: float  # over tasks and seeds alike, as in the paper
     mean_ci95: tuple[float, float] | None
     iqm: float
     iqm_ci95: tuple[float, float] | None
@@ -125,7 +130,7 @@ class Variant(NamedTuple):
 
 
 def variants(suite: Suite, rows: Sequence[Measured]) -> list[Variant]:
-    """Every variant that has a score on every task, in the order of the suite."""
+    """Summarise each variant that has a score on every task, in the order of the suite."""
     found = []
     for name in dict.fromkeys(cell.variant for cell in suite.cells):
         groups = scores_of(suite, rows, name)
@@ -155,7 +160,7 @@ def variants(suite: Suite, rows: Sequence[Measured]) -> list[Variant]:
 
 
 def scores_of(suite: Suite, rows: Sequence[Measured], variant: str) -> dict[str, np.ndarray] | None:
-    """Normalised scores of a variant by task, None unless every seed of every task has one."""
+    """Normalised scores of a variant by task; None unless every seed of every task has one."""
     tasks = dict.fromkeys(cell.task for cell in suite.cells if cell.variant == variant)
     found = {
         row.cell.task: normalised(row.cell, row.known)
@@ -168,17 +173,17 @@ def scores_of(suite: Suite, rows: Sequence[Measured], variant: str) -> dict[str,
 
 
 class Judged(NamedTuple):
-    """A published order of two variants, and what we measured of it."""
+    """A published order of two variants, and our measurement of it."""
 
     claim: Claim
-    difference: float | None  # of the mean normalised scores
+    difference: float | None  # between the mean normalised scores
     ci95: tuple[float, float] | None
-    probability: float | None  # that a run of the first beats one of the second, mean over tasks
+    probability: float | None  # a run of the first beats one of the second; mean over tasks
     verdict: str
 
 
 def judge(suite: Suite, rows: Sequence[Measured], claim: Claim) -> Judged:
-    """A claim is reached where the difference is not negative, below where its interval is."""
+    """Judge a claim: reached if the difference is not negative, below if its interval is."""
     first, second = (scores_of(suite, rows, name) for name in (claim.higher, claim.lower))
     if first is None or second is None:
         sides_of = {claim.higher, claim.lower}
@@ -210,19 +215,20 @@ class Compared(NamedTuple):
 
     cell: Cell
     stored_iqm: float
-    iqm: float | None  # None where every seed failed
+    iqm: float | None  # None if every seed failed
     stored_num_failed: int
     num_failed: int
-    difference_ci99: tuple[float, float] | None  # of the seeds that survived
+    difference_ci99: tuple[float, float] | None  # from the surviving seeds
     is_regression: bool
 
 
 def compare(new: Measured, stored: Measured) -> Compared | None:
-    """Whether the new scores are worse than chance explains; None where that cannot be said.
+    """Check whether the new scores are worse than chance explains; None if that is undecidable.
 
-    A regression: the 99% interval of the difference of the IQMs lies below 0, or more seeds failed
-    than in the stored result, or all did and there it has a score. It cannot be said where one side
-    has no seed or the stored one no score, nor of fewer than two scores where no more seeds failed.
+    A regression is a difference of the IQMs whose 99% interval lies below 0. More failed seeds than
+    in the stored result are one, too, and so is a failure of all new seeds. The question is
+    undecidable if the new side has no seed or the stored side no score. It is also undecidable if a
+    side has fewer than two scores and no more seeds failed.
     """
     if not new.per_seed or stored.iqm is None:
         return None

@@ -1,10 +1,10 @@
-"""Suites as data: data/specs/NAME.toml says what is trained, how it is scored, what was published.
+"""Suites as data: data/specs/NAME.toml names the cells, their scoring and the published scores.
 
-title, about   what the suite is
+title, about   a description of the suite
 [defaults]     fields of every cell: seeds, protocol, episodes, preset, [defaults.config] ...
 [[cell]]       one environment with one setting: task, variant and any of the fields
-[[task]] and [[variant]]   in place of cells, where each variant runs on each task
-[[claim]]      what was published of the order of two variants: higher, lower, source
+[[task]] and [[variant]]   in place of cells, if each variant runs on each task
+[[claim]]      a published order of two variants: higher, lower, source
 
 Later layers win: preset, defaults, task, variant, cell. Nothing here loads jax.
 """
@@ -27,7 +27,7 @@ _TABLES = ("title", "about", "defaults", "cell", "task", "variant", "claim")
 
 
 class Claim(NamedTuple):
-    """One variant was published to be better than another, or is to be compared with it."""
+    """A published order of two variants, or a comparison of them without a verdict."""
 
     higher: str
     lower: str
@@ -41,29 +41,29 @@ class Suite(NamedTuple):
     about: str
     cells: tuple[Cell, ...]
     claims: tuple[Claim, ...]
-    variant_published: dict[str, Reference]  # of a variant over all tasks
+    variant_published: dict[str, Reference]  # score of a variant over all tasks
     missing: tuple[str, ...]  # cells whose preset does not exist (yet)
 
     @property
     def is_normalised(self) -> bool:
-        """Whether its cells can be averaged over tasks."""
+        """True if its cells can be averaged over tasks."""
         return bool(self.cells) and all(cell.best is not None for cell in self.cells)
 
 
 def names() -> list[str]:
-    """Every suite that comes with the package."""
+    """Names of the suites that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def select(wanted: Sequence[str], is_quick: bool = False, seeds: int | None = None) -> list[Suite]:
-    """The suites asked for, each cut to the cells asked for.
+    """Load the suites asked for, each cut to the cells asked for.
 
     Args:
         wanted: SUITE, SUITE/TASK, SUITE/TASK/VARIANT or the path of a FILE.toml.
-        is_quick: the smaller budget. seeds: in place of each cell's own number.
+        is_quick: use the smaller budget. seeds: in place of each cell's own number.
 
     Raises:
-        InputError: none of that name; the sentence names the nearest.
+        InputError: there is none of that name; the message names the nearest.
     """
     found: dict[str, Suite] = {}
     kept: dict[str, set[str]] = {}
@@ -89,22 +89,22 @@ def select(wanted: Sequence[str], is_quick: bool = False, seeds: int | None = No
 
 
 def load(name: str, is_quick: bool = False, seeds: int | None = None) -> Suite:
-    """A suite of the package by its name, or of the user by the path of a FILE.toml.
+    """Load a suite of the package by its name, or a user's by the path of a FILE.toml.
 
     Raises:
-        InputError: there is none, it is no TOML, or one of its entries cannot run.
+        InputError: there is none, it is not TOML, or one of its entries cannot run.
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in names():
         raise InputError(
-            f"There is no suite {name!r}: there are {', '.join(names())}; a FILE.toml is taken "
-            f"too.{nearest(name, names())}"
+            f"There is no suite {name!r}: name one of {', '.join(names())}, or a FILE.toml."
+            f"{nearest(name, names())}"
         )
     content = _parse(path)
     suite = path.stem
     for key in content:
         if key not in _TABLES:
-            raise InputError(f"{path.name}: {key!r} is no part of a suite.{nearest(key, _TABLES)}")
+            raise InputError(f"{path.name}: a suite has no entry {key!r}.{nearest(key, _TABLES)}")
     entries = _entries(content, suite)
     cells, missing = [], []
     for layers in entries:
@@ -117,7 +117,7 @@ def load(name: str, is_quick: bool = False, seeds: int | None = None) -> Suite:
     labels = [cell.name for cell in cells]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise InputError(f"{path.name}: the cell {twice[0]!r} is there twice.")
+        raise InputError(f"{path.name}: the cell {twice[0]!r} is defined twice.")
     published = {
         str(variant["name"]): references.find(variant["published"], f"{suite}/{variant['name']}")
         for variant in content.get("variant", [])
@@ -147,8 +147,8 @@ def _claim(table: Mapping[str, Any], where: str) -> Claim:
         return Claim(**table)
     except TypeError:
         raise InputError(
-            f"{where}: a claim has {', '.join(table)}, and must have {', '.join(Claim._fields)} "
-            "(compare may be left out)."
+            f"{where}: a claim has {', '.join(table)}; it must have {', '.join(Claim._fields)} "
+            "(compare is optional)."
         ) from None
 
 
@@ -157,7 +157,7 @@ def _parse(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(
-            f"The suite {str(path)!r} cannot be read: {error.strerror or error}; there are "
+            f"The suite {str(path)!r} cannot be read: {error.strerror or error}. The package has "
             f"{', '.join(names())}."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Published next to measured: as lines for people, as Markdown, as JSON."""
+"""Published and measured scores side by side: as text, as Markdown, as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Table(NamedTuple):
     judged: list[Judged]
     lacking: list[str]  # cells without a result
     notes: list[str]  # sentences about files and cells
-    machines: list[str]  # that the results come from
+    machines: list[str]  # sources of the results
     folder: str
 
     @property
@@ -35,7 +35,7 @@ class Table(NamedTuple):
 
 
 def lines(table: Table) -> list[str]:
-    """The table as aligned text."""
+    """Format the table as aligned text."""
     said = [f"{table.suite.name}: {table.title}"]
     if table.rows:
         said += ["", *aligned([HEAD, *(cells_of(row) for row in table.rows)])]
@@ -54,7 +54,7 @@ CLAIM_HEAD = ("order", "difference [95%]", "P(better)", "verdict")
 
 
 def cells_of(row: Measured) -> tuple[str, ...]:
-    """One cell's row, as texts."""
+    """Texts of one cell's row."""
     cell = row.cell
     share = row.share_reached
     alone = "" if share is None or share in (0.0, 1.0) else f" ({share:.0%} of seeds alone)"
@@ -69,7 +69,7 @@ def cells_of(row: Measured) -> tuple[str, ...]:
 
 
 def mark(cell: Cell) -> str:
-    """The mark behind a smaller budget."""
+    """Mark of a smaller budget."""
     return f" of {steps(cell.full_env_steps)} (quick)" if cell.is_quick else ""
 
 
@@ -81,7 +81,7 @@ def published(reference: Reference) -> str:
 
 
 def variant_rows(table: Table) -> list[tuple[str, ...]]:
-    """Variants over all tasks; the paper's number if it has one."""
+    """Rows of the variants over all tasks, with the paper's number if there is one."""
     tasks = list(dict.fromkeys(cell.task for cell in table.suite.cells))
     head = ("variant", "paper", "mean [95%]", "IQM [95%]", "gap", *tasks)
     rows: list[tuple[str, ...]] = [head]
@@ -113,7 +113,7 @@ def claim_row(each: Judged) -> tuple[str, ...]:
 
 
 def closing(table: Table) -> list[str]:
-    """Missing cells, notes, and the folder of the files."""
+    """Lines on missing cells, notes, machines, and the folder of the files."""
     said = []
     if table.lacking:
         shown = listed(table.lacking)
@@ -121,14 +121,14 @@ def closing(table: Table) -> list[str]:
     failed = [row for row in table.rows if row.num_failed]
     if failed:
         shown = listed([f"{r.cell.name} {r.num_failed} of {len(r.per_seed)}" for r in failed])
-        said.append(f"failed seeds: {shown}; IQM and interval are of the others")
+        said.append(f"failed seeds: {shown}; IQM and interval use the others")
     said += [f"note: {note}" for note in table.notes]
     said += [f"machine   {machine}" for machine in table.machines]
     return ["", *said, f"results   {table.folder}"]
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few names."""
+    """Join the first few names."""
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
 
 
@@ -144,7 +144,7 @@ def check_line(each: Compared) -> str:
 
 
 def short_line(row: Measured) -> str:
-    """One finished cell in one line."""
+    """Describe a finished cell in one line."""
     return f"    {row.cell.name:<44} {number(row.iqm)} {interval(row.ci95)} {row.verdict}".rstrip()
 
 
@@ -174,7 +174,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def markdown(table: Table) -> str:
-    """The table as a README of its folder."""
+    """Format the table as a README of its folder."""
     said = [f"# {table.title}", "", table.suite.about.strip(), ""]
     if table.rows:
         said += [*piped([HEAD, *(cells_of(row) for row in table.rows)]), ""]
@@ -186,7 +186,7 @@ def markdown(table: Table) -> str:
         said += [*piped([CLAIM_HEAD, *(claim_row(each) for each in table.judged)]), ""]
     sources = source_lines(table)
     if sources:
-        said += ["## Where the published numbers come from", "", *sources, ""]
+        said += ["## Sources of the published numbers", "", *sources, ""]
     odd = closing(table._replace(machines=[]))[1:-1]
     if odd:
         said += ["## Missing or odd", "", *(f"- {line}" for line in odd), ""]
@@ -216,7 +216,7 @@ def piped(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def table_data(table: Table) -> dict[str, Any]:
-    """The table as JSON."""
+    """Convert the table to JSON."""
     return to_json(
         {
             "suite": table.suite.name,

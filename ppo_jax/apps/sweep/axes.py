@@ -1,7 +1,7 @@
 """The axes of a sweep: `learning_rate=1e-4..1e-2:log`, `clip_epsilon=0.1,0.2`, `num_envs=64,256`.
 
-A list has commas; a range is LOW..HIGH, LOW..HIGH:log, and with a number of points (LOW..HIGH:5,
-LOW..HIGH:5:log) the list of these. Importing this file loads no jax.
+A list has commas; a range is LOW..HIGH or LOW..HIGH:log. A range with a number of points
+(LOW..HIGH:5, LOW..HIGH:5:log) becomes the list of these points. Importing this file loads no jax.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ ENV = "env."
 
 
 class Range(NamedTuple):
-    """An interval to draw from, on a logarithmic scale or a plain one."""
+    """An interval to draw from, on a logarithmic or a linear scale."""
 
     low: float
     high: float
     is_log: bool
 
     def at(self, share: float) -> float:
-        """The value at `share` of the way from low to high; exactly low at 0 and high at 1."""
+        """Value at `share` of the way from low to high; exactly low at 0 and high at 1."""
         if share in (0.0, 1.0):
             return self.high if share else self.low
         if self.is_log:
@@ -48,7 +48,7 @@ class Range(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """One thing that differs between settings: a list of choices, or a range."""
+    """A number or word that differs between settings: a list of choices, or a range."""
 
     name: str  # a field of Config or Hyper, or env.NAME
     choices: tuple[Any, ...]  # empty for a range
@@ -56,31 +56,31 @@ class Axis(NamedTuple):
 
     @property
     def is_numeric(self) -> bool:
-        """Whether its values share one compiled program."""
+        """True if its values share one compiled program."""
         return is_numeric(self.name)
 
     def examples(self) -> tuple[Any, ...]:
-        """Values that stand for all: a range by its ends."""
+        """Values that represent all: the choices, or the ends of a range."""
         return self.choices if self.range is None else (self.range.low, self.range.high)
 
 
 def is_numeric(name: str) -> bool:
-    """Whether an axis of this name stays within one compiled program."""
+    """Check whether an axis of this name stays within one compiled program."""
     return name.startswith(ENV) or FIELDS[name][0] is Hyper
 
 
 def parse(words: Iterable[str]) -> tuple[Axis, ...]:
-    """Axes as the command line spells them.
+    """Read axes as the command line spells them.
 
     Raises:
-        InputError: an unknown field, a range without values, a value of the wrong kind.
+        InputError: an unknown field, a range without values, or a value of the wrong kind.
     """
     given: list[tuple[str, Any]] = []
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name or not text:
             raise InputError(
-                f"{word!r} is no axis: write NAME=VALUE,VALUE or NAME=LOW..HIGH, for example "
+                f"{word!r} is not an axis: write NAME=VALUE,VALUE or NAME=LOW..HIGH, for example "
                 "learning_rate=1e-4..1e-2:log."
             )
         given.append((name, text))
@@ -88,7 +88,7 @@ def parse(words: Iterable[str]) -> tuple[Axis, ...]:
 
 
 def from_mapping(given: Mapping[str, Any]) -> tuple[Axis, ...]:
-    """Axes from Python: name -> values, or the text that the command line takes."""
+    """Read axes from Python: name -> values, or the text that the command line takes."""
     return _axes(given.items())
 
 
@@ -115,28 +115,28 @@ def _axis(name: str, values: Any) -> Axis:
 
 def _check_name(name: str) -> None:
     if name.startswith(ENV) and name != ENV:
-        return  # the environment's own: judged when it is made
+        return  # the environment's own parameter, checked when the environment is made
     sweepable = [n for n, (owner, _) in FIELDS.items() if owner in (Config, Hyper)]
     if name == "env":
-        raise InputError("env is no axis: returns of two environments have no common scale.")
+        raise InputError("env is not an axis: returns of two environments have no common scale.")
     if name == "total_env_steps":
         raise InputError(
-            "total_env_steps is no axis but the budget of every setting: give --total-env-steps, "
-            "or choose --sampler halving, which spends less on what looks bad."
+            "total_env_steps is not an axis but the budget of every setting: give "
+            "--total-env-steps, or choose --sampler halving, which spends less on bad settings."
         )
     if name in FIELDS and name not in sweepable:
         raise InputError(
-            f"{name} is no axis: it says how a sweep is carried out (--{name.replace('_', '-')})."
+            f"{name} is not an axis but an option of the sweep (--{name.replace('_', '-')})."
         )
     if name not in sweepable:
         raise InputError(
-            f"{name!r} is no field that a sweep can vary.{hint(name, sweepable)} The environment's "
-            "own parameters are written env.NAME."
+            f"{name!r} is not a field that a sweep can vary.{hint(name, sweepable)} Write the "
+            "environment's own parameters as env.NAME."
         )
 
 
 def _value(name: str, text: Any) -> Any:
-    """One value of an axis; widths of layers are joined by x, as in 64x64."""
+    """Read one value of an axis; widths of layers are joined by x, as in 64x64."""
     if name.startswith(ENV):
         return _hashable(env_value(name, text))
     if hasattr(text, "item"):
@@ -150,7 +150,7 @@ def _value(name: str, text: Any) -> Any:
 
 
 def _hashable(value: Any) -> Any:
-    """Lists as tuples: the values of an axis are looked up in tables."""
+    """Turn lists into tuples: the values of an axis are keys of tables."""
     return tuple(_hashable(part) for part in value) if isinstance(value, list) else value
 
 
@@ -167,7 +167,7 @@ def _choices(name: str, texts: Sequence[Any]) -> tuple[Any, ...]:
 
 def _range(name: str, text: str) -> Axis:
     if not name.startswith(ENV) and FIELDS[name][1].type != "int" and FIELDS[name][0] is Config:
-        raise InputError(f"axis {name}={text}: {name} is no number, so list its values instead.")
+        raise InputError(f"axis {name}={text}: {name} is not a number; list its values instead.")
     low_text, _, rest = text.partition("..")
     high_text, *modes = rest.split(":")
     is_log = "log" in modes
@@ -175,7 +175,7 @@ def _range(name: str, text: str) -> Axis:
     low, high = (_end(name, text, end) for end in (low_text, high_text))
     if len(counts) > 1 or len(modes) > 2 or not all(count.isdigit() for count in counts):
         raise InputError(
-            f"axis {name}={text} is no range: write LOW..HIGH, LOW..HIGH:log, LOW..HIGH:5 or "
+            f"axis {name}={text} is not a range: write LOW..HIGH, LOW..HIGH:log, LOW..HIGH:5 or "
             "LOW..HIGH:5:log."
         )
     if not low < high:
@@ -191,7 +191,7 @@ def _range(name: str, text: str) -> Axis:
     if not counts:
         if not name.startswith(ENV) and FIELDS[name][0] is Config:
             raise InputError(
-                f"axis {name}={text}: every value of {name} is a program of its own, so list the "
+                f"axis {name}={text}: every value of {name} needs its own program; list the "
                 f"values, or give the range a number of points ({text}:3)."
             )
         return Axis(name, (), ends)
@@ -213,8 +213,8 @@ def _end(name: str, text: str, end: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise InputError(
-            f"axis {name}={text}: {end.strip() or 'nothing'!r} is no finite number, and a range "
-            "goes from one to another, LOW..HIGH."
+            f"axis {name}={text}: {end.strip() or 'nothing'!r} is not a finite number: write "
+            "LOW..HIGH with finite ends."
         )
     return number
 
@@ -223,8 +223,8 @@ def check(axes: Sequence[Axis], options: SweepOptions) -> None:
     """Refuse axes that the sampler cannot use.
 
     Raises:
-        InputError: no axes, a range under grid, or a field that changes the program where a
-            sampler goes on with one population.
+        InputError: no axes, a range under grid, or a field that changes the program if the
+            sampler keeps one population.
     """
     if not axes:
         raise InputError(
@@ -244,7 +244,7 @@ def check(axes: Sequence[Axis], options: SweepOptions) -> None:
         if options.sampler in NUMERIC_ONLY and not axis.is_numeric:
             raise InputError(
                 f"axis {axis.name} changes the compiled program, and sampler {options.sampler} "
-                "goes on with one population: sweep it with grid, random or tpe, and only numbers "
+                "keeps one population: sweep it with grid, random or tpe, and only numbers "
                 f"with {options.sampler}."
             )
     points = math.prod(len(axis.choices) for axis in axes)
@@ -256,10 +256,13 @@ def check(axes: Sequence[Axis], options: SweepOptions) -> None:
 
 
 def check_values(axes: Sequence[Axis], config: Config, hyper: Hyper) -> None:
-    """Refuse a value that no setting can have, before any is drawn: the ends stand for a range.
+    """Refuse a value that no setting can have, before any is drawn; a range is checked at its ends.
 
-    Of a field that shapes the program only its words are judged: whether a number fits, other axes
-    may decide.
+    Fields that shape the program are checked for their words only. Other axes may decide if a
+    number fits.
+
+    Raises:
+        InputError: a value that no setting can have.
     """
     for axis in axes:
         for value in axis.examples():
@@ -270,7 +273,7 @@ def check_values(axes: Sequence[Axis], config: Config, hyper: Hyper) -> None:
 
 
 def apply(config: Config, hyper: Hyper, values: Mapping[str, Any]) -> tuple[Config, Hyper]:
-    """The base with one setting's values put in."""
+    """Put one setting's values into the base."""
     shapes: Values = {}
     numbers: Values = {}
     env: Values = dict(hyper.env)
@@ -283,12 +286,12 @@ def apply(config: Config, hyper: Hyper, values: Mapping[str, Any]) -> tuple[Conf
 
 
 def read_values(values: Mapping[str, Any]) -> Values:
-    """One setting as a file holds it: schedules and infinities are texts there."""
+    """Read one setting from a file, in which schedules and infinities are text."""
     return {name: _value(name, value) for name, value in values.items()}
 
 
 def grid(axes: Sequence[Axis]) -> list[Values]:
-    """Every combination of the axes' choices; the last axis changes fastest."""
+    """List every combination of the axes' choices; the last axis changes fastest."""
     names = [axis.name for axis in axes]
     return [
         dict(zip(names, chosen, strict=True))
@@ -297,7 +300,7 @@ def grid(axes: Sequence[Axis]) -> list[Values]:
 
 
 def show(value: Any) -> str:
-    """A value as tables and command lines spell it."""
+    """Spell a value as tables and command lines do."""
     if isinstance(value, tuple):
         return "x".join(str(part) for part in value)
     if isinstance(value, float) and not isinstance(value, Schedule):
@@ -306,5 +309,5 @@ def show(value: Any) -> str:
 
 
 def describe(values: Mapping[str, Any]) -> str:
-    """One setting in a line."""
+    """Describe one setting in a line."""
     return ", ".join(f"{name}={show(value)}" for name, value in values.items())

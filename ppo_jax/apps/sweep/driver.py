@@ -23,7 +23,7 @@ from ppo_jax.storage import lock
 from ppo_jax.storage.files import write_json
 from ppo_jax.storage.manifest import make_manifest
 
-# How a sampler trains its settings; the others train each of them for the whole budget.
+# Samplers with a training of their own; the others train each setting for the whole budget.
 HOW = {"halving": halving.run_halving, "pbt": pbt.run_pbt, "tpe": tpe.run_tpe}
 UNHEARD = Listener()
 
@@ -38,22 +38,22 @@ def sweep(
     source: str | None = None,
     **changes: Any,
 ) -> Table:
-    """Train settings x seeds as populations, one compiled program a compile group.
+    """Train settings x seeds as populations, one compiled program per compile group.
 
     Args:
-        config, hyper: what all settings share. Arrays [P] in fields of `hyper` are P settings of
+        config, hyper: shared by all settings. Arrays [P] in fields of `hyper` are P settings of
             their own, which are crossed with `axes`.
-        axes: name -> values, or the text that the command line takes (`"1e-4..1e-2:log"`); names
+        axes: name -> values, or the text that the command line takes (`"1e-4..1e-2:log"`). Names
             are fields of `Config` and `Hyper`, and env.NAME for the environment's own parameters.
-        options: how the sweep is carried out; `changes` are its fields by name (`seeds=8`).
-        tell: is given lines about the plan and the progress.
-        source: where the shared settings come from, to be told at the start.
+        options: the options of the sweep; `changes` are its fields by name (`seeds=8`).
+        tell: receives lines about the plan and the progress.
+        source: the origin of the shared settings, printed at the start.
 
     Returns:
-        the tidy table (setting x seed x logged point) with a score for each setting.
+        The tidy table (setting x seed x logged point) with a score for each setting.
 
     Raises:
-        InputError: what cannot run, before anything is written.
+        InputError: the sweep cannot run; nothing is written.
     """
     options = with_changes(options or SweepOptions(), changes)
     known = axis_words.from_mapping(axes) if isinstance(axes, Mapping) else tuple(axes)
@@ -64,16 +64,19 @@ def sweep(
 def resume(
     path: Path | str, *, env: Any = None, network: Any = None, listener: Listener = UNHEARD
 ) -> Table:
-    """Go on with a sweep that was stopped; one that is done is only written out again.
+    """Go on with a sweep that was stopped; a finished one is only written out again.
 
     Args:
-        env, network: where the sweep was given Python objects, the same ones again.
+        env, network: the same Python objects again, if the sweep was given any.
+
+    Raises:
+        InputError: the folder holds no sweep, or one that is damaged.
     """
     return carry_out(folders.read(path, env, network), listener, None)
 
 
 def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
-    """Train what is not trained yet, then write the table, the winner and the pictures."""
+    """Train all settings that are left, then write the table, the winner and the pictures."""
     if sweep.options.sampler == "tpe":
         study.load()  # refused before anything is compiled
     prepared = plan.prepare(sweep)
@@ -99,7 +102,7 @@ def train_packs(
     folder: Path,
     control: pack.Control,
 ) -> Outcome:
-    """Every setting with every seed for the whole budget, pack by pack."""
+    """Train every setting with every seed for the whole budget, pack by pack."""
     results: list[pack.PackResult] = []
     is_cut = False
     for number, each in enumerate(planned):

@@ -1,4 +1,4 @@
-"""A sweep's folder: what the sweep is, so that the same sweep goes on in it and no other does."""
+"""A sweep's folder, which describes its sweep: only the same sweep can go on in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ppo_jax.storage.files import to_json, write_json
 FORMAT = 1
 RECORD = "sweep.json"
 
-# What may differ when a sweep goes on: none of these changes a result.
+# Options that may differ when a sweep goes on: none of these changes a result.
 _HOW = (
     "quiet",
     "save_seconds",
@@ -33,12 +33,12 @@ _HOW = (
 
 
 class Sweep(NamedTuple):
-    """Everything that says what a sweep is."""
+    """The full description of a sweep."""
 
     config: Config
     hyper: Hyper
     axes: tuple[Axis, ...]
-    changes: list[Values]  # settings that an array of `Hyper` named; [{}] where none did
+    changes: list[Values]  # settings from arrays in `Hyper`; [{}] if there are none
     options: SweepOptions
 
 
@@ -47,7 +47,7 @@ def is_sweep(path: Path | str) -> bool:
 
 
 def describe(sweep: Sweep) -> dict[str, Any]:
-    """The content of sweep.json."""
+    """Make the content of sweep.json."""
     base = run_folder.describe_run(sweep.config, sweep.hyper, sweep.options.run_options())
     return to_json(
         {
@@ -62,7 +62,7 @@ def describe(sweep: Sweep) -> dict[str, Any]:
 
 
 def identity(sweep: Sweep) -> dict[str, Any]:
-    """What workers that join one study must agree on."""
+    """The part of a sweep on which workers of one study must agree."""
     content = describe(sweep)
     how = ("settings", "seeds", "seed", "eval_episodes", "policy_mode")
     named = {name: content["sweep"][name] for name in how}
@@ -74,16 +74,21 @@ def _axis(axis: Axis) -> Any:
 
 
 def check(out: str | None) -> None:
-    """Refuse a folder that holds something else."""
+    """Refuse a folder that holds other files.
+
+    Raises:
+        InputError: the folder cannot hold a new sweep.
+    """
     if out is not None and not is_sweep(out):
         run_folder.check_new_folder(out)
 
 
 def open_folder(sweep: Sweep) -> Path:
-    """Make the sweep's folder, or find it where the same sweep was stopped.
+    """Make the sweep's folder, or open it if the same sweep was stopped.
 
     Raises:
-        InputError: the folder holds another sweep; the sentence says what differs.
+        InputError: the folder cannot be made, or holds another sweep; the message names the
+            difference.
     """
     path = Path(sweep.options.out) if sweep.options.out else _new_path(sweep.config)
     content = describe(sweep)
@@ -103,7 +108,7 @@ def open_folder(sweep: Sweep) -> Path:
 
 
 def _new_path(config: Config) -> Path:
-    """runs/sweep-ENV-OBJECTIVE-UTCTIME, with a number behind it where that is taken."""
+    """Choose runs/sweep-ENV-OBJECTIVE-UTCTIME, with a number behind it if that is taken."""
     usual = run_folder.default_path(config)
     path, number = usual.with_name(f"sweep-{usual.name}"), 1
     while path.exists():
@@ -125,16 +130,16 @@ def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
             now = new.get(names[0]) if isinstance(new, dict) else new
             raise InputError(
                 f"out={str(path)!r} holds another sweep ({names[0]} was {was} and is {now}): give "
-                f"the same words again to go on, or another folder; `ppo-jax sweep {path}` goes on "
-                "as well."
+                f"the same options again to go on, or run `ppo-jax sweep {path}`, or name another "
+                "folder."
             )
 
 
 def read(path: Path | str, env: Any = None, network: Any = None) -> Sweep:
-    """The sweep that a folder belongs to, to go on with it.
+    """Read the sweep of a folder, to go on with it.
 
     Raises:
-        InputError: no sweep's folder, or one that is damaged.
+        InputError: the folder holds no sweep, or one that is damaged.
     """
     path = Path(path)
     content = _load(path)
@@ -163,7 +168,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads((path / RECORD).read_text("utf-8"))
     except OSError:
-        raise InputError(f"{str(path)!r} is no sweep's folder: it has no {RECORD}.") from None
+        raise InputError(f"{str(path)!r} holds no sweep: it has no {RECORD}.") from None
     except ValueError as error:
         raise InputError(f"{str(path / RECORD)!r} is damaged: {error}") from None
     if content.get("sweep_format") != FORMAT:
@@ -175,5 +180,5 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def sampler_seed(options: SweepOptions) -> Sequence[int]:
-    """Of the generator that draws settings: its own stream, beside those of the members."""
+    """Seed of the sampler's random stream, which is none of the members' streams."""
     return (options.seed, 0x5EED)

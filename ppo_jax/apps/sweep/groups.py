@@ -1,4 +1,4 @@
-"""Compile groups and packs: which settings share a program, and how many members fit a device."""
+"""Compile groups and packs: settings that share a program, and members that fit a device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Group(NamedTuple):
 
     config: Config
     settings: tuple[int, ...]  # places in the sweep's list of settings
-    words: str  # what sets it apart from other groups
+    words: str  # its difference from other groups
 
 
 class Member(NamedTuple):
@@ -27,10 +27,10 @@ class Member(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes that one device needs for its share of a pack, by the compiled program's analysis."""
+    """Bytes that one device needs for its share of a pack, as reported for the program."""
 
     state: int  # arguments: parameters, optimiser, environments
-    outputs: int  # beyond the state, which is donated: the metrics' buffer
+    outputs: int  # the metrics' buffer; the state is donated, so it does not count again
     working: int  # temporaries: rollout, batch, gradients
 
     @property
@@ -39,10 +39,10 @@ class Memory(NamedTuple):
 
 
 def compile_groups(config: Config, hyper: Hyper, settings: Sequence[Values]) -> list[Group]:
-    """Group the settings by what changes the program; every setting is validated.
+    """Group the settings by their compiled program; every setting is validated.
 
     Raises:
-        InputError: a setting that cannot run; the sentence begins with it.
+        InputError: a setting cannot run; the message begins with it.
     """
     found: list[tuple[Config, list[int]]] = []
     for place, values in enumerate(settings):
@@ -61,18 +61,18 @@ def compile_groups(config: Config, hyper: Hyper, settings: Sequence[Values]) -> 
 
 
 def group_words(values: Values) -> str:
-    """What sets the group of one of its settings apart, for people."""
+    """Describe a group by one of its settings: the values that shape the program."""
     shapes = {name: value for name, value in values.items() if not is_numeric(name)}
     return describe(shapes) or "all settings"
 
 
 def members_of(group: Group, seed: int, num_seeds: int) -> list[Member]:
-    """All runs of a group, the seeds of a setting side by side."""
+    """List all runs of a group, the seeds of a setting side by side."""
     return [Member(setting, seed + i) for setting in group.settings for i in range(num_seeds)]
 
 
 def packs_of(members: Sequence[Member], width: int) -> list[list[Member]]:
-    """`members` in as few packs of at most `width` as can be, of nearly equal size."""
+    """Split `members` into the fewest packs of at most `width`, of nearly equal size."""
     count = -(-len(members) // width)
     even = -(-len(members) // count)
     return [list(members[i : i + even]) for i in range(0, len(members), even)]
@@ -81,15 +81,15 @@ def packs_of(members: Sequence[Member], width: int) -> list[list[Member]]:
 def largest_pack(
     need: Callable[[int], Memory], num_members: int, num_devices: int, limit: int, what: str
 ) -> int:
-    """The most members, at most `num_members`, whose program fits into `limit` bytes a device.
+    """Find the most members, at most `num_members`, whose program fits `limit` bytes per device.
 
     Args:
-        need: members -> memory of one device by compiling; asked once where everything fits, and
-            else for one member a device as well, as need grows in a straight line with members.
-        what: the program in words, for the sentence.
+        need: members -> memory of one device, found by compiling. It is called once if everything
+            fits. Otherwise it is called for one member per device, too, as memory grows linearly.
+        what: the program in words, for the error message.
 
     Raises:
-        InputError: not even one member fits; the sentence shows the arithmetic.
+        InputError: not even one member fits; the message shows the arithmetic.
     """
     full = need(num_members).total
     if full <= limit:
@@ -100,7 +100,7 @@ def largest_pack(
             f"One member of {what} needs {show_bytes(one.total)} on a device (state "
             f"{show_bytes(one.state)} + metrics {show_bytes(one.outputs)} + rollout and gradients "
             f"{show_bytes(one.working)}), and the device offers {show_bytes(limit)}: lower "
-            "num_envs, rollout_length or hidden_sizes, or raise --device-memory if there is more."
+            "num_envs, rollout_length or hidden_sizes, or raise --device-memory if it has more."
         )
     per_device = -(-num_members // num_devices)
     slope = max((full - one.total) / max(per_device - 1, 1), 1.0)
@@ -111,7 +111,7 @@ def largest_pack(
 
 
 def show_bytes(size: float) -> str:
-    """Three digits and a unit of 1024: 812 B, 1.53 MiB, 40.2 GiB."""
+    """Format bytes with three digits and a unit of 1024: 812 B, 1.53 MiB, 40.2 GiB."""
     for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if size >= factor:
             return (

@@ -1,8 +1,8 @@
 """Training of one pack: chunks until the budget is spent, rows in a file, checkpoints in between.
 
-A pack's folder describes itself:
-`pack.json` (settings, members), `metrics.jsonl` (a line a logged point, a list with one number per
-member for each metric), `checkpoints/` while it trains, and `result.json` at its end.
+A pack's folder describes itself. `pack.json` holds settings and members. `metrics.jsonl` has a line
+per logged point, with a list of one number per member for each metric. `checkpoints/` exists while
+the pack trains, and `result.json` from its end on.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Prepared(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """What a group will take."""
+    """A group with its compiled program, its packs and its expected time."""
 
     group: plan.Group
     engine: engines.Engine
@@ -46,10 +46,10 @@ class Planned(NamedTuple):
 
 
 def check(sweep: Sweep) -> None:
-    """Refuse everything that can be told without jax.
+    """Refuse every error that can be found without jax.
 
     Raises:
-        InputError: a sentence that names the value, the rule and the remedy.
+        InputError: an option or axis is wrong; the message names value, rule and remedy.
     """
     validate_sweep(sweep.options)
     validate(sweep.config, sweep.hyper)
@@ -57,15 +57,19 @@ def check(sweep: Sweep) -> None:
         axis_words.check(sweep.axes, sweep.options)
     if len(sweep.changes) > 1 and sweep.options.sampler != "grid":
         raise InputError(
-            f"arrays in hyper are settings of their own, which sampler {sweep.options.sampler} "
-            "cannot choose: name axes instead."
+            f"arrays in hyper are settings of their own, and sampler {sweep.options.sampler} "
+            "cannot choose them: name axes instead."
         )
     axis_words.check_values(sweep.axes, sweep.config, sweep.hyper)
     folders.check(sweep.options.out)
 
 
 def prepare(sweep: Sweep) -> Prepared:
-    """The settings that grid and random try, or those that the other samplers begin with."""
+    """Draw the settings of grid and random, or the first settings of the other samplers.
+
+    Raises:
+        InputError: the sweep cannot run.
+    """
     check(sweep)
     options = sweep.options
     devices.prepare_jax(options.run_options())
@@ -87,7 +91,7 @@ def prepare(sweep: Sweep) -> Prepared:
         options = dataclasses.replace(options, settings=count)
         generator = np.random.default_rng(folders.sampler_seed(options))
         chosen = samplers.random(axes, count, generator)
-        if options.sampler == "tpe":  # its settings come from the study: these stand for programs
+        if options.sampler == "tpe":  # its settings come from the study: these represent programs
             chosen = axis_words.grid([a._replace(choices=a.examples()[:1]) for a in axes])
     groups = plan.compile_groups(config, sweep.hyper, chosen)
     for values in chosen:
@@ -101,7 +105,10 @@ def plan_group(prepared: Prepared, group: plan.Group, known: Mapping[str, Any] |
     """Compile a group's program and measure an iteration.
 
     Args:
-        known: width and layout of a sweep that goes on, whose packs are cut already.
+        known: width and layout of a sweep that goes on and keeps its packs; None for a new one.
+
+    Raises:
+        InputError: the device has too little memory for one member, or for the packs of `known`.
     """
     sweep, options = prepared.sweep, prepared.sweep.options
     members = plan.members_of(group, options.seed, options.seeds)
@@ -113,8 +120,8 @@ def plan_group(prepared: Prepared, group: plan.Group, known: Mapping[str, Any] |
     engine = engines.fastest(group.config, first, width, options, group.words)
     if known is not None and engine.width < width:
         raise InputError(
-            f"this sweep was begun with packs of {width} members, and the device now has memory "
-            f"for {engine.width}: free some, or begin anew in another folder."
+            f"this sweep began with packs of {width} members, and the device now has memory "
+            f"for {engine.width}: free some memory, or start again in another folder."
         )
     packs = plan.packs_of(members, engine.width)
     each = engines.seconds_per_iteration(engine, [first] * engine.width)
@@ -122,7 +129,11 @@ def plan_group(prepared: Prepared, group: plan.Group, known: Mapping[str, Any] |
 
 
 def plan_slots(prepared: Prepared, known: Mapping[str, Any] | None) -> Planned:
-    """The one program of a sampler that goes on with a population of slots."""
+    """Compile the one program of a sampler that keeps a population of slots.
+
+    Raises:
+        InputError: the slots do not fit the device.
+    """
     sweep, options, group = prepared.sweep, prepared.sweep.options, prepared.groups[0]
     members = plan.members_of(group, options.seed, options.seeds)
     first = axis_words.apply(sweep.config, sweep.hyper, prepared.settings[0])[1]
@@ -138,7 +149,7 @@ def plan_slots(prepared: Prepared, known: Mapping[str, Any] | None) -> Planned:
     if fits < (num_slots if options.sampler == "pbt" or known else 1):
         raise InputError(
             f"{num_slots} settings x {options.seeds} seeds of sampler {options.sampler} train at "
-            f"the same time and {engine.width} members fit into the "
+            f"the same time, and only {engine.width} members fit into the "
             f"{plan.show_bytes(engine.limit)} of the device: take fewer settings or seeds, or a "
             "smaller num_envs."
         )
@@ -154,28 +165,28 @@ def plan_slots(prepared: Prepared, known: Mapping[str, Any] | None) -> Planned:
 
 
 def plan_batches(prepared: Prepared) -> Planned:
-    """The first program of a study; further ones are compiled when a setting asks for them."""
+    """Compile the first program of a study; further ones follow when a setting needs them."""
     sweep, options, group = prepared.sweep, prepared.sweep.options, prepared.groups[0]
     first = axis_words.apply(sweep.config, sweep.hyper, prepared.settings[0])[1]
     width = options.batch * options.seeds
     engine = engines.fastest(group.config, first, width, options, group.words)
     each = engines.seconds_per_iteration(engine, [first] * engine.width)
-    example = plan.members_of(group, options.seed, options.seeds)  # stands for those to come
+    example = plan.members_of(group, options.seed, options.seeds)  # represents those to come
     packs = plan.packs_of(example * (options.settings or 1), engine.width)
     return Planned(group, engine, packs, each * group.config.num_iterations * len(packs))
 
 
 def idle_free(count: int, kind: str, eta: int) -> int:
-    """Slots of a halving: where idle members cost nothing one a setting, else 1 / eta of that.
+    """Slots of a halving: one per setting if idle members cost nothing, else 1 / eta of that.
 
-    Members that run side by side train whether they have a setting or not, so that there fewer
-    slots, refilled more often, waste less.
+    Members that run side by side train with or without a setting. Fewer slots, refilled more
+    often, then waste less.
     """
     return count if kind == "map" else -(-count // eta)
 
 
 def plan_lines(prepared: Prepared, planned: Sequence[Planned], source: str | None) -> list[str]:
-    """The plan in words."""
+    """Describe the plan in lines of text."""
     sweep, options = prepared.sweep, prepared.sweep.options
     num_settings = options.settings or len(prepared.settings)
     count = num_settings * options.seeds
@@ -191,7 +202,7 @@ def plan_lines(prepared: Prepared, planned: Sequence[Planned], source: str | Non
     for number, each in enumerate(planned, 1):
         lines.append(f"group {number} of {len(planned)}, {group_line(each)}")
     if options.sampler == "tpe" and not all(axis.is_numeric for axis in sweep.axes):
-        lines[-1] += "; further programs are compiled when a setting asks for them"
+        lines[-1] += "; further programs are compiled when a setting needs them"
     total = sum(each.seconds for each in planned)
     lines.append(f"expected: {progress.format_seconds(total)} of training")
     if options.num_fresh_seeds:
@@ -200,7 +211,7 @@ def plan_lines(prepared: Prepared, planned: Sequence[Planned], source: str | Non
 
 
 def group_line(planned: Planned) -> str:
-    """One group of the plan in a line."""
+    """Describe one group of the plan in a line."""
     engine, packs = planned.engine, planned.packs
     device = engine.layout.devices[0].platform
     sizes = f"{len(packs)} packs of {engine.width}" if len(packs) > 1 else "1 pack"
@@ -214,7 +225,7 @@ def group_line(planned: Planned) -> str:
 
 
 def plan_all(prepared: Prepared, folder: Path | None) -> list[Planned]:
-    """Plan every group; one that goes on keeps the packs that were cut when it began."""
+    """Plan every group; a sweep that goes on keeps the packs of its start."""
     known = read_plan(folder)
     if prepared.sweep.options.sampler in NUMERIC_ONLY:
         return [plan_slots(prepared, known[0] if known else None)]
@@ -227,7 +238,7 @@ def plan_all(prepared: Prepared, folder: Path | None) -> list[Planned]:
 
 
 def read_plan(folder: Path | None) -> list[dict[str, Any]]:
-    """The packs of a sweep that was begun, an empty list before."""
+    """Read width and layout of each group of a sweep that has begun; empty for a new one."""
     path = None if folder is None else folder / PLAN
     return [] if path is None or not path.is_file() else json.loads(path.read_text("utf-8"))
 
@@ -240,11 +251,11 @@ def write_plan(folder: Path, planned: Sequence[Planned]) -> None:
 
 
 def plan_only(sweep: Sweep, source: str | None = None) -> tuple[dict[str, Any], list[str]]:
-    """What `--plan` shows: groups, members, memory and expected time, nothing written."""
+    """Data and lines of `--plan`: groups, members, memory and expected time; writes nothing."""
     prepared = prepare(sweep)
     options = prepared.sweep.options
     planned = plan_all(prepared, None)
-    is_study = options.sampler == "tpe"  # whose settings are still to come
+    is_study = options.sampler == "tpe"  # its settings are still to come
     groups = [
         {
             "program": each.group.words,

@@ -1,4 +1,4 @@
-"""What halving and population-based training decide between chunks: pure functions of scores."""
+"""Decisions of halving and population-based training between chunks: functions of scores."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ppo_jax.apps.sweep.samplers import draw
 TRUNCATION = 0.2  # the lowest fifth copies from the highest fifth
 RESAMPLE = 0.25  # chance of a new draw in place of a small step
 FACTOR = 1.2  # a small step on a logarithmic axis: times this, or divided by it
-STEP = 0.1  # a small step on a plain one, of its width
+STEP = 0.1  # a small step on a linear axis, as a share of its width
 
-LEAST = 2  # iterations before a rung: the returns of the first are those of the untrained policy
+LEAST = 2  # iterations before a rung: returns of the first one are of the untrained policy
 
 
 def rungs(num_iterations: int, eta: int, first: int) -> tuple[int, ...]:
     """Iterations after which settings are compared, each about `eta` times the one before.
 
-    None is below `LEAST`, and no pruning follows another or comes before the end too closely: all
-    but a first rung that was asked for are at most 1 / eta of the budget.
+    No rung is below `LEAST`. Except for the last one and a first one that was asked for, rungs are
+    at most 1 / eta of the budget.
 
     Args:
-        num_iterations: of the whole budget, the last rung.
+        num_iterations: iterations of the whole budget, the last rung.
         first: iterations of the first rung; 0 for 1 / eta^2 and 1 / eta of the budget.
     """
     if first:
@@ -41,15 +41,15 @@ def rungs(num_iterations: int, eta: int, first: int) -> tuple[int, ...]:
 def survivors(
     arrived: Sequence[tuple[int, float]], records: Sequence[tuple[int, float]], eta: int
 ) -> list[int]:
-    """Which settings that have just arrived at a rung go on: those among the best 1 / eta.
+    """Select the settings that go on from a rung: those among the best 1 / eta.
 
-    Successive halving (Jamieson and Talwalkar 2016) where all arrive together; where settings come
-    later, in slots that others left, they are compared with all that ever arrived here (as the
-    asynchronous one of Li et al. 2020 does).
+    This is successive halving (Jamieson and Talwalkar 2016) if all settings arrive together.
+    Settings that arrive later, in slots that others left, are compared with all earlier ones, as in
+    asynchronous halving (Li et al. 2020).
 
     Args:
-        arrived: (setting, score), a score of NaN being the lowest.
-        records: the same of all that arrived before.
+        arrived: (setting, score) of those that have just arrived; NaN is the lowest score.
+        records: (setting, score) of all that arrived before.
     """
     everyone = sorted([*records, *arrived], key=lambda pair: (-_number(pair[1]), pair[0]))
     best = {setting for setting, _ in everyone[: max(1, len(everyone) // eta)]}
@@ -57,7 +57,7 @@ def survivors(
 
 
 def expected_share(num_settings: int, levels: Sequence[int], eta: int) -> float:
-    """Iterations of a halving in all, over those of training every setting to the end."""
+    """Ratio of a halving's iterations to those of training every setting to the end."""
     total, left, before = 0, num_settings, 0
     for level in levels:
         total += left * (level - before)
@@ -66,7 +66,7 @@ def expected_share(num_settings: int, levels: Sequence[int], eta: int) -> float:
 
 
 def exploit(scores: Sequence[float], generator: np.random.Generator) -> list[int]:
-    """For each slot the slot that it goes on from: itself, or for the lowest fifth one of the best.
+    """Choose the source of each slot: itself, or one of the best for the lowest fifth.
 
     Slots without a score (NaN: no episode ended) neither copy nor are copied, unless they failed
     (-inf), which is the lowest score.
@@ -85,7 +85,7 @@ def exploit(scores: Sequence[float], generator: np.random.Generator) -> list[int
 
 
 def explore(axes: Sequence[Axis], values: Values, generator: np.random.Generator) -> Values:
-    """A setting near `values`: each axis takes a small step, or now and then a new draw."""
+    """Move a setting: each axis takes a small step, or with chance `RESAMPLE` a new draw."""
     return {axis.name: _moved(axis, values[axis.name], generator) for axis in axes}
 
 

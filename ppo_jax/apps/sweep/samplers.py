@@ -1,4 +1,4 @@
-"""Which settings a sweep tries: drawn with the generator that is given, nothing else."""
+"""Samplers of a sweep's settings: their only source of randomness is the generator given."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import params as parameters
 
-MOST_WHOLE = 100_000  # values of a range of whole numbers, which are listed one by one
+MOST_WHOLE = 100_000  # limit of a range of whole numbers, which are listed one by one
 
 
 def draw(axis: Axis, share: float) -> Any:
-    """The axis' value at a uniform number in [0, 1)."""
+    """Value of an axis at `share`, a uniform number in [0, 1)."""
     if axis.range is not None:
         return axis.range.at(share)
     return axis.choices[int(share * len(axis.choices))]
 
 
 def random(axes: Sequence[Axis], count: int, generator: np.random.Generator) -> list[Values]:
-    """`count` independent settings; of one seed, more settings begin with the fewer."""
+    """Draw `count` independent settings; with one seed, a longer list begins with the shorter."""
     shares = generator.random((count, len(axes)))
     return [
         {axis.name: draw(axis, float(share)) for axis, share in zip(axes, row, strict=True)}
@@ -34,16 +34,19 @@ def random(axes: Sequence[Axis], count: int, generator: np.random.Generator) -> 
 
 
 def shuffled_grid(axes: Sequence[Axis], seed: Sequence[int]) -> list[Values]:
-    """Every point of the grid, in random order: who comes first must not depend on the axes."""
+    """List every point of the grid in random order, so that the first do not depend on the axes."""
     points = grid(axes)
     return [points[i] for i in np.random.default_rng(seed).permutation(len(points))]
 
 
 def whole_env_ranges(axes: Sequence[Axis], defaults: Any) -> tuple[Axis, ...]:
-    """Ranges of the environment's whole parameters as the list of whole numbers within them.
+    """Replace ranges of the environment's integer parameters by lists of whole numbers.
 
     Args:
-        defaults: the environment's default parameters, whose dtypes say which are whole.
+        defaults: the environment's default parameters; their dtypes show which are integers.
+
+    Raises:
+        InputError: a range holds no whole number, or more than `MOST_WHOLE`.
     """
     settled = []
     for axis in axes:
@@ -52,7 +55,7 @@ def whole_env_ranges(axes: Sequence[Axis], defaults: Any) -> tuple[Axis, ...]:
         if axis.name.startswith(ENV) and is_whole and axis.range is not None:
             low, high = int(np.ceil(axis.range.low)), int(np.floor(axis.range.high))
             if high < low:
-                raise InputError(f"axis {axis.name} holds no whole number, and it must be one.")
+                raise InputError(f"axis {axis.name} needs whole numbers and holds no whole number.")
             if high - low >= MOST_WHOLE:
                 raise InputError(
                     f"axis {axis.name}={low}..{high} holds {high - low + 1} whole numbers, more "
@@ -67,15 +70,15 @@ def whole_env_ranges(axes: Sequence[Axis], defaults: Any) -> tuple[Axis, ...]:
 
 
 def _whole_if_near(value: Any) -> Any:
-    """A float that rounding moved off a whole number, as one; anything else as it is."""
+    """Round a float that lies next to a whole number; return any other value unchanged."""
     is_near = isinstance(value, float) and abs(math.remainder(value, 1.0)) < 1e-9
     return round(value) if is_near else value
 
 
 def from_arrays(hyper: Hyper) -> tuple[Hyper, list[Values]]:
-    """A `Hyper` with arrays [P] in some fields as one setting and P changes to it.
+    """Split a `Hyper` with arrays [P] in some fields into one setting and P changes to it.
 
-    A list among the environment's parameters is one value, whose parameter is an array.
+    A list among the environment's parameters is one value of an array parameter.
 
     Raises:
         InputError: arrays of different lengths, or of more than one dimension.
@@ -91,7 +94,7 @@ def from_arrays(hyper: Hyper) -> tuple[Hyper, list[Values]]:
     if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
         told = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
         raise InputError(
-            f"arrays in hyper are the settings of a sweep, so all must have one length: {told}."
+            f"arrays in hyper are the settings of a sweep and must have one length: {told}."
         )
     if not arrays:
         return hyper, [{}]
@@ -104,20 +107,24 @@ def from_arrays(hyper: Hyper) -> tuple[Hyper, list[Values]]:
 
 
 def crossed(first: Sequence[Mapping[str, Any]], second: Sequence[Values]) -> list[Values]:
-    """Every setting of `first` with every one of `second`."""
+    """Combine every setting of `first` with every one of `second`."""
     return [{**a, **b} for a in first for b in second]
 
 
 def settle_budget(
     config: Config, sampler: str, budget: int | None, count: int | None, seeds: int
 ) -> tuple[Config, int]:
-    """Budget in all, settings and steps per setting: any two give the third.
+    """Settle the total budget, settings and steps per setting: any two give the third.
 
     Args:
-        count: settings, None where the budget is to say.
+        budget: environment steps of all settings and seeds, or None.
+        count: settings; None if the budget decides.
 
     Returns:
         `config` with its own budget, and the number of settings.
+
+    Raises:
+        InputError: the budget is too small.
     """
     if budget is None:
         assert count is not None

@@ -143,7 +143,7 @@ def test_unknown_specs_are_refused_with_the_nearest_name(wanted, words):
         ("seeds = 3", 'seeds = "3"', "must be int"),
         ("num_envs = 4", "num_env = 4", "num_envs"),
         ("learning_rate = 1e-3", "learning_rate = -1", "learning_rate"),
-        ('name = "b"', 'name = "a"', "there twice"),
+        ('name = "b"', 'name = "a"', "defined twice"),
         ('name = "CartPole-v1"', 'name = "CartPol-v1"', "CartPole-v1"),
         ("seeds = 3", 'seeds = 3\nprotocol = "sample"', "Nearest: sampled"),
         ('title = "small"', "title = small", "not TOML"),

@@ -378,7 +378,7 @@ def test_the_plan_of_a_study_counts_the_settings_that_are_still_to_come(tmp_path
     assert (group["packs"], group["width"]) == (2, 6)
     assert "6 settings x 2 seeds = 12 members" in lines[0]
     assert "12 members in 2 packs of 6" in lines[1]
-    assert "further programs are compiled when a setting asks for them" in lines[1]
+    assert "further programs are compiled when a setting needs them" in lines[1]
 
 
 def test_the_plan_of_a_halving_is_that_of_its_slots(tmp_path: Path) -> None:

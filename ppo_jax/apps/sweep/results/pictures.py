@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BEST = 5  # curves drawn
-BINS = 6  # of a range, along an axis
+BINS = 6  # bins of a range, along an axis
 LEAST = 4  # settings in a bin
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
@@ -30,7 +30,7 @@ def draw_all(
     axes: Sequence[Axis],
     summary: Mapping[str, Any],
 ) -> list[str]:
-    """Every picture that the results allow; their paths."""
+    """Draw every picture that the results allow; return their paths."""
     known = [row for row in ranked if row["final_return"]["iqm"] is not None]
     title = f"{summary['env']}, {summary['objective']}, {summary['num_seeds']} seeds a setting"
     names = list(known[0]["values"]) if known else []
@@ -49,7 +49,7 @@ def draw_all(
 
 
 def is_log(axis: Axis) -> bool:
-    """Whether an axis is read on a logarithmic scale: drawn so, or its numbers grow so."""
+    """Check for a logarithmic scale: a log range, or >= 3 positive numbers with a ratio >= 20."""
     if axis.range is not None:
         return axis.range.is_log
     numbers = [c for c in axis.choices if isinstance(c, int | float) and not isinstance(c, bool)]
@@ -61,7 +61,7 @@ def is_log(axis: Axis) -> bool:
 def curves(
     columns: Mapping[str, np.ndarray], best: Sequence[Mapping[str, Any]], path: Path, title: str
 ) -> Path:
-    """Training return of the best settings over environment steps: IQM and interval of seeds."""
+    """Draw training returns of the best settings over environment steps: IQM and interval."""
     figure, (axes,) = _figure(1, title, "return while training: IQM over seeds, 95% interval")
     for rank, row in enumerate(best):
         steps, returns = _curve(columns, row["setting"])
@@ -78,12 +78,12 @@ def curves(
 
 
 def _cut(text: str, length: int = 90) -> str:
-    """`text` as far as a legend has room for it."""
+    """Cut `text` to the room in a legend."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _curve(columns: Mapping[str, np.ndarray], setting: int) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [P] and returns [P, S] of one setting, a seed's latest return where none ended."""
+    """Steps [P] and returns [P, S] of one setting; a seed's latest return if no episode ended."""
     mine = columns["setting"] == setting
     steps = np.unique(columns["env_steps"][mine])
     seeds = np.unique(columns["seed"][mine])
@@ -106,7 +106,7 @@ def along_axes(
     path: Path,
     title: str,
 ) -> Path:
-    """Each setting's score against each axis, and the IQM of groups of them with interval."""
+    """Draw each setting's score against each axis, and the IQM of groups with its interval."""
     figure, panels = _figure(len(names), title, "final return: settings, IQM and 95% interval")
     scores = np.array([row["final_return"]["iqm"] for row in known])
     for axes, name in zip(panels, names, strict=True):
@@ -128,7 +128,7 @@ def along_axes(
 
 
 def positions(values: Sequence[Any], is_log_axis: bool) -> tuple[np.ndarray, dict[float, str]]:
-    """Where values lie along an axis, and names for places where they are no numbers."""
+    """Places of values along an axis, and names for the places of values that are no numbers."""
     plain = [isinstance(v, int | float) and not isinstance(v, bool) for v in values]
     if all(plain) and all(math.isfinite(v) for v in values):
         numbers = np.array(values, np.float64)
@@ -140,10 +140,10 @@ def positions(values: Sequence[Any], is_log_axis: bool) -> tuple[np.ndarray, dic
 
 
 def groups(places: np.ndarray) -> list[np.ndarray]:
-    """Settings with the same place, or bins of nearly equal size where most places have one.
+    """Group settings with the same place, or bins of nearly equal size if most places have one.
 
-    Bins hold LEAST settings or more: joined one by one, settings that differ in other values as
-    well would look like a curve. With fewer than two such bins there are no groups.
+    Bins hold LEAST settings or more. Single settings differ in other values as well, and a line
+    through them would look like a curve. With fewer than two such bins there are no groups.
     """
     distinct = np.unique(places)
     if len(distinct) <= 2 * BINS and len(places) >= 2 * len(distinct):
@@ -160,7 +160,7 @@ def parallel_coordinates(
     path: Path,
     title: str,
 ) -> Path:
-    """One line a setting through its values, coloured by its score."""
+    """Draw one line per setting through its values, coloured by its score."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -195,9 +195,9 @@ def _number(place: float, is_log_axis: bool) -> float:
 def importance(known: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
     """Share of the variance of the settings' scores that each axis explains alone.
 
-    Epsilon squared of a one-way analysis of variance (Kelley 1935): the between-group sum of
-    squares less what chance would give it, over the total; values of a range in bins. Not below 0.
-    Empty where there are too few settings to tell.
+    This is epsilon squared of a one-way analysis of variance (Kelley 1935). It is the between-group
+    sum of squares, less its expectation by chance, over the total. Values of a range are in bins.
+    Shares are not below 0. The result is empty if there are too few settings.
     """
     scores = np.array([row["final_return"]["iqm"] for row in known])
     total = float(np.sum((scores - scores.mean()) ** 2))
@@ -214,7 +214,7 @@ def importance(known: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict
 
 
 def bars(shares: Mapping[str, float], path: Path, title: str) -> Path:
-    """The importance of each axis."""
+    """Draw the importance of each axis."""
     figure, (axes,) = _figure(1, title, "share of the scores' variance that an axis explains alone")
     ordered = sorted(shares.items(), key=lambda item: item[1])
     axes.barh([name for name, _ in ordered], [share for _, share in ordered], color=plots.ACCENT)

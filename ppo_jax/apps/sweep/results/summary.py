@@ -22,7 +22,7 @@ from ppo_jax.storage.files import to_json, write_json
 
 
 def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control) -> Table:
-    """Write everything that a sweep leaves; a stopped one has no winner yet."""
+    """Write all results of a sweep; a stopped one has no winner yet."""
     axes = [axis.name for axis in sweep.axes] or list(sweep.changes[0])
     packs = table.pack_folders(folder) if outcome.packs is None else outcome.packs
     columns = table.read_columns(packs)
@@ -71,7 +71,7 @@ def rerun(
     outcome: Outcome,
     control: pack.Control,
 ) -> dict[str, Any] | None:
-    """The winner on seeds that had no part in choosing it; None where a signal stopped it."""
+    """Train the winner on seeds that did not select it; None if a signal stopped it."""
     options = sweep.options
     config, hyper = apply(sweep.config, sweep.hyper, outcome.settings[setting])
     first = options.seed + options.seeds
@@ -101,7 +101,7 @@ def rerun(
 
 
 def winner(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The winner as selected and as it did on fresh seeds; the difference is the optimism."""
+    """Describe the winner: its selected and its fresh score; their difference is the optimism."""
     told = {
         "setting": best["setting"],
         "values": to_json(best["values"]),
@@ -115,13 +115,13 @@ def winner(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str
 
 
 def preset(sweep: Sweep, summary: Mapping[str, Any]) -> str:
-    """best.toml: what differs from the defaults, and what it scored."""
+    """Make best.toml: the values that differ from the defaults, and their score."""
     best = summary["best"]
     values = best["values"]
     known = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     config, hyper = apply(sweep.config, sweep.hyper, known)
     measured = best["fresh"] or best["selected"]
-    seeds = "fresh seeds" if best["fresh"] else "the seeds that chose it"
+    seeds = "fresh seeds" if best["fresh"] else "the seeds that selected it"
     result = {
         "score": measured["iqm"],
         "ci95": measured["ci95"],
@@ -143,7 +143,7 @@ def preset(sweep: Sweep, summary: Mapping[str, Any]) -> str:
 
 
 def _changed(given: Any, default: Any, without: Sequence[str]) -> dict[str, Any]:
-    """Fields that differ from the defaults, by name; the budget always."""
+    """Fields that differ from the defaults, by name; the budget is always among them."""
     return {
         spec.name: getattr(given, spec.name)
         for spec in dataclasses.fields(given)
@@ -156,7 +156,7 @@ def _changed(given: Any, default: Any, without: Sequence[str]) -> dict[str, Any]
 
 
 def lines(result: Table) -> list[str]:
-    """What a sweep found, for people."""
+    """Describe the result of a sweep in lines of text."""
     summary = result.summary
     told = []
     for rank, row in enumerate(result.settings[:5], 1):
@@ -171,8 +171,8 @@ def lines(result: Table) -> list[str]:
             told.append(f"fresh     {score_words(best['fresh'])}")
             if best["optimism_of_selection"] is not None:
                 told.append(
-                    f"optimism  {best['optimism_of_selection']:.4g}, by which choosing the best "
-                    "flatters it"
+                    f"optimism  {best['optimism_of_selection']:.4g}, the bias from selecting the "
+                    "best setting"
                 )
     compiled = ", ".join(map(str, summary["compilations"]))
     finished = summary.get("finished") if summary["stopped_early"] else None
@@ -195,14 +195,14 @@ def lines(result: Table) -> list[str]:
 
 
 def train_command(summary: Mapping[str, Any]) -> str:
-    """The command that trains the winner."""
+    """Make the command that trains the winner."""
     objective = summary["best"]["values"].get("objective", summary["objective"])
     flag = "" if objective == Config().objective else f" --objective {objective}"
     return f"ppo-jax train {summary['env']}{flag} --preset {summary['best_toml']}"
 
 
 def score_words(final: Mapping[str, Any]) -> str:
-    """IQM and interval of a setting's seeds."""
+    """Format IQM and interval of a setting's seeds."""
     if final["iqm"] is None:
         return "none: every seed failed"
     ends = final["ci95"]
@@ -212,7 +212,7 @@ def score_words(final: Mapping[str, Any]) -> str:
 
 
 def report(summary: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]) -> str:
-    """report.md: the result, the best settings and the pictures."""
+    """Make report.md: the result, the best settings and the pictures."""
     axes = list(ranked[0]["values"]) if ranked else []
     text = [
         f"# Sweep of {summary['env']}, {summary['objective']}",

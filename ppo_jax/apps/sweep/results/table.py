@@ -1,4 +1,4 @@
-"""What a sweep leaves: a tidy table, a score for each setting, and the best one as a preset."""
+"""Results of a sweep: a tidy table, a score for each setting, and the best one as a preset."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Table:
     """A sweep's results: one row for each logged point of each seed of each setting.
 
     Columns are numpy arrays of one length: setting, seed, the axes, env_steps (of one seed), and
-    every metric of docs/design.md, NaN where it is not known. `table["episode_return"]` is one. A
-    metric that has an axis' name (learning_rate, kl_coef: as scheduled and adapted) ends in _now.
+    every metric of docs/design.md, NaN if unknown. `table["episode_return"]` is one. Metrics with
+    the name of an axis end in _now (learning_rate, kl_coef: as scheduled and adapted).
     """
 
     columns: dict[str, np.ndarray]
@@ -45,21 +45,25 @@ class Table:
         return len(self.columns.get("setting", ()))
 
     def to_arrow(self) -> Any:
-        """The columns as a pyarrow.Table (extra: sweep)."""
+        """Convert the columns to a pyarrow.Table (extra: sweep).
+
+        Raises:
+            InputError: pyarrow is not installed.
+        """
         return _arrow(self.columns)
 
 
 def pack_folders(folder: Path) -> list[Path]:
-    """The packs of a sweep that have been started, in their order."""
+    """Folders of the packs that have been started, in their order."""
     return sorted(path.parent for path in (folder / "packs").glob("*/pack.json"))
 
 
 def read_columns(folders: Iterable[Path]) -> dict[str, np.ndarray]:
-    """The tidy table of some packs, in the order of settings, seeds and steps.
+    """Read the tidy table of some packs, in the order of settings, seeds and steps.
 
-    A line of a pack's metrics.jsonl holds a list with one number per member; where members change
-    (halving, pbt) the line names its settings, seeds, steps and axis values itself. Where no line
-    was written yet there are no columns.
+    A line of a pack's metrics.jsonl holds, for each metric, a list with one number per member. If
+    members change (halving, pbt), the line names its settings, seeds, steps and axis values. The
+    table has no columns before the first line is written.
     """
     records = [record for folder in folders for record in _records(folder)]
     if not records:
@@ -92,7 +96,7 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """A value of an axis as a table's cell."""
+    """Convert a value of an axis to a table's cell."""
     if value in ("inf", "-inf"):
         return float(value)
     return "x".join(map(str, value)) if isinstance(value, list) else value
@@ -107,7 +111,7 @@ def _column(values: Sequence[Any]) -> np.ndarray:
 
 
 def write(columns: Mapping[str, np.ndarray], folder: Path) -> list[str]:
-    """Write table.csv, and table.parquet where pyarrow is installed; the paths written."""
+    """Write table.csv, and table.parquet if pyarrow is installed; return the paths written."""
     path = folder / "table.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -130,7 +134,7 @@ def _arrow(columns: Mapping[str, np.ndarray]) -> Any:
     except ImportError:
         raise InputError(
             "a Parquet table needs the package pyarrow, which is not installed: install it with "
-            "pip install 'ppo-jax[sweep]'; table.csv holds the same."
+            "pip install 'ppo-jax[sweep]', or use table.csv, which holds the same."
         ) from None
     return pyarrow.table(
         {
@@ -145,8 +149,8 @@ def scores(
 ) -> list[dict[str, Any]]:
     """Each setting's IQM over its seeds with a 95% interval, best first.
 
-    A setting with a failed seed comes after all settings without one, whatever its other seeds say:
-    their IQM is over what is left, and a setting that fails now and then is no winner.
+    A setting with a failed seed comes after all settings without one. Its IQM covers only the
+    remaining seeds, and a setting that fails now and then is no winner.
     """
     found = []
     for setting, per_seed in returns.items():
@@ -162,7 +166,7 @@ def _rank(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def write_scores(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], path: Path) -> None:
-    """One line a setting: rank, values, IQM, interval, failed seeds."""
+    """Write one line per setting: rank, values, IQM, interval, failed seeds."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["rank", "setting", *axes, "iqm", "ci95_low", "ci95_high", "num_failed"])
@@ -182,10 +186,10 @@ def best_toml(
     result: Mapping[str, Any],
     source: str,
 ) -> str:
-    """The best setting as the text of a preset file.
+    """Make the text of a preset file from the best setting.
 
     Args:
-        config, hyper: fields by name, hyper's `env` with the environment's own parameters.
+        config, hyper: fields by name; `env` in hyper holds the environment's own parameters.
         result: score, ci95, seeds, env_steps, ... of the winner.
     """
     env_params = hyper.get("env") or {}
@@ -206,7 +210,7 @@ def best_toml(
 
 
 def _toml(value: Any) -> str:
-    """A value as TOML spells it; a schedule as text."""
+    """Spell a value as TOML does; a schedule is text."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):

@@ -1,9 +1,9 @@
 """An Optuna study that several workers share: claim settings, beat while training, take over.
 
 Everything is in the study's storage, so a worker may die at any moment. The first N trials that no
-one took over from another are the sweep's settings ("roots"); a trial whose worker has been silent
+one took over from another are the sweep's settings ("roots"). A trial whose worker has been silent
 for too long fails, and a new trial of the same root waits for the next worker. Rare races make a
-trial too many (beyond the N, or a second one of a root); the worker that got it fails it before it
+trial too many (beyond the N, or a second one of a root). The worker that got it fails it before it
 trains.
 """
 
