@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
+from ppo_jax.config.data import PACKAGE
+
 _LIBRARIES = tuple(f"/site-packages/{name}/" for name in ("jax", "jaxlib", "flax", "optax", "chex"))
 _INLINED = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # parameters that hold the called program
 
@@ -285,10 +287,18 @@ def _source(eqn: Any) -> tuple[str, str]:
     for frame in traceback.frames if traceback is not None else ():
         name = Path(frame.file_name).as_posix()
         if not any(library in name for library in _LIBRARIES):
-            place = "/".join(Path(name).parts[-2:])
             code = linecache.getline(frame.file_name, frame.line_num).strip()
-            return f"{place}:{frame.line_num} ({frame.function_name})", code
+            return f"{_short(Path(name))}:{frame.line_num} ({frame.function_name})", code
     return "unknown", ""
+
+
+def _short(path: Path) -> str:
+    """A file's path from the package, else from the working directory, else its last two parts."""
+    if path.is_relative_to(PACKAGE):
+        return path.relative_to(PACKAGE.parent).as_posix()
+    if path.is_relative_to(Path.cwd()):
+        return path.relative_to(Path.cwd()).as_posix()
+    return "/".join(path.parts[-2:])
 
 
 def _words(value: Any) -> str:

@@ -103,9 +103,14 @@ def make_phase(
     program: Program, keep: Callable[[Experience, Estimates], PyTree]
 ) -> Callable[[int], None]:
     """`run(n)`: n first halves of iterations from the program's state, which stays unchanged."""
-    phase = programs.make_phase(program.config, program.layout, keep)
-    compiled = phase.lower(program.hyper, program.state[0], jnp.asarray(1)).compile()
+    compiled = compile_phase(program, keep)
     return lambda n: jax.device_get(compiled(program.hyper, program.state[0], jnp.asarray(n)))
+
+
+def compile_phase(program: Program, keep: Callable[[Experience, Estimates], PyTree]) -> Any:
+    """The compiled loop over first halves of iterations."""
+    phase = programs.make_phase(program.config, program.layout, keep)
+    return phase.lower(program.hyper, program.state[0], jnp.asarray(1)).compile()
 
 
 def time_phases(

@@ -22,7 +22,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import checkpoint, run_folder
 from ppo_jax.storage.files import write_json
-from ppo_jax.training import schedules, trainer
+from ppo_jax.training import schedules, trainer, update
 
 
 class Pit(Walk):
@@ -115,14 +115,14 @@ def test_the_minibatches_are_those_that_training_draws(monkeypatch: pytest.Monke
     arrays = schedules.as_arrays(CONFIG, HYPER)
     state = trainer.init(CONFIG, arrays, jax.random.key(3))
     drawn = []
-    whole = trainer.update.minibatch_order
+    whole = update.minibatch_order
 
     def record(*given: Any) -> jax.Array:
         rows = whole(*given)
         jax.debug.callback(lambda found: drawn.append(np.asarray(found)), rows, ordered=True)
         return rows
 
-    monkeypatch.setattr(trainer.improve, "minibatch_rows", record)
+    monkeypatch.setattr(update, "minibatch_order", record)
     jax.block_until_ready(jax.jit(lambda s: trainer.iterate(CONFIG, arrays, s))(state))
     jax.effects_barrier()
     monkeypatch.undo()

@@ -27,6 +27,7 @@ BRIBED = PENDULUM._replace(  # its rewards are larger by a parameter of their ow
     reset=lambda key, params: PENDULUM.reset(key, params[0]),
     transition=step_and_bribe,
     override=lambda params, values: (params[0], values["bribe"]),
+    action_bounds=None,  # they follow the parameters, of which these are a pair
 )
 
 STRIDE = dataclasses.replace(
