@@ -114,7 +114,7 @@ def nothing_trains(monkeypatch):
     def fail(*_: Any) -> None:
         raise AssertionError("something was trained again")
 
-    monkeypatch.setattr(training, "train", fail)
+    monkeypatch.setattr(training, "train_jobs", fail)
 
 
 def test_every_cell_has_its_seeds_scores_and_interval(finished):
