@@ -14,7 +14,8 @@ from objective_cases import SMALL, train
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.models.agent import assemble
-from ppo_jax.training.objectives import SURROGATES, Terms, check_drift, find_surrogate
+from ppo_jax.models.drift import check_drift
+from ppo_jax.training.objectives import SURROGATES, Terms, find_surrogate
 
 
 def square(ratio: jax.Array, advantage: jax.Array) -> jax.Array:
