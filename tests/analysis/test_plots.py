@@ -188,7 +188,7 @@ def test_drawing_leaves_no_trace_in_the_global_settings(tmp_path):
 
 def test_importing_the_file_loads_no_matplotlib_and_drawing_no_pyplot(tmp_path):
     code = (
-        "import sys; from ppo_jax import plots; assert 'matplotlib' not in sys.modules;"
+        "import sys; from ppo_jax.analysis import plots; assert 'matplotlib' not in sys.modules;"
         f"plots.learning_curve([], {str(tmp_path / 'a.png')!r}, 'x');"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -110,6 +110,13 @@ def our_update(learner, batch, hyper, key):
 their_update = jax.jit(page.update)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _plain_broadcasting():
+    """The single file adds biases to rows as a reader writes it."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def collected():
     """A state and one real rollout of it, by the package."""

@@ -49,7 +49,7 @@ def centred(x: jax.Array) -> jax.Array:
 
 @centred.def_vmap
 def _(axis_size: int, in_batched: list, x: jax.Array) -> tuple:
-    return 3.0 * (x - x.mean(0)), True
+    return 3.0 * (x - x.mean(0, keepdims=True)), True
 
 
 def mixing(params: dict, observation: jax.Array) -> tuple:
