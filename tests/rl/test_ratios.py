@@ -23,7 +23,7 @@ def test_metrics_by_hand() -> None:
         "active": jnp.array([[1.0, 1.0, 0.0, 0.0]]),
         "policy_loss": jnp.array([[1.0, 3.0, jnp.nan, 100.0]]),
     }
-    learned = Learned((), (), jnp.ones(()), diagnostics, jnp.log(ratio))
+    learned = Learned((), (), jnp.ones(()), jnp.zeros(()), diagnostics, jnp.log(ratio))
     found = all_metrics(Hyper(clip_epsilon=0.4, clip_epsilon_high=0.6), learned)
     logs = math.log(0.5) + math.log(1.5) + math.log(2.0)
     assert {name: float(x) for name, x in found.items()} == pytest.approx(
