@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import Environment
+from ppo_jax.models.drift import load_drift
 from ppo_jax.models.network import Network, make_network
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import moments
@@ -59,6 +60,8 @@ def assemble(config: Config) -> Agent:
 def _assemble(env: object, config: Config) -> Agent:
     environment = registration.find(env)
     network, family = make_network(config, environment.observation, environment.action_space)
+    if config.objective == "drift":
+        load_drift(config.drift)  # refuses now a function that is no drift
     return Agent(environment, network, family)
 
 

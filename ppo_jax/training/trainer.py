@@ -255,7 +255,6 @@ def init(config: Config, hyper: Hyper[Any], key: Array, num_envs: int | None = N
             one seed's environments are spread over devices.
     """
     agent = assemble(config)
-    objectives.find_surrogate(config)  # refuses an invalid drift before it is traced
     num_envs = config.num_envs if num_envs is None else num_envs
     key_params, key_envs, key_run = jax.random.split(key, 3)
     first = schedules.resolve(hyper, jnp.zeros(()))
