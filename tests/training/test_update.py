@@ -242,13 +242,14 @@ def test_an_adaptive_learning_rate_follows_the_kl_of_every_epoch_for_each_member
                 kl = np.mean(kls[-4:])
                 turn = 1 / 1.5 if kl > 2.0 * target else 1.5 if kl < target / 2.0 else 1.0
                 if math.isfinite(target):
-                    rate, turns = rate * turn, turns | {turn}
+                    # The learning rate of 0.02 lies above the band, so it is its own bound.
+                    rate, turns = min(rate * turn, 1.0), turns | {turn}
         found = ravel_pytree(jax.tree.map(lambda leaf, i=i: leaf[i], params))[0]
         np.testing.assert_allclose(found, at, atol=1e-7)
         assert float(rates[i]) == pytest.approx(rate, rel=1e-12)
         ends.append((rate, turns))
     assert len(ends[1][1]) == 3  # it rose, rested and fell
-    assert ends[0][0] < ends[1][0] < ends[2][0]
+    assert ends[0][0] < ends[1][0] < ends[2][0] == 1.0
     assert ends[3][0] == start_rate
 
 
@@ -286,7 +287,8 @@ def test_a_probe_sees_the_first_minibatch_of_every_epoch_before_it_is_learnt_fro
         loss = mean_of(regression)
         return minibatch_updates(Setting(config, hyper), loss, learner, batch, KEY, probe)
 
-    params, _, _, found, _ = jax.jit(lambda: update(probe))()
+    learned = jax.jit(lambda: update(probe))()
+    params, found = learned.params, learned.diagnostics
     plain = jax.jit(lambda: update(None))()
     jax.tree.map(np.testing.assert_array_equal, params, plain.params)
     assert found["gradient_cosine"].shape == (2, 1)
