@@ -96,14 +96,11 @@ def test_the_gradients_cosine_of_two_devices_is_that_of_all_rows():
     batch = uneven_batch()
     # Parameters away from the policy that drew the actions, so that the two gradients differ.
     params = jax.tree.map(lambda leaf: 3.0 * leaf + 0.3, state.params)
-    measure = partial(
-        objectives.gradient_cosine,
-        params,
-        hyper=Hyper(),
-        config=config,
-        network=agent.network,
-        family=agent.family,
-    )
+
+    def measure(batch, across=ALONE):
+        setting = Setting(config, Hyper(), across)
+        return objectives.gradient_cosine(params, batch, setting, agent.network, agent.family)
+
     alone = jit(measure)(batch)
     both = on_two_devices(partial(measure, across=BOTH), batch, out_specs=P())
     half = jit(measure)(jax.tree.map(lambda leaf: leaf[:32], batch))
