@@ -70,7 +70,7 @@ ENVIRONMENT = Environment(
 
 
 def arrived(name: str, value: Any) -> Any:
-    """What the environment is given, by way of a run's numbers and of Python alone."""
+    """The parameters that reach the environment from a run's numbers and from Python alone."""
     config, hyper = Config(env=ENVIRONMENT), Hyper(env={name: value})
     arrays = schedules.as_arrays(config, hyper)
 

@@ -59,7 +59,7 @@ class Answer(NamedTuple):
         return json.loads(self.out)["final_return"]["per_seed"]
 
     def is_refused(self, words: str) -> bool:
-        """Whether it ended with one sentence that holds `words`, and exit code 2."""
+        """Check that it ended with one sentence that holds `words`, and exit code 2."""
         lines = self.err.strip().splitlines()
         is_one = len(lines) == 1 and lines[0].startswith("ppo-jax: ")
         assert is_one, self.err

@@ -71,6 +71,6 @@ def toy_rollout(seed=0):
 
 
 def all_metrics(hyper, learned, across=ALONE):
-    """What the trainer logs of minibatch updates, over all devices."""
+    """The metrics that the trainer logs of minibatch updates, over all devices."""
     ratios = measure_ratios(hyper, learned.log_ratio, learned.diagnostics["active"])
     return {**summarise(learned.diagnostics), **ratio_metrics(across.gather(ratios))}

@@ -24,7 +24,7 @@ WEIGHTS = np.array([[0.1, 0.2], [0.3, 0.4]], np.float32)
 
 
 def write_case(folder: Path, seconds: float) -> None:
-    """What a training run and a sweep leave, in small."""
+    """The files that a training run and a sweep leave, in small."""
     (folder / STEP).mkdir(parents=True)
     safetensors.numpy.save_file(
         {"params/w": WEIGHTS, "step": np.array(3)}, folder / STEP / "arrays.safetensors"

@@ -1,4 +1,4 @@
-"""What the manifest and the fingerprint record of the program, from one list of packages."""
+"""Facts of the program for the manifest and the fingerprint, from one list of packages."""
 
 from __future__ import annotations
 
