@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from cases import Shell, in_case
+from case_folder import Shell, in_case
 
 
 @pytest.fixture

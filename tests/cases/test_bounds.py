@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import FAST, Answer, Shell, in_case
+from case_folder import FAST, Answer, Shell, in_case
 
 from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.apps.sweep.driver import sweep

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from cases import FAST, ONCE, Shell
+from case_folder import FAST, ONCE, Shell
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from cases import FAST, ONCE, Shell
+from case_folder import FAST, ONCE, Shell
 
 Enter = Callable[[str], Shell]
 
