@@ -17,6 +17,8 @@ from typing import Any
 
 import jax
 
+from ppo_jax.config.errors import InputError
+
 VARIABLE = "PPO_JAX_KERNELS"
 FORMS = ("auto", "plain")
 
@@ -30,7 +32,15 @@ class Backend(Enum):
     TPU = "tpu"
 
 
-_forced: Backend | None = Backend.PLAIN if os.environ.get(VARIABLE) == "plain" else None
+def _wanted() -> Backend | None:
+    """Read the user's choice; None is the form of the device."""
+    given = os.environ.get(VARIABLE) or "auto"
+    if given not in FORMS:
+        raise InputError(f"{VARIABLE}={given!r} is not one of {', '.join(FORMS)}. Unset it.")
+    return Backend.PLAIN if given == "plain" else None
+
+
+_forced = _wanted()
 
 
 def current() -> Backend:

@@ -130,6 +130,14 @@ def materialise(x: Array) -> Array:
     return jax.lax.optimization_barrier(x) if is_cpu() else x
 
 
+def materialise_gradient(gradient: PyTree) -> PyTree:
+    """Return a gradient. An accelerator writes it once, before its norm and its step read it.
+
+    Otherwise XLA copies parts of it for each reader, which costs a kernel a minibatch.
+    """
+    return jax.lax.optimization_barrier(gradient) if is_accelerator() else gradient
+
+
 def _has_bits(dtype: jnp.dtype, real: jnp.dtype) -> bool:
     """Check that an integer has as many bits as a real number."""
     return jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize == real.itemsize

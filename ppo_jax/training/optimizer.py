@@ -19,6 +19,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.loading import load_attribute
 from ppo_jax.kernels.adam import adam
+from ppo_jax.kernels.packing import materialise_gradient
 from ppo_jax.rl.types import PyTree, Scalar
 
 
@@ -108,6 +109,7 @@ def optimizer_step(
     Returns:
         params, optimiser state, and the gradient's norm before clipping.
     """
+    gradient = materialise_gradient(gradient)
     grad_norm = optax.tree.norm(gradient)
     factor = jnp.minimum(1.0, hyper.max_grad_norm / (grad_norm + 1e-12))
     clipped = jax.tree.map(lambda leaf: leaf * factor, gradient)

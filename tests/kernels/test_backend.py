@@ -66,3 +66,13 @@ def test_the_environment_may_ask_for_the_plain_forms(given, expected):
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
+
+
+def test_an_unknown_choice_in_the_environment_is_refused_with_the_words():
+    command = [sys.executable, "-m", "ppo_jax", "train", "CartPole-v1", "--total-env-steps", "1024"]
+    environment = os.environ | {backend.VARIABLE: "fast"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].endswith(
+        "PPO_JAX_KERNELS='fast' is not one of auto, plain. Unset it."
+    )

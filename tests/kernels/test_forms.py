@@ -168,7 +168,7 @@ def few_permuted(x: dict) -> Any:
 def recurred(x: dict) -> Any:
     decay = jnp.abs(jnp.sin(x["rows"]))
     both = [recurrence.linear_recurrence(decay, x["rows"], reverse=way) for way in (False, True)]
-    return both, packing.materialise(x["weight"])
+    return both, packing.materialise(x["weight"]), packing.materialise_gradient(x)
 
 
 class Verb(NamedTuple):
@@ -196,7 +196,7 @@ VERBS = {
     "map where": Verb(selected, {"map_where"}, has_gradient=False),
     "refill": Verb(refilled, {"make_refill"}, has_gradient=False),
     "permutations": Verb(few_permuted, {"permutations"}, has_gradient=False),
-    "recurrence": Verb(recurred, {"linear_recurrence", "materialise"}),
+    "recurrence": Verb(recurred, {"linear_recurrence", "materialise", "materialise_gradient"}),
 }
 
 
