@@ -73,6 +73,5 @@ def test_an_unknown_choice_in_the_environment_is_refused_with_the_words():
     environment = os.environ | {backend.VARIABLE: "fast"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].endswith(
-        "PPO_JAX_KERNELS='fast' is not one of auto, plain. Unset it."
-    )
+    sentence = "PPO_JAX_KERNELS='fast' is not one of auto, plain. Unset it."
+    assert done.stderr.strip().endswith(sentence)
