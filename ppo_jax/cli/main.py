@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ppo_jax.cli.answer import BAD_INPUT, FAILED, INTERRUPTED, Answer
 from ppo_jax.cli.commands.table import COMMANDS
 from ppo_jax.config.errors import InputError, RunError, nearest
+from ppo_jax.config.values import masked
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def _print(answer: Answer, as_json: bool) -> int:
 
 
 def _refuse(sentence: str, words: Sequence[str], exit_code: int) -> int:
-    sentence = " ".join(sentence.split())  # an error of a user's module may have many lines
+    sentence = masked(" ".join(sentence.split()))  # a user's module may raise many lines
     if "--debug" in words:
         traceback.print_exc()
     if "--json" in words:

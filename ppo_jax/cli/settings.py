@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.cli.parser import Parser, add_field_flags
+from ppo_jax.cli.trust import add_trust_switch, find_trust, require_settings
 from ppo_jax.config import layers, presets
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
@@ -31,6 +32,7 @@ def add_setting_flags(
     parser.add_value(group, "--preset", "a preset's name or FILE.toml [ENV's own]", "NAME")
     parser.add_switch(group, "--no-preset", "start from the defaults alone")
     parser.add_value(group, "--config", "settings from a JSON or TOML file", "FILE")
+    add_trust_switch(parser, group)
     preset = presets.load(env, objective or "clip") if env else None
     shown = layers.resolve([presets.layer(preset)] if preset else [])
     values = {**vars(shown.config), **vars(shown.hyper), **vars(shown.options)}
@@ -41,14 +43,16 @@ def find_settings(flags: Mapping[str, Any], env_params: Mapping[str, str]) -> Se
     """Resolve flags over file over preset over defaults.
 
     Raises:
-        InputError: no environment, an unknown preset, or a file that holds no settings.
+        InputError: no environment, an unknown preset, a file that holds no settings, or one that
+            names a program which the user does not vouch for.
     """
     if "preset" in flags and "no_preset" in flags:
         raise InputError("--preset and --no-preset exclude each other: give one of them.")
     own = {name: value for name, value in flags.items() if name in layers.FIELDS}
-    stack = [Layer("flag", own, env_params)]
+    stack, files = [Layer("flag", own, env_params)], []
     if "config" in flags:
-        stack.insert(0, _file(flags["config"]))
+        files.append(_file(flags["config"]))
+        stack.insert(0, files[0])
     named = layers.resolve(stack)
     if "env" not in named.sources:
         raise InputError("train needs an environment, for example: ppo-jax train CartPole-v1.")
@@ -56,9 +60,12 @@ def find_settings(flags: Mapping[str, Any], env_params: Mapping[str, str]) -> Se
     if "preset" in flags:
         wanted = objective if "objective" in named.sources else None
         stack.insert(0, presets.layer(presets.find(flags["preset"], wanted)))
+        files += stack[:1] if flags["preset"].endswith(".toml") else []
     elif "no_preset" not in flags and (preset := presets.load(env, objective)):
         stack.insert(0, presets.layer(preset))
-    return layers.resolve(stack)
+    settings = layers.resolve(stack)
+    require_settings(settings, files, find_trust(flags))
+    return settings
 
 
 def source_of(settings: Settings) -> str:
@@ -80,7 +87,7 @@ def _file(name: str) -> Layer:
         raise InputError(f"--config {name!r} is neither JSON nor TOML: {error}.") from None
     if not isinstance(content, dict):
         raise InputError(f"--config {name!r} must hold settings by name, not a bare value.")
-    layer = layers.file_layer(name, content)
+    layer = layers.file_layer(name, content)._replace(signature=content.get("signature"))
     if "format" in content:  # the record of a run
         return layer._replace(values={k: v for k, v in layer.values.items() if k != "out"})
     return layer

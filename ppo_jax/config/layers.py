@@ -52,6 +52,7 @@ class Layer(NamedTuple):
     source: str  # "preset ...", a file name or "flag"
     values: Mapping[str, Any]  # by the field names of Config, Hyper and RunOptions
     env_params: Mapping[str, Any]  # the environment's own parameters
+    signature: Any = None  # by which the user vouches for the programs in it, see `trust`
 
 
 class Settings(NamedTuple):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from typing import Any
 
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.values import short
 
 
 def load_attribute(path: str) -> Any:
@@ -15,14 +17,19 @@ def load_attribute(path: str) -> Any:
     The current directory is importable while the module is loaded.
 
     Raises:
-        InputError: the text has another form, the module is missing or fails to import, or it has
-            no such attribute.
+        InputError: the text has another form, the module is one of Python's own, is missing or
+            fails to import, or it has no such attribute.
     """
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         raise InputError(
             f"{path!r} does not name an object: write module:attribute, for example "
             "my_module:my_object."
+        )
+    if _root(module_name) in sys.stdlib_module_names:
+        raise InputError(
+            f"{path!r} cannot be loaded: {module_name} is a part of Python itself; name an object "
+            "of your own module."
         )
     value = _import(module_name, path)
     for part in attribute.split("."):
@@ -33,6 +40,33 @@ def load_attribute(path: str) -> Any:
             )
         value = getattr(value, part)
     return value
+
+
+def require_own(path: str, value: Any, what: str) -> None:
+    """Refuse to call an object that only happens to lie in the module which a name means.
+
+    Args:
+        path: the name. what: the thing that is wanted, for the sentence.
+
+    Raises:
+        InputError: it cannot be called, or is defined in another package.
+    """
+    if not callable(value):
+        raise InputError(f"{path!r} is no {what}: it is {short(value)}, which cannot be called.")
+    while isinstance(value, functools.partial):
+        value = value.func
+    has_home = isinstance(value, type) or hasattr(value, "__qualname__")
+    home = str(getattr(value if has_home else type(value), "__module__", None))
+    module_name = path.partition(":")[0]
+    if _root(home) != _root(module_name):
+        raise InputError(
+            f"{path!r} is not called, because it is no {what} of {module_name}: it is defined in "
+            f"{home}; define a class or a function there, or name the one that is meant."
+        )
+
+
+def _root(module_name: str) -> str:
+    return module_name.partition(".")[0]
 
 
 def _import(module_name: str, path: str) -> Any:

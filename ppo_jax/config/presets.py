@@ -3,6 +3,7 @@
 A file of another name suits any environment, and names the one that it was measured on.
 
 env = "CartPole-v1"
+signature = "..."  # if a sweep of this user wrote it and it names programs, see `trust`
 [clip]
 source = "origin of the setting"
 [clip.config]      # fields of Config
@@ -22,6 +23,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.data import DATA
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.layers import Layer, file_layer, resolve
+from ppo_jax.config.trust import Trust, code_names, require
 
 FOLDER = DATA / "presets"
 _KEYS = ("source", "config", "hyper", "result", "reference")
@@ -38,6 +40,7 @@ class Preset(NamedTuple):
     score: dict[str, Any] | None  # our measurement, None if there is none
     reference: dict[str, Any] | None  # published by others
     source: str
+    signature: Any = None  # by which the user vouches for the programs in it
 
 
 def load(env: str, objective: str = "clip") -> Preset | None:
@@ -80,17 +83,23 @@ def find(name: str, objective: str | None = None) -> Preset:
     return read(path, objective)
 
 
-def preset(name: str, objective: str | None = None) -> tuple[Config, Hyper]:
+def preset(
+    name: str, objective: str | None = None, *, trust: Trust = False
+) -> tuple[Config, Hyper]:
     """Load a tuned setting, to train with or to change with `dataclasses.replace`.
 
     Args:
         name: an environment, or another name that `ppo-jax presets` lists.
         objective: None for the preset's only objective, or for `clip` if there are several.
+        trust: True to take over the programs that a FILE.toml names, or a list of them.
 
     Raises:
-        InputError: there is none; the sentence names the nearest.
+        InputError: there is none; the sentence names the nearest. Or a FILE.toml names a program.
     """
-    return apply(find(name, objective))
+    found = find(name, objective)
+    if name.endswith(".toml"):
+        require(code_names(layer(found).values), name, trust, found.signature)
+    return apply(found)
 
 
 def apply(preset: Preset) -> tuple[Config, Hyper]:
@@ -102,7 +111,8 @@ def apply(preset: Preset) -> tuple[Config, Hyper]:
 def layer(preset: Preset) -> Layer:
     """Make one layer of settings of the preset."""
     config = {**preset.config, "env": preset.env, "objective": preset.objective}
-    return file_layer(f"preset {preset.name}", {"config": config, "hyper": preset.hyper})
+    found = file_layer(f"preset {preset.name}", {"config": config, "hyper": preset.hyper})
+    return found._replace(signature=preset.signature)
 
 
 def read(path: Path, objective: str | None = None) -> Preset:
@@ -141,6 +151,7 @@ def read(path: Path, objective: str | None = None) -> Preset:
         score=dict(table["result"]) if "result" in table else None,
         reference=dict(table["reference"]) if "reference" in table else None,
         source=str(table.get("source", path.name)),
+        signature=content.get("signature"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from ppo_jax.config.errors import InputError
@@ -69,6 +70,15 @@ def split_list(text: str) -> list[Any]:
     except (ValueError, RecursionError):
         parts = []
     return parts or [part.strip() for part in text.split(",")]
+
+
+MASK = "***"
+
+
+def masked(text: str) -> str:
+    """A text in which the password of every URL is replaced by `MASK`."""
+    text = re.sub(r"(?<=://)([^:/@\s]*):.*@", rf"\1:{MASK}@", text)
+    return re.sub(r"([?&]password=)[^&\s]*", rf"\1{MASK}", text)
 
 
 def short(value: Any) -> str:

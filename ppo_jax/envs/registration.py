@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.loading import load_attribute, require_own
 from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete
 from ppo_jax.envs.suites import gymnax_names
 
@@ -40,8 +41,6 @@ def make(env: Any) -> Environment:
     if env in gymnax_names.registered_names():
         return _from_gymnax(env)
     if ":" in env:
-        from ppo_jax.config.loading import load_attribute
-
         return _from_object(load_attribute(env), env)
     return _from_gymnax(env)
 
@@ -136,6 +135,8 @@ def _from_object(env: Any, name: str | None) -> Environment:
     """An `Environment` from whatever a user's module or program holds."""
     label = name or getattr(env, "__qualname__", type(env).__name__)
     if isinstance(env, type) or (callable(env) and not hasattr(type(env), "step_env")):
+        if name is not None and not _is_class_of_environments(env):
+            require_own(name, env, "environment")
         try:
             env = env()
         except Exception as error:
@@ -150,6 +151,11 @@ def _from_object(env: Any, name: str | None) -> Environment:
     if isinstance(env, tuple) and len(env) == 2:
         return gymnax.adapt(env[0], env[1], name=name)
     return gymnax.adapt(env, name=name)
+
+
+def _is_class_of_environments(env: Any) -> bool:
+    """Check for a class with gymnax's two functions, wherever it is defined."""
+    return isinstance(env, type) and hasattr(env, "reset_env") and hasattr(env, "step_env")
 
 
 def _sound(environment: Environment) -> Environment:

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.loading import load_attribute
+from ppo_jax.config.loading import load_attribute, require_own
 
 
 @lru_cache(maxsize=64)
 def load_drift(drift: Callable[[Array, Array], Array] | str) -> Callable[[Array, Array], Array]:
     """The user's drift, checked once."""
     function = drift if callable(drift) else load_attribute(drift)
+    if isinstance(drift, str):
+        require_own(drift, function, "drift")
     with jax.ensure_compile_time_eval():  # needs numbers, even while a loss is traced
         check_drift(function, str(drift))
     return function

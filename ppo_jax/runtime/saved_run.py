@@ -13,6 +13,7 @@ import numpy as np
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.config.trust import Trust, vouched
 from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.rl.types import TrainState
@@ -29,15 +30,16 @@ def saved_like(config: Config, hyper: Hyper, num_seeds: int) -> TrainState:
 
 
 def load_state(
-    folder: Path | str, env: Any = None, network: Any = None
+    folder: Path | str, env: Any = None, network: Any = None, trust: Trust = False
 ) -> tuple[Config, Hyper, RunOptions, TrainState, dict[str, Any]]:
     """Settings, newest undamaged state [S, ...] and its metadata of a run folder.
 
     Raises:
-        InputError: no run folder, or no checkpoint in it that can be read.
+        InputError: no run folder, no checkpoint in it that can be read, or a program that the user
+            does not vouch for (`trust`).
     """
     folder = Path(folder)
-    found = run_folder.read_settings(folder, env, network)
+    found = run_folder.read_settings(folder, env, network, trust)
     newest, warnings = checkpoint.latest(folder)
     if newest is None:
         reasons = "".join(f" {warning}" for warning in warnings)
@@ -49,16 +51,16 @@ def load_state(
 
 
 def load_where_trained(
-    run: Path, member: int, env: Any = None, network: Any = None
+    run: Path, member: int, env: Any = None, network: Any = None, trust: Trust = False
 ) -> tuple[Config, Hyper, RunOptions, TrainState, dict[str, Any]]:
     """Start jax on the platform that a run was trained on, and load its state.
 
     Raises:
         InputError: as `load_state`, or the run has no such member.
     """
-    wanted = run_folder.read_settings(run, env, network).options.platform
+    wanted = run_folder.read_settings(run, env, network, trust).options.platform
     prepare_jax(RunOptions(platform=wanted))
-    found = load_state(run, env, network)
+    found = load_state(run, env, network, trust)
     check_member(member, found[2].seeds)
     return found
 
@@ -70,14 +72,17 @@ POLICY_FIELDS = (
 )
 
 
-def start_from(folder: Path, config: Config, state: TrainState, layout: Layout) -> TrainState:
+def start_from(
+    folder: Path, config: Config, state: TrainState, layout: Layout, trust: Trust = False
+) -> TrainState:
     """`state` with the policies (parameters and normalisers) of another run.
 
     Member i takes the policy of the other run's seed i, modulo its number of seeds. If `config`
-    holds an environment or a network as an object, the other run had the same one.
+    holds an environment or a network as an object, the other run had the same one. The programs
+    that `config` names are the user's own choice, in the other run as well.
     """
-    given = [None if isinstance(x, str) else x for x in (config.env, config.network)]
-    theirs, _, _, other, _ = load_state(folder, *given)
+    env, network = (None if isinstance(x, str) else x for x in (config.env, config.network))
+    theirs, _, _, other, _ = load_state(folder, env, network, vouched(trust, config))
     differing = [name for name in POLICY_FIELDS if getattr(theirs, name) != getattr(config, name)]
     if differing:
         name = differing[0]
@@ -111,6 +116,7 @@ def load_member(
     env: Any = None,
     network: Any = None,
     name: str = "member",
+    trust: Trust = False,
 ) -> tuple[Config, Hyper, TrainState]:
     """Settings and newest undamaged state of one seed, without a leading axis.
 
@@ -118,9 +124,10 @@ def load_member(
         name: of the argument that the user gave as `member`.
 
     Raises:
-        InputError: no run folder, no checkpoint that can be read, or no such seed in it.
+        InputError: no run folder, no checkpoint that can be read, no such seed in it, or a program
+            that the user does not vouch for (`trust`).
     """
-    config, hyper, options, state, _ = load_state(folder, env, network)
+    config, hyper, options, state, _ = load_state(folder, env, network, trust)
     check_member(member, options.seeds, name)
     return config, hyper, jax.tree.map(lambda leaf: leaf[member], state)
 

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ppo_jax.config.values import masked
+
 PACKAGES = ("ppo-jax", "jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
 
 
@@ -30,7 +32,7 @@ def make_manifest(devices: Sequence[Any]) -> dict[str, Any]:
         "devices": [f"{device.platform}:{device.device_kind}" for device in devices],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "git": _git_revision(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *map(masked, sys.argv[1:])],
     }
 
 

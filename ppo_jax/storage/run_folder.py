@@ -22,17 +22,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ppo_jax.config import layers
+from ppo_jax.config import layers, trust
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
-from ppo_jax.storage import lock
+from ppo_jax.config.trust import OBJECT, Trust
+from ppo_jax.storage import lock, signature
 from ppo_jax.storage.files import is_temporary, write_json
 from ppo_jax.storage.manifest import make_manifest
 
 FORMAT = 1
 _MAY_BE_OBJECTS = ("env", "network")
-_OBJECT = " (an object)"  # ends the description of what cannot be written to a file
 RUNS = Path("runs")  # parent of the folders of runs without --out
 
 
@@ -100,8 +100,7 @@ def claimed(config: Config, hyper: Hyper, options: RunOptions, devices: list) ->
             stack.enter_context(lock.held(path))
             _refuse_used(path)  # by one that was quicker
             _remove_leftovers(path)
-            described = describe_run(config, hyper, options)
-            write_json(path / "config.json", described | {"run_id": uuid.uuid4().hex})
+            write_config(path, config, hyper, options, uuid.uuid4().hex)
             write_json(path / "manifest.json", make_manifest(devices))
         except OSError as error:
             raise InputError(
@@ -118,6 +117,15 @@ def claimed(config: Config, hyper: Hyper, options: RunOptions, devices: list) ->
                     with suppress(OSError):
                         path.rmdir()
             raise
+
+
+def write_config(
+    path: Path, config: Config, hyper: Hyper, options: RunOptions, run_id: str | None
+) -> None:
+    """Write config.json, with a signature of the programs in it."""
+    described = describe_run(config, hyper, options)
+    signed = signature.sign(trust.code_names(described["config"]))
+    write_json(path / "config.json", described | {"run_id": run_id} | signed)
 
 
 def _undo(path: Path) -> None:
@@ -171,7 +179,7 @@ def describe_run(config: Config, hyper: Hyper, options: RunOptions) -> dict[str,
     recorded = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     for name in _MAY_BE_OBJECTS:
         if recorded[name] is not None and not isinstance(recorded[name], str):
-            recorded[name] = _label(recorded[name]) + _OBJECT
+            recorded[name] = _label(recorded[name]) + OBJECT
     return {
         "format": FORMAT,
         "config": recorded,
@@ -180,14 +188,18 @@ def describe_run(config: Config, hyper: Hyper, options: RunOptions) -> dict[str,
     }
 
 
-def read_settings(path: Path, env: Any = None, network: Any = None) -> layers.Settings:
+def read_settings(
+    path: Path, env: Any = None, network: Any = None, trusted: Trust = False
+) -> layers.Settings:
     """The settings of a finished or interrupted run.
 
     Args:
         env, network: the run's own, needed if they were objects rather than names.
+        trusted: the user's word for the programs that config.json names, see `config.trust`.
 
     Raises:
-        InputError: no run folder, one of another format, or an object that must be given again.
+        InputError: no run folder, one of another format, an object that must be given again, or a
+            program that the user does not vouch for.
     """
     file = path / "config.json"
     if not file.is_file():
@@ -207,10 +219,14 @@ def read_settings(path: Path, env: Any = None, network: Any = None) -> layers.Se
     }
     config = dataclasses.replace(given.config, **again)
     for name in _MAY_BE_OBJECTS:
-        if str(getattr(config, name)).endswith(_OBJECT):
+        if str(getattr(config, name)).endswith(OBJECT):
             raise InputError(
                 f"The run {str(path)!r} was given its {name} as a Python object, which no file can "
                 f"hold: give it again from Python, for example "
                 f"ppo_jax.evaluate({str(path)!r}, {name}=...)."
             )
+    replaced = [getattr(given.config, name) for name in again]
+    names = trust.code_names(vars(given.config))
+    known = trust.with_names(trusted, replaced)
+    trust.require(names, str(file), known, content.get("signature"))
     return given._replace(config=config)

@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.loading import load_attribute
+from ppo_jax.config.loading import load_attribute, require_own
 from ppo_jax.kernels.adam import adam
 from ppo_jax.kernels.packing import materialise_gradient
 from ppo_jax.rl.types import PyTree, Scalar
@@ -67,6 +67,8 @@ def find_optimizer(config: Config) -> Optimizer:
         return OPTIMIZERS[config.optimizer]
     own = config.optimizer
     function = load_attribute(own) if isinstance(own, str) else own
+    if isinstance(own, str):
+        require_own(own, function, "optimiser")
 
     def make(hyper: Hyper[Scalar]) -> optax.GradientTransformation:
         found = function(hyper)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 import jax
+import pytest
 
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.storage import manifest
@@ -21,3 +22,10 @@ def test_manifest_and_fingerprint_name_the_same_packages() -> None:
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch) -> None:
     monkeypatch.setattr(manifest, "PACKAGES", ("jax", "no-such-package"))
     assert manifest.package_versions() == {"jax": version("jax"), "no-such-package": None}
+
+
+def test_no_password_of_the_command_line_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["/bin/ppo-jax", "sweep", "--storage=postgresql://me:se:c/r@et@host/db?password=too"]
+    monkeypatch.setattr("sys.argv", words)
+    kept = manifest.make_manifest([])["command"]
+    assert kept == ["ppo-jax", "sweep", "--storage=postgresql://me:***@host/db?password=***"]

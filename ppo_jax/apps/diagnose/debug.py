@@ -14,6 +14,7 @@ from ppo_jax.apps.diagnose import nan_trace
 from ppo_jax.apps.run import quarantine
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population
 from ppo_jax.kernels.collectives import Across
 from ppo_jax.rl.types import PyTree, TrainState
@@ -29,6 +30,7 @@ def debug(
     out: Path | str | None = None,
     env: Any = None,
     network: Any = None,
+    trust: Trust = False,
 ) -> dict[str, Any]:
     """Find the first operation that made a member's update non-finite, and save its input.
 
@@ -40,6 +42,8 @@ def debug(
         out: a new folder for batch.npz (the iteration's samples), minibatch.npz (if it went wrong
             in one) and report.json. None for `debug-MEMBER` in the run directory.
         env, network: the same Python objects again, if the run was trained with objects.
+        trust: True to load the programs that the run names, or a list of them; a run of this user
+            on this machine needs none.
 
     Returns:
         the content that `ppo-jax debug --json` prints.
@@ -49,7 +53,7 @@ def debug(
     """
     run = Path(run)
     config, hyper, options, saved, metadata = saved_run.load_where_trained(
-        run, member, env, network
+        run, member, env, network, trust
     )
     failures = np.asarray(saved.failures)
     if failures[member] == 0:

@@ -15,6 +15,7 @@ from ppo_jax.analysis.video import write as write_video
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.kernels import compiler
@@ -41,6 +42,7 @@ def replay(
     out: Path | str | None = None,
     env: Any = None,
     network: Any = None,
+    trust: Trust = False,
     tell: Tell = lambda line: None,
 ) -> dict[str, Any]:
     """Train one seed of a run again, as far as its newest checkpoint, and compare the two.
@@ -55,6 +57,8 @@ def replay(
         video: at each of these also an episode of the policy of that moment, as a GIF.
         out: a new folder for both; None for `replay-MEMBER` in the run directory.
         env, network: the same Python objects again, if the run was trained with objects.
+        trust: True to load the programs that the run names, or a list of them; a run of this user
+            on this machine needs none.
         tell: is called with a line for each kept iteration.
 
     Returns:
@@ -64,7 +68,7 @@ def replay(
         InputError: no such run, member or iteration, or an environment that cannot be drawn.
     """
     run = Path(run)
-    config, hyper, options, saved, metadata = load_where_trained(run, member, env, network)
+    config, hyper, options, saved, metadata = load_where_trained(run, member, env, network, trust)
     last = metadata["env_steps"] // config.batch_size
     kept = chosen_iterations(keep, last)
     folder = run / f"replay-{member}" if out is None else Path(out)
@@ -75,7 +79,7 @@ def replay(
     layout = recorded_layout(config, options.seeds, recorded)
     alone = layout_of_one(layout)
     arrays = schedules.as_arrays(config, hyper)
-    state = start_member(config, arrays, options, layout, alone, member)
+    state = start_member(config, arrays, options, layout, alone, member, trust)
     chunk = compiler.compiled(programs.make_chunk(config, alone).lower(arrays, state, np.int32(1)))
     advance = advance_by(chunk, arrays, alone.num_members)
     recorder = Recorder(config, arrays, alone, folder, video, tell)
@@ -185,11 +189,12 @@ def start_member(
     layout: Layout,
     alone: Layout,
     member: int,
+    trust: Trust = False,
 ) -> TrainState:
     """The member's start state in every place of `alone`, made as the run made it."""
     state = population.init_population(config, hyper, options.seed, layout)
     if options.init_from:
-        state = start_from(Path(options.init_from), config, state, layout)
+        state = start_from(Path(options.init_from), config, state, layout, trust)
     chosen = np.full(alone.num_members, member)
     return population.place(jax.tree.map(lambda leaf: leaf[chosen], state), alone)
 

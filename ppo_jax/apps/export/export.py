@@ -19,6 +19,7 @@ from ppo_jax.apps.export.run_policy import refuse_memory
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.config.trust import Trust
 from ppo_jax.envs.interface import Environment, shown_shape, to_stored
 from ppo_jax.models.agent import Agent, Policy, acting_policy, assemble, env_params
 from ppo_jax.rl.types import TrainState, Window
@@ -64,6 +65,7 @@ def export(
     member: int = 0,
     env: Any = None,
     network: Any = None,
+    trust: Trust = False,
 ) -> dict[str, Any]:
     """Write one member's deterministic policy as an artefact that needs no training code.
 
@@ -73,6 +75,8 @@ def export(
             None follows the end of `out`.
         out: what to make; None for `policy-MEMBER` in the run's folder.
         env, network: the same Python objects again, if the run was trained with objects.
+        trust: True to load the programs that the run names, or a list of them; a run of this user
+            on this machine needs none.
 
     Returns:
         the content that `ppo-jax export --json` prints.
@@ -85,7 +89,7 @@ def export(
     format, out = target.choose(run, member, format, None if out is None else Path(out))
     {"onnx": onnx_policy.require, "stablehlo": stablehlo_policy.require}.get(format, tuple)()
     devices.prepare_jax(RunOptions())
-    config, hyper, state = load_member(run, member, env, network)
+    config, hyper, state = load_member(run, member, env, network, trust=trust)
     refuse_memory(config)
     parts = assemble(config)
     world = env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))

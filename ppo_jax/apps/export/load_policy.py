@@ -10,10 +10,16 @@ import numpy as np
 
 from ppo_jax.apps.export import numpy_policy
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.trust import Trust
 
 
 def load_policy(
-    path: Path | str, *, seed_index: int = 0, env: Any = None, network: Any = None
+    path: Path | str,
+    *,
+    seed_index: int = 0,
+    env: Any = None,
+    network: Any = None,
+    trust: Trust = False,
 ) -> Callable[..., Any]:
     """A trained policy as a plain function observation -> action.
 
@@ -22,6 +28,8 @@ def load_policy(
             without jax), a .stablehlo or an .onnx file. No code in it is run.
         seed_index: which of a run's seeds, counted from 0; an artefact holds one.
         env, network: the same Python objects again, if the run was trained with objects.
+        trust: True to load the programs that the run names, or a list of them; a run of this user
+            on this machine needs none.
 
     Returns:
         `policy(observation) -> action` for one raw observation [*O] or a batch [n, *O]. The
@@ -37,7 +45,7 @@ def load_policy(
     if (path / "config.json").is_file():
         from ppo_jax.apps.export.run_policy import run_policy
 
-        return run_policy(path, seed_index=seed_index, env=env, network=network)
+        return run_policy(path, seed_index=seed_index, env=env, network=network, trust=trust)
     if seed_index != 0:
         raise InputError(
             f"seed_index={seed_index} needs a run folder, and {str(path)!r} is none: an exported "

@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.trust import Trust
 from ppo_jax.envs.interface import Environment, shown_shape, to_stored
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.runtime.saved_run import load_member
@@ -21,7 +22,12 @@ from ppo_jax.training import evaluation
 
 
 def run_policy(
-    run: Path | str, *, seed_index: int = 0, env: Any = None, network: Any = None
+    run: Path | str,
+    *,
+    seed_index: int = 0,
+    env: Any = None,
+    network: Any = None,
+    trust: Trust = False,
 ) -> Callable[..., Array]:
     """The policy of a run folder as a plain function; for its arguments see `load_policy`.
 
@@ -29,7 +35,7 @@ def run_policy(
         InputError: also by the function: an observation of another shape, or no whole number of the
             environment's where it shows whole numbers.
     """
-    config, hyper, member = load_member(run, seed_index, env, network, "seed_index")
+    config, hyper, member = load_member(run, seed_index, env, network, "seed_index", trust)
     refuse_memory(config)
     parts = assemble(config)
     world = env_params(parts.environment, hyper)

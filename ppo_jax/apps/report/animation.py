@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.trust import Trust, code_names, unvouched
 
 MAX_SIDE = 320  # pixels
 MAX_FRAMES = 240  # a longer episode is cut here
@@ -25,7 +26,9 @@ class Animation(NamedTuple):
     facts: dict[str, Any]  # member, seed and steps, for the data of the page
 
 
-def of_run(folder: Path, run: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> Animation | str:
+def of_run(
+    folder: Path, run: Mapping[str, Any], max_bytes: int = MAX_BYTES, trust: Trust = False
+) -> Animation | str:
     """Draw an episode of the run's typical seed, whose final return is nearest to the IQM.
 
     Returns:
@@ -33,6 +36,12 @@ def of_run(folder: Path, run: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> 
     """
     if run["summary"] is None or run["summary"]["final_return"]["iqm"] is None:
         return "No animation: the run has no final evaluation."
+    refused = unvouched(code_names(run["config"]), trust)
+    if refused:
+        return (
+            f"No animation: the run names the program {refused[0][1]!r}, and a report loads no "
+            "programs unless --trust allows it."
+        )
     from ppo_jax.config.options import RunOptions
     from ppo_jax.runtime import devices, evaluation, frames, saved_run
 
@@ -42,7 +51,7 @@ def of_run(folder: Path, run: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> 
     mode = run["summary"]["policy_mode"]
     devices.prepare_jax(RunOptions())
     try:
-        config, hyper, state = saved_run.load_member(folder, member)
+        config, hyper, state = saved_run.load_member(folder, member, trust=trust)
         pictures = frames.draw_frames(config, hyper, state, mode, evaluation.FINAL)
     except InputError as error:
         return f"No animation: {error}"

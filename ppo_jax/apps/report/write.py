@@ -12,6 +12,7 @@ from ppo_jax.apps.report import animation, run_data, run_page
 from ppo_jax.apps.report.html import parts
 from ppo_jax.apps.reproduce import specs
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.trust import Trust
 from ppo_jax.storage.files import to_json, write_atomic
 from ppo_jax.storage.run_folder import is_run
 
@@ -36,6 +37,7 @@ def report(
     quick: bool = False,
     force: bool = False,
     animate: bool = True,
+    trust: Trust = False,
 ) -> dict[str, Any]:
     """Write runs, or the stored results of a suite, as one HTML file that needs nothing else.
 
@@ -47,6 +49,8 @@ def report(
         quick: report a suite's results of the smaller budget.
         force: replace an existing file.
         animate: play an episode of each run's typical seed, if it can be drawn.
+        trust: True to load programs that a run names, or a list of them, for its animation. Without
+            it a report loads none, not even those of this user's own runs.
 
     Returns:
         the JSON of `ppo-jax report --json`: out, bytes, kind, sources and notes.
@@ -64,7 +68,7 @@ def report(
         raise InputError("results and quick belong to suites: leave them out for runs.")
     notes: list[str] = []
     if wanted.suite is None:
-        text = run_text(wanted.folders, animate, notes)
+        text = run_text(wanted.folders, animate, notes, trust)
         kind = "runs"
     else:
         text = suite_text(wanted.suite, folder, quick)
@@ -140,7 +144,7 @@ def place_of(wanted: Sources, out: Path | None, force: bool) -> Path:
     return out
 
 
-def run_text(folders: Sequence[Path], animate: bool, notes: list[str]) -> str:
+def run_text(folders: Sequence[Path], animate: bool, notes: list[str], trust: Trust = False) -> str:
     """Make the page of runs; `notes` receives a sentence for each run without an animation."""
     data = run_data.collect(folders)
     places = parts.grouped([run["env"] for run in data["runs"]])
@@ -151,7 +155,7 @@ def run_text(folders: Sequence[Path], animate: bool, notes: list[str]) -> str:
         chosen = range(min(len(folders), MAX_ANIMATIONS))
         each = min(animation.MAX_BYTES, _ANIMATION_BYTES // len(chosen))
         for i in chosen:
-            shown[i] = animation.of_run(folders[i], data["runs"][i], each)
+            shown[i] = animation.of_run(folders[i], data["runs"][i], each, trust)
     for i, found in shown.items():
         if isinstance(found, str):
             notes.append(f"{data['runs'][i]['label']}: {found}")

@@ -21,6 +21,7 @@ from ppo_jax.apps.reproduce.cells import Cell, build
 from ppo_jax.apps.reproduce.references import Reference
 from ppo_jax.config.data import DATA
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.trust import Trust, code_names, require
 
 FOLDER = DATA / "specs"
 _TABLES = ("title", "about", "defaults", "cell", "task", "variant", "claim")
@@ -43,6 +44,7 @@ class Suite(NamedTuple):
     claims: tuple[Claim, ...]
     variant_published: dict[str, Reference]  # score of a variant over all tasks
     missing: tuple[str, ...]  # cells whose preset does not exist (yet)
+    file: str = ""
 
     @property
     def is_normalised(self) -> bool:
@@ -86,6 +88,17 @@ def select(wanted: Sequence[str], is_quick: bool = False, seeds: int | None = No
         suite._replace(cells=tuple(cell for cell in suite.cells if cell.name in kept[name]))
         for name, suite in found.items()
     ]
+
+
+def require_trust(suites: Sequence[Suite], trust: Trust) -> None:
+    """Refuse suites of a FILE.toml whose cells name a program, unless the user vouches for it.
+
+    Raises:
+        InputError: the sentence names the file, the program and the remedy.
+    """
+    for suite in suites:
+        for cell in suite.cells:
+            require(code_names(vars(cell.config)), suite.file, trust)
 
 
 def load(name: str, is_quick: bool = False, seeds: int | None = None) -> Suite:
@@ -139,6 +152,7 @@ def load(name: str, is_quick: bool = False, seeds: int | None = None) -> Suite:
         claims=claims,
         variant_published=published,
         missing=tuple(missing),
+        file=str(path),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ppo_jax.analysis import video as video_files
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions, validate_options
+from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.models.agent import assemble
@@ -32,6 +33,7 @@ def evaluate(
     video: Path | str | None = None,
     env: Any = None,
     network: Any = None,
+    trust: Trust = False,
 ) -> dict[str, Any]:
     """Play whole episodes of every seed of a saved run, with the normaliser of its training.
 
@@ -40,6 +42,8 @@ def evaluate(
         seed: picks the random numbers; None repeats the evaluation at the end of training.
         video: a .gif or .mp4 file for one more episode, of the seed with the best return.
         env, network: the same Python objects again, if the run was trained with objects.
+        trust: True to load the programs that the run names, or a list of them; a run of this user
+            on this machine needs none.
 
     Returns:
         the content that `ppo-jax eval --json` prints; see docs/design.md.
@@ -52,7 +56,7 @@ def evaluate(
     if video is not None:
         video_files.check(Path(video))
     prepare_jax(options)
-    config, hyper, trained, state, metadata = load_state(run, env, network)
+    config, hyper, trained, state, metadata = load_state(run, env, network, trust)
     if video is not None:
         renderer(assemble(config).environment)  # refuses before anything is played
     stream = FINAL if seed is None else seed

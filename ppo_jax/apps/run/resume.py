@@ -15,6 +15,7 @@ from ppo_jax.config import layers
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import CHANGEABLE, RunOptions, validate_options
+from ppo_jax.config.trust import Trust
 from ppo_jax.config.validate import validate
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.saved_run import saved_like
@@ -40,7 +41,11 @@ class ResumedRun(NamedTuple):
 
 
 def read_run(
-    folder: Path, changes: dict[str, Any], env: Any = None, network: Any = None
+    folder: Path,
+    changes: dict[str, Any],
+    env: Any = None,
+    network: Any = None,
+    trust: Trust = False,
 ) -> ResumedRun:
     """The settings of a run with the allowed changes applied; nothing is written.
 
@@ -51,7 +56,7 @@ def read_run(
     Raises:
         InputError: no run folder, or a change that a run cannot go on with.
     """
-    found = run_folder.read_settings(folder, env, network)
+    found = run_folder.read_settings(folder, env, network, trust)
     refuse_fixed_names(changes)
     host_changes = {name: value for name, value in changes.items() if name in CHANGEABLE}
     options = dataclasses.replace(
@@ -117,7 +122,8 @@ def refuse_other_settings(
         InputError: another run is there; the settings that differ are named.
     """
     given = [None if isinstance(x, str) else x for x in (config.env, config.network)]
-    found = run_folder.read_settings(saved_at, *given)
+    # Nothing of it is loaded before it is found to be the run that was asked for.
+    found = run_folder.read_settings(saved_at, *given, trusted=True)
     there = run_folder.describe_run(found.config, found.hyper, found.options)
     asked = run_folder.describe_run(config, hyper, options)
     skipped = {*CHANGEABLE, *BUDGET, "out", "resume"}
@@ -207,8 +213,7 @@ def record_resume(
 ) -> None:
     """Record that the run goes on, and with which settings."""
     if saved.is_changed:
-        described = run_folder.describe_run(saved.config, saved.hyper, saved.options)
-        write_json(folder / "config.json", described | {"run_id": saved.run_id})
+        run_folder.write_config(folder, saved.config, saved.hyper, saved.options, saved.run_id)
     path = folder / "manifest.json"
     try:
         content = json.loads(path.read_text("utf-8"))

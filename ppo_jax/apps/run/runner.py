@@ -25,6 +25,7 @@ from ppo_jax.apps.run.summary import RunResult, conclude, conclude_stopped, exit
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, RunError, nearest
 from ppo_jax.config.options import RunOptions, validate_options
+from ppo_jax.config.trust import Trust, vouched
 from ppo_jax.config.validate import validate
 from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout, choose_layout
@@ -53,6 +54,7 @@ class RunJob(NamedTuple):
     layout: Layout
     stop: signals.StopRequest
     started: float
+    trust: Trust  # for the run that `init_from` names
 
 
 def run(
@@ -62,6 +64,7 @@ def run(
     *,
     callbacks: Sequence[Callback] = (),
     source: str | None = None,
+    trust: Trust = False,
     **changes: Any,
 ) -> RunResult:
     """Train all seeds in compiled chunks, and write a run folder.
@@ -71,6 +74,7 @@ def run(
         callbacks: each is called with every logged row of `metrics.jsonl`; one that returns True
             ends the run after that row.
         source: where the settings come from, printed at the start.
+        trust: True to load the programs that the run of `init_from` names, or a list of them.
 
     Raises:
         InputError: settings that cannot run, before anything is compiled or written.
@@ -81,16 +85,23 @@ def run(
     validate(config, hyper)
     require_one_setting(hyper)
     validate_options(options)
+    env, network = (None if isinstance(x, str) else x for x in (config.env, config.network))
     if options.resume == "auto" and run_folder.is_run(str(options.out)):
         changes = refuse_other_settings(Path(str(options.out)), config, hyper, options)
-        given = [None if isinstance(x, str) else x for x in (config.env, config.network)]
         return resume(
-            str(options.out), callbacks=callbacks, env=given[0], network=given[1], **changes
+            str(options.out),
+            callbacks=callbacks,
+            env=env,
+            network=network,
+            trust=vouched(trust, config),
+            **changes,
         )
     run_folder.check_new_folder(options.out)
+    if options.init_from:  # refused now, rather than after the start of jax
+        run_folder.read_settings(Path(options.init_from), env, network, vouched(trust, config))
     loggers.require(options)
     with signals.listening() as stop, ExitStack() as stack:
-        job = prepare(config, hyper, options, callbacks, stop)
+        job = prepare(config, hyper, options, callbacks, stop, trust)
         claim = run_folder.claimed(config, hyper, options, list(job.layout.devices))
         folder = stack.enter_context(claim)
         arrays, state, traced = start_new(job)
@@ -106,6 +117,7 @@ def resume(
     callbacks: Sequence[Callback] = (),
     env: Any = None,
     network: Any = None,
+    trust: Trust = False,
     **changes: Any,
 ) -> RunResult:
     """Go on with a run from its newest undamaged checkpoint, as if it had never been stopped.
@@ -118,6 +130,8 @@ def resume(
         folder: the run's folder, wherever it lies now.
         callbacks: as for `run`; a run that a callback ended is trained on.
         env, network: the same Python objects again, if the run was given objects.
+        trust: True to load the programs that config.json names, or a list of them; a run of this
+            user on this machine needs none.
         changes: `total_env_steps` (upwards only: schedules keep ending where they did),
             `schedule_env_steps`, and what changes no weight: see `options.CHANGEABLE`.
 
@@ -128,11 +142,11 @@ def resume(
     """
     folder = Path(folder)
     changes = {k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}
-    saved = read_run(folder, changes, env, network)
+    saved = read_run(folder, changes, env, network, trust)
     loggers.require(saved.options)
     with signals.listening() as stop, ExitStack() as stack:
         stack.enter_context(locked(folder))
-        job = prepare(saved.config, saved.hyper, saved.options, callbacks, stop)
+        job = prepare(saved.config, saved.hyper, saved.options, callbacks, stop, trust)
         finger = fingerprint(job.layout)
         state, status, notes = restore_run(folder, saved, finger)
         env_steps = status.iteration * saved.config.batch_size
@@ -179,6 +193,7 @@ def prepare(
     options: RunOptions,
     callbacks: Sequence[Callback],
     stop: signals.StopRequest,
+    trust: Trust = False,
 ) -> RunJob:
     """Start jax, refuse what it cannot do here, and choose the layout on the devices."""
     stop.limit(options.max_seconds)
@@ -187,7 +202,7 @@ def prepare(
     parts = assemble(config)
     env_params(parts.environment, hyper)  # refuses parameters that do not exist
     layout = choose_layout(config, options.seeds, device_count(options))
-    return RunJob(config, hyper, options, callbacks, layout, stop, started)
+    return RunJob(config, hyper, options, callbacks, layout, stop, started, trust)
 
 
 def start_new(job: RunJob) -> tuple[Hyper, TrainState, Any]:
@@ -198,7 +213,7 @@ def start_new(job: RunJob) -> tuple[Hyper, TrainState, Any]:
         state, traced, _ = begin(config, arrays, seed, layout)
         return arrays, state, traced
     state = population.init_population(config, arrays, seed, layout)
-    state = start_from(Path(job.options.init_from), config, state, layout)
+    state = start_from(Path(job.options.init_from), config, state, layout, job.trust)
     return arrays, state, programs.make_chunk(config, layout).lower(arrays, state, np.int32(1))
 
 

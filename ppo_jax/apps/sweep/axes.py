@@ -286,7 +286,14 @@ def apply(config: Config, hyper: Hyper, values: Mapping[str, Any]) -> tuple[Conf
 
 
 def read_values(values: Mapping[str, Any]) -> Values:
-    """Read one setting from a file, in which schedules and infinities are text."""
+    """Read the numbers of one setting from a file, in which schedules and infinities are text.
+
+    Raises:
+        InputError: a field that is no number, which no axis of a population of slots can be.
+    """
+    for name in values:
+        if not (name.startswith(ENV) or (name in FIELDS and is_numeric(name))):
+            raise InputError(f"{name!r} is no number of a setting: the file is damaged.")
     return {name: _value(name, value) for name, value in values.items()}
 
 

@@ -17,6 +17,7 @@ from ppo_jax.apps.sweep.results import summary
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.apps.sweep.search import halving, pbt, study, tpe
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.trust import Trust
 from ppo_jax.distributed.layout import local_devices
 from ppo_jax.runtime import signals
 from ppo_jax.storage import lock
@@ -62,17 +63,26 @@ def sweep(
 
 
 def resume(
-    path: Path | str, *, env: Any = None, network: Any = None, listener: Listener = UNHEARD
+    path: Path | str,
+    *,
+    env: Any = None,
+    network: Any = None,
+    listener: Listener = UNHEARD,
+    trust: Trust = False,
+    storage: str | None = None,
 ) -> Table:
     """Go on with a sweep that was stopped; a finished one is only written out again.
 
     Args:
         env, network: the same Python objects again, if the sweep was given any.
+        trust: True to load the programs and open the storage that the folder names, or a list of
+            them; a sweep of this user on this machine needs none.
+        storage: the same storage again, with its password, which no file keeps.
 
     Raises:
-        InputError: the folder holds no sweep, or one that is damaged.
+        InputError: the folder holds no sweep, one that is damaged, or one that names a program.
     """
-    return carry_out(folders.read(path, env, network), listener, None)
+    return carry_out(folders.read(path, env, network, trust, storage), listener, None)
 
 
 def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_jax.apps.sweep.axes import Axis, Range, Values, from_mapping
 from ppo_jax.apps.sweep.options import SweepOptions
-from ppo_jax.config import layers
+from ppo_jax.config import layers, trust
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.storage import run_folder
+from ppo_jax.config.trust import Names, Trust
+from ppo_jax.config.values import MASK, masked
+from ppo_jax.storage import run_folder, signature
 from ppo_jax.storage.files import to_json, write_json
 
 FORMAT = 1
 RECORD = "sweep.json"
+STORAGE_VARIABLE = "PPO_JAX_STORAGE"
 
 # Options that may differ when a sweep goes on: none of these changes a result.
 _HOW = (
@@ -47,7 +51,9 @@ def is_sweep(path: Path | str) -> bool:
 
 
 def describe(sweep: Sweep) -> dict[str, Any]:
-    """Make the content of sweep.json."""
+    """Make the content of sweep.json; a password in the storage's URL is not kept."""
+    storage = sweep.options.storage
+    options = {**vars(sweep.options), "storage": None if storage is None else masked(storage)}
     base = run_folder.describe_run(sweep.config, sweep.hyper, sweep.options.run_options())
     return to_json(
         {
@@ -56,9 +62,19 @@ def describe(sweep: Sweep) -> dict[str, Any]:
             "hyper": base["hyper"],
             "axes": {axis.name: _axis(axis) for axis in sweep.axes},
             "changes": sweep.changes,
-            "sweep": dataclasses.asdict(sweep.options),
+            "sweep": options,
         }
     )
+
+
+def programs(sweep: Sweep) -> Names:
+    """All that a sweep may load or open: programs, also as values of axes, and its storage."""
+    pairs = list(vars(sweep.config).items())
+    pairs += [(axis.name, choice) for axis in sweep.axes for choice in axis.choices]
+    pairs += [pair for values in sweep.changes for pair in values.items()]
+    storage = sweep.options.storage
+    opened = [] if storage is None else [("storage", masked(storage))]
+    return trust.code_names(pairs) | frozenset(opened)
 
 
 def identity(sweep: Sweep) -> dict[str, Any]:
@@ -98,7 +114,7 @@ def open_folder(sweep: Sweep) -> Path:
         return path
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / RECORD, content)
+        write_json(path / RECORD, content | signature.sign(programs(sweep)))
     except OSError as error:
         raise InputError(
             f"The sweep's folder {str(path)!r} cannot be made ({error.strerror}): name another "
@@ -135,11 +151,23 @@ def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
             )
 
 
-def read(path: Path | str, env: Any = None, network: Any = None) -> Sweep:
+def read(
+    path: Path | str,
+    env: Any = None,
+    network: Any = None,
+    trusted: Trust = False,
+    storage: str | None = None,
+) -> Sweep:
     """Read the sweep of a folder, to go on with it.
 
+    Args:
+        env, network: the same Python objects again, if the sweep was given any.
+        trusted: the user's word for the programs and the storage that it names.
+        storage: the same storage again, with its password.
+
     Raises:
-        InputError: the folder holds no sweep, or one that is damaged.
+        InputError: the folder holds no sweep, one that is damaged, or one whose programs or storage
+            the user does not vouch for.
     """
     path = Path(path)
     content = _load(path)
@@ -152,10 +180,41 @@ def read(path: Path | str, env: Any = None, network: Any = None) -> Sweep:
         changes = list(content["changes"])
     except (KeyError, TypeError, InputError) as error:
         raise InputError(f"{str(path / RECORD)!r} is damaged: {error}") from error
-    given["out"] = str(path)
+    options = SweepOptions(**{**given, "out": str(path)})
+    found = Sweep(base.config, base.hyper, axes, changes, options)
     again = {name: x for name, x in (("env", env), ("network", network)) if x is not None}
-    config = dataclasses.replace(base.config, **again)
-    return Sweep(config, base.hyper, axes, changes, SweepOptions(**given))
+    known = [getattr(base.config, name) for name in again]
+    known += [] if storage is None else [masked(storage)]
+    trust.require(
+        programs(found),
+        str(path / RECORD),
+        trust.with_names(trusted, known),
+        content.get("signature"),
+    )
+    options = dataclasses.replace(options, storage=_storage(options.storage, storage))
+    return found._replace(config=dataclasses.replace(base.config, **again), options=options)
+
+
+def _storage(recorded: str | None, given: str | None) -> str | None:
+    """The storage with its password, which no file holds.
+
+    Raises:
+        InputError: another storage, or the password is needed and not given.
+    """
+    needs_password = recorded is not None and MASK in recorded
+    if given is None and needs_password:
+        given = os.environ.get(STORAGE_VARIABLE)
+    if given is not None and masked(given) != recorded:
+        raise InputError(
+            f"storage={masked(given)!r} is not the sweep's, which is {recorded!r}: give the same "
+            "one, or leave it out."
+        )
+    if given is None and needs_password:
+        raise InputError(
+            f"The storage {recorded!r} needs its password again, which no file keeps: give "
+            f"--storage URL, or set {STORAGE_VARIABLE}."
+        )
+    return recorded if given is None else given
 
 
 def _read_axis(name: str, content: Any) -> Axis:

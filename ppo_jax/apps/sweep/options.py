@@ -12,6 +12,7 @@ from ppo_jax.config.config import option
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import PLATFORMS, POLICY_MODES, RunOptions
 from ppo_jax.config.validate import check_fields, check_names
+from ppo_jax.config.values import masked
 
 SAMPLERS = ("grid", "random", "halving", "pbt", "tpe")
 NUMERIC_ONLY = ("halving", "pbt")  # one population from start to end, so one program
@@ -123,9 +124,10 @@ def _check_sampler(options: SweepOptions) -> None:
     defaults = SweepOptions()
     for name, sampler in _OF_SAMPLER.items():
         if options.sampler != sampler and getattr(options, name) != getattr(defaults, name):
+            given = masked(repr(getattr(options, name)))
             raise InputError(
-                f"{name}={getattr(options, name)!r} belongs to sampler {sampler}, and this sweep's "
-                f"is {options.sampler}: leave it out, or choose --sampler {sampler}."
+                f"{name}={given} belongs to sampler {sampler}, and this sweep's is "
+                f"{options.sampler}: leave it out, or choose --sampler {sampler}."
             )
     if options.sampler in NUMERIC_ONLY and options.layout == "measure":
         raise InputError("layout='measure' is for grid, random and tpe: choose auto, map or vmap.")

@@ -9,6 +9,7 @@ from typing import Any
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.run_argument import find_member, find_run
 from ppo_jax.cli.parser import Parser
+from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config.errors import InputError
 
 
@@ -18,6 +19,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     group = parser.add_argument_group("what to explain")
     parser.add_value(group, "--member", "which seed, counted from 0 [default: 0]", "K")
     parser.add_value(group, "--out", "a new folder [default: debug-K in the run's folder]", "DIR")
+    add_trust_flags(parser)
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
@@ -27,7 +29,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         raise InputError(f"out={str(out)!r} exists already: name a new folder.")
     from ppo_jax.apps.diagnose import debug
 
-    report = debug.debug(run, member=member, out=out)
+    report = debug.debug(run, member=member, out=out, trust=find_trust(flags))
     return Answer(report, _lines(report))
 
 

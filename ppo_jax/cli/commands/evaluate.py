@@ -8,6 +8,7 @@ from typing import Any
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.run_argument import find_run
 from ppo_jax.cli.parser import Parser
+from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import Layer
@@ -24,6 +25,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     parser.add_value(group, "--policy-mode", modes, "NAME")
     parser.add_value(group, "--seed", "seed of the evaluation [default: as after training]", "N")
     parser.add_value(group, "--video", "draw one episode into FILE.gif or FILE.mp4", "FILE")
+    add_trust_flags(parser)
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
@@ -44,6 +46,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         policy_mode=options.policy_mode,
         seed=options.seed if "seed" in flags else None,
         video=video,
+        trust=find_trust(flags),
     )
     return Answer(summary, summary_lines(summary))
 

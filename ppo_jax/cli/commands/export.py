@@ -10,6 +10,7 @@ from ppo_jax.apps.export import target
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.run_argument import find_member, find_run
 from ppo_jax.cli.parser import Parser
+from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.runtime.text import quoted
 
 _USES = {
@@ -29,6 +30,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     place = "folder, .stablehlo or .onnx file to make [default: policy-K in the run's folder]"
     group.add_argument("-o", "--out", metavar="PATH", help=place)
     parser.names.append("--out")
+    add_trust_flags(parser)
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
@@ -37,7 +39,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     format, out = target.choose(run, member, flags.get("format"), wanted)
     from ppo_jax.apps.export import export
 
-    report = export.export(run, format=format, out=out, member=member)
+    report = export.export(run, format=format, out=out, member=member, trust=find_trust(flags))
     place = quoted(report["out"])
     lines = [
         f"exported  {place} ({report['format']})",

@@ -16,7 +16,9 @@ def _run(_: dict[str, Any], __: dict[str, str]) -> Answer:
         columns = f"{row.name:<28}{row.objective:<12}{score(row.score):<24}"
         lines.append(f"{columns}{score(row.reference)}")
     lines += ["", "Returns at environment steps of one seed; --json has settings and sources."]
-    return Answer({"presets": [row._asdict() for row in rows]}, lines)
+    known = [name for name in presets.Preset._fields if name != "signature"]
+    data = [{name: getattr(row, name) for name in known} for row in rows]
+    return Answer({"presets": data}, lines)
 
 
 COMMAND = Command("presets", "", "list the tuned settings", _run)

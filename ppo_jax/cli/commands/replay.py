@@ -8,6 +8,7 @@ from typing import Any
 from ppo_jax.cli.answer import FAILED, Answer, Command, print_progress
 from ppo_jax.cli.commands.run_argument import find_member, find_run
 from ppo_jax.cli.parser import Parser
+from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
 
@@ -21,6 +22,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     parser.add_value(group, "--keep", kept, "N,N,...")
     parser.add_switch(group, "--video", "also draw an episode at these iterations, as a GIF")
     parser.add_value(group, "--out", "a new folder [default: replay-K in the run's folder]", "DIR")
+    add_trust_flags(parser)
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
@@ -40,6 +42,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         video="video" in flags,
         out=flags.get("out"),
         tell=print_progress,
+        trust=find_trust(flags),
     )
     return Answer(report, _lines(report), 0 if report["is_equal"] else FAILED)
 

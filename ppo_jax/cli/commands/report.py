@@ -7,6 +7,7 @@ from typing import Any
 
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.parser import Parser
+from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.runtime.text import quoted
 
 
@@ -23,6 +24,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     results = "folder of a suite's results [default: the newest in benchmarks/results]"
     parser.add_value(group, "--results", results, "DIR")
     parser.add_switch(group, "--quick", "take the suite's results of the smaller budget")
+    add_trust_flags(parser)
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
@@ -35,6 +37,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         quick="quick" in flags,
         force="force" in flags,
         animate="no_animation" not in flags,
+        trust=find_trust(flags),
     )
     lines = [f"report    {quoted(done['out'])} ({done['bytes'] / 1000:,.0f} kB)"]
     lines += [f"note      {note}" for note in done["notes"]]

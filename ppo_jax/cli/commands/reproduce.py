@@ -9,6 +9,7 @@ from typing import Any
 from ppo_jax.apps.reproduce import specs
 from ppo_jax.cli.answer import Answer, Command, print_progress
 from ppo_jax.cli.parser import Parser
+from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config import layers, values
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import PLATFORMS
@@ -35,6 +36,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     )
     parser.add_value(group, "--platform", " | ".join(PLATFORMS), "NAME")
     parser.add_value(group, "--time-limit", "seconds until it stops and keeps all cells", "X")
+    add_trust_flags(parser)
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
@@ -57,6 +59,8 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         if not 0 < limit < math.inf:
             raise InputError(f"time_limit={limit} must be a number of more than 0.")
     suites = specs.select(flags["spec"], "quick" in flags, seeds)
+    if "show" not in flags:
+        specs.require_trust(suites, find_trust(flags))
     from ppo_jax.apps.reproduce import running
 
     done = running.reproduce(

@@ -8,6 +8,7 @@ from typing import Any
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.run_argument import find_run
 from ppo_jax.cli.parser import Parser
+from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config import layers
 from ppo_jax.config.layers import FIELDS, Layer
 from ppo_jax.config.options import CHANGEABLE, validate_options
@@ -32,6 +33,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
             parser.add_switch(group, flag, spec.metadata["help"])
         else:
             parser.add_value(group, flag, spec.metadata["help"], "VALUE")
+    add_trust_flags(parser)
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
@@ -46,7 +48,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     with signals.listening():  # from here on, because importing jax takes seconds
         from ppo_jax.apps.run import runner
 
-        result = runner.resume(folder, **changes)
+        result = runner.resume(folder, trust=find_trust(flags), **changes)
     return Answer(result.summary, summary_lines(result.summary), result.exit_code)
 
 

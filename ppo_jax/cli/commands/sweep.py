@@ -14,10 +14,12 @@ from ppo_jax.apps.sweep.options import SweepOptions, validate_sweep
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.parser import Parser, choices_and_help
 from ppo_jax.cli.settings import add_setting_flags, find_settings, source_of
+from ppo_jax.cli.trust import find_trust
 from ppo_jax.config import layers
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import Settings
+from ppo_jax.config.trust import CODE_FIELDS, with_names
 from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 from ppo_jax.runtime import signals
@@ -46,6 +48,9 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
             default = "" if spec.default is None else f" [default: {spec.default}]"
             parser.add_value(group, flag, choices_and_help(spec) + default, _metavar(spec))
     add_setting_flags(parser, env)
+    same = parser.add_argument_group("to go on with a sweep of somebody else, beside --trust")
+    same.add_argument("--env", dest="same_env", metavar="NAME", help="the same environment again")
+    parser.names.append("--env")
 
 
 def _metavar(spec: dataclasses.Field) -> str:
@@ -71,6 +76,10 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     env = _environment(words)
     if len(words) == 1 and (Path(env) / "sweep.json").is_file():
         return _resume(env, flags, env_params)
+    if "same_env" in flags:
+        raise InputError(
+            "--env repeats the environment of a sweep's folder: name it without a flag."
+        )
     swept = axes.parse([word for word in words if "=" in word])
     options = read_options(flags)
     axes.check(swept, options)
@@ -106,7 +115,7 @@ def _settings(
 ) -> Settings:
     """Resolve and check the settings that the axes vary."""
     fields = {name for name, (owner, _) in layers.FIELDS.items() if owner in (Config, Hyper)}
-    kept = {"preset", "no_preset", "config"} | fields
+    kept = {"preset", "no_preset", "config", "trust"} | fields
     own = {name: value for name, value in flags.items() if name in kept}
     settings = find_settings({**own, "env": env}, env_params)
     for axis in swept:
@@ -120,7 +129,8 @@ def _settings(
 
 
 def _resume(path: str, flags: Mapping[str, Any], env_params: Mapping[str, str]) -> Answer:
-    more = [name for name in flags if name not in ("quiet", "json", "debug")]
+    said = ("trust", "same_env", *CODE_FIELDS[1:], "storage")  # the user's word, no new settings
+    more = [name for name in flags if name not in ("quiet", "json", "debug", *said)]
     more += [f"env.{name}" for name in env_params]
     if more:
         raise InputError(
@@ -131,7 +141,10 @@ def _resume(path: str, flags: Mapping[str, Any], env_params: Mapping[str, str]) 
         from ppo_jax.apps.sweep import driver
 
         with _listener("quiet" in flags) as listener:
-            return _answer(driver.resume(path, listener=listener))
+            again = [flags[name] for name in CODE_FIELDS if name in flags]
+            trust = with_names(find_trust(flags), again)
+            done = driver.resume(path, listener=listener, trust=trust, storage=flags.get("storage"))
+            return _answer(done)
 
 
 @contextmanager

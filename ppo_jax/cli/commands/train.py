@@ -9,6 +9,7 @@ from typing import Any
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.parser import Parser
 from ppo_jax.cli.settings import add_setting_flags, find_settings, source_of
+from ppo_jax.cli.trust import find_trust
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import validate
@@ -39,7 +40,9 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     with signals.listening():  # from here on, because importing jax takes seconds
         from ppo_jax.apps.run import runner
 
-        result = runner.run(config, hyper, options, source=source_of(settings))
+        result = runner.run(
+            config, hyper, options, source=source_of(settings), trust=find_trust(flags)
+        )
     return Answer(result.summary, summary_lines(result.summary), result.exit_code)
 
 

@@ -23,6 +23,7 @@ optuna = pytest.importorskip("optuna")
 from ppo_jax.apps.sweep import axes  # noqa: E402
 from ppo_jax.apps.sweep.search import study  # noqa: E402
 from ppo_jax.config.errors import InputError  # noqa: E402
+from ppo_jax.config.values import masked  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks" / "sweep"))
 
@@ -252,9 +253,9 @@ def test_a_journal_file_is_a_storage_and_nonsense_is_refused(tmp_path: Path) -> 
 
 
 def test_a_password_is_never_told() -> None:
-    assert study.shown("postgresql://me:se:cret@host:5432/db") == "postgresql://me:***@host:5432/db"
-    assert study.shown("postgresql://me@host/db") == "postgresql://me@host/db"
-    assert study.shown("sqlite:////a/b:c@d.db") == "sqlite:////a/b:c@d.db"
+    assert masked("postgresql://me:se:cret@host:5432/db") == "postgresql://me:***@host:5432/db"
+    assert masked("postgresql://me@host/db") == "postgresql://me@host/db"
+    assert masked("sqlite:////a/b:c@d.db") == "sqlite:////a/b:c@d.db"
 
 
 def test_a_postgresql_url_without_a_driver_takes_the_one_that_the_extra_installs(

@@ -17,7 +17,8 @@ from ppo_jax.apps.sweep.pack import Outcome
 from ppo_jax.apps.sweep.results import pictures, table
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.storage import run_folder
+from ppo_jax.config.trust import code_names
+from ppo_jax.storage import run_folder, signature
 from ppo_jax.storage.files import to_json, write_json
 
 
@@ -137,9 +138,9 @@ def preset(sweep: Sweep, summary: Mapping[str, Any]) -> str:
         f"best of {summary['num_settings']} settings x {summary['num_seeds']} seeds "
         f"({summary['sampler']}: {describe(known)}); score on {seeds}"
     )
-    return table.best_toml(
-        summary["env"], config.objective, **changed, result=result, source=source
-    )
+    names = code_names({**changed["config"], "env": summary["env"]})
+    head = {"env": summary["env"], **signature.sign(names)}
+    return table.best_toml(head, config.objective, **changed, result=result, source=source)
 
 
 def _changed(given: Any, default: Any, without: Sequence[str]) -> dict[str, Any]:

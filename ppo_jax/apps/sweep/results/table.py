@@ -179,7 +179,7 @@ def write_scores(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], path: P
 
 
 def best_toml(
-    env: str,
+    head: Mapping[str, str],
     objective: str,
     config: Mapping[str, Any],
     hyper: Mapping[str, Any],
@@ -189,13 +189,14 @@ def best_toml(
     """Make the text of a preset file from the best setting.
 
     Args:
+        head: the environment, and the signature of its programs if there are any.
         config, hyper: fields by name; `env` in hyper holds the environment's own parameters.
         result: score, ci95, seeds, env_steps, ... of the winner.
     """
     env_params = hyper.get("env") or {}
     numbers = {name: value for name, value in hyper.items() if name != "env"}
     tables = [
-        ("", {"env": env}),
+        ("", head),
         (objective, {"source": source}),
         (f"{objective}.config", config),
         (f"{objective}.hyper", numbers),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import threading
 import time
 import warnings
@@ -25,6 +24,7 @@ import numpy as np
 from ppo_jax.apps.sweep.axes import Axis, Values, show
 from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.values import masked
 
 if TYPE_CHECKING:
     import optuna  # pyright: ignore[reportMissingImports]
@@ -80,12 +80,12 @@ def open_study(name: str, storage: str | None, folder: Path, seed: int) -> optun
             if attempt < ATTEMPTS and type(error).__name__ in _RACES:
                 time.sleep(0.5 * attempt)
                 continue
-            first = "".join(str(error).strip().splitlines()[:1])
+            first = masked("".join(str(error).strip().splitlines()[:1]))
             hint = " (its driver: pip install 'ppo-jax[postgresql]')" * isinstance(
                 error, ImportError
             )
             raise InputError(
-                f"storage={shown(place)!r} cannot be used ({type(error).__name__}: {first}): name "
+                f"storage={masked(place)!r} cannot be used ({type(error).__name__}: {first}): name "
                 f"a URL, sqlite:///study.db or postgresql://user@host/name{hint}, or a journal "
                 "FILE.log."
             ) from error
@@ -137,11 +137,6 @@ def with_driver(storage: str) -> str:
     if is_bare and find_spec("psycopg") is not None:
         return f"postgresql+psycopg{separator}{rest}"
     return storage
-
-
-def shown(storage: str) -> str:
-    """A storage's URL without its password, for messages and files."""
-    return re.sub(r"(?<=://)([^:/@]*):[^@/]*@", r"\1:***@", storage)
 
 
 def require_same(study: optuna.Study, description: Mapping[str, Any]) -> None:

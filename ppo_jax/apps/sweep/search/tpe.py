@@ -24,6 +24,7 @@ from ppo_jax.apps.sweep.search import study
 from ppo_jax.apps.sweep.search.study import TrialClaim
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import validate
+from ppo_jax.config.values import masked
 
 POLL_SECONDS = 1.0  # between looks at a study if other workers train its last settings
 
@@ -89,7 +90,7 @@ def _outcome(
         compilations=[engine.compilations for engine in built],
         more={
             "study": options.study,
-            "storage": study.shown(options.storage or f"sqlite:///{folder / 'study.db'}"),
+            "storage": masked(options.storage or f"sqlite:///{folder / 'study.db'}"),
             "finished": f"{len(done)} of {count} settings",
             "worker": worker,
             "workers": sorted({trial.user_attrs[study.WORKER] for trial in done.values()}),
