@@ -62,11 +62,13 @@ def save(folder: Path | str, tree: PyTree | Snapshot, metadata: dict[str, Any]) 
     Raises:
         OSError: the disk is full, read-only or gone; earlier checkpoints are untouched.
         CheckpointError: a leaf is no array of a storable dtype, or metadata is not JSON.
+        InputError: a symbolic link is in its place.
     """
     folder = Path(folder)
     arrays, leaves = tree if isinstance(tree, Snapshot) else snapshot(tree)
     data, manifest = checkpoint_files.encode(arrays, leaves, metadata)
     temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    files.refuse_links(folder.parent, folder)
     try:
         folder.parent.mkdir(exist_ok=True)  # the run's own folder must be there
         shutil.rmtree(temporary, ignore_errors=True)
@@ -152,6 +154,7 @@ def prune(run_folder: Path | str, keep: int) -> None:
     """
     if keep < 1:
         raise InputError(f"keep={keep} leaves no checkpoint to resume from: keep at least 1.")
+    files.refuse_links(Path(run_folder) / "checkpoints")
     found = list(_surveyed(Path(run_folder)))
     kept_best, num_kept = _best(found), 0
     for folder, metadata in found:

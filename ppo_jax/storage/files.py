@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ppo_jax.config.config import Schedule
+from ppo_jax.config.errors import InputError
 
 _PIECE = 1 << 20  # bytes written at once
-_TEMPORARY = re.compile(r"\..+\.tmp-[0-9a-f]{8}")
+_TEMPORARY = re.compile(r"\..+\.tmp-[0-9a-f]{8}(\.\w+)?")
+_OWN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 # A new file only: an existing name is refused, and a symlink is not followed.
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-_NEW_FILE |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OWN
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -44,6 +46,61 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file for the body to write, which then takes the place of `path` in one step.
+
+    It has the suffix of `path`. A symlink at `path` is replaced, not followed. If the body fails,
+    nothing changes.
+    """
+    temporary = path.with_name(f".{path.stem}.tmp-{secrets.token_hex(4)}{path.suffix}")
+    os.close(os.open(temporary, _NEW_FILE, 0o666))
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def refuse_links(*paths: Path) -> None:
+    """Refuse symbolic links where something is to be written: they may lead anywhere.
+
+    Raises:
+        InputError: the sentence names the link.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise InputError(
+                f"{str(path)!r} is a symbolic link, and nothing is written through one: remove it, "
+                "or put the file itself there."
+            )
+
+
+def open_own(path: Path, flags: int, mode: int = 0o666) -> int:
+    """Open a file for writing as a descriptor, but never what a symbolic link leads to.
+
+    Raises:
+        InputError: a symbolic link has this name.
+        OSError: the disk refuses it.
+    """
+    refuse_links(path)
+    try:
+        return os.open(path, flags | _OWN, mode)
+    except OSError:
+        refuse_links(path)  # one that came in between
+        raise
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file that cannot be used, so that it is neither used nor lost."""
+    numbered = (path.with_name(f"{path.name}.set-aside-{n}") for n in itertools.count(1))
+    aside = next(name for name in numbered if not os.path.lexists(name))
+    os.rename(path, aside)
+    return aside
 
 
 def write_folder_atomic(path: Path, contents: Mapping[str, bytes]) -> None:

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.storage.files import to_strict_json, write_atomic
+from ppo_jax.storage.files import (
+    open_own,
+    refuse_links,
+    set_aside,
+    to_strict_json,
+    write_atomic,
+)
 
 Row = Mapping[str, Any]
 
@@ -34,7 +40,8 @@ class JsonlLog:
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
         rewind_jsonl(path)
-        self._file = self._path.open("ab", buffering=0)
+        descriptor = open_own(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._file = os.fdopen(descriptor, "ab", buffering=0)
         self._hash = hashlib.sha256(self._path.read_bytes())
         self._num_bytes = self._path.stat().st_size
 
@@ -84,6 +91,7 @@ def rewind_jsonl(path: Path | str, env_steps: int | None = None) -> None:
     The other lines keep their bytes; the file is replaced in one step. A missing file has no rows.
     """
     path = Path(path)
+    refuse_links(path)
     if not path.exists():
         return
     kept = [
@@ -98,22 +106,35 @@ def rewind_jsonl(path: Path | str, env_steps: int | None = None) -> None:
 
 
 def rewind_to(path: Path | str, position: Position) -> str | None:
-    """Cut a file of rows back to its position at a checkpoint.
+    """Cut a file of rows back to its position at a checkpoint; another file is set aside whole.
 
     Returns:
         None, or a sentence if the rows before that position are not those that were written.
     """
     path = Path(path)
+    refuse_links(path)
     data = path.read_bytes() if path.exists() else b""
     kept = data[: position.num_bytes]
-    if len(kept) < len(data):
-        os.truncate(path, position.num_bytes)
     if hashlib.sha256(kept).hexdigest() == position.sha256:
+        if len(kept) < len(data):
+            _truncate(path, position.num_bytes)
         return None
-    return (
+    found = (
         f"{path} is not what the run wrote up to its checkpoint ({position.num_bytes} bytes, found "
-        f"{len(kept)}, or others): its earlier rows are left as they are, new ones follow."
+        f"{len(kept)}, or others)"
     )
+    if not data:
+        return f"{found}: new rows begin a new file."
+    aside = set_aside(path)
+    return f"{found}: it is kept as {aside.name}, and new rows begin a new file."
+
+
+def _truncate(path: Path, size: int) -> None:
+    descriptor = open_own(path, os.O_WRONLY)
+    try:
+        os.ftruncate(descriptor, size)
+    finally:
+        os.close(descriptor)
 
 
 def _whole_lines(path: Path) -> list[bytes]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.config.errors import InputError
+from ppo_jax.storage import files
 
 try:
     import fcntl
@@ -42,6 +43,7 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises:
         LockedError: another process holds it, which the sentence names.
+        InputError: a symbolic link is in its place.
         OSError: the folder is not there or cannot be written.
     """
     path = folder / LOCK
@@ -78,7 +80,7 @@ def refuse_if_held(folder: Path) -> None:
 
 def _acquire(path: Path) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = files.open_own(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             has_kernel_lock = _flock(descriptor, path)
             if not _is_at(path, descriptor):  # its holder left and took the file along

@@ -27,12 +27,13 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.config.trust import OBJECT, Trust
-from ppo_jax.storage import lock, signature
+from ppo_jax.storage import files, lock, signature
 from ppo_jax.storage.files import is_temporary, write_json
 from ppo_jax.storage.manifest import make_manifest
 
 FORMAT = 1
 _MAY_BE_OBJECTS = ("env", "network")
+_WRITTEN = (*(lock.LOCK, "metrics.jsonl", "timing.jsonl", "checkpoints", "tensorboard", "wandb"),)
 RUNS = Path("runs")  # parent of the folders of runs without --out
 
 
@@ -133,6 +134,11 @@ def _undo(path: Path) -> None:
     for name in ("config.json", "manifest.json", "metrics.jsonl", "timing.jsonl"):
         with suppress(OSError):
             (path / name).unlink()
+
+
+def refuse_links(path: Path) -> None:
+    """Refuse symbolic links in place of the files and folders that a run writes into."""
+    files.refuse_links(*(path / name for name in _WRITTEN))
 
 
 def is_run(path: Path | str) -> bool:

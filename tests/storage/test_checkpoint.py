@@ -469,3 +469,19 @@ def test_a_run_folder_that_was_removed_is_not_made_again(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         save(checkpoint_folder(tmp_path / "gone", 1), {"x": jnp.zeros(1)}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_checkpoint_is_saved_or_deleted_through_a_symbolic_link(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run.mkdir()
+    for steps in (1, 2):
+        (elsewhere / "checkpoints").mkdir(parents=True, exist_ok=True)
+        checkpoint.save(
+            checkpoint.checkpoint_folder(elsewhere, steps), jnp.ones(1), {"env_steps": steps}
+        )
+    (run / "checkpoints").symlink_to(elsewhere / "checkpoints")
+    with pytest.raises(InputError, match=r"checkpoints' is a symbolic link"):
+        checkpoint.save(checkpoint.checkpoint_folder(run, 3), jnp.ones(1), {"env_steps": 3})
+    with pytest.raises(InputError, match=r"checkpoints' is a symbolic link"):
+        checkpoint.prune(run, keep=1)
+    assert len(list((elsewhere / "checkpoints").iterdir())) == 2

@@ -18,6 +18,7 @@ import pytest
 
 from ppo_jax.config.config import Schedule
 from ppo_jax.config.data import PACKAGE
+from ppo_jax.config.errors import InputError
 from ppo_jax.storage import files
 from ppo_jax.storage.files import to_json, to_strict_json, write_atomic, write_json
 
@@ -174,3 +175,48 @@ def test_no_other_module_replaces_files_by_itself() -> None:
         and node.value.id == "os"
     }
     assert found == {"storage/files.py"}
+
+
+def test_a_file_set_aside_is_kept_under_a_name_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text in ("first", "second"):
+        path.write_text(text)
+        files.set_aside(path)
+    kept = {each.name: each.read_text() for each in tmp_path.iterdir()}
+    assert kept == {"a.json.set-aside-1": "first", "a.json.set-aside-2": "second"}
+
+
+def test_a_body_that_fails_replaces_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.svg"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with files.replacing(path) as new:
+            assert new.suffix == ".svg"
+            assert files.is_temporary(new.name)
+            new.write_text("half")
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        write_half()
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.svg", "old")]
+
+
+def test_a_file_that_is_replaced_was_never_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    path = tmp_path / "a.svg"
+    path.symlink_to(tmp_path / "victim")
+    with files.replacing(path) as new:
+        new.write_text("new")
+    assert (path.read_text(), path.is_symlink()) == ("new", False)
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize("victim", ["victim", "nowhere"])
+def test_a_link_is_refused_by_a_sentence(tmp_path: Path, victim: str) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "a").symlink_to(tmp_path / victim)
+    with pytest.raises(InputError, match=r"a' is a symbolic link, and nothing is written through"):
+        files.open_own(tmp_path / "a", os.O_RDWR | os.O_CREAT)
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()

@@ -115,20 +115,32 @@ def test_going_back_to_a_position_drops_the_later_rows_only(tmp_path):
     assert rewind_to(path, place) is None
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"x": 7}\n', b'{"x": 1}'])
-def test_rows_that_are_not_those_of_the_checkpoint_are_told_and_left(tmp_path, content):
+@pytest.mark.parametrize("content", [None, b"", b'{"x": 7}\n{"x": 8}\n', b'{"x": 1}'])
+def test_rows_that_are_not_those_of_the_checkpoint_are_set_aside_whole(tmp_path, content):
     path = tmp_path / "metrics.jsonl"
-    log = JsonlLog(path)
-    log.write({"x": 1})
-    place = log.position()
-    log.close()
+    write_rows(path, [{"x": 1}])
+    data = path.read_bytes()
+    place = Position(len(data), hashlib.sha256(data).hexdigest())
     path.unlink()
     if content is not None:
         path.write_bytes(content)
     warning = rewind_to(path, place)
     assert warning is not None
     assert "is not what the run wrote" in warning
-    assert (path.read_bytes() if path.exists() else None) == content
+    assert not path.exists() or path.read_bytes() == b""
+    aside = tmp_path / "metrics.jsonl.set-aside-1"
+    assert (aside.read_bytes() if aside.exists() else b"") == (content or b"")
+    assert ("set-aside-1" in warning) == aside.exists()
+
+
+def test_no_log_is_read_or_written_through_a_symbolic_link(tmp_path):
+    victim, path = tmp_path / "victim", tmp_path / "metrics.jsonl"
+    victim.write_text('{"x": 1}\n{"torn')
+    path.symlink_to(victim)
+    for write in (JsonlLog, rewind_jsonl, lambda path: rewind_to(path, Position(0, ""))):
+        with pytest.raises(InputError, match="is a symbolic link"):
+            write(path)
+    assert victim.read_text() == '{"x": 1}\n{"torn'
 
 
 def test_a_row_for_a_file_that_was_removed_or_replaced_is_refused(tmp_path):

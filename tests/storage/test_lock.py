@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ppo_jax.config.errors import InputError
 from ppo_jax.storage import lock
 
 HOLD = """
@@ -148,3 +149,11 @@ def test_a_folder_that_is_removed_while_it_is_held_can_be_left(tmp_path: Path) -
 def test_a_folder_that_is_not_there_cannot_be_held(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         take(tmp_path / "gone")
+
+
+def test_a_lock_that_is_a_symbolic_link_is_refused_and_its_target_untouched(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / lock.LOCK).symlink_to(tmp_path / "victim")
+    with pytest.raises(InputError, match=r"run\.lock' is a symbolic link"):
+        take(tmp_path)
+    assert (tmp_path / "victim").read_text() == "precious"

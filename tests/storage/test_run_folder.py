@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tiny import Walk
 
+from ppo_jax.apps.run import runner
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
@@ -229,3 +230,17 @@ def test_what_a_killed_start_left_may_be_taken(tmp_path: Path) -> None:
     run_folder.check_new_folder(str(tmp_path))
     assert made(tmp_path, Config()) == tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "manifest.json"]
+
+
+@pytest.mark.parametrize("name", ["run.lock", "metrics.jsonl", "timing.jsonl", "checkpoints"])
+def test_a_run_with_a_symbolic_link_in_place_of_its_files_does_not_go_on(
+    tmp_path: Path, name: str
+) -> None:
+    folder = made(tmp_path / "a", Config())
+    (tmp_path / "victim").write_text("precious")
+    (folder / name).symlink_to(tmp_path / "victim")
+    with pytest.raises(InputError, match=f"{name}' is a symbolic link"):
+        runner.resume(folder)
+    with pytest.raises(InputError, match=f"{name}' is a symbolic link|is not empty"):
+        made(folder, Config())
+    assert (tmp_path / "victim").read_text() == "precious"

@@ -18,6 +18,7 @@ from ppo_jax.config.options import RunOptions
 from ppo_jax.kernels import backend
 from ppo_jax.runtime import devices, signals
 from ppo_jax.storage import lock
+from ppo_jax.storage.files import replacing, set_aside
 
 BELOW = 3  # exit code
 
@@ -97,7 +98,8 @@ def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduc
         if rows and not request.is_show:
             tables.write_tables(folder, table)
             if found_variants:
-                drawing.draw(table, folder / "normalised_scores.svg")
+                with replacing(folder / "normalised_scores.svg") as path:
+                    drawing.draw(table, path)
     lines, data = tables.lines(table), tables.table_data(table)
     verdicts = [row.verdict for row in rows] + [each.verdict for each in judged]
     exit_code = BELOW if scoring.BELOW in verdicts else 0
@@ -169,7 +171,7 @@ def put_away(folder: Path, cell: Cell, problem: str, is_show: bool) -> str:
     """Set aside a file that cannot be used; return the note about it."""
     if is_show:
         return f"{problem}: it is not used."
-    aside = store.set_aside(folder, cell)
+    aside = set_aside(store.file_of(folder, cell))
     return f"{problem}: it is kept as {aside.name}, and the cell is run again."
 
 

@@ -148,16 +148,6 @@ def _laid_out(content: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def set_aside(folder: Path, cell: Cell) -> Path:
-    """Rename a file that is not valid, so that it is neither used nor lost."""
-    path = file_of(folder, cell)
-    number = 1
-    while (aside := path.with_name(f"{path.name}.set-aside-{number}")).exists():
-        number += 1
-    path.rename(aside)
-    return aside
-
-
 def folders(suite: str, platform: str, is_quick: bool, root: Path = RESULTS) -> list[Path]:
     """Folders with results of a suite on this kind of device, the latest date first."""
     end = "_quick" if is_quick else ""

@@ -20,7 +20,7 @@ from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl.types import Batch, PyTree, TrainState
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint, files
 from ppo_jax.training import trainer, update
 
 LARGEST_NUMBER = 8  # members kept in a run; `debug` works for the others, too
@@ -63,6 +63,7 @@ def keep_frozen(
     for member in wanted:
         one = offending(alone(state, member))
         batch, rows = find(hyper, one)
+        files.refuse_links(folder_of(run, member))
         folder_of(run, member).mkdir(exist_ok=True)
         save_batch(folder_of(run, member) / BATCH, batch, rows)
         metadata = {"member": member, "failures": int(one.failures)}
@@ -148,7 +149,8 @@ def save_batch(file: Path, batch: Batch, rows: np.ndarray | None = None) -> None
     }
     if rows is not None:
         arrays[ROWS] = rows
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    with files.replacing(file) as new:
+        np.savez_compressed(new, allow_pickle=False, **arrays)
 
 
 def minibatch_rows(config: Config, shares: int, state: TrainState) -> jax.Array:

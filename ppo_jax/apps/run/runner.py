@@ -174,10 +174,12 @@ def locked(folder: Path) -> Iterator[None]:
     """Be the only writer of a run's folder.
 
     Raises:
-        InputError: another process writes there, or the folder cannot be written.
+        InputError: another process writes there, the folder cannot be written, or a symbolic link
+            is where the run writes.
     """
     with ExitStack() as stack:
         try:
+            run_folder.refuse_links(folder)
             stack.enter_context(lock.held(folder))
         except OSError as error:
             raise InputError(

@@ -13,7 +13,7 @@ from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, signals
 from ppo_jax.storage import jsonl, run_folder
-from ppo_jax.storage.files import write_json
+from ppo_jax.storage.files import replacing, write_json
 
 
 class RunResult(NamedTuple):
@@ -43,12 +43,13 @@ def conclude(
     )
     with writing(session, status):
         if curve:
-            plots.learning_curve(
-                logged,
-                curve,
-                title=f"{summary['env']}, {config.objective}",
-                subtitle=f"return while training, {options.seeds} seeds",
-            )
+            with replacing(curve) as path:
+                plots.learning_curve(
+                    logged,
+                    path,
+                    title=f"{summary['env']}, {config.objective}",
+                    subtitle=f"return while training, {options.seeds} seeds",
+                )
         write_json(session.folder / "summary.json", summary)
     # A signal that came meanwhile sets the exit code, although the run is complete.
     code = session.stop.exit_code or exit_code_of(summary)

@@ -29,7 +29,7 @@ from ppo_jax.runtime import progress, windows
 from ppo_jax.runtime.chunk_loop import chunks, until
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.runtime.windows import Rows
-from ppo_jax.storage import checkpoint, jsonl
+from ppo_jax.storage import checkpoint, files, jsonl
 from ppo_jax.storage.files import write_json
 
 
@@ -112,6 +112,7 @@ def read_result(folder: Path) -> PackResult:
 
 def write_pack(job: PackJob) -> None:
     """Write the pack's own description, so that its folder can be read without the sweep's."""
+    files.refuse_links(job.folder.parent, job.folder, job.folder / "checkpoints")
     job.folder.mkdir(parents=True, exist_ok=True)
     content = {
         "settings": {str(place): values for place, values in job.settings.items()},

@@ -122,16 +122,6 @@ def test_json_that_is_no_result_is_refused(path):
     assert "no result" in problem(path)
 
 
-def test_a_file_set_aside_is_kept_under_names_of_its_own(path):
-    first = store.set_aside(path.parent, CELL)
-    store.write_result(path.parent, CELL, content_of(CELL))
-    second = store.set_aside(path.parent, CELL)
-    assert first != second
-    assert first.exists()
-    assert second.exists()
-    assert not path.exists()
-
-
 def made(root: Path, *names: str) -> None:
     for name in names:
         (root / name).mkdir()

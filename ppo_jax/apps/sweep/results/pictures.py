@@ -12,7 +12,7 @@ import numpy as np
 from ppo_jax.analysis import plots
 from ppo_jax.analysis.stats import bootstrap_interval, iqm
 from ppo_jax.apps.sweep.axes import Axis, describe, show
-from ppo_jax.storage.files import to_json
+from ppo_jax.storage.files import replacing, to_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -252,5 +252,6 @@ def _save(figure: Any, path: Path) -> Path:
 
     with matplotlib.rc_context(plots.STYLE):
         figure.tight_layout()
-        figure.savefig(path, metadata=plots.without_date(path))
+        with replacing(path) as new:
+            figure.savefig(new, metadata=plots.without_date(path))
     return path

@@ -19,7 +19,7 @@ from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.trust import code_names
 from ppo_jax.storage import run_folder, signature
-from ppo_jax.storage.files import to_json, write_json
+from ppo_jax.storage.files import to_json, write_atomic, write_json
 
 
 def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control) -> Table:
@@ -58,10 +58,10 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
     }
     if best is not None and not is_stopped:
         summary["best_toml"] = str(folder / "best.toml")
-        (folder / "best.toml").write_text(preset(sweep, summary), "utf-8")
+        write_atomic(folder / "best.toml", preset(sweep, summary))
     summary["pictures"] = pictures.draw_all(folder, columns, ranked, sweep.axes, summary)
     write_json(folder / "summary.json", summary)
-    (folder / "report.md").write_text(report(summary, ranked), "utf-8")
+    write_atomic(folder / "report.md", report(summary, ranked))
     return Table(columns, ranked, summary, folder, exit_code)
 
 

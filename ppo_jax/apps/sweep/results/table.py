@@ -18,7 +18,7 @@ from ppo_jax.apps.sweep.axes import Values
 from ppo_jax.config.config import Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.storage import jsonl
-from ppo_jax.storage.files import to_json
+from ppo_jax.storage.files import replacing, to_json
 
 CLOCK = "env_steps"
 
@@ -113,7 +113,7 @@ def _column(values: Sequence[Any]) -> np.ndarray:
 def write(columns: Mapping[str, np.ndarray], folder: Path) -> list[str]:
     """Write table.csv, and table.parquet if pyarrow is installed; return the paths written."""
     path = folder / "table.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         lists = [column.tolist() for column in columns.values()]
@@ -123,7 +123,8 @@ def write(columns: Mapping[str, np.ndarray], folder: Path) -> list[str]:
     if find_spec("pyarrow") is not None:
         import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
 
-        parquet.write_table(_arrow(columns), str(folder / "table.parquet"))
+        with replacing(folder / "table.parquet") as new:
+            parquet.write_table(_arrow(columns), str(new))
         written.append(str(folder / "table.parquet"))
     return written
 
@@ -167,7 +168,7 @@ def _rank(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def write_scores(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], path: Path) -> None:
     """Write one line per setting: rank, values, IQM, interval, failed seeds."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["rank", "setting", *axes, "iqm", "ci95_low", "ci95_high", "num_failed"])
         for rank, row in enumerate(rows, 1):
