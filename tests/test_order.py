@@ -82,6 +82,7 @@ def test_a_file_imports_earlier_folders_only(module: str) -> None:
 def test_pure_folders_touch_no_file_clock_or_screen(module: str) -> None:
     allowed = {"config.loading": {"os", "pathlib"}, "config.data": {"pathlib"}}
     allowed |= {"config.presets": {"pathlib"}, "config.layers": {"pathlib"}}
+    allowed |= {"config.reading": {"os", "pathlib"}}
     allowed |= {"config.trust": {"os", "pathlib"}}
     allowed |= {"kernels.compiler": {"os", "time", "pathlib"}}
     allowed |= {"kernels.backend": {"os"}}

@@ -5,6 +5,7 @@ Input is validated before jax is imported.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -16,11 +17,18 @@ from ppo_jax.cli.commands.table import COMMANDS
 from ppo_jax.config.errors import InputError, RunError, nearest
 from ppo_jax.config.values import masked
 
+# A name that is too long, or names something else or nothing that this user may use.
+_OF_A_NAME = (
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.ENXIO),
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        _check_words(words)
         return _print(_dispatch(words), "--json" in words)
     except KeyboardInterrupt:
         return _refuse("interrupted", words, INTERRUPTED)
@@ -31,16 +39,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `ppo-jax envs | head` closes the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        if error.errno not in _OF_A_NAME:
+            return _refuse(f"{error} (--debug shows where)", words, FAILED)
+        place = "A file" if error.filename is None else repr(str(error.filename))
+        sentence = f"{place} cannot be used ({error.strerror}): name another place."
+        return _refuse(sentence, words, BAD_INPUT)
     except Exception as error:
         sentence = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         return _refuse(f"{sentence} (--debug shows where)", words, FAILED)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse words that no file and no setting can bear."""
+    for number, word in enumerate(words, 1):
+        try:
+            word.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise InputError(f"Word {number} holds half a character: write it anew.") from None
+        if "\0" in word:
+            raise InputError(f"Word {number} holds a zero byte: write it anew.")
 
 
 def _print(answer: Answer, as_json: bool) -> int:
     if as_json:
         print(json.dumps(answer.data, allow_nan=False))
     else:
-        print("\n".join(answer.lines))
+        text = "\n".join(answer.lines)
+        coding = sys.stdout.encoding or "utf-8"  # a folder's name may have bytes that are no text
+        print(text.encode(coding, "backslashreplace").decode(coding))
     sys.stdout.flush()
     return answer.exit_code
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ppo_jax.cli.parser import Parser, add_field_flags
@@ -14,6 +11,7 @@ from ppo_jax.config import layers, presets
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import Layer, Settings
+from ppo_jax.config.reading import read_json, read_toml
 
 
 def add_setting_flags(
@@ -77,13 +75,12 @@ def source_of(settings: Settings) -> str:
 def _file(name: str) -> Layer:
     """Read the settings of a JSON or TOML file; a run's own record leaves its folder out."""
     try:
-        text = Path(name).read_text("utf-8")
-        content = tomllib.loads(text) if name.endswith(".toml") else json.loads(text)
+        content = read_toml(name) if name.endswith(".toml") else read_json(name)
     except OSError as error:
         raise InputError(
             f"--config {name!r} cannot be read: {error.strerror}; name a JSON or TOML file."
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"--config {name!r} is neither JSON nor TOML: {error}.") from None
     if not isinstance(content, dict):
         raise InputError(f"--config {name!r} must hold settings by name, not a bare value.")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ppo_jax.config.config import Config, Hyper, Schedule, parse_number
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import RunOptions
-from ppo_jax.config.values import env_value
+from ppo_jax.config.values import env_value, short
 
 # Field name -> (the dataclass it belongs to, its specification).
 FIELDS: dict[str, tuple[type, dataclasses.Field]] = {
@@ -76,6 +76,7 @@ def resolve(layers: Iterable[Layer]) -> Settings:
     for layer in layers:
         for name, value in layer.values.items():
             owner, spec = FIELDS[name] if name in FIELDS else _unknown(name, layer.source)
+            _refuse_object(spec, value)
             values[owner][name] = convert(owner, spec, value)
             sources[name] = layer.source
         for name, value in layer.env_params.items():
@@ -132,7 +133,7 @@ def _split_env(table: Mapping[str, Any], owner: type) -> tuple[dict[str, Any], d
         given = values.pop("env", None) or {}
         if not isinstance(given, Mapping):
             raise InputError(
-                f"hyper.env={given!r} must be a table of the environment's parameters by name."
+                f"hyper.env={short(given)} must be a table of the environment's parameters by name."
             )
         env_params = _dotted(given)
     return values, env_params
@@ -145,6 +146,13 @@ def _dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = prefix + name.replace("-", "_")
         found |= _dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return found
+
+
+def _refuse_object(spec: dataclasses.Field, value: Any) -> None:
+    """Refuse what is no name in place of an environment, a network or an optimiser."""
+    may_lack = spec.default is None
+    if spec.type == "Any" and not isinstance(value, str) and not (may_lack and value is None):
+        raise InputError(f"{spec.name}={short(value)} must be a name.")
 
 
 def convert(owner: type, spec: dataclasses.Field, value: Any) -> Any:
@@ -165,14 +173,14 @@ def convert(owner: type, spec: dataclasses.Field, value: Any) -> Any:
     if kind == "float":
         number = parse_number(name, value)
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise InputError(f"{name}={value!r} must be one number.")
-        return float(number)
+            raise InputError(f"{name}={short(value)} must be one number.")
+        return _real(name, number)
     if kind == "bool":
         return _truth(name, value)
     if kind.startswith("tuple"):
         return _sizes(name, value)
     if kind == "str" and not isinstance(value, str):
-        raise InputError(f"{name}={value!r} must be a word.")
+        raise InputError(f"{name}={short(value)} must be a word.")
     return value
 
 
@@ -188,16 +196,26 @@ def whole_number(name: str, value: Any) -> int:
             return int(number)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InputError(f"{name}={value!r} must be a whole number, for example 1000 or 1e6.")
+    raise InputError(f"{name}={short(value)} must be a whole number, for example 1000 or 1e6.")
+
+
+def _real(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name}={short(value)} must be a number.") from None
 
 
 def _hyper_number(name: str, value: Any) -> Any:
     if isinstance(value, Mapping) and {"start", "end"} <= set(value) <= {"start", "end", "cosine"}:
-        return Schedule(value["start"], value["end"], float(value.get("cosine", 0.0)))
+        parts = (value["start"], value["end"], value.get("cosine", 0.0))
+        return Schedule(*(_real(name, part) for part in parts))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InputError(f"{name}={value!r} must be a number or a schedule START:END.")
+        raise InputError(f"{name}={short(value)} must be a number or a schedule START:END.")
     number = parse_number(name, value)
-    return number if isinstance(number, Schedule) else float(number)
+    return number if isinstance(number, Schedule) else _real(name, number)
 
 
 def _truth(name: str, value: Any) -> bool:
@@ -206,7 +224,7 @@ def _truth(name: str, value: Any) -> bool:
         return value
     if str(value).lower() in words:
         return words[str(value).lower()]
-    raise InputError(f"{name}={value!r} must be true or false.")
+    raise InputError(f"{name}={short(value)} must be true or false.")
 
 
 def _sizes(name: str, value: Any) -> tuple[int, ...]:
@@ -218,7 +236,7 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
         return tuple(whole_number(name, part) for part in value)
     except InputError:
         raise InputError(
-            f"{name}={value!r} must be widths, separated by commas, for example 64,64."
+            f"{name}={short(value)} must be widths, separated by commas, for example 64,64."
         ) from None
 
 

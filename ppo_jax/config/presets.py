@@ -14,7 +14,6 @@ source = "origin of the setting"
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.data import DATA
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.layers import Layer, file_layer, resolve
+from ppo_jax.config.reading import read_toml
 from ppo_jax.config.trust import Trust, code_names, require
 
 FOLDER = DATA / "presets"
@@ -168,11 +168,11 @@ def _objectives(content: Mapping[str, Any]) -> list[str]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return read_toml(path)
     except OSError as error:
         raise InputError(
             f"The preset {str(path)!r} cannot be read: {error.strerror or error}; name a preset of "
             "`ppo-jax presets` or an existing FILE.toml."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"The preset {str(path)!r} is not TOML: {error}.") from None

@@ -9,6 +9,8 @@ from typing import Any
 
 from ppo_jax.config.config import OPTIMIZERS, TRUST_REGION, Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.reading import MAX_INT
+from ppo_jax.config.values import short
 
 INT32 = 2**31 - 1  # samples and iterations are numbered by int32 on the device
 
@@ -125,9 +127,9 @@ def check_names(owner: type, changes: Iterable[str], what: str) -> None:
 def check_count(name: str, value: Any, low: int, high: int) -> None:
     """Refuse what is not a whole number between `low` and `high`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise InputError(f"{name}={value!r} must be a whole number of at least {low}.")
+        raise InputError(f"{name}={short(value)} must be a whole number of at least {low}.")
     if value > high:
-        raise InputError(f"{name}={value!r} must be at most {high}.")
+        raise InputError(f"{name}={short(value)} must be at most {high}.")
 
 
 def check_choice(spec: dataclasses.Field, value: Any) -> None:
@@ -135,8 +137,8 @@ def check_choice(spec: dataclasses.Field, value: Any) -> None:
     choices = spec.metadata.get("choices")
     if choices and value not in choices:
         raise InputError(
-            f"{spec.name}={value!r} is not one of {', '.join(choices)}."
-            + nearest(str(value), choices)
+            f"{spec.name}={short(value)} is not one of {', '.join(choices)}."
+            + nearest(str(value)[:80], choices)
         )
 
 
@@ -245,6 +247,9 @@ def _check_budget(config: Config) -> None:
 
 def _check_number(name: str, value: Any) -> None:
     ends = _ends(value)
+    for end in ends:
+        if isinstance(end, int) and abs(end) > MAX_INT:
+            raise InputError(f"{name}={short(end)} must be a number of fewer digits.")
     plain = [end for end in ends if isinstance(end, int | float)]
     has_nan = any(end != end for end in plain)
     if not has_nan and len({math.isinf(end) for end in plain}) > 1:

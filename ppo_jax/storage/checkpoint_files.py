@@ -20,6 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from ppo_jax.config import reading
 from ppo_jax.config.errors import InputError
 
 ARRAYS = "arrays.safetensors"
@@ -33,6 +34,13 @@ DTYPES = {name: jnp.dtype(name) for name in DTYPE_NAMES.split()}
 
 _LARGEST_MANIFEST = 1 << 28  # bytes; a larger file is none of ours and is not read
 _REQUIRED = {"arrays_bytes", "arrays_sha256", "leaves", "metadata"}
+_LEAF = {"path": str, "shape": [int], "dtype": str, "key_impl": (str, None)}
+_SHAPE = {
+    "arrays_bytes": int,
+    "arrays_sha256": str,
+    "leaves": [_LEAF],
+    "metadata": {"env_steps?": int, "run_id?": (str, None), "score?": (float, None)},
+}
 
 
 class CheckpointError(InputError):
@@ -102,13 +110,13 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     content = _decode(folder, _read(path, _LARGEST_MANIFEST))
     try:
+        reading.expect(content, _SHAPE)
         leaves = [Leaf(**{**leaf, "shape": tuple(leaf["shape"])}) for leaf in content["leaves"]]
         size = content["arrays_bytes"]
         # Names and numbers of the header come on top of the arrays themselves.
         room = sum(leaf.num_bytes + 4096 for leaf in leaves) + 4096
-        believable = isinstance(size, int) and 0 <= size <= room
-        believable &= isinstance(content["metadata"], dict)
-    except (TypeError, KeyError, ValueError, AttributeError):
+        believable = 0 <= size <= room and all(n >= 0 for leaf in leaves for n in leaf.shape)
+    except (TypeError, KeyError, ValueError):
         believable = False
     if not believable:
         raise _contradiction(folder)
@@ -191,13 +199,13 @@ def delete(folder: Path) -> None:
 
 def _decode(folder: Path, text: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = reading.parse_json(text)
         version = content["format_version"]
         if version == FORMAT_VERSION:
             found = content.pop("manifest_sha256")
             if seal(content) == text and isinstance(found, str) and content.keys() >= _REQUIRED:
                 return content
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         version = FORMAT_VERSION
     if version != FORMAT_VERSION:
         raise CheckpointError(

@@ -39,7 +39,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """
     temporary = _temporary_beside(path)
     try:
-        write_synced(temporary, content.encode() if isinstance(content, str) else content)
+        # A folder's name may have bytes that are no text.
+        plain = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+        write_synced(temporary, plain)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):

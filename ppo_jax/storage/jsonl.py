@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from ppo_jax.storage.files import (
 )
 
 Row = Mapping[str, Any]
+_TOO_LONG = re.compile(rb"\d{40}")  # no float or count of ours has so many digits
 
 
 class Position(NamedTuple):
@@ -97,7 +99,7 @@ def rewind_jsonl(path: Path | str, env_steps: int | None = None) -> None:
     kept = [
         line
         for number, line in enumerate(_whole_lines(path), 1)
-        if env_steps is None or _parse(path, number, line)["env_steps"] <= env_steps
+        if env_steps is None or _env_steps(path, number, line) <= env_steps
     ]
     data = b"".join(kept)
     if len(data) == path.stat().st_size:
@@ -141,9 +143,16 @@ def _whole_lines(path: Path) -> list[bytes]:
     return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
+def _env_steps(path: Path, number: int, line: bytes) -> int:
+    found = _parse(path, number, line).get("env_steps")
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise InputError(f"{path}: line {number} has no env_steps, so the file is damaged.")
+    return found
+
+
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
-        if isinstance(row := json.loads(line), dict):
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(row := json.loads(line), dict) and not _TOO_LONG.search(line):
             return row
     raise InputError(
         f"{path}: line {number} is not a JSON object, so the file is damaged: restore it or "

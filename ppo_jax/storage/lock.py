@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ppo_jax.config import reading
 from ppo_jax.config.errors import InputError
 from ppo_jax.storage import files
 
@@ -28,6 +29,7 @@ except ImportError:  # Windows: content and age alone
     fcntl = None  # type: ignore[assignment]
 
 LOCK = "run.lock"
+_SHAPE = {"pid?": int, "host?": str, "since?": str}
 TOUCH_SECONDS = 10.0
 STALE_SECONDS = 60.0
 _ANNOUNCE_SECONDS = 0.5  # a holder that has just won may not have written its name yet
@@ -65,10 +67,9 @@ def held(folder: Path) -> Iterator[None]:
 def holder(folder: Path) -> dict[str, Any] | None:
     """The writer of the folder's lock file: {"pid", "host", "since"}, or None."""
     try:
-        content = json.loads((folder / LOCK).read_text("utf-8"))
+        return reading.expect(reading.read_json(folder / LOCK), _SHAPE)
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
 
 
 def refuse_if_held(folder: Path) -> None:
@@ -155,6 +156,8 @@ def _is_alive(pid: Any) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
+        return False
+    except OverflowError:  # no process has such a number
         return False
     except OSError:  # another user's
         return True

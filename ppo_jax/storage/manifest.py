@@ -14,6 +14,19 @@ from typing import Any
 
 from ppo_jax.config.values import masked
 
+# The shape of manifest.json, see `reading.expect`; older ones have less in them.
+MANIFEST = {
+    "started?": str,
+    "versions?": (dict, None),
+    "python?": (str, None),
+    "machine?": (str, None),
+    "cores?": (int, None),
+    "devices?": ([str], None),
+    "xla_flags?": (str, None),
+    "git?": (str, None),
+    "command?": ([str], None),
+    "resumed?": list,
+}
 PACKAGES = ("ppo-jax", "jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
 
 

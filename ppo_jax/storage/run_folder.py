@@ -13,7 +13,6 @@ learning_curve.svg
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -22,16 +21,40 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ppo_jax.config import layers, trust
+from ppo_jax.config import layers, reading, trust
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.options import RunOptions
+from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.trust import OBJECT, Trust
+from ppo_jax.config.validate import validate
 from ppo_jax.storage import files, lock, signature
 from ppo_jax.storage.files import is_temporary, write_json
 from ppo_jax.storage.manifest import make_manifest
 
 FORMAT = 1
+# The shape of summary.json, see `reading.expect`.
+SUMMARY = {
+    "env": str,
+    "env_steps": int,
+    "num_seeds": int,
+    "num_failed": int,
+    "policy_mode": str,
+    "episodes_per_seed": int,
+    "final_return": {
+        "per_seed": [(float, None)],
+        "iqm": (float, None),
+        "ci95?": ([float], None),
+        "mean?": (float, None),
+    },
+    "stopped_by?": (str, None),
+    "stopped_early?": bool,
+    "compile_seconds?": (float, None),
+    "train_seconds?": (float, None),
+    "env_steps_per_second?": (float, None),
+    "episodes_cut?": int,
+    "run?": (str, None),
+    "learning_curve?": (str, None),
+}
 _MAY_BE_OBJECTS = ("env", "network")
 _WRITTEN = (*(lock.LOCK, "metrics.jsonl", "timing.jsonl", "checkpoints", "tensorboard", "wandb"),)
 RUNS = Path("runs")  # parent of the folders of runs without --out
@@ -149,9 +172,10 @@ def is_run(path: Path | str) -> bool:
 def run_id(path: Path) -> str | None:
     """The name of the run in a folder; None if the run is older than names."""
     try:
-        return json.loads((path / "config.json").read_text("utf-8")).get("run_id")
+        found = reading.read_json(path / "config.json").get("run_id")
     except (OSError, ValueError, AttributeError):
         return None
+    return found if isinstance(found, str) else None
 
 
 def _refuse_used(path: Path) -> None:
@@ -211,14 +235,11 @@ def read_settings(
     if not file.is_file():
         raise InputError(f"{str(path)!r} is no run folder: it has no config.json.")
     try:
-        content = json.loads(file.read_text("utf-8"))
-        found = content["format"]
+        content = reading.expect(reading.read_json(file), {"format": int}, "it")
         given = layers.resolve([layers.file_layer(str(file), content)])
-    except KeyError as error:
-        raise InputError(f"{str(file)!r} is damaged: it lacks {error}.") from error
-    except (ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{str(file)!r} is damaged: {error}") from error
-    if found != FORMAT:
+    if (found := content["format"]) != FORMAT:
         raise InputError(f"{str(file)!r} has format {found}; this version reads {FORMAT}.")
     again = {
         name: value for name, value in (("env", env), ("network", network)) if value is not None
@@ -235,4 +256,9 @@ def read_settings(
     names = trust.code_names(vars(given.config))
     known = trust.with_names(trusted, replaced)
     trust.require(names, str(file), known, content.get("signature"))
+    try:
+        validate(config, given.hyper)
+        validate_options(given.options)
+    except InputError as error:
+        raise InputError(f"{str(file)!r} is no setting that can run: {error}") from None
     return given._replace(config=config)

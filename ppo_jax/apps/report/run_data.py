@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,14 +13,22 @@ from ppo_jax.analysis import plots, stats
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import with_new_fields
+from ppo_jax.config.reading import read_record
 from ppo_jax.rl.metrics import CHANGE, FILE, METRICS
 from ppo_jax.storage import jsonl
 from ppo_jax.storage.files import to_json
-from ppo_jax.storage.run_folder import FORMAT
+from ppo_jax.storage.manifest import MANIFEST
+from ppo_jax.storage.run_folder import FORMAT, SUMMARY
 
+_CONFIG = {
+    "config": {"env": str, "objective": str},
+    "hyper": {"learning_rate": (float, str), "env?": (dict, None)},
+    "options": {"seeds": int, "seed?": int},
+}
 MAX_RUNS = 24  # limit of a page, whose size grows with them
 MANY_RUNS = 6  # from here on curves have fewer points, and single seeds are not drawn
 DIAGNOSTIC_POINTS = 60
+LARGEST = 1e150  # a larger number overflows where curves are averaged and drawn
 MAX_COMPARED = 6  # runs in a table of everyone against everyone
 # The charts of a page. Training returns have a section of their own.
 DIAGNOSTICS = tuple(
@@ -59,13 +66,14 @@ def read(folder: Path, label: str, is_one_of_many: bool = False) -> dict[str, An
     Raises:
         InputError: a file that is missing, cannot be read, or contradicts itself.
     """
-    described = _json(folder / "config.json")
-    if described.get("format") != FORMAT:
+    described = read_record(folder / "config.json", {"format": int})
+    if described["format"] != FORMAT:
         raise InputError(
             f"{str(folder / 'config.json')!r} has format {described.get('format')!r}; this version "
             f"reads {FORMAT}."
         )
-    tables = {name: _table(described, name, folder) for name in ("config", "hyper", "options")}
+    described = read_record(folder / "config.json", _CONFIG)
+    tables = {name: described[name] for name in ("config", "hyper", "options")}
     config, hyper, options = with_new_fields(tables).values()
     metrics = folder / "metrics.jsonl"
     if not metrics.is_file():
@@ -75,7 +83,7 @@ def read(folder: Path, label: str, is_one_of_many: bool = False) -> dict[str, An
         )
     rows = _rows(metrics, options)
     summary = _summary(folder / "summary.json") if (folder / "summary.json").is_file() else None
-    manifest = _json(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
+    manifest = folder / "manifest.json"
     return {
         "label": label,
         "env": str(config["env"]) if summary is None else str(summary["env"]),
@@ -91,7 +99,7 @@ def read(folder: Path, label: str, is_one_of_many: bool = False) -> dict[str, An
         "config": config,
         "hyper": hyper,
         "options": options,
-        "manifest": manifest,
+        "manifest": read_record(manifest, MANIFEST) if manifest.is_file() else {},
     }
 
 
@@ -181,7 +189,8 @@ def short(values: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_plain and abs(value) < LARGEST
 
 
 def _rows(path: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -208,16 +217,12 @@ def _rows(path: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _summary(path: Path) -> dict[str, Any]:
     """Read summary.json, whose statistics must follow from its seeds."""
-    summary = _json(path)
-    final = summary.get("final_return")
-    per_seed = final.get("per_seed") if isinstance(final, dict) else None
-    known = ("env", "env_steps", "num_seeds", "num_failed", "policy_mode", "episodes_per_seed")
-    if (
-        not isinstance(final, dict)
-        or not isinstance(per_seed, list)
-        or not all(score is None or is_number(score) for score in per_seed)
-        or any(name not in summary for name in known)
-    ):
+    summary = read_record(path, SUMMARY)
+    final = summary["final_return"]
+    per_seed = final["per_seed"]
+    ends = final.get("ci95") or [0.0, 0.0]
+    known = [value for value in [*per_seed, *ends] if value is not None]
+    if not per_seed or len(ends) != 2 or not all(map(is_number, known)):
         raise InputError(f"{str(path)!r} is damaged: it has no return of each seed.")
     again = stats.summarise(per_seed)
     for name in ("iqm", "mean"):
@@ -235,23 +240,3 @@ def _summary(path: Path) -> dict[str, Any]:
                 f"{str(path)!r} is damaged: its {name} is {stored}, but its seeds give {computed}."
             )
     return summary
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
-        raise InputError(f"{str(path)!r} is damaged: {error}.") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{str(path)!r} is damaged: it holds no JSON object.")
-    return content
-
-
-def _table(described: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
-    needed = {"config": "objective", "hyper": "learning_rate", "options": "seeds"}[name]
-    found = described.get(name)
-    if not isinstance(found, dict) or needed not in found:
-        raise InputError(f"{str(folder / 'config.json')!r} is damaged: it has no {name}.{needed}.")
-    return found

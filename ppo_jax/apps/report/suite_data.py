@@ -15,6 +15,7 @@ from ppo_jax.apps.reproduce import running, scoring, specs, store, tables
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import with_new_fields
+from ppo_jax.config.reading import expect, read_json
 
 PROFILE_POINTS = 61
 PROFILE_RESAMPLES = 1000
@@ -77,9 +78,9 @@ def _named_in(folder: Path) -> tuple[str, bool]:
     """Read the suite of a folder's files, and if they have the smaller budget."""
     for path in sorted(folder.glob("*__*.json")):
         try:
-            content = json.loads(path.read_bytes())
-            return str(content["suite"]), bool(content["is_quick"])
-        except (OSError, ValueError, KeyError, TypeError):
+            content = expect(read_json(path), {"suite": str, "is_quick": bool})
+            return content["suite"], content["is_quick"]
+        except (OSError, ValueError):
             continue
     raise InputError(f"{str(folder)!r} holds no result of a suite that can be read.")
 

@@ -186,7 +186,7 @@ def write(place: Path, text: str) -> int:
     Raises:
         InputError: the page is too large, or the disk refuses it.
     """
-    content = text.encode("utf-8")
+    content = text.encode("utf-8", "backslashreplace")  # a folder's name may be no text
     if len(content) > MAX_BYTES:
         raise InputError(
             f"The page would have {len(content) / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f}: "

@@ -15,7 +15,8 @@ from ppo_jax.config import layers as settings
 from ppo_jax.config import presets
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError, nearest
-from ppo_jax.config.validate import validate
+from ppo_jax.config.reading import expect
+from ppo_jax.config.validate import check_count, validate
 from ppo_jax.envs import registration
 
 PROTOCOLS = ("deterministic", "sampled", "training")
@@ -101,6 +102,9 @@ def build(
         budget = int(merged.get("quick_env_steps", QUICK_SHARE * config.total_env_steps))
         config = dataclasses.replace(config, total_env_steps=max(config.batch_size, budget))
     validate(config, found.hyper)
+    for name, least in (("seeds", 1), ("first_seed", 0), ("episodes", 1), ("quick_env_steps", 1)):
+        if name in merged:
+            check_count(f"{where}: {name}", merged[name], least, 2**31)
     protocol = str(merged.get("protocol", "deterministic"))
     if protocol not in PROTOCOLS:
         raise InputError(
@@ -145,6 +149,8 @@ def _merged(layers: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
         for key, value in layer.items():
             if key not in _FIELDS:
                 raise InputError(f"{where}: a cell has no entry {key!r}.{nearest(key, _FIELDS)}")
+            if key in ("config", "hyper", "published"):
+                _expect(value, [dict] if key == "published" else dict, f"{where}: {key}")
             if key in ("config", "hyper"):
                 merged[key] = {**merged[key], **value}
             elif key in _PLAIN and not _is_a(value, _PLAIN[key]):
@@ -152,6 +158,13 @@ def _merged(layers: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
             else:
                 merged[key] = value
     return merged
+
+
+def _expect(value: Any, shape: Any, at: str) -> None:
+    try:
+        expect(value, shape, at)
+    except ValueError as error:
+        raise InputError(f"{error}.") from None
 
 
 def _is_a(value: Any, kind: type) -> bool:

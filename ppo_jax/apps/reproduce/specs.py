@@ -11,7 +11,6 @@ Later layers win: preset, defaults, task, variant, cell. Nothing here loads jax.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +20,20 @@ from ppo_jax.apps.reproduce.cells import Cell, build
 from ppo_jax.apps.reproduce.references import Reference
 from ppo_jax.config.data import DATA
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.reading import expect, read_toml
 from ppo_jax.config.trust import Trust, code_names, require
 
 FOLDER = DATA / "specs"
+# The shape of a suite, see `expect`.
+_SHAPE = {
+    "title?": str,
+    "about?": str,
+    "defaults?": dict,
+    "cell?": [dict],
+    "task?": [{"name": str}],
+    "variant?": [{"name": str, "published?": dict}],
+    "claim?": [{"higher": str, "lower": str, "source": str, "compare?": bool}],
+}
 _TABLES = ("title", "about", "defaults", "cell", "task", "variant", "claim")
 
 
@@ -168,14 +178,14 @@ def _claim(table: Mapping[str, Any], where: str) -> Claim:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return expect(read_toml(path), _SHAPE)
     except OSError as error:
         raise InputError(
             f"The suite {str(path)!r} cannot be read: {error.strerror or error}. The package has "
             f"{', '.join(names())}."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"The suite {str(path)!r} is not TOML: {error}.") from None
+    except ValueError as error:
+        raise InputError(f"The suite {str(path)!r} is not TOML of a suite: {error}.") from None
 
 
 def _entries(content: Mapping[str, Any], suite: str) -> list[list[Mapping[str, Any]]]:

@@ -8,16 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.config.layers import with_new_fields
+from ppo_jax.config.reading import expect, read_json
 from ppo_jax.storage.files import to_json, write_atomic
+from ppo_jax.storage.manifest import MANIFEST
 
 FORMAT = 1
+_BATCH = {
+    "fingerprint?": {"processor?": (str, None), "platform?": str, "cores?": (int, None)},
+    "manifest?": MANIFEST,
+    "date?": str,
+}
+# The shape of a cell's file, see `reading.expect`; older ones have less in them.
+_SHAPE = {
+    "setting": {"config": dict, "hyper": dict},
+    "protocol?": str,
+    "note?": str,
+    "random?": (float, None),
+    "best?": (float, None),
+    "seeds": [{"curve?": [(float, None)]}],
+    "curve_env_steps?": [int],
+    "batches?": [_BATCH],
+}
 RESULTS = Path("benchmarks") / "results"
 
 
@@ -57,7 +74,7 @@ def read_result(folder: Path, cell: Cell) -> Stored:
     """The result of a cell, with a sentence if its file is not valid."""
     path = file_of(folder, cell)
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError:
         return Stored(None, None)
     except (OSError, ValueError) as error:
@@ -86,19 +103,20 @@ def _problem(content: Any, cell: Cell) -> str | None:
     changed = _changed(setting, setting_of(cell))
     if changed:
         return f"was made with another setting than the spec's: {changed}"
-    seeds = content.get("seeds")
-    if not isinstance(seeds, list) or not all(_is_seed(each) for each in seeds):
+    try:
+        expect(content, {"seeds": [{"seed": int, "score": (float, None)}]})
+    except ValueError:
         return "has a seed without a number for its return"
-    if len({each["seed"] for each in seeds}) != len(seeds):
+    if len({each["seed"] for each in content["seeds"]}) != len(content["seeds"]):
         return "has a seed twice"
+    try:
+        expect(content, _SHAPE)
+    except ValueError as error:
+        return f"is damaged: {error}"
+    points = {len(each["curve"]) for each in content["seeds"] if "curve" in each}
+    if "curve_env_steps" in content and points - {len(content["curve_env_steps"])}:
+        return "has a curve of another length than its steps"
     return None
-
-
-def _is_seed(each: Any) -> bool:
-    if not isinstance(each, dict) or not isinstance(each.get("seed"), int):
-        return False
-    score = each.get("score", "missing")
-    return score is None or (isinstance(score, int | float) and math.isfinite(score))
 
 
 def _changed(found: Any, wanted: Mapping[str, Any], prefix: str = "") -> str | None:

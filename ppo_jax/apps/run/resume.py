@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from ppo_jax.apps.run.cadence import log_steps
 from ppo_jax.apps.run.saving import read_status
 from ppo_jax.apps.run.session import METRICS, TIMING, RunStatus
-from ppo_jax.config import layers
+from ppo_jax.config import layers, reading
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import CHANGEABLE, RunOptions, validate_options
@@ -22,6 +21,7 @@ from ppo_jax.runtime.saved_run import saved_like
 from ppo_jax.storage import checkpoint, jsonl, run_folder
 from ppo_jax.storage.files import to_json, write_json
 from ppo_jax.storage.fingerprint import differences
+from ppo_jax.storage.manifest import MANIFEST
 from ppo_jax.training import schedules
 
 BUDGET = ("total_env_steps", "schedule_env_steps")
@@ -216,9 +216,9 @@ def record_resume(
         run_folder.write_config(folder, saved.config, saved.hyper, saved.options, saved.run_id)
     path = folder / "manifest.json"
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = reading.expect(reading.read_json(path), MANIFEST)
         resumed = list(content.get("resumed", []))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         content, resumed = {}, []
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     resumed.append({"at": now, "env_steps": env_steps, "fingerprint": fingerprint})
@@ -228,9 +228,9 @@ def record_resume(
 def finished_summary(folder: Path, env_steps: int) -> dict[str, Any] | None:
     """The summary of a run that is over, None if it was not written for this status."""
     try:
-        summary = json.loads((folder / "summary.json").read_text("utf-8"))
-        is_whole = summary["env_steps"] == env_steps and summary["stopped_by"] is None
-    except (OSError, ValueError, KeyError, TypeError):
+        summary = reading.expect(reading.read_json(folder / "summary.json"), run_folder.SUMMARY)
+        is_whole = summary["env_steps"] == env_steps and summary.get("stopped_by") is None
+    except (OSError, ValueError):
         return None
     return summary if is_whole else None
 

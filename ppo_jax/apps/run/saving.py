@@ -5,12 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from ppo_jax.apps.run.session import METRICS, TIMING, RunStatus, Session, writing
+from ppo_jax.config import reading
 from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import windows
 from ppo_jax.runtime.background import Background
 from ppo_jax.storage import checkpoint
 from ppo_jax.storage.jsonl import Position
+
+_METADATA = {
+    "iteration": int,
+    "pending": (dict, None),
+    "train_seconds": float,
+    "ended_by": (str, None),
+    "stop_at_return": (float, None),
+    "score": (float, None),
+    "best_score": (float, None),
+    "confirmed?": int,
+    "config": dict,
+    "hyper": dict,
+    "fingerprint": dict,
+    "logs": {name: {"num_bytes": int, "sha256": str} for name in (METRICS, TIMING)},
+}
 
 
 def save_run(
@@ -74,6 +90,7 @@ def read_status(metadata: dict[str, Any]) -> tuple[RunStatus, dict[str, Position
     Raises:
         KeyError, TypeError, ValueError: it was not written by `save_run`.
     """
+    reading.expect(metadata, _METADATA)
     status = RunStatus(
         iteration=metadata["iteration"],
         pending=windows.from_json(metadata["pending"]),

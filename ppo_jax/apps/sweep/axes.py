@@ -294,7 +294,21 @@ def read_values(values: Mapping[str, Any]) -> Values:
     for name in values:
         if not (name.startswith(ENV) or (name in FIELDS and is_numeric(name))):
             raise InputError(f"{name!r} is no number of a setting: the file is damaged.")
+    return read_any(values)
+
+
+def read_any(values: Mapping[str, Any]) -> Values:
+    """Read one setting from a file, of any fields that an axis may have."""
+    for name in values:
+        _check_name(name)
     return {name: _value(name, value) for name, value in values.items()}
+
+
+def from_ends(name: str, low: float, high: float, is_log: bool) -> Axis:
+    """Read a range from a file, which holds its ends."""
+    _check_name(name)
+    text = f"{float(low)!r}..{float(high)!r}" + ":log" * is_log
+    return _range(name, text)
 
 
 def grid(axes: Sequence[Axis]) -> list[Values]:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppo_jax.apps.sweep.axes import Axis, Range, Values, from_mapping
-from ppo_jax.apps.sweep.options import SweepOptions
-from ppo_jax.config import layers, trust
+from ppo_jax.apps.sweep import axes as axis_words
+from ppo_jax.apps.sweep.axes import Axis, Values
+from ppo_jax.apps.sweep.options import SweepOptions, validate_sweep
+from ppo_jax.config import layers, reading, trust
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.trust import Names, Trust
+from ppo_jax.config.validate import validate
 from ppo_jax.config.values import MASK, masked
 from ppo_jax.storage import run_folder, signature
 from ppo_jax.storage.files import to_json, write_json
 
 FORMAT = 1
 RECORD = "sweep.json"
+# The shapes of sweep.json and of a range in it, see `reading.expect`.
+_SHAPE = {"config": dict, "hyper": dict, "axes": dict, "changes": [dict], "sweep": dict}
+_RANGE = {"low": float, "high": float, "is_log": bool}
 STORAGE_VARIABLE = "PPO_JAX_STORAGE"
 
 # Options that may differ when a sweep goes on: none of these changes a result.
@@ -174,13 +178,13 @@ def read(
     try:
         layer = layers.file_layer(str(path / RECORD), content)
         base = layers.resolve([layer._replace(values={**layer.values})])
-        names = {spec.name for spec in dataclasses.fields(SweepOptions)}
-        given = {name: value for name, value in content["sweep"].items() if name in names}
         axes = tuple(_read_axis(name, axis) for name, axis in content["axes"].items())
-        changes = list(content["changes"])
-    except (KeyError, TypeError, InputError) as error:
+        changes = [axis_words.read_any(values) for values in content["changes"]]
+        options = SweepOptions(**{**_read_options(content["sweep"]), "out": str(path)})
+        validate(base.config, base.hyper)
+        validate_sweep(options)
+    except InputError as error:
         raise InputError(f"{str(path / RECORD)!r} is damaged: {error}") from error
-    options = SweepOptions(**{**given, "out": str(path)})
     found = Sweep(base.config, base.hyper, axes, changes, options)
     again = {name: x for name, x in (("env", env), ("network", network)) if x is not None}
     known = [getattr(base.config, name) for name in again]
@@ -217,24 +221,36 @@ def _storage(recorded: str | None, given: str | None) -> str | None:
     return recorded if given is None else given
 
 
+def _read_options(table: Mapping[str, Any]) -> dict[str, Any]:
+    known = {spec.name: spec for spec in dataclasses.fields(SweepOptions)}
+    return {
+        name: layers.convert(SweepOptions, known[name], value)
+        for name, value in table.items()
+        if name in known
+    }
+
+
 def _read_axis(name: str, content: Any) -> Axis:
-    if isinstance(content, dict):
-        return Axis(name, (), Range(content["low"], content["high"], content["is_log"]))
-    return from_mapping({name: content})[0]
+    if isinstance(content, list):
+        return axis_words.from_mapping({name: content})[0]
+    return axis_words.from_ends(name, content["low"], content["high"], content["is_log"])
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads((path / RECORD).read_text("utf-8"))
+        content = reading.expect(reading.read_json(path / RECORD), {"sweep_format": int})
+        if (found := content["sweep_format"]) != FORMAT:
+            raise InputError(
+                f"{str(path / RECORD)!r} has format {found}; this version reads {FORMAT}."
+            )
+        for axis in reading.expect(content, _SHAPE)["axes"].values():
+            reading.expect(axis, _RANGE if isinstance(axis, dict) else list, "an axis")
     except OSError:
         raise InputError(f"{str(path)!r} holds no sweep: it has no {RECORD}.") from None
     except ValueError as error:
-        raise InputError(f"{str(path / RECORD)!r} is damaged: {error}") from None
-    if content.get("sweep_format") != FORMAT:
-        raise InputError(
-            f"{str(path / RECORD)!r} has format {content.get('sweep_format')}; this version reads "
-            f"{FORMAT}."
-        )
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(path / RECORD)!r} is damaged: {error}.") from None
     return content
 
 

@@ -7,7 +7,6 @@ the pack trains, and `result.json` from its end on.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +22,7 @@ from ppo_jax.apps.sweep.engine import Engine
 from ppo_jax.apps.sweep.groups import Member
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.reading import read_record
 from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import progress, windows
@@ -31,6 +31,14 @@ from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.runtime.windows import Rows
 from ppo_jax.storage import checkpoint, files, jsonl
 from ppo_jax.storage.files import write_json
+
+# The shape of result.json, see `reading.expect`.
+_RESULT = {
+    "members": [[int]],
+    "final_return": [(float, None)],
+    "env_steps": int,
+    "train_seconds": float,
+}
 
 
 def ignore(*messages: Any) -> None:
@@ -105,7 +113,7 @@ def is_finished(folder: Path) -> bool:
 
 def read_result(folder: Path) -> PackResult:
     """The result in a finished pack's folder."""
-    content = json.loads((folder / "result.json").read_text("utf-8"))
+    content = read_record(folder / "result.json", _RESULT)
     members = [Member(*pair) for pair in content.pop("members")]
     return PackResult(members=members, **{name: content[name] for name in PackResult._fields[1:]})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +16,10 @@ from ppo_jax.apps.sweep import groups as plan
 from ppo_jax.apps.sweep import rules, samplers
 from ppo_jax.apps.sweep.axes import Values
 from ppo_jax.apps.sweep.folder import Sweep
-from ppo_jax.apps.sweep.options import NUMERIC_ONLY, validate_sweep, with_changes
+from ppo_jax.apps.sweep.options import LAYOUTS, NUMERIC_ONLY, validate_sweep, with_changes
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.validate import validate
+from ppo_jax.config.reading import read_record
+from ppo_jax.config.validate import check_count, validate
 from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.runtime import devices, progress
 from ppo_jax.storage import run_folder
@@ -240,7 +240,14 @@ def plan_all(prepared: Prepared, folder: Path | None) -> list[Planned]:
 def read_plan(folder: Path | None) -> list[dict[str, Any]]:
     """Read width and layout of each group of a sweep that has begun; empty for a new one."""
     path = None if folder is None else folder / PLAN
-    return [] if path is None or not path.is_file() else json.loads(path.read_text("utf-8"))
+    if path is None or not path.is_file():
+        return []
+    known = read_record(path, [{"width": int, "layout": str}])
+    for each in known:
+        check_count(f"{path}: width", each["width"], 1, 2**31)
+        if each["layout"] not in LAYOUTS:
+            raise InputError(f"{str(path)!r} is damaged: no layout is {each['layout']!r}.")
+    return known
 
 
 def write_plan(folder: Path, planned: Sequence[Planned]) -> None:

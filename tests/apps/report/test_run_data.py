@@ -120,10 +120,10 @@ def test_a_missing_file_is_named(folder: Path, name: str, words: str) -> None:
         ),
         ("metrics.jsonl", "{\n", "line 1 is not a JSON object"),
         ("summary.json", "{", "is damaged"),
-        ("summary.json", "[]", "holds no JSON object"),
-        ("summary.json", '{"final_return": 3}', "has no return of each seed"),
+        ("summary.json", "[]", "must be a table"),
+        ("summary.json", '{"final_return": 3}', "damaged: its content lacks 'env'"),
         ("config.json", '{"format": 99}', "has format 99"),
-        ("config.json", '{"format": 1, "config": {}}', "has no config.objective"),
+        ("config.json", '{"format": 1, "config": {}}', "damaged: config lacks 'env'"),
     ],
 )
 def test_a_damaged_file_is_refused_with_its_name(

@@ -39,8 +39,8 @@ def test_a_program_among_the_values_of_an_axis_needs_the_users_word(tmp_path: Pa
 
 
 def test_a_program_among_the_changes_needs_the_users_word(tmp_path: Path) -> None:
-    given = sweep(tmp_path / "a")._replace(changes=[{"env": "evil:Env"}])
-    with pytest.raises(InputError, match="evil:Env"):
+    given = sweep(tmp_path / "a")._replace(changes=[{"network": "evil:net"}])
+    with pytest.raises(InputError, match="evil:net"):
         folder.read(stranger(tmp_path / "a", given))
 
 

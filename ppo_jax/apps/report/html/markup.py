@@ -123,8 +123,8 @@ class Numbers:
 
 def rounded(value: float | int | str, form: str = "") -> str:
     """Round a number: whole numbers in full, others to four digits, with a true minus sign."""
-    if isinstance(value, str):  # a setting may be "inf"
-        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):  # a setting may be "inf"
+        return str(value)
     if form:
         text = f"{value:{form}}"
     elif isinstance(value, int) or (value == round(value) and abs(value) < 1e15):

@@ -5,7 +5,6 @@ Halving and pbt differ in a `Strategy` only: when they look at the slots, and wh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from ppo_jax.apps.sweep.pack import Outcome
 from ppo_jax.apps.sweep.search import slots
 from ppo_jax.apps.sweep.search.slots import IDLE, LINEAGE, SlotPopulation, SlotStatus
 from ppo_jax.config.config import Hyper
+from ppo_jax.config.reading import read_record
 from ppo_jax.distributed import population as populations
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import TrainState
@@ -49,7 +49,7 @@ def carry_on(
     """
     path = population.folder / STATUS
     if path.is_file():
-        return slots.read_status(json.loads(path.read_text("utf-8")))
+        return slots.read_status(read_record(path, {"values": [dict], "records": [list]}))
     begun = restore_population(population, ("metrics.jsonl", LINEAGE), first)
     hyper, state, status = train_population(population, strategy, *begun)
     if strategy.is_over(status):

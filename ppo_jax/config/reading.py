@@ -1,0 +1,165 @@
+"""Files of JSON and TOML at the door: plain data of a sane size and shape, or a sentence.
+
+Whatever a file holds, a reader gets an `OSError` or a `ValueError` and nothing else: a folder may
+come from anybody, and may be damaged.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.values import short
+
+MAX_BYTES = 1 << 28  # a larger file is none of ours and is not read
+MAX_DEPTH = 50  # limit of lists and tables in each other
+MAX_INT = 2**64
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+        ValueError: it is too large, or no file can have this name.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if status.st_size > MAX_BYTES:
+            raise ValueError(f"it has {status.st_size} bytes, more than {MAX_BYTES}")
+        return file.read(MAX_BYTES + 1)
+
+
+def read_json(path: Path | str) -> Any:
+    """The data of a JSON file; errors as in `read_bytes` and `parse_json`."""
+    return parse_json(read_bytes(path))
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """The data of a TOML file; errors as in `read_bytes`, and ValueError if it is no TOML."""
+    try:
+        return _plain(tomllib.loads(read_bytes(path).decode("utf-8")))
+    except RecursionError:
+        raise ValueError("its tables are nested too deeply") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The data of a JSON text.
+
+    Raises:
+        ValueError: no JSON, nested too deeply, numbers that no setting can be, or broken text.
+    """
+    try:
+        return _plain(json.loads(text, parse_constant=_refuse_constant))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_record(path: Path, shape: Any = None) -> Any:
+    """The data of a JSON file that this program wrote, checked by its shape.
+
+    Args:
+        shape: see `expect`; None for anything.
+
+    Raises:
+        InputError: the file cannot be read or is damaged.
+    """
+    try:
+        content = read_json(path)
+        return content if shape is None else expect(content, shape)
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} is damaged: {error}.") from None
+
+
+def expect(value: Any, shape: Any, at: str = "its content") -> Any:
+    """Return `value` if it has a shape.
+
+    Args:
+        shape: a type; a tuple of types, or `(shape, None)` for what may be null; `[shape]` for a
+            list; `{name: shape}` for a table with these names among others; `name?` may lack.
+        at: the place, for the sentence.
+
+    Raises:
+        ValueError: the first difference.
+    """
+    if isinstance(shape, dict):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{at} must be a table, and is {short(value)}")
+        for name, inner in shape.items():
+            key = name.removesuffix("?")
+            if key in value:
+                expect(value[key], inner, key if at == "its content" else f"{at}.{key}")
+            elif not name.endswith("?"):
+                raise ValueError(f"{at} lacks {key!r}")
+        return value
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            raise ValueError(f"{at} must be a list, and is {short(value)}")
+        for i, part in enumerate(value):
+            expect(part, shape[0], f"{at}[{i}]")
+        return value
+    kinds = shape if isinstance(shape, tuple) else (shape,)
+    if None in kinds and value is None:
+        return value
+    if kinds[0] is not shape and isinstance(kinds[0], list | dict):
+        return expect(value, kinds[0], at)
+    if not any(_is_a(value, kind) for kind in kinds):
+        words = " or ".join(_WORDS[kind] for kind in kinds)
+        raise ValueError(f"{at} must be {words}, and is {short(value)}")
+    return value
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "a table",
+    list: "a list",
+    None: "null",
+}
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if kind is None:
+        return value is None
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _plain(data: Any) -> Any:
+    """Return `data` unless it has what no reader can use."""
+    left: list[tuple[Any, int]] = [(data, 0)]
+    while left:
+        value, depth = left.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError("it is nested too deeply")
+        if isinstance(value, dict):
+            left += [(part, depth + 1) for pair in value.items() for part in pair]
+        elif isinstance(value, list):
+            left += [(part, depth + 1) for part in value]
+        elif isinstance(value, str):
+            if not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
+                raise ValueError("a text in it holds half a character")
+            if "\0" in value:
+                raise ValueError("a text in it holds a zero byte")
+        elif isinstance(value, int) and abs(value) > MAX_INT:
+            raise ValueError("a number in it has too many digits")
+    return data
