@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.config.config import Config, Hyper, Schedule
-from ppo_jax.envs.interface import Box, Environment, MultiDiscrete, ObservationSpace, time_limit
+from ppo_jax.envs import actions, leaves
+from ppo_jax.envs.interface import Box, Environment, ObservationSpace, time_limit
 
 LARGE = 20.0  # typical magnitude beyond which a network wants its observations standardised
 ONE_EDGE = 0.99  # share of the first actions that are clipped to the same bound
@@ -39,14 +40,19 @@ def notices(
         normalized: the run standardises its observations.
     """
     found = [off_centre(_box(environment, params), std)] if policy != "tanh-gaussian" else []
-    found += [channels_first(leaf.shape) for leaf in jax.tree.leaves(environment.observation)]
-    space = None if environment.raw is None else environment.raw.observation_space
-    if space is not None and not normalized and environment.observation_dtype == "uint8":
-        found.append(unscaled_bytes(float(np.max(space.high))))
+    stored = leaves.named(environment.observation)
+    found += [channels_first(leaf.shape) for leaf in stored.values()]
+    spaces = {} if environment.raw is None else leaves.shown(environment)
+    for name, space in spaces.items():
+        is_scaled = normalized and stored[name] is environment.observation
+        if stored[name].dtype == jnp.uint8 and not is_scaled:
+            found.append(unscaled_bytes(float(np.max(space.high))))
     if (time_limit(environment, params) or math.inf) <= 1 and _is_cut(environment, params):
         found.append(CUT_AT_ONCE)
-    if space is not None and space.is_number:
-        found.append(out_of_range(space, first_numbers(environment, params)))
+    numbers = {name: space for name, space in spaces.items() if space.is_number}
+    if numbers:
+        seen = leaves.named(first_observations(environment, params))
+        found += [out_of_range(space, seen[name]) for name, space in numbers.items()]
     return [notice for notice in found if notice is not None]
 
 
@@ -135,20 +141,15 @@ def _share_below(bound: float, std: float) -> float:
     return 0.5 * (1.0 + math.erf(bound / (math.sqrt(2.0) * max(std, 1e-12))))
 
 
-def _box(environment: Environment, params: Any) -> Any:
-    space, bounds = environment.action_space, environment.action_bounds
-    if bounds is None or not isinstance(space, Box):
-        return space
-    return Box(space.shape, *bounds(params))
+def _box(environment: Environment, params: Any) -> Box | None:
+    box, bounds = actions.box_of(environment.action_space), environment.action_bounds
+    return box if box is None or bounds is None else Box(box.shape, *bounds(params))
 
 
 def _is_cut(environment: Environment, params: Any) -> bool:
     """Play first steps, and report whether one is truncated and not terminated."""
-    space = environment.action_space
-    if isinstance(space, Box):
-        action = jnp.zeros(space.shape)
-    else:
-        action = jnp.zeros(len(space.ns) if isinstance(space, MultiDiscrete) else (), jnp.int32)
+    example = actions.example_action(environment.action_space)
+    action = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)
 
     @jax.jit
     def first_step(key: Any) -> Any:
@@ -159,7 +160,7 @@ def _is_cut(environment: Environment, params: Any) -> bool:
     return bool(jax.vmap(first_step)(jax.random.split(jax.random.key(0), NUM_STARTS)).any())
 
 
-def first_numbers(environment: Environment, params: Any) -> Any:
+def first_observations(environment: Environment, params: Any) -> Any:
     """The first observations of NUM_STARTS episodes, as the environment itself shows them."""
     assert environment.raw is not None
     start = environment.raw.reset

@@ -11,7 +11,7 @@ where the episode ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 
 class Discrete(NamedTuple):
@@ -34,8 +34,17 @@ class Box(NamedTuple):
     high: Any
 
 
+class Product(NamedTuple):
+    """Several actions at once: a tuple with the action of each part."""
+
+    parts: tuple[Discrete | MultiDiscrete | Box, ...]
+
+
+ActionSpace: TypeAlias = Discrete | MultiDiscrete | Box | Product
+
+
 class ObservationSpace(NamedTuple):
-    """The space that an environment declares, before its observations are cast."""
+    """The space that an environment declares for one leaf, before its observations are cast."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -47,10 +56,12 @@ class ObservationSpace(NamedTuple):
 class Raw(NamedTuple):
     """An environment's own words, before the cast to the contract; the diagnosis reads them."""
 
-    observation_space: ObservationSpace
+    # Declared for one array, or for each leaf by its name (`leaves.named`)
+    observation_space: ObservationSpace | dict[str, ObservationSpace]
     reset: Callable[[Any, Any], Any]  # (key, params) -> observation
     transition: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]]
     # (key, state, action, params) -> (observation, terminated, truncated), both flags as they came
+    action_form: dict[str, Any] | None = None  # `actions.own_action` reads it; None if it is ours
 
 
 ACTION_MASK = "action_mask"  # leaf of a dict observation: bool [n], True for a legal action
@@ -62,15 +73,14 @@ class _Fields(NamedTuple):
     transition: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any, Any, Any]]
     default_params: Any  # a pytree of numbers
     observation: Any  # pytree of jax.ShapeDtypeStruct, of one environment
-    action_space: Discrete | MultiDiscrete | Box  # under default_params
+    action_space: ActionSpace  # under default_params
     # The time limit in steps, or params -> it, called with numbers and never traced; None if none
     max_episode_steps: int | Callable[[Any], int | None] | None
     override: Callable[[Any, dict], Any]  # (params, {name: value}) -> params, refuses unknown names
     render: Callable[[Any, Any], Any] | None = None  # (state, params) -> RGB uint8, on the host
-    # params -> (low, high) of a Box, may be traced; None if the bounds depend on no parameter
+    # params -> (low, high) of a Box, or of all boxes of a Product as one vector; may be traced.
+    # None if the bounds depend on no parameter
     action_bounds: Callable[[Any], tuple[Any, Any]] | None = None
-    # An observation as the environment itself shows it -> as it is stored; None if it is the same
-    encode: Callable[[Any], Any] | None = None
     raw: Raw | None = None  # None if it returns the contract's own types
 
 
@@ -79,7 +89,7 @@ class Environment(_Fields):
 
     `observation` may be any pytree of shapes and dtypes. For one array, `observation_shape` and
     `observation_dtype` may be given in its place. Grids are stored as they are, such as "uint8".
-    A leaf `action_mask` of a dict observation, bool [n], tells legal actions from illegal ones;
+    A leaf `action_mask` of a dict or named tuple, bool [n], tells legal actions from illegal ones;
     the masks of several dials stand side by side, [sum(ns)].
     """
 
@@ -120,32 +130,23 @@ def time_limit(environment: Environment, params: Any) -> int | None:
     return limit(params) if callable(limit) else limit
 
 
-def shown_shape(environment: Environment) -> Any:
-    """The shape of an observation as the environment itself shows it, [*O] before any cast."""
-    raw = environment.raw
-    return environment.observation_shape if raw is None else raw.observation_space.shape
-
-
-def to_stored(environment: Environment, observation: Any) -> Any:
-    """One observation as the environment itself shows it -> as it is stored.
-
-    A whole number becomes a one-hot row, and a scalar [1]. Dtypes stay.
-    """
-    raw = environment.raw
-    if raw is None or environment.encode is None:
-        return observation
-    if raw.observation_space.is_number:
-        return environment.encode(observation)
-    return observation.reshape(environment.observation_shape)
-
-
 def without_action_mask(observation: Any) -> Any:
     """The observation without its leaf `action_mask`: what a network sees."""
-    if not isinstance(observation, Mapping) or ACTION_MASK not in observation:
+    fields = _fields_of(observation)
+    if fields is None or ACTION_MASK not in fields:
         return observation
-    return {name: leaf for name, leaf in observation.items() if name != ACTION_MASK}
+    return {name: leaf for name, leaf in fields.items() if name != ACTION_MASK}
 
 
 def action_mask(observation: Any) -> Any | None:
-    """The leaf `action_mask` of a dict observation, None if there is none."""
-    return observation.get(ACTION_MASK) if isinstance(observation, Mapping) else None
+    """The leaf `action_mask` of a dict or named tuple, None if there is none."""
+    fields = _fields_of(observation)
+    return None if fields is None else fields.get(ACTION_MASK)
+
+
+def _fields_of(observation: Any) -> Mapping[str, Any] | None:
+    """The fields of a dict or named tuple, None for anything else."""
+    if isinstance(observation, Mapping):
+        return observation
+    is_named = isinstance(observation, tuple) and hasattr(observation, "_asdict")
+    return observation._asdict() if is_named else None  # pyright: ignore[reportAttributeAccessIssue]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.loading import load_attribute, require_own
-from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete
+from ppo_jax.envs.interface import ActionSpace, Discrete, Environment, MultiDiscrete, Product
 from ppo_jax.envs.suites import gymnax_names
 
 PROBE_PREFIX = "probe:"
@@ -19,7 +19,7 @@ class Row(NamedTuple):
     name: str
     suite: str
     action_space: str
-    observation_shape: tuple[int, ...] | None  # None: unknown without a download
+    observation_shape: Any  # a tree of shapes for a tree; None: unknown without a download
     note: str
 
 
@@ -103,8 +103,10 @@ def available() -> list[Row]:
     return rows
 
 
-def describe_space(space: Discrete | MultiDiscrete | Box) -> str:
+def describe_space(space: ActionSpace) -> str:
     """An action space in a few words."""
+    if isinstance(space, Product):
+        return " and ".join(describe_space(part) for part in space.parts)
     if isinstance(space, Discrete):
         return f"discrete {space.n}"
     if isinstance(space, MultiDiscrete):
@@ -149,8 +151,8 @@ def _from_object(env: Any, name: str | None) -> Environment:
     from ppo_jax.envs.suites import gymnax
 
     if isinstance(env, tuple) and len(env) == 2:
-        return gymnax.adapt(env[0], env[1], name=name)
-    return gymnax.adapt(env, name=name)
+        return _sound(gymnax.adapt(env[0], env[1], name=name))
+    return _sound(gymnax.adapt(env, name=name))
 
 
 def _is_class_of_environments(env: Any) -> bool:
@@ -160,9 +162,10 @@ def _is_class_of_environments(env: Any) -> bool:
 
 def _sound(environment: Environment) -> Environment:
     """`environment`, unless no policy can act in it."""
-    space = environment.action_space
-    if isinstance(space, Box):
-        from ppo_jax.envs import bounds  # here, as it loads numpy
+    from ppo_jax.envs import actions, bounds, leaves  # here, as they load numpy and jax
 
-        bounds.require_sound(space.low, space.high, environment.name)
+    box = actions.box_of(environment.action_space)
+    if box is not None:
+        bounds.require_sound(box.low, box.high, environment.name)
+    leaves.require_fitting(environment)
     return environment

@@ -21,7 +21,7 @@ from ppo_jax.kernels.backend import is_accelerator
 from ppo_jax.kernels.matmul import dot_general
 from ppo_jax.kernels.orthogonal import orthogonal
 from ppo_jax.models.body import Body, feed_forward
-from ppo_jax.models.policy_head import Family
+from ppo_jax.models.policy_head import Family, split_output
 from ppo_jax.models.recurrent import Parts, make_recurrent_body
 from ppo_jax.models.torsos import PRECISIONS, Encoder, Torso, real
 from ppo_jax.rl.types import PyTree
@@ -106,31 +106,31 @@ def make_body(config: Config, observation: PyTree, family: Family) -> Body:
     """
     encode = Encoder(config, observation)
     module = ActorCritic(config, encode.grids, family.head_size)
-    two_heads = family.name == "gaussian-state-std"
-    size = family.head_size // 2 if two_heads else family.head_size
+    two_heads, size = family.name == "gaussian-state-std", family.num_reals
 
     def init(key: Array, log_std_init: Any) -> PyTree:
         params: Any = start_params(config, module, key, encode.example())
-        if two_heads:  # the head's second half is the log std
-            params["policy_head"]["bias"] += jnp.zeros(2 * size).at[size:].set(log_std_init)
+        if two_heads:  # the head's last outputs are the log std
+            first = family.head_size - size
+            bias = jnp.zeros(family.head_size).at[first:].set(log_std_init)
+            params["policy_head"]["bias"] += bias
         return params
 
     def call(method: str | None, params: PyTree, *args: Any) -> Any:
         return module.apply({"params": params}, *args, method=method)
 
-    def halves(output: Array) -> Any:
-        return (output[..., :size], output[..., size:]) if two_heads else output
+    meaning = partial(split_output, family)
 
     def apply(params: PyTree, observation: PyTree) -> tuple[Any, Array, Array]:
         # Batching both networks would copy too much for wide observations and convolutions.
         is_stacked = encode.is_narrow and not config.shared_torso and is_accelerator()
         run = partial(stacked, call) if is_stacked else partial(call, None)
         output, features, value = run(params, encode(observation))
-        return halves(output), features, value
+        return meaning(output), features, value
 
     def policy(params: PyTree, observation: PyTree) -> tuple[Any, Array]:
         output, features = call("policy", params, encode(observation))
-        return halves(output), features
+        return meaning(output), features
 
     def value(params: PyTree, observation: PyTree) -> Array:
         return call("value", params, encode(observation))
@@ -146,7 +146,7 @@ def make_body(config: Config, observation: PyTree, family: Family) -> Body:
             init=init,
             actor=lambda params, observation: call("features", params, encode(observation)),
             critic=lambda params, observation: call("critic_features", params, encode(observation)),
-            policy_head=lambda params, features: halves(call("policy_of", params, features)),
+            policy_head=lambda params, features: meaning(call("policy_of", params, features)),
             value_head=lambda params, features: call("value_of", params, features),
             log_std_shape=log_std_shape,
         )

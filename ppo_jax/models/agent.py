@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.envs import registration
+from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import Environment
 from ppo_jax.models.drift import load_drift
 from ppo_jax.models.network import Network, make_network
@@ -59,6 +59,8 @@ def assemble(config: Config) -> Agent:
 @lru_cache(maxsize=64)
 def _assemble(env: object, config: Config) -> Agent:
     environment = registration.find(env)
+    if environment.raw is None:  # else the adapter has looked
+        leaves.require_kept(environment)
     network, family = make_network(config, environment.observation, environment.action_space)
     if config.objective == "drift":
         load_drift(config.drift)  # refuses now a function that is no drift

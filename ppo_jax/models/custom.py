@@ -30,9 +30,10 @@ def wrap_network(network: Any, observation: PyTree, family: Family) -> Body:
         network: a pair (init_fn, apply_fn), an object with these two attributes, or the text
             `module:attribute` of one. apply_fn takes the observation [*O] of one environment, as
             real numbers, and returns (policy output, value []). The policy output is logits [n], a
-            mean [A], or a pair (mean, log_std). A lone mean gets a log std that is a parameter.
+            mean [A], a pair (mean, log_std), or for discrete and real actions at once a pair of
+            logits and one of the other two. A lone mean gets a log std that is a parameter.
         observation: tree of `jax.ShapeDtypeStruct`, of one environment.
-        family: of the policy; n, A, or 2A for "gaussian-state-std" outputs are needed.
+        family: of the policy; its dials and its real numbers are the sizes n and A.
 
     Raises:
         InputError: it cannot be loaded, fails, or returns other shapes.
@@ -44,7 +45,7 @@ def wrap_network(network: Any, observation: PyTree, family: Family) -> Body:
             "your own; use gaussian or gaussian-state-std."
         )
     seen = jax.tree.map(_as_real, without_action_mask(observation))
-    log_std_shape = _check(init_fn, apply_fn, seen, family.name, family.head_size)
+    log_std_shape = _check(init_fn, apply_fn, seen, family)
     rank = len(jax.tree.leaves(seen)[0].shape)
 
     def one(params: PyTree, observation: PyTree) -> tuple[Any, Array]:
@@ -88,13 +89,17 @@ def _pair(network: Any) -> tuple[Callable, Callable]:
 
 
 def _output(result: Any) -> tuple[Any, Any]:
-    """(policy output, value), a pair (mean, log_std) as a tuple."""
+    """(policy output, value), with tuples in place of lists."""
     output, value = result
-    return (tuple(output) if isinstance(output, list) else output), value
+    return _as_tuples(output), value
+
+
+def _as_tuples(output: Any) -> Any:
+    return tuple(map(_as_tuples, output)) if isinstance(output, list | tuple) else output
 
 
 def _check(
-    init_fn: Callable, apply_fn: Callable, observation: PyTree, name: str, head_size: int
+    init_fn: Callable, apply_fn: Callable, observation: PyTree, family: Family
 ) -> tuple[int, ...] | None:
     """Return the shape of the log std to be added, if any; refuse outputs that do not fit."""
     shapes = jax.tree.map(lambda leaf: tuple(leaf.shape), observation)
@@ -107,29 +112,39 @@ def _check(
         )
     call = f"apply_fn(params, observation of shape {shapes})"
     result = _trial(call, apply_fn, params, observation)
-    two = name == "gaussian-state-std"
-    size = head_size // 2 if two else head_size
-    if name == "categorical":
-        policy, allowed = f"logits of shape ({size},)", [(size,)]
-    elif two:
-        policy, allowed = f"a pair (mean, log_std), each of shape ({size},)", [((size,), (size,))]
-    else:
-        policy = f"a mean of shape ({size},) or a pair (mean, log_std) of such"
-        allowed = [(size,), ((size,), (size,))]
+    policy, allowed = _outputs(family)
     try:
-        returned = tuple(
-            tuple(leaf.shape for leaf in part) if isinstance(part, tuple) else part.shape
-            for part in _output(result)
-        )
+        output, value = _output(result)
+        returned = _shapes(output), value.shape
     except (TypeError, ValueError, AttributeError):
         returned = ()
     if len(returned) != 2 or returned[0] not in allowed or returned[1] != ():
         found = jax.tree.map(lambda leaf: leaf.shape, result)
         raise InputError(
-            f"network: {call} returns {found} where policy {name!r} needs ({policy}, value "
+            f"network: {call} returns {found} where policy {family.name!r} needs ({policy}, value "
             "of shape ()); change the network's last layers."
         )
-    return returned[0] if returned[0] == (size,) and name != "categorical" else None
+    real = returned[0][1] if family.dials and family.num_reals else returned[0]
+    return real if real == (family.num_reals,) and family.num_reals else None
+
+
+def _shapes(output: Any) -> Any:
+    return tuple(map(_shapes, output)) if isinstance(output, tuple) else tuple(output.shape)
+
+
+def _outputs(family: Family) -> tuple[str, list[Any]]:
+    """The policy outputs that a family takes: in words, and all shapes of them."""
+    logits, size = (sum(family.dials),), (family.num_reals,)
+    if not family.num_reals:
+        return f"logits of shape {logits}", [logits]
+    if family.name == "gaussian-state-std":
+        words, allowed = f"a pair (mean, log_std), each of shape {size}", [(size, size)]
+    else:
+        words = f"a mean of shape {size} or a pair (mean, log_std) of such"
+        allowed = [size, (size, size)]
+    if not family.dials:
+        return words, allowed
+    return f"a pair of logits of shape {logits} and {words}", [(logits, each) for each in allowed]
 
 
 def _trial(call: str, function: Callable, *args: Any) -> Any:

@@ -7,6 +7,7 @@ into the family's parameters. It applies an action mask, and owns the log std th
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jax import Array
 from jax.interpreters import partial_eval
 
 from ppo_jax.config.config import Config
-from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete, action_mask
+from ppo_jax.envs.interface import ActionSpace, MultiDiscrete, Product, action_mask
 from ppo_jax.models.actor_critic import make_body
 from ppo_jax.models.custom import wrap_network
 from ppo_jax.models.policy_head import Family, make_family
@@ -23,6 +24,7 @@ from ppo_jax.models.torsos import real
 from ppo_jax.rl.distributions import (
     Categorical,
     Gaussian,
+    Mixed,
     MultiCategorical,
     clip_log_std,
     state_dependent_noise,
@@ -56,7 +58,7 @@ class Network(NamedTuple):
 
 
 def make_network(
-    config: Config, observation: PyTree, action_space: Discrete | MultiDiscrete | Box
+    config: Config, observation: PyTree, action_space: ActionSpace
 ) -> tuple[Network, Family]:
     """Build the network and the policy family that `config` names.
 
@@ -75,7 +77,8 @@ def make_network(
         body = make_body(config, observation, family)
     else:
         body = wrap_network(config.network, observation, family)
-    categorical = MultiCategorical if isinstance(action_space, MultiDiscrete) else Categorical
+    is_joint = isinstance(action_space, MultiDiscrete | Product)
+    categorical = MultiCategorical if is_joint else Categorical
 
     def init(key: Array, log_std_init: Any = 0.0) -> PyTree:
         params = {"body": body.init(key, log_std_init)}
@@ -83,9 +86,7 @@ def make_network(
             params["log_std"] = jnp.full(body.log_std_shape, log_std_init, real())
         return params
 
-    def distribution(params: PyTree, output: Any, features: Any, observation: PyTree) -> Any:
-        if family.name == "categorical":
-            return categorical(masked(output, action_mask(observation)))
+    def real_part(params: PyTree, output: Any, features: Any) -> Any:
         if isinstance(output, tuple):
             mean, log_std = output
             return Gaussian(mean, clip_log_std(log_std))
@@ -93,6 +94,15 @@ def make_network(
         if family.name == "gsde":
             return state_dependent_noise(output, features, log_std)
         return Gaussian(output, jnp.broadcast_to(log_std, output.shape))
+
+    def distribution(params: PyTree, output: Any, features: Any, observation: PyTree) -> Any:
+        if not family.dials:
+            return real_part(params, output, features)
+        logits = output[0] if family.num_reals else output
+        discrete: Any = categorical(masked(logits, action_mask(observation), family.dials))
+        if not family.num_reals:
+            return discrete
+        return Mixed(discrete, real_part(params, output[1], features))
 
     def act(params: PyTree, memory: PyTree, observation: PyTree) -> tuple[PyTree, Any]:
         memory, output, features = body.act(params["body"], memory, observation)
@@ -116,15 +126,18 @@ def make_network(
     return network, family
 
 
-def masked(logits: Array, legal: Array | None) -> Array:
-    """Logits [..., n] with -inf for illegal actions; all are legal if the mask allows none.
+def masked(logits: Array, legal: Array | None, dials: tuple[int, ...]) -> Array:
+    """Logits [..., n] with -inf for illegal actions; all are legal of a dial that allows none.
 
     Args:
         legal: bool [..., n], None without a mask.
+        dials: the number of actions of each dial; n is their sum.
     """
     if legal is None:
         return logits
-    legal = legal | ~jnp.any(legal, axis=-1, keepdims=True)
+    bounds = list(accumulate(dials))[:-1]
+    each = [part | ~jnp.any(part, axis=-1, keepdims=True) for part in jnp.split(legal, bounds, -1)]
+    legal = each[0] if len(each) == 1 else jnp.concatenate(each, axis=-1)
     return jnp.where(legal, logits, -jnp.inf)
 
 

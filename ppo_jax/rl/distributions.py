@@ -56,6 +56,13 @@ class StateDependentNoise(NamedTuple):
     noise_log_std: Array  # [F, A]
 
 
+class Mixed(NamedTuple):
+    """Discrete and real actions at once, independent of each other given the observation."""
+
+    discrete: MultiCategorical
+    real: Gaussian | StateDependentNoise
+
+
 def clip_log_std(log_std: Array) -> Array:
     """Clip log std to [-20, 2]; within the bounds the parameter *is* the log std.
 

@@ -37,14 +37,14 @@ def init(observation: PyTree = None) -> Moments:
         zeros: PyTree = jnp.zeros((), jnp.float32)
     else:
         zeros = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape if _is_counted(leaf, observation) else ()),
+            lambda leaf: jnp.zeros(leaf.shape if is_counted(leaf, observation) else ()),
             observation,
         )
     zeros = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), zeros)
     return Moments(count=jnp.zeros((), jnp.float32), mean=zeros, m2=zeros)
 
 
-def _is_counted(leaf: Any, tree: PyTree) -> bool:
+def is_counted(leaf: Any, tree: PyTree) -> bool:
     """Check that a leaf is standardised: always for a single array, else if it is real."""
     return leaf is tree or jnp.issubdtype(leaf.dtype, jnp.floating)
 
@@ -53,7 +53,7 @@ def from_batch(x: PyTree) -> Moments:
     """Moments of the N >= 1 rows of `x` [N, *O], of any real, integer or bool dtype."""
     num_rows = jax.tree.leaves(x)[0].shape[0]
     found = [
-        _mean_and_m2(leaf) if _is_counted(leaf, x) else (jnp.zeros(()), jnp.zeros(()))
+        _mean_and_m2(leaf) if is_counted(leaf, x) else (jnp.zeros(()), jnp.zeros(()))
         for leaf in jax.tree.leaves(x)
     ]
     means, squares = zip(*found, strict=True)
@@ -137,7 +137,7 @@ def standardise(moments: Moments, x: PyTree, clip: float = 10.0) -> PyTree:
     """
 
     def of(leaf: Array, mean: Array, known: Array) -> Array:
-        if not _is_counted(leaf, x):
+        if not is_counted(leaf, x):
             return leaf
         centred = leaf.astype(jnp.float32) - jnp.broadcast_to(mean, leaf.shape)
         return _divide_by_std(known, centred, clip)

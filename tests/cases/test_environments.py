@@ -78,7 +78,18 @@ def test_a_slip_is_named(shell: Enter, env: str, words: str) -> None:
 
 @pytest.mark.parametrize(
     "env",
-    ["Scalar", "Double", "Whole", "Matrix", "Point", "Fixed", "HalfOpen", "Many", "InfoOk"],
+    [
+        "Scalar",
+        "Double",
+        "Whole",
+        "WholeBox",
+        "Matrix",
+        "Point",
+        "Fixed",
+        "HalfOpen",
+        "Many",
+        "InfoOk",
+    ],
 )
 def test_an_odd_shape_trains(shell: Enter, env: str) -> None:
     answer = shell("odd-shapes").train(env, *ONCE)
@@ -92,7 +103,6 @@ def test_an_odd_shape_trains(shell: Enter, env: str) -> None:
         ("Empty", "observations of shape (0,), which hold no number"),
         ("Swapped", "whose lower bound lies above the upper one"),
         ("NotANumber", "whose bound is NaN"),
-        ("WholeBox", "only Discrete and real Box can be trained"),
         ("RewardRow", "info['note'] is a text"),
     ],
 )

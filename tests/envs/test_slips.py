@@ -103,8 +103,11 @@ SLIPS: list[tuple[str, dict[str, Any]]] = [
         "step_env returns 4 values and must return 5",
         {"step_env": lambda self, *given: Sound.step_env(self, *given)[:4]},
     ),
-    ("observation of type dict", {"step_env": step_with(0, {"x": 1.0})}),
-    ("observation of type tuple", {"reset_env": lambda s, k, p: ((1.0, 2.0), Plain(0))}),
+    ("of shape (1,) from reset_env and missing", {"step_env": step_with(0, {"x": 1.0})}),
+    ("returns a tree with the leaves 0, 1", {
+        "reset_env": lambda s, k, p: ((1.0, 2.0), environment.EnvState(time=0)),
+        "step_env": step_with(0, (1.0, 2.0)),
+    }),
     ("a reward of NoneType", {"step_env": step_with(2, None)}),
     ("a reward of shape (3,)", {"step_env": step_with(2, jnp.ones(3))}),
     ("a terminated of shape (2,)", {"step_env": step_with(3, np.zeros(2, bool))}),

@@ -101,8 +101,8 @@ def test_illegal_actions_have_no_weight_and_without_a_legal_one_all_are() -> Non
     logits = jnp.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
     legal = jnp.array([[True, False, True], [False, False, False]])
     expected = [[1.0, -np.inf, 3.0], [1.0, 2.0, 3.0]]
-    np.testing.assert_array_equal(masked(logits, legal), expected)
-    assert masked(logits, None) is logits
+    np.testing.assert_array_equal(masked(logits, legal, (3,)), expected)
+    assert masked(logits, None, (3,)) is logits
 
 
 @pytest.mark.parametrize("space, size", [(Discrete(4), 4), (MultiDiscrete((2, 3)), 5)])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax.apps.diagnose import contract_play
+from ppo_jax.apps.diagnose import contract_play, memory_need
 from ppo_jax.apps.diagnose.contract_play import Finding
 from ppo_jax.apps.diagnose.random_play import NUM_STEPS, play_twice, random_action
 from ppo_jax.envs import slips
@@ -35,6 +35,7 @@ def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> l
         findings.append(_fails("a vmapped, compiled rollout of it", error))
         return findings
     findings += contract_play.findings(environment, play, again, key)
+    findings += memory_need.findings(environment, play)
     findings += _check_parameters(environment, key)
     return findings
 

@@ -13,8 +13,16 @@ from jax import Array
 
 from ppo_jax.apps.diagnose.random_play import Play, in_own_words, random_action
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs import bounds, first_look
-from ppo_jax.envs.interface import Box, Discrete, Environment, time_limit
+from ppo_jax.envs import bounds, first_look, leaves
+from ppo_jax.envs.actions import box_of, dials_of
+from ppo_jax.envs.interface import (
+    Box,
+    Discrete,
+    Environment,
+    ObservationSpace,
+    action_mask,
+    time_limit,
+)
 
 
 class Finding(NamedTuple):
@@ -34,6 +42,7 @@ def findings(environment: Environment, play: Play, again: Play, key: Array) -> I
     yield from _check_ends(environment, play, own)
     yield from _check_resets(environment, play, key)
     yield from _check_actions(environment, play, key)
+    yield from _check_masks(environment, play)
 
 
 def _as_findings(severity: str, notice: first_look.Notice | None) -> list[Finding]:
@@ -86,17 +95,41 @@ def _check_declared(environment: Environment, own: Any) -> Iterator[Finding]:
     """Compare the returned observations with the declared ones."""
     if environment.raw is None:
         return
-    space, seen = environment.raw.observation_space, own[0]
-    if space.is_number:
-        starts = first_look.first_numbers(environment, environment.default_params)
-        numbers = np.append(np.asarray(seen), np.asarray(starts))
-        yield from _as_findings("error", first_look.out_of_range(space, numbers))
-    elif space.dtype != seen.dtype.name:
+    seen, stored = leaves.named(own[0]), leaves.named(environment.observation)
+    for name, space in leaves.shown(environment).items():
+        if space.is_number:
+            starts = first_look.first_observations(environment, environment.default_params)
+            numbers = np.append(np.asarray(seen[name]), np.asarray(leaves.named(starts)[name]))
+            yield from _as_findings("error", first_look.out_of_range(space, numbers))
+            continue
+        yield from _check_range(name, space, np.asarray(seen[name]))
+        if space.dtype != seen[name].dtype.name:
+            which = "observations" if name == leaves.WHOLE else f"the leaf {name!r} as"
+            yield Finding(
+                "note",
+                f"it declares {which} of {space.dtype} and returns {seen[name].dtype.name}, "
+                f"stored as {stored[name].dtype.name}",
+                "make them equal, so that other programs see the same",
+            )
+
+
+def _check_range(name: str, space: ObservationSpace, seen: np.ndarray) -> Iterator[Finding]:
+    """Compare the numbers of a leaf with its declared bounds."""
+    try:
+        ends = (np.broadcast_to(end, space.shape) for end in (space.low, space.high))
+        low, high = (np.asarray(end, np.float64) for end in ends)
+    except ValueError:  # bounds of another shape, which nothing here reads
+        return
+    values = seen.astype(np.float64)
+    slack = 1e-5 * (1.0 + np.abs(values))
+    outside = values[(values < low - slack) | (values > high + slack)]
+    if outside.size:
+        which = "observations" if name == leaves.WHOLE else f"numbers of the leaf {name!r}"
         yield Finding(
             "note",
-            f"it declares observations of {space.dtype} and returns {seen.dtype.name}, stored as "
-            f"{environment.observation_dtype}",
-            "make them equal, so that other programs see the same",
+            f"{which} reach {outside[np.argmax(np.abs(outside))]:.3g}, which lies outside the "
+            f"declared bounds {low.min():.3g} to {high.max():.3g}",
+            "declare the bounds that are kept",
         )
 
 
@@ -120,7 +153,8 @@ def _check_determinism(environment: Environment, play: Play, again: Play) -> Ite
     for row in rows:
         state = jax.tree.map(lambda leaf, row=row: leaf[row, 0], play.state)
         key = jax.random.wrap_key_data(play.key[row, 0])
-        single = transition(key, state, play.action[row, 0], environment.default_params)
+        action = jax.tree.map(lambda leaf, row=row: leaf[row, 0], play.action)
+        single = transition(key, state, action, environment.default_params)
         pairs = zip(_arrays(single[0]), _arrays(play.observation_next))
         if not all(
             np.allclose(alone.astype(np.float32), batch[row, 0], rtol=1e-3, atol=1e-3)
@@ -233,13 +267,14 @@ def _check_resets(environment: Environment, play: Play, key: Array) -> Iterator[
 
 def _check_actions(environment: Environment, play: Play, key: Array) -> Iterator[Finding]:
     space = environment.action_space
-    if isinstance(space, Box):
+    box = box_of(space)
+    if box is not None:
         try:
-            bounds.require_sound(space.low, space.high, environment.name)
+            bounds.require_sound(box.low, box.high, environment.name)
         except InputError as error:
             yield Finding("error", str(error), "declare low < high")
             return
-        yield from _check_bounds(space)
+        yield from _check_bounds(box)
     if isinstance(space, Discrete):
         choices = jnp.arange(space.n)
     else:
@@ -258,6 +293,25 @@ def _check_actions(environment: Environment, play: Play, key: Array) -> Iterator
             "within one step nothing can be learnt from it",
             "check that the transition uses its action, unless effects come later",
         )
+
+
+def _check_masks(environment: Environment, play: Play) -> Iterator[Finding]:
+    """Find steps of the play in which a dial allows no action; an episode's end needs none."""
+    mask = action_mask(play.observation)
+    if mask is None:
+        return
+    dials = dials_of(environment.action_space)
+    parts = np.split(np.asarray(mask), np.cumsum(dials)[:-1], axis=-1)
+    for number, part in enumerate(parts):
+        share = float(np.mean(~part.any(axis=-1)))
+        if share > 0:
+            dial = f" of dial {number}" if len(parts) > 1 else ""
+            yield Finding(
+                "error",
+                f"no action{dial} is legal in {share:.2%} of the steps, where the episode goes on: "
+                "the trainer then takes all of them for legal",
+                "allow one action at least until the episode ends, such as to wait",
+            )
 
 
 def _check_bounds(space: Box) -> Iterator[Finding]:

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete, Raw, action_mask
+from ppo_jax.envs.actions import dials_of
+from ppo_jax.envs.interface import (
+    ActionSpace,
+    Box,
+    Discrete,
+    Environment,
+    Product,
+    Raw,
+    action_mask,
+)
 
 NUM_ENVS = 8
 NUM_STEPS = 1024
@@ -20,10 +29,10 @@ class Play(NamedTuple):
     """NUM_STEPS random steps of NUM_ENVS environments, reset by us where they ended."""
 
     key: Array  # [T, B], given to each transition
-    action: Array  # [T, B, ...]
+    action: Any  # [T, B, ...]
     state: Any  # [T, B, ...], before the step
-    observation: Array  # [T, B, *O], before the step
-    observation_next: Array  # [T, B, *O], the transition's own
+    observation: Any  # [T, B, *O], before the step
+    observation_next: Any  # [T, B, *O], the transition's own
     state_next: Any  # [T, B, ...], the transition's own
     reward: Array  # [T, B]
     terminated: Array  # [T, B]
@@ -76,7 +85,7 @@ def play(environment: Environment, key: Array, num_steps: int) -> Play:
     return jax.lax.scan(step, start, jax.random.split(key_steps, num_steps))[1]
 
 
-def in_own_words(environment: Environment, play: Play) -> tuple[Array, Array, Array] | None:
+def in_own_words(environment: Environment, play: Play) -> tuple[Any, Array, Array] | None:
     """The same steps as the environment itself has them: observation and both flags, [T, B, ...].
 
     None if it has no words of its own.
@@ -87,29 +96,34 @@ def in_own_words(environment: Environment, play: Play) -> tuple[Array, Array, Ar
     return jax.jit(jax.vmap(jax.vmap(one)))(play.key, play.state, play.action)
 
 
-def _uncast(raw: Raw, params: Any, key_data: Array, state: Any, action: Array) -> Any:
+def _uncast(raw: Raw, params: Any, key_data: Array, state: Any, action: Any) -> Any:
     return raw.transition(jax.random.wrap_key_data(key_data), state, action, params)
 
 
-def random_action(
-    space: Discrete | MultiDiscrete | Box, key: Array, mask: Array | None = None
-) -> Array:
+def random_action(space: ActionSpace, key: Array, mask: Array | None = None) -> Any:
     """A uniform action; a dimension without bounds is normal around 0, or beyond its one bound.
 
     Args:
-        mask: True for each legal action [n], those of several dials side by side.
+        mask: True for each legal action [n], those of several dials side by side. All are legal of
+            a dial that allows none.
     """
+    if isinstance(space, Product):
+        keys = jax.random.split(key, len(space.parts))
+        masks: list[Array | None] = [None] * len(keys)
+        if mask is not None:
+            sizes = [sum(dials_of(part)) for part in space.parts]
+            masks = list(jnp.split(mask, np.cumsum(sizes)[:-1]))
+        return tuple(map(random_action, space.parts, keys, masks))
     if isinstance(space, Discrete) and mask is None:
         return jax.random.randint(key, (), 0, space.n)
-    if isinstance(space, MultiDiscrete) and mask is None:
+    if not isinstance(space, Box) and mask is None:
         return jax.random.randint(key, (len(space.ns),), 0, jnp.array(space.ns))
     if not isinstance(space, Box):
-        chances = jnp.where(jnp.asarray(mask), 0.0, -jnp.inf)
-        if isinstance(space, Discrete):
-            return jax.random.categorical(key, chances)
-        parts = jnp.split(chances, np.cumsum(space.ns)[:-1])
+        parts = jnp.split(jnp.asarray(mask), np.cumsum(dials_of(space))[:-1])
         keys = jax.random.split(key, len(parts))
-        return jnp.stack([jax.random.categorical(*each) for each in zip(keys, parts)])
+        chances = [jnp.where(part | ~jnp.any(part), 0.0, -jnp.inf) for part in parts]
+        drawn = [jax.random.categorical(*each) for each in zip(keys, chances)]
+        return drawn[0] if isinstance(space, Discrete) else jnp.stack(drawn)
     has_low, has_high = np.isfinite(space.low), np.isfinite(space.high)
     bounded = has_low & has_high
     low, high = (np.where(bounded, end, 0.0) for end in (space.low, space.high))

@@ -238,9 +238,9 @@ def record_rollout(
     file = folder / f"trajectory_{iteration:08d}.npz"
     np.savez_compressed(
         file,
-        observation=raw,  # [T, B, *O], raw
-        action=action,  # [T, B, ...], as passed to the environment
-        action_sampled=steps.action,  # [T, B, ...]
+        **_named("observation", raw),  # [T, B, *O], raw
+        **_named("action", action),  # [T, B, ...], as passed to the environment
+        **_named("action_sampled", steps.action),  # [T, B, ...]
         log_prob=steps.log_prob,
         value=steps.value,
         value_next=steps.value_next,
@@ -284,6 +284,16 @@ def trajectory(
             lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:]), found[1:]
         )
     return carry, raw, steps, policy.to_env(steps.action)
+
+
+def _named(name: str, tree: PyTree) -> dict[str, Any]:
+    """The leaves of a tree by name, such as `observation.speed`; one array has the bare name."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    parts = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+    return {
+        ".".join(filter(None, (name, part))): leaf
+        for part, (_, leaf) in zip(parts, leaves, strict=True)
+    }
 
 
 def _numbers(leaf: Any) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,9 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.config.trust import Trust
-from ppo_jax.envs.interface import Environment, shown_shape, to_stored
+from ppo_jax.envs import leaves
+from ppo_jax.envs.actions import action_form, counts_and_reals, own_actions
+from ppo_jax.envs.interface import ACTION_MASK, Environment, action_mask
 from ppo_jax.models.agent import Agent, Policy, acting_policy, assemble, env_params
 from ppo_jax.rl.types import TrainState, Window
 from ppo_jax.runtime import devices
@@ -32,7 +33,7 @@ from ppo_jax.training import evaluation, rollout, schedules
 TOLERANCE = 1e-5  # for an action, relative if it is larger than 1; for a logit
 NUM_ENVS, NUM_STEPS = 8, 128  # size of the rollout whose observations are compared
 
-Act = Callable[[np.ndarray], np.ndarray]
+Act = Callable[[dict[str, np.ndarray]], Any]
 
 _TAIL = """
 
@@ -47,7 +48,7 @@ class Artefact(NamedTuple):
     """An exported policy before it is written."""
 
     content: bytes | dict[str, bytes]  # a file, or a folder's files by name
-    act: Act  # [n, *O] -> [n, ...]
+    act: Act  # inputs by name, [n, *O] each -> actions in the environment's own form, [n, ...]
 
 
 class Agreement(NamedTuple):
@@ -95,9 +96,8 @@ def export(
     world = env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
     policy = acting_policy(config, parts, state.params, state.observation_moments, world)
     artefact = build_artefact(format, config, parts, policy)
-    shown = partial(artefact_rows, parts.environment)
     agreement = compare(
-        policy, lambda rows: artefact.act(shown(rows)), recorded_observations(config, hyper, state)
+        parts.environment, policy, artefact.act, recorded_observations(config, hyper, state)
     )
     refuse_disagreement(agreement, format, config.precision)
     write_artefact(out, artefact)
@@ -118,11 +118,13 @@ def build_artefact(format: str, config: Config, parts: Agent, policy: Policy) ->
     if format == "stablehlo":
         environment = parts.environment
 
-        def ours(rows: jax.Array) -> jax.Array:
-            rows = jax.vmap(partial(to_stored, environment))(rows)
-            return evaluation.act(policy, rows, noise=(), key=None, is_deterministic=True)
+        def ours(rows: dict[str, jax.Array]) -> Any:
+            stored = jax.vmap(partial(leaves.to_stored, environment))(rows)
+            action = evaluation.act(policy, stored, noise=(), key=None, is_deterministic=True)
+            return own_actions(environment, action)
 
-        program = stablehlo_policy.build(ours, shown_shape(environment))
+        shapes = {name: tuple(space.shape) for name, space in leaves.shown(environment).items()}
+        program = stablehlo_policy.build(ours, shapes, leaves.mask_size(environment))
         return Artefact(program, stablehlo_policy.load(program)[0])
     name = run_folder.env_name(config)
     plain = layers.describe_network(config, parts, policy, name)
@@ -132,7 +134,7 @@ def build_artefact(format: str, config: Config, parts: Agent, policy: Policy) ->
     numbers = layers.npz_bytes(plain)
     reader = inspect.getsource(numpy_policy) + _TAIL
     contents = {"policy.npz": numbers, "policy.py": reader.encode()}
-    return Artefact(contents, numpy_policy.load(io.BytesIO(numbers)))
+    return Artefact(contents, partial(numpy_policy.actions, plain.description, plain.arrays))
 
 
 def refuse_disagreement(agreement: Agreement, format: str, precision: str) -> None:
@@ -160,54 +162,80 @@ def write_artefact(out: Path, artefact: Artefact) -> None:
         ) from error
 
 
-def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> np.ndarray:
-    """Raw observations [n, *O] that the sampled policy of a member meets from fresh starts."""
+def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> Any:
+    """Stored observations [n, *O] that the sampled policy of a member meets from fresh starts."""
     short = dataclasses.replace(config, num_envs=NUM_ENVS, rollout_length=NUM_STEPS)
     parts = assemble(config)
     params = env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
 
     @jax.jit
-    def record(state: TrainState) -> jax.Array:
+    def record(state: TrainState) -> Any:
         policy = acting_policy(config, parts, state.params, state.observation_moments, params)
         key_start, key_steps = jax.random.split(jax.random.fold_in(state.key, 2**32 - 2))
         start = rollout.reset_all(parts.environment, params, policy, NUM_ENVS, key_start)
         _, _, observation, _ = rollout.rollout(
             short, parts.environment, params, policy, start, key_steps
         )
-        return observation.reshape(-1, *observation.shape[2:])
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), observation)
 
-    return np.asarray(record(state))
-
-
-def artefact_rows(environment: Environment, observation: np.ndarray) -> np.ndarray:
-    """Stored observations [n, *O] as the environment shows them, which an artefact takes."""
-    space = None if environment.raw is None else environment.raw.observation_space
-    if space is not None and space.is_number:
-        return (observation.argmax(axis=1) + space.low).astype(np.float32)
-    return observation.reshape(len(observation), *shown_shape(environment))
+    return jax.device_get(record(state))
 
 
-def compare(policy: Policy, theirs: Act, observation: np.ndarray) -> Agreement:
+def artefact_rows(environment: Environment, observation: Any) -> dict[str, np.ndarray]:
+    """Stored observations [n, *O] as an artefact takes them: by name, as the environment shows."""
+    found, stored = {}, leaves.named(observation)
+    for name, space in leaves.shown(environment).items():
+        rows = np.asarray(stored[name], np.float32)
+        if space.is_number:
+            rows = (rows.argmax(axis=1) + np.float32(space.low)).astype(np.float32)
+        found[name] = rows.reshape(len(rows), *space.shape)
+    mask = action_mask(observation)
+    return found if mask is None else {**found, ACTION_MASK: np.asarray(mask)}
+
+
+def compare(environment: Environment, policy: Policy, theirs: Act, observation: Any) -> Agreement:
     """Actions of an artefact next to the policy's own, [n, ...] each.
 
     Continuous actions are compared as numbers, relative to those larger than 1. Counted
     actions may be equally good to rounding, so the logit of each choice is compared with the best
     one. Actions of another shape or kind differ by infinity, NaN by NaN.
+
+    Args:
+        observation: stored ones, [n, *O].
     """
-    rows = observation.astype(np.float32)
-    found = np.asarray(theirs(rows))
-    seen = jnp.asarray(rows)
+    found = theirs(artefact_rows(environment, observation))
+    seen = jax.tree.map(jnp.asarray, observation)
     act = jax.jit(lambda x: policy.network.policy(policy.params, Window(policy.see(x))))
-    distribution = act(seen)
-    ours = np.asarray(policy.to_env(policy.family.mode(distribution)))
-    if found.shape != ours.shape or found.dtype.kind != ours.dtype.kind:
-        return Agreement(len(rows), float("inf"))
-    if policy.family.name == "categorical":
-        if found.min() < 0 or found.max() >= distribution.logits.shape[-1]:
-            return Agreement(len(rows), float("inf"))
-        lost = policy.family.log_prob(distribution, jnp.asarray(ours)) - policy.family.log_prob(
-            distribution, jnp.asarray(found)
-        )
-        return Agreement(len(rows), float(np.max(np.asarray(lost))))
-    size = np.maximum(1.0, np.abs(ours))
-    return Agreement(len(rows), float(np.max(np.abs(found - ours) / size)))
+    distribution, num_rows = act(seen), jax.tree.leaves(observation)[0].shape[0]
+    action = policy.to_env(policy.family.mode(distribution))
+    ours = jax.tree.map(np.asarray, own_actions(environment, action))
+    if _kinds(found) != _kinds(ours):
+        return Agreement(num_rows, float("inf"))
+    worst, form = 0.0, action_form(environment)
+    pairs = [counts_and_reals(form, tree) for tree in (found, ours)]
+    (counts, reals), (_, own_reals) = pairs
+    if policy.family.num_reals:
+        size = np.maximum(1.0, np.abs(own_reals))
+        worst = float(np.max(np.abs(reals - own_reals) / size))
+    if policy.family.dials:
+        logits = distribution.discrete if policy.family.num_reals else distribution
+        worst = max(worst, _lost(policy.family.dials, np.asarray(logits.logits), counts))
+    return Agreement(num_rows, worst)
+
+
+def _kinds(action: Any) -> Any:
+    """Structure, shapes and kinds of an action's arrays."""
+    flat, treedef = jax.tree.flatten(action)
+    return treedef, [(np.shape(leaf), np.asarray(leaf).dtype.kind) for leaf in flat]
+
+
+def _lost(dials: tuple[int, ...], logits: np.ndarray, counts: np.ndarray) -> float:
+    """The largest distance of a chosen logit from the best one of its dial."""
+    groups = np.split(logits, np.cumsum(dials)[:-1], axis=1)
+    lost = [0.0]
+    for n, group, chosen in zip(dials, groups, counts.T.astype(int), strict=True):
+        if chosen.min() < 0 or chosen.max() >= n:
+            return float("inf")
+        own = np.take_along_axis(group, chosen[:, None], axis=1)[:, 0]
+        lost.append(float(np.max(group.max(axis=1) - own)))
+    return max(lost)

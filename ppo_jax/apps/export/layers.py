@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +11,11 @@ import numpy as np
 from ppo_jax.apps.export.numpy_policy import FORMAT
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs.interface import Box, Discrete, Environment, shown_shape
+from ppo_jax.envs import leaves
+from ppo_jax.envs.actions import action_form, box_of
+from ppo_jax.envs.interface import Environment, ObservationSpace, without_action_mask
 from ppo_jax.models.agent import Agent, Policy
+from ppo_jax.models.torsos import Encoder
 from ppo_jax.rl import moments
 
 OBSERVATION_CLIP = 10.0  # as in `moments.standardise`
@@ -40,82 +42,118 @@ def describe_network(config: Config, parts: Agent, policy: Policy, env_name: str
             "format 'numpy' and 'onnx' write the layers of a built-in network, and this run has a "
             "network of its own: use --format stablehlo."
         )
-    environment, space = parts.environment, parts.environment.action_space
     arrays: dict[str, np.ndarray] = {}
-    stats = policy.moments
-    if stats is not None:
-        arrays["observation_mean"] = _float32(stats.mean)
-        std = np.sqrt(_float32(moments.variance(stats)) + np.float32(moments.EPSILON))
-        arrays["observation_std"] = std
     body = policy.params["body"]
     torso, head = body["actor_torso"], body["policy_head"]
-    layers = []
-    named = [("convolution", torso["Conv_0"])] if "Conv_0" in torso else []
-    named += [("dense", torso[f"Dense_{i}"]) for i in range(len(config.hidden_sizes))]
-    for i, (kind, layer) in enumerate([*named, ("dense", head)]):
-        is_head = i == len(named)
-        # A head of twice the size holds the log std in its second half, which no action needs.
-        size = _head_size(space) if is_head else None
-        arrays[f"layer{i}_kernel"] = _float32(layer["kernel"])[..., :size]
-        arrays[f"layer{i}_bias"] = _float32(layer["bias"])[:size]
-        layers.append({"kind": kind, "activation": "none" if is_head else config.activation})
-    rule, bounds = _action_rule(space, policy)
-    arrays.update(bounds)
+    inputs = _inputs(config, parts, policy, arrays)
+    named = [torso[f"Dense_{i}"] for i in range(len(config.hidden_sizes))]
+    # The head's last outputs may be log stds, which no action needs.
+    size = sum(policy.family.dials) + policy.family.num_reals
+    for i, layer in enumerate([*named, head]):
+        end = size if layer is head else None
+        arrays[f"layer{i}_kernel"] = _float32(layer["kernel"])[..., :end]
+        arrays[f"layer{i}_bias"] = _float32(layer["bias"])[:end]
+    rule = _action_rule(parts.environment, policy, arrays)
     description = {
         "format": FORMAT,
         "env": env_name,
-        "text": _text(env_name, shown_shape(environment), rule),
-        "observation_shape": list(shown_shape(environment)),
-        "numbers": _numbers(environment),
-        "observation_clip": OBSERVATION_CLIP if config.normalize_observations else None,
-        "layers": layers,
+        "text": _text(env_name, inputs, rule, leaves.mask_size(parts.environment)),
+        "inputs": inputs,
+        "mask_size": leaves.mask_size(parts.environment),
+        "layers": [*(config.activation for _ in named), "none"],
         "action": rule,
     }
     return PlainPolicy(description, arrays)
 
 
-def _numbers(environment: Environment) -> dict[str, int] | None:
+def _inputs(
+    config: Config, parts: Agent, policy: Policy, arrays: dict[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """The inputs and their encoders; adds their arrays."""
+    environment = parts.environment
+    spaces = leaves.shown(environment)
+    grids = Encoder(config, environment.observation).grids
+    means = variances = {}
+    if policy.moments is not None:
+        variances = leaves.named(without_action_mask(moments.variance(policy.moments)))
+        means = leaves.named(without_action_mask(policy.moments.mean))
+    stored = leaves.named(without_action_mask(environment.observation))
+    found, convolutions = [], 0
+    for i, (name, space) in enumerate(spaces.items()):
+        is_counted = bool(means) and moments.is_counted(stored[name], environment.observation)
+        if is_counted:
+            arrays[f"input{i}_mean"] = _float32(means[name])
+            std = np.sqrt(_float32(variances[name]) + np.float32(moments.EPSILON))
+            arrays[f"input{i}_std"] = std
+        if grids[i]:
+            layer = policy.params["body"]["actor_torso"][f"Conv_{convolutions}"]
+            convolutions += 1
+            arrays[f"input{i}_kernel"] = _float32(layer["kernel"])
+            arrays[f"input{i}_bias"] = _float32(layer["bias"])
+        found.append(
+            {
+                "name": name,
+                "shape": list(space.shape),
+                "numbers": _numbers(space),
+                "clip": OBSERVATION_CLIP if is_counted else None,
+                "activation": config.activation if grids[i] else None,
+            }
+        )
+    return found
+
+
+def _numbers(space: ObservationSpace) -> dict[str, int] | None:
     """The whole numbers that become one-hot rows, None for other observations."""
-    space = None if environment.raw is None else environment.raw.observation_space
-    if space is None or not space.is_number:
+    if not space.is_number:
         return None
     return {"first": int(space.low), "count": int(space.high) - int(space.low) + 1}
 
 
-def _action_rule(space: Any, policy: Policy) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The rule from the head's output to the deterministic action, and the arrays of its bounds."""
-    if isinstance(space, Box):
+def _action_rule(
+    environment: Environment, policy: Policy, arrays: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """The rule from the head's output to the deterministic action; adds the bounds' arrays."""
+    box, kind = box_of(environment.action_space), "none"
+    if box is not None:
         kind = "squash" if policy.family.name == "tanh-gaussian" else "clip"
-        ends = (space.low, space.high) if policy.bounds is None else policy.bounds
-        low, high = (np.broadcast_to(_float32(x), space.shape).copy() for x in ends)
-        bounds = {"action_low": low, "action_high": high}
-        return {"kind": kind, "shape": list(space.shape)}, bounds
-    sizes = [int(space.n)] if isinstance(space, Discrete) else [int(n) for n in space.ns]
-    shape = [] if isinstance(space, Discrete) else [len(sizes)]
-    return {"kind": "argmax", "sizes": sizes, "shape": shape}, {}
-
-
-def _head_size(space: Any) -> int:
-    if isinstance(space, Box):
-        return math.prod(space.shape)
-    return int(space.n) if isinstance(space, Discrete) else sum(int(n) for n in space.ns)
+        ends = (box.low, box.high) if policy.bounds is None else policy.bounds
+        low, high = (np.broadcast_to(_float32(x), box.shape).ravel() for x in ends)
+        arrays |= {"action_low": low, "action_high": high}
+    form = action_form(environment)
+    return {"kind": kind, "dials": list(policy.family.dials), "form": form}
 
 
 def _float32(value: Any) -> np.ndarray:
     return np.asarray(value, np.float32)
 
 
-def _text(env_name: str, shape: tuple[int, ...], rule: dict[str, Any]) -> str:
-    """Input and output of the policy in a sentence."""
-    told = {
-        "argmax": f"the most likely of {rule.get('sizes')} actions, counted from 0",
-        "clip": "clipped to the environment's bounds",
-        "squash": "squashed by tanh into the environment's bounds",
+def _text(
+    env_name: str, inputs: list[dict[str, Any]], rule: dict[str, Any], mask_size: int | None
+) -> str:
+    """Input and output of the policy in a few words."""
+    told = [f"the most likely of {rule['dials']} actions"] if rule["dials"] else []
+    told += {
+        "none": [],
+        "clip": ["real numbers clipped to the environment's bounds"],
+        "squash": ["real numbers squashed by tanh into the environment's bounds"],
     }[rule["kind"]]
+    shapes = ", ".join(f"{each['name']} {tuple(each['shape'])}" for each in inputs)
+    is_whole = [each["name"] for each in inputs] == [leaves.WHOLE]
+    what = f"of shape {tuple(inputs[0]['shape'])}" if is_whole else f"with the leaves {shapes}"
+    mask = "" if mask_size is None else f" and its {mask_size} flags of legal actions"
     return (
-        f"The policy for {env_name}: a raw observation of shape {tuple(shape)}, or a batch of them "
-        f"-> an action of shape {tuple(rule['shape'])}, {told}."
+        f"The policy for {env_name}: a raw observation {what}{mask}, or a batch of them -> an "
+        f"action {_form_text(rule['form'])}: {', '.join(told)}."
     )
+
+
+def _form_text(form: dict[str, Any]) -> str:
+    if form["kind"] == "dict":
+        return "{" + ", ".join(f"{k}: {_form_text(v)}" for k, v in form["parts"].items()) + "}"
+    if form["kind"] == "tuple":
+        return "(" + ", ".join(map(_form_text, form["parts"])) + ")"
+    start = f" from {form['start']}" if any(form.get("start", ())) else ""
+    return f"{form['dtype']} of shape {tuple(form['shape'])}{start}"
 
 
 def npz_bytes(policy: PlainPolicy) -> bytes:

@@ -32,11 +32,14 @@ def load_policy(
             on this machine needs none.
 
     Returns:
-        `policy(observation) -> action` for one raw observation [*O] or a batch [n, *O]. The
-        observation is normalised as in training, the action is what the environment takes: clipped
-        or squashed. The policy of a run is `policy(observation, key=None)`, deterministic without
-        a key and sampled with one, and can be jitted and vmapped; an artefact is deterministic and
-        takes and gives NumPy arrays. A wrong shape raises InputError.
+        `policy(observation, legal=None) -> action` for one raw observation [*O] or a batch
+        [n, *O]: an array, or a dict or tuple of arrays as the environment shows them. The
+        observation is normalised as in training. The action is what the environment takes: clipped
+        or squashed, and in its own form. `legal` is the action mask; it may be left out if the
+        observation has a leaf `action_mask`. The policy of a run is `policy(observation, key=None,
+        legal=None)`, deterministic without a key and sampled with one, and can be jitted and
+        vmapped; an artefact is deterministic and takes and gives NumPy arrays. A wrong shape or a
+        missing leaf raises InputError.
 
     Raises:
         InputError: there is no policy at `path`, it cannot be read, or no such seed is in it.
@@ -68,15 +71,15 @@ def load_policy(
     )
 
 
-def _numpy(file: Path) -> Callable[[Any], np.ndarray]:
+def _numpy(file: Path) -> Callable[..., Any]:
     try:
         act = numpy_policy.load(file)
     except ValueError as error:
         raise InputError(str(error)) from error
 
-    def policy(observation: Any) -> np.ndarray:
+    def policy(observation: Any, legal: Any = None) -> Any:
         try:
-            return act(observation)
+            return act(observation, legal)
         except ValueError as error:
             raise InputError(str(error)) from error
 
@@ -85,19 +88,18 @@ def _numpy(file: Path) -> Callable[[Any], np.ndarray]:
 
 
 def _batched(
-    run: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...]
-) -> Callable[[Any], np.ndarray]:
-    """`run` of a batch [n, *O] as a function of one observation or a batch."""
+    run: Callable[[dict[str, np.ndarray]], Any],
+    shapes: dict[str, tuple[int, ...]],
+    mask_size: int | None,
+) -> Callable[..., Any]:
+    """`run` of named rows as a function of one observation or a batch."""
 
-    def policy(observation: Any) -> np.ndarray:
-        rows = np.asarray(observation, np.float32)
-        if rows.shape == shape:
-            return run(rows[None])[0]
-        if rows.shape[1:] == shape and rows.ndim == len(shape) + 1:
-            return run(rows)
-        raise InputError(
-            f"An observation of shape {rows.shape} does not fit: this policy takes one of shape "
-            f"{shape}, or a batch [n, ...] of them."
-        )
+    def policy(observation: Any, legal: Any = None) -> Any:
+        try:
+            rows, is_one = numpy_policy.read(shapes, mask_size, observation, legal)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        action = run(rows)
+        return numpy_policy.first_of(action) if is_one else action
 
     return policy

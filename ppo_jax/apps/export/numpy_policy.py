@@ -7,36 +7,39 @@ This file needs NumPy and nothing else. An exported policy is a folder with a co
     action = act(observation)  # one observation, or a batch [n, ...] of them
 
 The action is the deterministic one, as the environment takes it: clipped or squashed into the
-bounds, or the number of the most likely action.
+bounds, or the number of the most likely action. A policy with an action mask takes `legal` too,
+unless the observation has a leaf `action_mask`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
+WHOLE, MASK = "observation", "action_mask"  # names of an only input, and of the mask
 
 Arrays = dict[str, np.ndarray]
 
 
-def load(file: Path | str | BinaryIO) -> Callable[[Any], np.ndarray]:
+def load(file: Path | str | BinaryIO) -> Callable[..., Any]:
     """The policy in `policy.npz` as a plain function; no code is loaded from the file.
 
     Args:
         file: a path, or a file that is open for reading bytes.
 
     Returns:
-        `act(observation) -> action` for one raw observation [*O] or a batch [n, *O] of them;
-        float32 actions, or int32 if they are counted. `act.__doc__` describes input and output,
-        and `act.description` holds the policy's description as a dictionary.
+        `act(observation, legal=None) -> action` for one raw observation [*O] or a batch [n, *O] of
+        them: an array, or a dict or tuple of arrays. Actions are float32, int32 if they are
+        counted, or a dict or tuple of such. `act.__doc__` describes input and output, and
+        `act.description` holds the policy's description as a dictionary.
 
     Raises:
-        ValueError: the file is no exported policy, or `act` is given another shape.
+        ValueError: the file is no exported policy, or `act` is given something else.
     """
     try:
         with np.load(file, allow_pickle=False) as content:
@@ -52,48 +55,128 @@ def load(file: Path | str | BinaryIO) -> Callable[[Any], np.ndarray]:
             f"{str(file)!r} has format {version!r} and this program reads {FORMAT}: use the "
             "policy.py that came with it."
         )
-    shape = tuple(description["observation_shape"])
+    shapes, mask_size = shapes_of(description), description["mask_size"]
 
-    def act(observation: Any) -> np.ndarray:
-        x = np.asarray(observation, np.float32)
-        if x.shape == shape:
-            return actions(description, arrays, x[None])[0]
-        if x.shape[1:] == shape and x.ndim == len(shape) + 1:
-            return actions(description, arrays, x)
-        raise ValueError(
-            f"An observation of shape {x.shape} does not fit: this policy takes one of shape "
-            f"{shape}, or a batch [n, ...] of them."
-        )
+    def act(observation: Any, legal: Any = None) -> Any:
+        rows, is_one = read(shapes, mask_size, observation, legal)
+        action = actions(description, arrays, rows)
+        return first_of(action) if is_one else action
 
     act.__doc__ = description["text"]
     act.description = description  # type: ignore[attr-defined]
     return act
 
 
-def actions(description: dict[str, Any], arrays: Arrays, x: np.ndarray) -> np.ndarray:
-    """Deterministic actions [n, ...] of float32 observations [n, *O]."""
-    if description.get("numbers"):
-        x = one_hot(x, **description["numbers"])
-    if description["observation_clip"] is not None:
-        clip = np.float32(description["observation_clip"])
-        x = np.clip((x - arrays["observation_mean"]) / arrays["observation_std"], -clip, clip)
-    for i, layer in enumerate(description["layers"]):
-        kernel, bias = arrays[f"layer{i}_kernel"], arrays[f"layer{i}_bias"]
-        if layer["kind"] == "convolution":
-            x = _convolution(x, kernel) + bias
-        else:
-            x = x.reshape(len(x), -1) @ kernel + bias
-        x = ACTIVATIONS[layer["activation"]](x)
-    return _action(description["action"], arrays, x)
+def shapes_of(description: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of each input by name."""
+    return {each["name"]: tuple(each["shape"]) for each in description["inputs"]}
+
+
+def read(
+    shapes: Mapping[str, tuple[int, ...]],
+    mask_size: int | None,
+    observation: Any,
+    legal: Any = None,
+    as_array: Callable[[Any], Any] = lambda x: np.asarray(x, np.float32),
+) -> tuple[dict[str, Any], bool]:
+    """The inputs of a policy by name as rows [n, ...], and True if they are one observation.
+
+    Args:
+        shapes: of the inputs [*O], by name; `a.b` is the leaf b within the leaf a.
+        mask_size: the number of flags of the action mask, None without one.
+        legal: the mask; None if the observation holds it as its leaf `action_mask`.
+
+    Raises:
+        ValueError: a leaf or the mask is missing, or has another shape.
+    """
+    fields = _fields_of(observation)
+    is_bare = any(name.partition(".")[0] == WHOLE for name in shapes) and not (
+        isinstance(fields, Mapping) and WHOLE in fields
+    )
+    tree = {WHOLE: observation} if is_bare else observation
+    given = {name: as_array(_leaf(tree, name, shapes)) for name in shapes}
+    if mask_size is not None:
+        if legal is None and isinstance(fields, Mapping):
+            legal = fields.get(MASK)
+        if legal is None:
+            raise ValueError(
+                f"This policy needs the action mask: give legal=, {mask_size} flags that are True "
+                "for the legal actions."
+            )
+        given[MASK] = as_array(legal) != 0
+    elif legal is not None:
+        raise ValueError("This policy was trained without an action mask: leave legal= out.")
+    wanted = {**shapes, MASK: (mask_size,)}
+    if all(x.shape == wanted[name] for name, x in given.items()):
+        return {name: x[None] for name, x in given.items()}, True
+    for name, x in given.items():
+        if x.ndim != len(wanted[name]) + 1 or x.shape[1:] != wanted[name]:
+            what = "An observation" if name == WHOLE else f"The leaf {name!r}"
+            raise ValueError(
+                f"{what} of shape {x.shape} does not fit: this policy takes one of shape "
+                f"{wanted[name]}, or a batch [n, ...] of them."
+            )
+    if len({len(x) for x in given.values()}) > 1:
+        raise ValueError(
+            f"The leaves have {', '.join(str(len(x)) for x in given.values())} rows: give as many "
+            "of each."
+        )
+    return given, False
+
+
+def _fields_of(observation: Any) -> Any:
+    """A named tuple as a dictionary; anything else as it is."""
+    return observation._asdict() if hasattr(observation, "_asdict") else observation
+
+
+def _leaf(tree: Any, name: str, names: Mapping[str, Any]) -> Any:
+    for key in name.split("."):
+        tree = _fields_of(tree)
+        try:
+            tree = tree[key] if isinstance(tree, Mapping) else tree[int(key)]
+        except (KeyError, IndexError, ValueError, TypeError):
+            raise ValueError(
+                f"The observation has no leaf {name!r}: this policy takes {', '.join(names)}."
+            ) from None
+    return tree
+
+
+def first_of(action: Any) -> Any:
+    """The only action of a batch of one."""
+    if isinstance(action, dict):
+        return {name: first_of(part) for name, part in action.items()}
+    if isinstance(action, tuple):
+        return tuple(first_of(part) for part in action)
+    return action[0]
+
+
+def actions(description: dict[str, Any], arrays: Arrays, rows: Mapping[str, np.ndarray]) -> Any:
+    """Deterministic actions [n, ...] of float32 inputs [n, *O] by name."""
+    encoded = []
+    for i, each in enumerate(description["inputs"]):
+        x = rows[each["name"]]
+        if each["numbers"]:
+            x = one_hot(x, **each["numbers"])
+        if each["clip"] is not None:
+            clip = np.float32(each["clip"])
+            x = np.clip((x - arrays[f"input{i}_mean"]) / arrays[f"input{i}_std"], -clip, clip)
+        if each["activation"] is not None:
+            x = _convolution(x, arrays[f"input{i}_kernel"]) + arrays[f"input{i}_bias"]
+            x = ACTIVATIONS[each["activation"]](x)
+        encoded.append(x.reshape(len(x), -1))
+    x = encoded[0] if len(encoded) == 1 else np.concatenate(encoded, axis=1)
+    for i, activation in enumerate(description["layers"]):
+        x = ACTIVATIONS[activation](x @ arrays[f"layer{i}_kernel"] + arrays[f"layer{i}_bias"])
+    return _action(description["action"], arrays, x, rows.get(MASK))
 
 
 def one_hot(x: np.ndarray, first: int, count: int) -> np.ndarray:
     """Whole numbers [n] from `first` on as rows [n, count] with a 1 at their place."""
-    rows = (x[:, None] - first == np.arange(count)).astype(np.float32)
+    rows = (x.reshape(-1, 1) - first == np.arange(count)).astype(np.float32)
     if not rows.any(axis=1).all():
         raise ValueError(
-            f"The observation {x[~rows.any(axis=1)][0]:g} does not fit: this policy takes one "
-            f"whole number from {first} to {first + count - 1}, or [n] of them."
+            f"The observation {x.ravel()[~rows.any(axis=1)][0]:g} does not fit: this policy takes "
+            f"one whole number from {first} to {first + count - 1}, or [n] of them."
         )
     return rows
 
@@ -104,17 +187,46 @@ def _convolution(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return np.einsum("nijchw,hwcf->nijf", windows, kernel)
 
 
-def _action(rule: dict[str, Any], arrays: Arrays, x: np.ndarray) -> np.ndarray:
-    """The environment's action, from the last layer's output [n, ...]."""
-    if rule["kind"] == "argmax":  # for each group of logits that stand side by side
-        groups = np.split(x, np.cumsum(rule["sizes"])[:-1], axis=1)
-        chosen = np.stack([group.argmax(axis=1) for group in groups], axis=1)
-        return chosen.reshape(len(x), *rule["shape"]).astype(np.int32)
-    low, high = arrays["action_low"], arrays["action_high"]
-    x = x.reshape(len(x), *rule["shape"])
-    if rule["kind"] == "squash":
-        x = low + np.float32(0.5) * (np.tanh(x) + np.float32(1.0)) * (high - low)
-    return np.clip(x, low, high)
+def _action(rule: dict[str, Any], arrays: Arrays, x: np.ndarray, legal: np.ndarray | None) -> Any:
+    """The environment's action, from the last layer's output [n, ...]: logits, then means."""
+    dials, counts = rule["dials"], np.zeros((len(x), 0), np.int32)
+    if dials:
+        bounds = np.cumsum(dials)
+        groups = np.split(x[:, : bounds[-1]], bounds[:-1], axis=1)
+        if legal is not None:
+            flags = np.split(legal, bounds[:-1], axis=1)
+            groups = [_masked(*pair) for pair in zip(groups, flags)]
+        counts = np.stack([group.argmax(axis=1) for group in groups], axis=1).astype(np.int32)
+    reals = x[:, sum(dials) :]
+    if rule["kind"] != "none":
+        low, high = arrays["action_low"], arrays["action_high"]
+        if rule["kind"] == "squash":
+            reals = low + np.float32(0.5) * (np.tanh(reals) + np.float32(1.0)) * (high - low)
+        reals = np.clip(reals, low, high)
+    return own_action(rule["form"], counts, reals)
+
+
+def _masked(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:
+    """Logits of one dial with -inf for illegal actions; all are legal where none is."""
+    return np.where(legal | ~legal.any(axis=1, keepdims=True), logits, np.float32(-np.inf))
+
+
+def own_action(form: dict[str, Any], counts: np.ndarray, reals: np.ndarray) -> Any:
+    """Actions in the environment's own form, from those of all dials [n, K] and all numbers [n, A].
+
+    Args:
+        form: a dict or a tuple of forms, or a leaf: its dials or places (`at`), its shape and
+            dtype, and the numbers from which its dials count (`start`).
+    """
+    if form["kind"] == "dict":
+        return {name: own_action(part, counts, reals) for name, part in form["parts"].items()}
+    if form["kind"] == "tuple":
+        return tuple(own_action(part, counts, reals) for part in form["parts"])
+    first, last = form["at"]
+    x = (counts if form["kind"] == "count" else reals)[:, first:last]
+    if form["kind"] == "count":
+        x = x + np.asarray(form["start"], np.int32)
+    return x.reshape(len(x), *form["shape"]).astype(form["dtype"])
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

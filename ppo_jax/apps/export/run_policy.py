@@ -12,10 +12,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
+from ppo_jax.apps.export.numpy_policy import read
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.trust import Trust
-from ppo_jax.envs.interface import Environment, shown_shape, to_stored
+from ppo_jax.envs import leaves
+from ppo_jax.envs.actions import own_actions
+from ppo_jax.envs.interface import ObservationSpace
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.training import evaluation
@@ -28,7 +31,7 @@ def run_policy(
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
-) -> Callable[..., Array]:
+) -> Callable[..., Any]:
     """The policy of a run folder as a plain function; for its arguments see `load_policy`.
 
     Raises:
@@ -41,28 +44,29 @@ def run_policy(
     world = env_params(parts.environment, hyper)
     acting = acting_policy(config, parts, member.params, member.observation_moments, world)
     environment = parts.environment
-    shape = shown_shape(environment)
+    spaces, mask_size = leaves.shown(environment), leaves.mask_size(environment)
+    shapes = {name: tuple(space.shape) for name, space in spaces.items()}
 
     @jax.jit
-    def act(rows: Array, key: Array | None) -> Array:
-        rows = jax.vmap(partial(to_stored, environment))(rows)
+    def act(rows: dict[str, Array], key: Array | None) -> Any:
+        stored = jax.vmap(partial(leaves.to_stored, environment))(rows)
         if key is None:
-            return evaluation.act(acting, rows, (), None, is_deterministic=True)
-        key_noise, key_action = jax.random.split(key)
-        noise = acting.family.draw_noise(key_noise, rows.shape[0])
-        return evaluation.act(acting, rows, noise, key_action, is_deterministic=False)
+            action = evaluation.act(acting, stored, (), None, is_deterministic=True)
+        else:
+            key_noise, key_action = jax.random.split(key)
+            noise = acting.family.draw_noise(key_noise, jax.tree.leaves(rows)[0].shape[0])
+            action = evaluation.act(acting, stored, noise, key_action, is_deterministic=False)
+        return own_actions(environment, action)
 
-    def policy(observation: Any, key: Array | None = None) -> Array:
-        observation = jnp.asarray(observation)
-        require_number(environment, observation)
-        if observation.shape == shape:
-            return act(observation[None], key)[0]
-        if observation.shape[1:] == shape:
-            return act(observation, key)
-        raise InputError(
-            f"An observation of shape {observation.shape} does not fit: this policy takes one of "
-            f"shape {shape}, or a batch [n, ...] of them."
-        )
+    def policy(observation: Any, key: Array | None = None, legal: Any = None) -> Any:
+        try:
+            rows, is_one = read(shapes, mask_size, observation, legal, jnp.asarray)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        for name, space in spaces.items():
+            require_number(space, rows[name])
+        action = act(rows, key)
+        return jax.tree.map(lambda leaf: leaf[0], action) if is_one else action
 
     return policy
 
@@ -76,16 +80,15 @@ def refuse_memory(config: Config) -> None:
         )
 
 
-def require_number(environment: Environment, observation: Array) -> None:
+def require_number(space: ObservationSpace, rows: Array) -> None:
     """Refuse what is no whole number of an environment that shows whole numbers."""
-    if environment.raw is None or not environment.raw.observation_space.is_number:
+    if not space.is_number:
         return
-    space = environment.raw.observation_space
     rule = f"this policy takes one whole number from {space.low} to {space.high}, or [n] of them."
-    if not jnp.issubdtype(observation.dtype, jnp.integer):
-        raise InputError(f"An observation of {observation.dtype} does not fit: {rule}")
-    if isinstance(observation, Tracer):
+    if not jnp.issubdtype(rows.dtype, jnp.integer):
+        raise InputError(f"An observation of {rows.dtype} does not fit: {rule}")
+    if isinstance(rows, Tracer):
         return
-    outside = (observation < space.low) | (observation > space.high)
+    outside = (rows < space.low) | (rows > space.high)
     if outside.any():
-        raise InputError(f"The observation {observation[outside][0]} does not fit: {rule}")
+        raise InputError(f"The observation {rows[outside][0]} does not fit: {rule}")

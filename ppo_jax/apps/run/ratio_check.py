@@ -36,26 +36,30 @@ def complaint(config: Config, state: TrainState, log_ratio_abs: float) -> str:
     """
     parts = assemble(config)
     policy = acting_policy(config, parts, state.params, state.observation_moments)
-    rows = policy.see(state.carry.observation[:NUM_ROWS])
+    rows = jax.tree.map(lambda leaf: leaf[:NUM_ROWS], (state.carry.observation, state.carry.memory))
+    reset = jnp.zeros(state.carry.episode_length[:NUM_ROWS].shape, bool)
+    has_memory = bool(jax.tree.leaves(rows[1]))
+    window = Window(policy.see(rows[0]), reset if has_memory else (), rows[1])
 
-    def apply(rows: jax.Array) -> PyTree:
-        return parts.network.apply(state.params, Window(rows))
+    def apply(window: Window) -> PyTree:
+        distribution, value = parts.network.apply(state.params, window)
+        return parts.family.keep(distribution), value
 
-    cause = _cause(apply, rows, TOLERANCE[config.precision])
+    cause = _cause(apply, window, TOLERANCE[config.precision])
     return (
         f"the first minibatch has a log-ratio of {log_ratio_abs:.2g}, where theta is theta_old and "
         f"every ratio must be 1: {cause}"
     )
 
 
-def _cause(apply: Callable[[jax.Array], PyTree], rows: jax.Array, bound: float) -> str:
-    """The first of the usual causes that shows on some observations [n, *O]."""
-    once, twice = apply(rows), jax.jit(apply)(rows)
-    alone = jax.tree.map(
-        lambda *each: jnp.stack(each), *[apply(rows[i : i + 1]) for i in range(len(rows))]
-    )
-    alone = jax.tree.map(lambda each, whole: each.reshape(whole.shape), alone, once)
-    if not np.isfinite(np.asarray(rows, np.float64)).all():
+def _cause(apply: Callable[[Window], PyTree], window: Window, bound: float) -> str:
+    """The first of the usual causes that shows on some observations, one of each environment."""
+    once, twice = apply(window), jax.jit(apply)(window)
+    num_rows = jax.tree.leaves(window)[0].shape[0]
+    rows = [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], window) for i in range(num_rows)]
+    alone = jax.tree.map(lambda *each: jnp.concatenate(each), *map(apply, rows))
+    seen = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(window.observation)]
+    if not all(np.isfinite(leaf).all() for leaf in seen):
         return (
             "the environment shows observations that are not finite; `ppo-jax doctor ENV` says "
             "what else it does."
@@ -72,7 +76,7 @@ def _cause(apply: Callable[[jax.Array], PyTree], rows: jax.Array, bound: float) 
             "normalisation, a mean over the batch, products of low precision); make each row its "
             "own, or raise --precision."
         )
-    largest = float(np.max(np.abs(np.asarray(rows, np.float64))))
+    largest = max(float(np.max(np.abs(leaf))) for leaf in seen)
     if largest > LARGE:
         return (
             f"observations are as large as {largest:.2g}, too large for float32's digits; scale "
@@ -85,7 +89,12 @@ def _cause(apply: Callable[[jax.Array], PyTree], rows: jax.Array, bound: float) 
 
 
 def difference(tree: PyTree, other: PyTree) -> float:
-    """Largest |x - y| of all leaves; infinite if one is not finite."""
-    gaps = jax.tree.map(lambda x, y: float(jnp.max(jnp.abs(x - y))), tree, other)
+    """Largest |x - y| of all leaves; infinite if one is not finite.
+
+    Equal infinities do not differ: an action mask puts -inf on the logits of illegal actions.
+    """
+    gaps = jax.tree.map(
+        lambda x, y: float(jnp.max(jnp.where(x == y, 0.0, jnp.abs(x - y)))), tree, other
+    )
     largest = max(jax.tree.leaves(gaps))
     return largest if np.isfinite(largest) else float("inf")

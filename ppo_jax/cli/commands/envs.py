@@ -14,11 +14,19 @@ def _run(_: dict[str, Any], __: dict[str, str]) -> Answer:
     rows = [{**row._asdict(), "preset": row.name in tuned} for row in registration.available()]
     lines = []
     for row in rows:
-        shape = row["observation_shape"]
-        size = "" if shape is None else "x".join(map(str, shape)) or "scalar"
+        size = "" if row["observation_shape"] is None else _size(row["observation_shape"])
         note = "; ".join(part for part in ("preset" if row["preset"] else "", row["note"]) if part)
         lines.append(f"{row['name']:<36}{row['action_space']:<26}{size:<12}{note}".rstrip())
     return Answer({"envs": rows}, lines)
+
+
+def _size(shape: Any) -> str:
+    """The shape of an array, or those of an observation's leaves."""
+    if isinstance(shape, dict):
+        return ", ".join(f"{name} {_size(inner)}" for name, inner in shape.items())
+    if any(isinstance(inner, dict | tuple) for inner in shape):
+        return ", ".join(map(_size, shape))
+    return "x".join(map(str, shape)) or "scalar"
 
 
 COMMAND = Command("envs", "", "list the environments", _run)

@@ -17,11 +17,13 @@ import numpy as np
 from jax import Array
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs import bounds, render, slips
+from ppo_jax.envs import bounds, leaves, render, slips
 from ppo_jax.envs import params as parameters
-from ppo_jax.envs.interface import Box, Discrete, Environment, Raw
-from ppo_jax.envs.suites import gymnax_names
+from ppo_jax.envs.actions import box_of, example_action
+from ppo_jax.envs.interface import ActionSpace, Environment, Raw
+from ppo_jax.envs.suites import gymnax_actions, gymnax_names, gymnax_observations
 from ppo_jax.envs.suites import gymnax_spaces as spaces
+from ppo_jax.envs.suites.gymnax_observations import plain, with_mask
 from ppo_jax.envs.suites.gymnax_spaces import strong
 
 _METHODS = ("reset_env", "step_env", "is_truncated", "action_space", "observation_space")
@@ -31,7 +33,8 @@ _STEP = ("observation", "state", "reward", "terminated", "info")
 class Traced(NamedTuple):
     """The shapes and dtypes of what an environment returns."""
 
-    observations: tuple[Any, Any]  # from reset_env and step_env
+    observations: tuple[Any, Any]  # from reset_env and step_env, without a mask of `action_mask`
+    masks: tuple[Any, Any]  # from the method `action_mask`, None without it
     state_dtypes: Any  # wide enough for the states of both
 
 
@@ -48,8 +51,10 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
     """An `Environment` of the gymnax-API instance `env`.
 
     Observations come out as float32, bool or uint8 (whole numbers of a Discrete space one-hot,
-    scalars as [1]); rewards as float32 []; flags as bool [], never both set: termination wins.
-    Reset and transition return leaves of the same strong types, so that a loop compiles once.
+    scalars as [1]), leaf by leaf if there are several. A method `action_mask(state, params)` adds
+    a leaf of that name. Actions of several spaces are dials and real numbers here. Rewards come
+    out as float32 []; flags as bool [], never both set: termination wins. Reset and transition
+    return leaves of the same strong types, so that a loop compiles once.
 
     Raises:
         InputError: `env` is not of this API, or its spaces or shapes cannot be trained on.
@@ -58,11 +63,18 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
     own_name = getattr(env, "name", None)
     label = name or (own_name if isinstance(own_name, str) else type(env).__name__)
     params = _parameters(env, params, label)
-    actions = spaces.actions(env, params, label)
+    actions = gymnax_actions.actions(env, params, label)
     traced = _trace(env, params, actions, label)
-    observations = spaces.observations(env, params, traced.observations, label)
+    observations = gymnax_observations.observations(env, params, traced.observations, label)
     observation = jax.eval_shape(observations.encode, traced.observations[0])
-    reset, transition, raw = _functions(env, actions, observations, traced.state_dtypes)
+    space = observations.space
+    if traced.masks[0] is not None:
+        is_tree = not isinstance(observation, dict) and isinstance(space, dict)
+        if is_tree:
+            space = {f"{leaves.WHOLE}.{name}": found for name, found in space.items()}
+        observation = with_mask(observation, traced.masks[0])
+    raw = Raw(space, *_raw_functions(env, actions), actions.form)
+    reset, transition = _functions(env, actions, observations, traced.state_dtypes)
 
     def override(params: Any, values: Mapping[str, Any]) -> Any:
         for place in parameters.flat_names(values):
@@ -78,41 +90,42 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
         reset=reset,
         transition=transition,
         default_params=params,
-        observation_shape=tuple(observation.shape),
-        observation_dtype=observation.dtype.name,
+        observation=observation,
         action_space=actions.space,
         max_episode_steps=parameters.time_limit,
         override=override,
-        render=render.renderer(env, tuple(observation.shape)),
+        render=render.renderer(env, tuple(getattr(observation, "shape", ()))),
         action_bounds=actions.bounds,
-        encode=observations.encode,
         raw=raw,
     )
 
 
 def _functions(
-    env: Any, actions: spaces.Actions, observations: spaces.Observations, state_dtypes: Any
-) -> tuple[Callable, Callable, Raw]:
-    """Reset and transition as the contract wants them, and as the environment has them."""
-    encode = observations.encode
+    env: Any,
+    actions: gymnax_actions.Actions,
+    observations: gymnax_observations.Observations,
+    state_dtypes: Any,
+) -> tuple[Callable, Callable]:
+    """Reset and transition as the contract wants them."""
 
-    def reset(key: Array, params: Any) -> tuple[Array, Any]:
+    def encode(observation: Any, state: Any, params: Any) -> Any:
+        stored = observations.encode(plain(observation))
+        mask = _mask(env, state, params)
+        return stored if mask is None else with_mask(stored, jnp.asarray(mask))
+
+    def reset(key: Array, params: Any) -> tuple[Any, Any]:
         with jax.numpy_rank_promotion("allow"):
             observation, state = env.reset_env(key, params)
-        return encode(observation), jax.tree.map(strong, state, state_dtypes)
-
-    def advance(key: Array, state: Any, action: Any, params: Any) -> tuple:
-        with jax.numpy_rank_promotion("allow"):
-            return _advance(env, key, state, actions.receive(action), params)
+        return encode(observation, state, params), jax.tree.map(strong, state, state_dtypes)
 
     def transition(key: Array, state: Any, action: Any, params: Any) -> tuple:
-        observation, state, reward, terminated, truncated, info = advance(
-            key, state, action, params
+        observation, state, reward, terminated, truncated, info = _advance(
+            env, actions, key, state, action, params
         )
         terminated = strong(terminated, jnp.bool_).reshape(())
         truncated = strong(truncated, jnp.bool_).reshape(()) & ~terminated
         return (
-            encode(observation),
+            encode(observation, state, params),
             jax.tree.map(strong, state, state_dtypes),
             strong(reward, jnp.float32).reshape(()),
             terminated,
@@ -120,22 +133,47 @@ def _functions(
             info,
         )
 
-    def raw_reset(key: Array, params: Any) -> Array:
+    return reset, transition
+
+
+def _raw_functions(env: Any, actions: gymnax_actions.Actions) -> tuple[Callable, Callable]:
+    """Reset and transition with observations and flags as the environment has them."""
+
+    def own(observation: Any, state: Any, params: Any) -> Any:
+        observation = jax.tree.map(jnp.asarray, plain(observation))
+        mask = _mask(env, state, params)
+        return observation if mask is None else with_mask(observation, jnp.asarray(mask))
+
+    def reset(key: Array, params: Any) -> Any:
         with jax.numpy_rank_promotion("allow"):
-            return jnp.asarray(env.reset_env(key, params)[0])
+            observation, state = env.reset_env(key, params)
+        return own(observation, state, params)
 
-    def raw_transition(key: Array, state: Any, action: Any, params: Any) -> tuple:
-        observation, _, _, *flags, _ = advance(key, state, action, params)
+    def transition(key: Array, state: Any, action: Any, params: Any) -> tuple:
+        observation, state, _, *flags, _ = _advance(env, actions, key, state, action, params)
         terminated, truncated = (strong(flag, jnp.bool_).reshape(()) for flag in flags)
-        return jnp.asarray(observation), terminated, truncated
+        return own(observation, state, params), terminated, truncated
 
-    return reset, transition, Raw(observations.space, raw_reset, raw_transition)
+    return reset, transition
 
 
-def _advance(env: Any, key: Array, state: Any, action: Any, params: Any) -> tuple:
+def _advance(
+    env: Any, actions: gymnax_actions.Actions, key: Array, state: Any, action: Any, params: Any
+) -> tuple:
     """gymnax's transition with its time limit, without casts."""
-    observation, state, reward, terminated, info = env.step_env(key, state, action, params)
-    return observation, state, reward, terminated, env.is_truncated(state, params), info
+    with jax.numpy_rank_promotion("allow"):
+        observation, state, reward, terminated, info = env.step_env(
+            key, state, actions.receive(action), params
+        )
+        return observation, state, reward, terminated, env.is_truncated(state, params), info
+
+
+def _mask(env: Any, state: Any, params: Any) -> Any | None:
+    """The flags of the method `action_mask(state, params)`, None if there is no such method."""
+    if not callable(getattr(type(env), "action_mask", None)):
+        return None
+    with jax.numpy_rank_promotion("allow"):
+        return env.action_mask(state, params)
 
 
 def _parameters(env: Any, params: Any, label: str) -> Any:
@@ -163,16 +201,16 @@ def _checked_start(env: Any, label: str, key: Array, params: Any) -> tuple:
     """`env.reset_env` with a sentence for each slip."""
     names, method = ("observation", "state"), f"{label}.reset_env"
     observation, state = slips.require_values(env.reset_env(key, params), names, method)
-    _require_array(observation, label)
+    _require_arrays(observation, label)
     slips.require_numbers(state, f"{method}: state")
-    return observation, state
+    return plain(observation), state, _checked_mask(env, state, params, label)
 
 
 def _checked_step(env: Any, label: str, key: Array, state: Any, action: Any, params: Any) -> tuple:
     """`env.step_env` and `env.is_truncated` with a sentence for each slip."""
     method = f"{label}.step_env"
     values = slips.require_values(env.step_env(key, state, action, params), _STEP, method)
-    _require_array(values[0], label)
+    _require_arrays(values[0], label)
     for word, value in zip(_STEP[1:], values[1:], strict=True):
         slips.require_numbers(value, f"{method}: {word}")
     observation, state, reward, terminated, info = values
@@ -181,16 +219,27 @@ def _checked_step(env: Any, label: str, key: Array, state: Any, action: Any, par
     _require_one(reward, "reward", label)
     _require_one(terminated, "terminated", label)
     _require_one(truncated, "truncated", label)
-    return observation, state, reward, terminated, truncated, info
+    mask = _checked_mask(env, state, params, label)
+    return plain(observation), state, reward, terminated, truncated, info, mask
 
 
-def _trace(env: Any, params: Any, actions: spaces.Actions, label: str) -> Traced:
+def _checked_mask(env: Any, state: Any, params: Any, label: str) -> Any | None:
+    mask = _mask(env, state, params)
+    if mask is not None and not isinstance(mask, slips.NUMBERS):
+        raise InputError(
+            f"{label}.action_mask returns a {type(mask).__name__}: return one array of flags, "
+            "those of several dials side by side."
+        )
+    return mask
+
+
+def _trace(env: Any, params: Any, actions: gymnax_actions.Actions, label: str) -> Traced:
     """The shapes of an episode's start and of its steps; refuses what no loop can carry."""
 
     start, advance = (partial(checked, env, label) for checked in (_checked_start, _checked_step))
     key = jax.eval_shape(jax.random.key, 0)
-    first, state = slips.traced(start, key, params, method=f"{label}.reset_env")
-    action = jax.eval_shape(actions.receive, _example_action(actions.space))
+    first, state, mask = slips.traced(start, key, params, method=f"{label}.reset_env")
+    action = jax.eval_shape(actions.receive, example_action(actions.space))
     dtypes = jax.tree.map(lambda leaf: leaf.dtype, state)
     # If reset returns 0 and the transition 0.5, both must be float.
     for _ in range(2):
@@ -201,20 +250,18 @@ def _trace(env: Any, params: Any, actions: spaces.Actions, label: str) -> Traced
         slips.require_same_state(state, step[1], label)
         dtypes = jax.tree.map(_common_dtype, dtypes, step[1])
     slips.require_no_memory(env, label)
-    if first.shape != step[0].shape:
-        raise InputError(
-            f"{label}: reset_env returns an observation of shape {first.shape} and step_env one of "
-            f"shape {step[0].shape}; make them equal."
-        )
-    return Traced((first, step[0]), dtypes)
+    leaves.require_same_tree(first, step[0], label)
+    return Traced((first, step[0]), (mask, step[-1]), dtypes)
 
 
-def _require_array(observation: Any, label: str) -> None:
-    if not isinstance(observation, slips.NUMBERS):
-        raise InputError(
-            f"{label} returns an observation of type {type(observation).__name__}; return one "
-            "array, jnp.array([...])."
-        )
+def _require_arrays(observation: Any, label: str) -> None:
+    """Refuse what is neither an array nor a tree of arrays."""
+    for leaf in jax.tree.leaves(plain(observation), is_leaf=lambda node: isinstance(node, list)):
+        if not isinstance(leaf, slips.NUMBERS):
+            raise InputError(
+                f"{label} returns an observation of type {type(leaf).__name__}; return one "
+                "array, jnp.array([...]), or a dict or tuple of arrays."
+            )
 
 
 def _require_one(value: Any, word: str, label: str) -> None:
@@ -231,14 +278,14 @@ def _cannot_follow(label: str, name: str) -> InputError:
     )
 
 
-def _require_bounds(actions: spaces.Actions, params: Any, label: str) -> None:
+def _require_bounds(actions: gymnax_actions.Actions, params: Any, label: str) -> None:
     """Refuse parameters that break the bounds of actions."""
     assert actions.bounds is not None
     low, high = actions.bounds(params)
     bounds.require_sound(low, high, label)
-    space = actions.space
-    assert isinstance(space, Box)
-    for now, before in ((low, space.low), (high, space.high)):
+    box = box_of(actions.space)
+    assert box is not None
+    for now, before in ((low, box.low), (high, box.high)):
         if (np.isfinite(now) != np.isfinite(before)).any():
             raise InputError(
                 f"{label} has the action bounds {low} to {high} under these parameters: a bound "
@@ -285,17 +332,18 @@ def require_api(env: Any) -> None:
     )
 
 
-def observation_shape(env: Any, params: Any, label: str) -> tuple[int, ...]:
+def observation_shape(env: Any, params: Any, label: str) -> Any:
     """The `observation_shape` of `adapt(env)`, without tracing a transition."""
     key = jax.eval_shape(jax.random.key, 0)
     raw, _ = slips.traced(env.reset_env, key, params, method=f"{label}.reset_env")
-    encode = spaces.observations(env, params, (raw,), label).encode
-    return tuple(jax.eval_shape(encode, raw).shape)
+    raw = plain(raw)
+    encode = gymnax_observations.observations(env, params, (raw,), label).encode
+    return jax.tree.map(lambda leaf: tuple(leaf.shape), jax.eval_shape(encode, raw))
 
 
-def action_space(env: Any, params: Any, label: str) -> Discrete | Box:
+def action_space(env: Any, params: Any, label: str) -> ActionSpace:
     """The `action_space` of `adapt(env)`."""
-    return spaces.actions(env, params, label).space
+    return gymnax_actions.actions(env, params, label).space
 
 
 def _common_dtype(dtype: Any, leaf: Any) -> Any:
@@ -304,9 +352,3 @@ def _common_dtype(dtype: Any, leaf: Any) -> Any:
 
 def _example(leaf: Any, dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, dtype)
-
-
-def _example_action(space: Discrete | Box) -> jax.ShapeDtypeStruct:
-    if isinstance(space, Discrete):
-        return jax.ShapeDtypeStruct((), jnp.int32)
-    return jax.ShapeDtypeStruct(space.shape, jnp.result_type(float))

@@ -1,13 +1,11 @@
-"""gymnax's spaces as ours: actions and their bounds, observations and how they are stored."""
+"""Spaces that an environment of gymnax's API declares, and the parameters they depend on."""
 
 from __future__ import annotations
 
 import importlib
-import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,142 +14,58 @@ from jax import Array
 from jax.core import Tracer
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs import bounds as bounds_of
 from ppo_jax.envs import params as parameters
-from ppo_jax.envs.interface import Box, Discrete, ObservationSpace
 from ppo_jax.envs.suites import gymnax_names
-
-# These declare float32 observations that only ever hold 0 and 1 (a test plays them to see it).
-_BINARY_MODULES = ("gymnax.environments.minatar.", "gymnax.environments.misc.pong")
 
 _LARGEST = float(np.finfo(np.float32).max)  # a bound of this size stands for infinity
 
 
-class Actions(NamedTuple):
-    """An action space and its bounds."""
-
-    space: Discrete | Box  # under the default parameters
-    receive: Callable[[Any], Array]  # an action of `space` -> the environment's own
-    bounds: Callable[[Any], tuple[Any, Any]] | None  # params -> (low, high), if they depend on them
-    rigid: tuple[str, ...]  # parameters on which the space depends in a way that cannot be followed
+def library() -> ModuleType:
+    """gymnax's module of spaces."""
+    gymnax_names.import_gymnax()
+    return importlib.import_module("gymnax.environments.spaces")
 
 
-class Observations(NamedTuple):
-    """An observation space and the encoder of its observations."""
-
-    space: ObservationSpace
-    encode: Callable[[Any], Array]  # the environment's own observation -> the stored one
-    rigid: tuple[str, ...]  # as of `Actions`
-
-
-def actions(env: Any, params: Any, label: str) -> Actions:
-    """The action space of a gymnax-API object.
-
-    Raises:
-        InputError: a space that cannot be trained on, or one with broken bounds.
-    """
-    gymnax = _spaces()
-    space = _declared(env.action_space, params, f"{label}.action_space")
-    if isinstance(space, gymnax.Discrete):
-        count, first = _whole(space, "n", label), int(getattr(space, "start", 0))
-        if count < 1:
-            raise InputError(f"{label} has no action: declare a Discrete space of 1 or more.")
-        _, rigid = _dependence(env.action_space, params, ("n", "start"), ())
-        return Actions(
-            Discrete(count), lambda action: jnp.asarray(action, jnp.int32) + first, None, rigid
-        )
-    if not isinstance(space, gymnax.Box) or not jnp.issubdtype(space.dtype, jnp.floating):
+def declared(method: Callable[[Any], Any], params: Any, name: str) -> Any:
+    """The space that a method declares, or a sentence with what is wrong with it."""
+    try:
+        with jax.numpy_rank_promotion("allow"):
+            space = method(params)
+            leaves = list(leaves_of(space))
+    except Exception as error:
         raise InputError(
-            f"{label} has the action space {space}: only Discrete and real Box can be trained; "
-            "write an Environment with a MultiDiscrete space, or flatten it to one Box."
-        )
-    inner, dtype = _shape(space), jax.dtypes.canonicalize_dtype(space.dtype)
-    shape = inner or (1,)
-    if math.prod(shape) == 0:
-        raise InputError(f"{label} has actions of shape {shape}, which hold no number: declare 1.")
-    low, high = _limits(space, shape, label)
-    bounds_of.require_sound(low, high, label)
-    moves, rigid = _dependence(env.action_space, params, ("shape",), ("low", "high"))
-
-    def bounds(params: Any) -> tuple[Any, Any]:
-        # Parameters that are not traced give constants, also within a trace.
-        known = nullcontext() if is_traced(params) else jax.ensure_compile_time_eval()
-        with jax.numpy_rank_promotion("allow"), known:
-            return _limits(env.action_space(params), shape, label)
-
-    return Actions(
-        space=Box(shape, low, high),
-        receive=lambda action: jnp.asarray(action, dtype).reshape(inner),
-        bounds=bounds if moves else None,
-        rigid=rigid,
-    )
-
-
-def observations(env: Any, params: Any, examples: tuple[Any, ...], label: str) -> Observations:
-    """The observation space of a gymnax-API object.
-
-    Args:
-        examples: the observations (or their shapes) of reset and transition.
-
-    Raises:
-        InputError: observations that cannot be trained on, or that are not as declared.
-    """
-    gymnax = _spaces()
-    space = _declared(env.observation_space, params, f"{label}.observation_space")
-    shape, dtype = examples[0].shape, examples[0].dtype
-    if isinstance(space, gymnax.Discrete):
-        return _numbered(env, space, params, examples, label)
-    if not isinstance(space, gymnax.Box):
-        raise InputError(
-            f"{label} has the observation space {space}: only Box and Discrete can be trained; "
-            "return one array, for example by flattening the parts."
-        )
-    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
-        raise InputError(f"{label} returns observations of {dtype}: return real numbers.")
-    if math.prod(shape) == 0:
-        raise InputError(
-            f"{label} returns observations of shape {shape}, which hold no number: return a "
-            "constant, such as jnp.ones(1), if there is nothing to see."
-        )
-    declared = _shape(space)
-    if (declared or (1,)) != (shape or (1,)):
-        raise InputError(
-            f"{label} declares observations of shape {declared} and returns them of shape {shape}: "
-            "make them equal."
-        )
-    dtypes = {example.dtype for example in examples}
-    small = dtypes == {jnp.dtype(jnp.bool_)} or dtypes == {jnp.dtype(jnp.uint8)}
-    binary = type(env).__module__.startswith(_BINARY_MODULES)
-    kept = jnp.bool_ if binary else dtype if small else jnp.float32
-    return Observations(
-        ObservationSpace(shape, np.dtype(space.dtype).name, space.low, space.high, False),
-        lambda value: strong(value, kept).reshape(shape or (1,)),
-        (),
-    )
-
-
-def _numbered(
-    env: Any, space: Any, params: Any, examples: tuple[Any, ...], label: str
-) -> Observations:
-    """Observations of a Discrete space: whole numbers, stored as rows with a 1 at their place."""
-    count, first = _whole(space, "n", label), int(getattr(space, "start", 0))
-    for example in examples:
-        if example.size != 1 or not jnp.issubdtype(example.dtype, jnp.integer):
+            f"{name}(params) fails with {type(error).__name__}: {_first_line(error)}; it takes the "
+            "parameters and returns a space."
+        ) from error
+    for _, leaf in leaves:
+        home = type(leaf).__module__.partition(".")[0]
+        if home in ("gymnasium", "gym"):
             raise InputError(
-                f"{label} declares the observations Discrete({count}) and returns "
-                f"{example.dtype} of shape {example.shape}: return one whole number, or declare "
-                "a Box of that shape."
+                f"{name} is {home}'s own {leaf}: write gymnax.environments.spaces."
+                f"{type(leaf).__name__} in its place."
             )
-    if count < 1:
-        raise InputError(f"{label} declares the observations Discrete({count}): declare 1 or more.")
+    return space
 
-    def encode(value: Any) -> Array:
-        return jax.nn.one_hot(jnp.asarray(value).reshape(()) - first, count)
 
-    _, rigid = _dependence(env.observation_space, params, ("n", "start"), ())
-    dtype = np.dtype(getattr(space, "dtype", np.int32)).name
-    declared = ObservationSpace(examples[0].shape, dtype, first, first + count - 1, True)
-    return Observations(declared, encode, rigid)
+def children(space: Any) -> Mapping[str, Any] | None:
+    """The spaces within a Dict by name, or within a Tuple by place; None for any other space."""
+    spaces = library()
+    if isinstance(space, spaces.Dict):
+        return {str(name): inner for name, inner in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return {str(place): inner for place, inner in enumerate(space.spaces)}
+    return None
+
+
+def leaves_of(space: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The spaces within nested Dicts and Tuples by name, in the order of jax: sorted keys."""
+    inner = children(space)
+    if inner is None:
+        yield name, space
+        return
+    is_dict = isinstance(space, library().Dict)
+    for key in sorted(inner) if is_dict else inner:
+        yield from leaves_of(inner[key], f"{name}.{key}".lstrip("."))
 
 
 def strong(value: Any, dtype: Any) -> Array:
@@ -162,46 +76,24 @@ def strong(value: Any, dtype: Any) -> Array:
     return jax.lax.convert_element_type(value, jnp.dtype(dtype))
 
 
-def _spaces() -> ModuleType:
-    gymnax_names.import_gymnax()
-    return importlib.import_module("gymnax.environments.spaces")
-
-
-def _declared(method: Callable[[Any], Any], params: Any, name: str) -> Any:
-    """The space that a method declares, or a sentence with what is wrong with it."""
-    try:
-        with jax.numpy_rank_promotion("allow"):
-            space = method(params)
-    except Exception as error:
-        raise InputError(
-            f"{name}(params) fails with {type(error).__name__}: {_first_line(error)}; it takes the "
-            "parameters and returns a space."
-        ) from error
-    library = type(space).__module__.partition(".")[0]
-    if library in ("gymnasium", "gym"):
-        raise InputError(
-            f"{name} is {library}'s own {space}: write gymnax.environments.spaces."
-            f"{type(space).__name__} in its place."
-        )
-    return space
-
-
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _whole(space: Any, field: str, label: str) -> int:
+def whole(space: Any, field: str, label: str) -> int:
+    """A field of a space as a whole number, or a sentence."""
     try:
         return int(getattr(space, field))
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{label} declares {space!r}, whose {field} is no number.") from error
 
 
-def _shape(space: Any) -> tuple[int, ...]:
+def shape_of(space: Any) -> tuple[int, ...]:
+    """The shape of a Box."""
     return tuple(int(size) for size in np.atleast_1d(space.shape)) if np.size(space.shape) else ()
 
 
-def _limits(space: Any, shape: tuple[int, ...], label: str) -> tuple[Any, Any]:
+def limits(space: Any, shape: tuple[int, ...], label: str) -> tuple[Any, Any]:
     """Lower and upper bounds of a Box, [*shape] float32: of NumPy where they are no tracers."""
     found = []
     for limit in (space.low, space.high):
@@ -219,32 +111,26 @@ def _limits(space: Any, shape: tuple[int, ...], label: str) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
-def _dependence(
-    method: Callable[[Any], Any], params: Any, fixed: tuple[str, ...], followed: tuple[str, ...]
-) -> tuple[bool, tuple[str, ...]]:
+def dependence(method: Callable[[Any], Any], params: Any) -> tuple[bool, tuple[str, ...]]:
     """Find the parameters on which a space depends.
 
-    Args:
-        fixed: attributes of the space that shape the policy.
-        followed: attributes that may follow the parameters.
-
     Returns:
-        True if a followed attribute depends on any; and the parameters that the space cannot
+        True if the bounds of a real Box depend on any; and the parameters that the space cannot
         follow, as they shape it or are used as Python numbers.
     """
 
     def traced(names: tuple[str, ...]) -> tuple[bool, bool]:
-        """Trace the space: (a followed attribute moves, it can be followed)."""
+        """Trace the space: (a bound moves, it can be followed)."""
         moving: list[bool] = []
 
         def look(values: list[Any]) -> int:
             changed = params
             for name, value in zip(names, values, strict=True):
                 changed = parameters.with_field(changed, name, value)
-            space = method(changed)
-            if any(is_traced(getattr(space, each, None)) for each in fixed):
+            spaces = [space for _, space in leaves_of(method(changed))]
+            if any(is_traced(_shaping(space)) for space in spaces):
                 raise TypeError("the space's shape is traced")
-            moving.append(any(is_traced(getattr(space, each)) for each in followed))
+            moving.append(any(is_traced(_ends(space)) for space in spaces))
             return 0
 
         lifted = [
@@ -264,6 +150,22 @@ def _dependence(
         return moves, ()
     rigid = tuple(name for name in names if not traced((name,))[1])
     return traced(tuple(name for name in names if name not in rigid))[0], rigid
+
+
+def is_real(space: Any) -> bool:
+    """Check for a Box of real numbers."""
+    return isinstance(space, library().Box) and jnp.issubdtype(space.dtype, jnp.floating)
+
+
+def _ends(space: Any) -> list[Any]:
+    """The bounds of a space that may follow the parameters."""
+    return [space.low, space.high] if is_real(space) else []
+
+
+def _shaping(space: Any) -> list[Any]:
+    """The numbers of a space that shape the policy."""
+    names = ("n", "start", "shape") if is_real(space) else ("n", "start", "shape", "low", "high")
+    return [getattr(space, name, None) for name in names]
 
 
 def is_traced(value: Any) -> bool:

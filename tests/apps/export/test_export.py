@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,16 +221,17 @@ def test_of_counted_actions_only_a_worse_choice_counts(tmp_path: Path) -> None:
     state = trainer.init(config, Hyper(), jax.random.key(0))
     parts = assemble(config)
     policy = acting_policy(config, parts, state.params, state.observation_moments)
+    compare = partial(exporting.compare, parts.environment, policy)
     rows = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     logits = np.asarray(parts.network.apply(state.params, Window(rows))[0].logits)
     gap = np.abs(logits[:, 0] - logits[:, 1])
     best, closest = logits.argmax(1).astype(np.int32), gap.argmin()
     other = best.copy()
     other[closest] = 1 - best[closest]
-    assert exporting.compare(policy, lambda _: best, rows) == (20, 0.0)
-    none = exporting.compare(policy, lambda _: np.full_like(best, 2), rows)
+    assert compare(lambda _: best, rows) == (20, 0.0)
+    none = compare(lambda _: np.full_like(best, 2), rows)
     assert none.largest_difference == np.inf  # there is no action 2
-    found = exporting.compare(policy, lambda _: other, rows).largest_difference
+    found = compare(lambda _: other, rows).largest_difference
     assert found == pytest.approx(gap[closest], abs=1e-6)
 
 

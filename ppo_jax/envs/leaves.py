@@ -1,0 +1,135 @@
+"""Observations by the names of their leaves: as the environment shows them, and as they are stored.
+
+A leaf within a dict, a named tuple or a tuple has a name with dots, such as `near.board` or `0`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs.actions import dials_of, example_action
+from ppo_jax.envs.interface import (
+    ACTION_MASK,
+    Environment,
+    ObservationSpace,
+    action_mask,
+    without_action_mask,
+)
+
+WHOLE = "observation"  # name of an observation that is one array
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """The leaves of an observation by name, in jax's order."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    names = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves)
+    return {name or WHOLE: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
+
+
+def shown(environment: Environment) -> dict[str, ObservationSpace]:
+    """The leaves that a network sees, by name, as the environment itself shows them."""
+    if environment.raw is None:
+        return {
+            name: ObservationSpace(tuple(leaf.shape), leaf.dtype.name, -np.inf, np.inf, False)
+            for name, leaf in named(without_action_mask(environment.observation)).items()
+        }
+    space = environment.raw.observation_space
+    declared = space if isinstance(space, dict) else {WHOLE: space}
+    return {name: declared[name] for name in named(without_action_mask(environment.observation))}
+
+
+def to_stored(environment: Environment, leaves: Mapping[str, Array]) -> Any:
+    """One observation from its leaves by name, as the environment shows them -> as it is stored.
+
+    A whole number becomes a one-hot row, and a scalar [1]. Other dtypes stay.
+    """
+    spaces, stored = shown(environment), named(environment.observation)
+
+    def one(name: str) -> Array:
+        leaf = leaves[name]
+        if name in spaces and spaces[name].is_number:
+            return one_hot(leaf, spaces[name], stored[name].dtype)
+        return leaf.reshape(stored[name].shape)
+
+    treedef = jax.tree.structure(environment.observation)
+    return jax.tree.unflatten(treedef, [one(name) for name in stored])
+
+
+def one_hot(value: Any, space: ObservationSpace, dtype: Any) -> Array:
+    """A whole number of a space as a row with a 1 at its place."""
+    count = int(space.high) - int(space.low) + 1
+    return jax.nn.one_hot(jnp.asarray(value).reshape(()) - int(space.low), count, dtype=dtype)
+
+
+def mask_size(environment: Environment) -> int | None:
+    """The number of flags of an environment's action mask, None if it has none."""
+    mask = action_mask(environment.observation)
+    return None if mask is None else int(mask.shape[0])
+
+
+def require_fitting(environment: Environment) -> None:
+    """Refuse a mask that does not fit the actions.
+
+    Raises:
+        InputError: a mask of another width or dtype, or for real actions alone.
+    """
+    name, mask = environment.name, action_mask(environment.observation)
+    size = sum(dials_of(environment.action_space))
+    if mask is not None and size == 0:
+        raise InputError(
+            f"{name} has an {ACTION_MASK} and real actions only: leave it out, or make what it "
+            "forbids a Discrete action."
+        )
+    if mask is not None and (mask.shape, mask.dtype) != ((size,), jnp.bool_):
+        raise InputError(
+            f"{name} has an {ACTION_MASK} of {mask.dtype}{list(mask.shape)} and its actions need "
+            f"bool[{size}]: give a flag for each choice, those of several dials side by side."
+        )
+
+
+def require_same_tree(
+    first: Any, later: Any, label: str, words: tuple[str, str] = ("reset_env", "step_env")
+) -> None:
+    """Refuse observations that do not keep their leaves from one step to the next.
+
+    Raises:
+        InputError: the sentence names the first leaf that differs.
+    """
+    before, after = ({n: jnp.shape(x) for n, x in named(tree).items()} for tree in (first, later))
+    if list(before) == [WHOLE] == list(after) and before != after:
+        raise InputError(
+            f"{label}: {words[0]} returns an observation of shape {before[WHOLE]} and {words[1]} "
+            f"one of shape {after[WHOLE]}; make them equal."
+        )
+    for leaf in [*before, *after]:
+        pair = [
+            f"of shape {shapes[leaf]}" if leaf in shapes else "missing"
+            for shapes in (before, after)
+        ]
+        if pair[0] != pair[1]:
+            raise InputError(
+                f"{label}: the observation's leaf {leaf!r} is {pair[0]} from {words[0]} and "
+                f"{pair[1]} from {words[1]}; make them equal."
+            )
+
+
+def require_kept(environment: Environment) -> None:
+    """Refuse an `Environment` whose functions return other leaves than it declares.
+
+    Raises:
+        InputError: the sentence names the first leaf that differs.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, declared = environment.default_params, environment.observation
+    first, state = jax.eval_shape(environment.reset, key, params)
+    action = example_action(environment.action_space)
+    later = jax.eval_shape(environment.transition, key, state, action, params)[0]
+    for word, found in (("reset", first), ("transition", later)):
+        require_same_tree(declared, found, environment.name, ("the declaration", word))
