@@ -29,7 +29,12 @@ TRUST_REGION = ("trpo", "npg")  # one constrained step of the natural gradient, 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "muon")
 POLICIES = ("auto", "categorical", "gaussian", "gaussian-state-std", "gsde", "tanh-gaussian")
 TORSOS = ("auto", "mlp", "cnn")
-MEMORIES = ("none", "gru")
+MEMORIES = ("none", "gru", "lstm", "mingru", "lru", "attention")
+MEMORY_STARTS = ("zero", "learned")
+PREVIOUS = ("action", "reward", "start")  # inputs from the step before
+PREVIOUS_INPUTS = (
+    *("none", *PREVIOUS, "action+reward", "action+start", "reward+start", "action+reward+start"),
+)
 ACTIVATIONS = ("tanh", "relu", "swish", "gelu", "elu")
 KL_DIRECTIONS = ("old-new", "new-old")
 SHUFFLES = ("samples", "env-rows")
@@ -86,9 +91,17 @@ class Config:
     activation: str = option("tanh", "activation of the hidden layers", ACTIVATIONS)
     shared_torso: bool = option(False, "actor and critic share the network body")
     orthogonal_init: bool = option(True, "orthogonal weights, gains sqrt(2), 0.01 and 1")
-    memory: str = option("none", "recurrent core between torso and heads", MEMORIES)
+    memory: str = option("none", "core with a memory between torso and heads", MEMORIES)
     memory_size: int = option(128, "width of the memory")
-    network: Any = option(None, "own network, module:attribute or an (init_fn, apply_fn) pair")
+    memory_layers: int = option(1, "layers of the memory, one on the other")
+    memory_window: int = option(16, "K, observations of an episode that memory attention sees")
+    memory_start: str = option("zero", "memory at the start of an episode", MEMORY_STARTS)
+    previous_inputs: str = option(
+        "none", "inputs from the step before, and a flag at the start", PREVIOUS_INPUTS
+    )
+    network: Any = option(
+        None, "own network, module:attribute or (init_fn, apply_fn), with start_fn for a memory"
+    )
     gsde_resample_steps: int = option(-1, "steps between gSDE noise draws (-1: once a rollout)")
     normalize_observations: bool = option(False, "standardise observations by running moments")
     normalize_rewards: bool = option(False, "divide rewards by the std of the discounted return")

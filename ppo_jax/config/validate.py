@@ -23,6 +23,8 @@ _COUNTS = {
     "num_minibatches": (1, 2**24),
     "num_cg_iterations": (1, 2**16),
     "memory_size": (1, 2**16),
+    "memory_layers": (1, 2**8),
+    "memory_window": (1, 2**16),
 }
 MAX_WIDTH = 2**16  # limit of a hidden layer
 
@@ -71,6 +73,11 @@ def validate(config: Config, hyper: Hyper) -> None:
         raise InputError(
             f"memory={config.memory!r} is a part of the built-in network and cannot be put into a "
             "network of your own; leave --memory or --network out."
+        )
+    if config.memory == "attention" and config.memory_start == "learned":
+        raise InputError(
+            "memory_start='learned' does not fit memory 'attention', which starts with nothing "
+            "seen; leave --memory-start out, or take a recurrent memory such as gru."
         )
     _check_division(config)
     _check_standardised(config)
@@ -198,8 +205,21 @@ def _check_division(config: Config) -> None:
         )
     if config.shuffle == "env-rows":
         rows, word = config.num_envs, "num_envs (with shuffle env-rows)"
-    if config.memory != "none":  # a minibatch is a set of whole environments
-        rows, word = config.num_envs, f"num_envs (with memory {config.memory})"
+    if config.memory != "none":
+        check_whole_envs(config, f"memory {config.memory}")
+    _check_minibatches(config, rows, word)
+
+
+def check_whole_envs(config: Config, feature: str) -> None:
+    """Refuse minibatches that are no sets of whole environments, which `feature` needs.
+
+    Raises:
+        InputError: their number does not divide that of the environments.
+    """
+    _check_minibatches(config, config.num_envs, f"num_envs (with {feature})")
+
+
+def _check_minibatches(config: Config, rows: int, word: str) -> None:
     if rows % config.num_minibatches:
         raise InputError(
             f"num_minibatches={config.num_minibatches} does not divide {word} = {rows}; "

@@ -34,3 +34,19 @@ def _compose(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[A
     """Compose two consecutive intervals of time into one."""
     (decay_first, x_first), (decay, x) = first, second
     return decay * decay_first, x + decay * x_first
+
+
+def resettable_recurrence(
+    decay: Array, x: Array, reset: Array, start: Array, fresh: Array
+) -> Array:
+    """y_t = x_t + decay_t y_{t-1}, with y_{-1} = `start`, and `fresh` for y_{t-1} at a reset.
+
+    A decay of 0 cuts the recurrence, so a reset needs no flag of its own.
+
+    Args:
+        decay, x: [T, B, ...]. reset: [T, B] bool. start, fresh: [B, ...].
+    """
+    is_reset = reset.reshape(reset.shape + (1,) * (x.ndim - reset.ndim))
+    x = x + jnp.where(is_reset, decay * fresh[None], 0.0)
+    decay = jnp.where(is_reset, 0.0, decay)
+    return linear_recurrence(decay, x.at[0].add(decay[0] * start))

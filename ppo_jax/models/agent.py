@@ -5,9 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import jax
+
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.validate import check_whole_envs
 from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import Environment
+from ppo_jax.envs.previous import with_previous
 from ppo_jax.models.drift import load_drift
 from ppo_jax.models.network import Network, make_network
 from ppo_jax.models.policy_head import Family
@@ -58,13 +62,22 @@ def assemble(config: Config) -> Agent:
 
 @lru_cache(maxsize=64)
 def _assemble(env: object, config: Config) -> Agent:
-    environment = registration.find(env)
+    with jax.ensure_compile_time_eval():
+        environment = with_previous(registration.find(env), config.previous_inputs)
     if environment.raw is None:  # else the adapter has looked
         leaves.require_kept(environment)
     network, family = make_network(config, environment.observation, environment.action_space)
+    if config.network is not None and has_memory(network):
+        check_whole_envs(config, "a network that has a memory")
     if config.objective == "drift":
         load_drift(config.drift)  # refuses now a function that is no drift
     return Agent(environment, network, family)
+
+
+def has_memory(network: Network) -> bool:
+    """Check for a network whose actions depend on what it saw before."""
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    return bool(jax.tree.leaves(jax.eval_shape(lambda p: network.start(p, 1), params)))
 
 
 def env_params(environment: Environment, hyper: Hyper) -> PyTree:

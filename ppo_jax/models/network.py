@@ -86,6 +86,9 @@ def make_network(
             params["log_std"] = jnp.full(body.log_std_shape, log_std_init, real())
         return params
 
+    def start(params: PyTree, num_envs: int) -> PyTree:
+        return body.start(params["body"], num_envs)
+
     def real_part(params: PyTree, output: Any, features: Any) -> Any:
         if isinstance(output, tuple):
             mean, log_std = output
@@ -122,7 +125,7 @@ def make_network(
     def value_after(params: PyTree, memory: PyTree, observation: PyTree) -> Array:
         return body.value_after(params["body"], memory, observation)
 
-    network = Network(init, body.start, act, apply, policy, values, value_after, body.carry_on)
+    network = Network(init, start, act, apply, policy, values, value_after, body.carry_on)
     return network, family
 
 

@@ -68,7 +68,8 @@ def load_where_trained(
 # Settings that change what given parameters do.
 POLICY_FIELDS = (
     *("policy", "torso", "hidden_sizes", "activation", "shared_torso", "network", "memory"),
-    *("memory_size", "normalize_observations"),
+    *("memory_size", "memory_layers", "memory_window", "memory_start", "previous_inputs"),
+    "normalize_observations",
 )
 
 

@@ -168,6 +168,7 @@ def rollout(
     """
     num_envs = carry.episode_length.shape[0]
     stats = EpisodeStats(*(jnp.zeros(num_envs) for _ in EpisodeStats._fields))
+    carry = carry._replace(memory=remembered(policy, carry))
     draws, resets, refill = draw_all(policy.family, config.rollout_length, num_envs, key)
 
     def reset(key: Array) -> tuple[PyTree, PyTree]:
@@ -184,8 +185,17 @@ def rollout(
 
     inputs = (jnp.arange(config.rollout_length), draws, resets)
     (after, stats), records = scan_rows(body, (carry, stats), inputs)
-    taken, after = valued(config, policy, carry.memory, after, records)
+    taken, after = valued(config, policy, carry, after, records)
     return after, taken, records.observation, EpisodeStats(*jnp.sum(jnp.stack(stats), axis=1))
+
+
+def remembered(policy: Policy, carry: EnvCarry) -> PyTree:
+    """The memory before the next step; a learned start may have moved since it was carried."""
+    if not jax.tree.leaves(carry.memory):
+        return carry.memory
+    begins = carry.episode_length == 0
+    start = policy.network.start(policy.params, begins.shape[0])
+    return where_rows(begins, start, carry.memory)
 
 
 def record_of(carry: EnvCarry, found: Transition) -> Record:
@@ -233,18 +243,16 @@ def count(
 
 
 def valued(
-    config: Config, policy: Policy, memory: PyTree, carry: EnvCarry, records: Record
+    config: Config, policy: Policy, before: EnvCarry, carry: EnvCarry, records: Record
 ) -> tuple[Rollout, EnvCarry]:
     """The rollout with its values, and the carry with the critic's memory after it.
 
     Args:
-        memory: [B, ...], before the first step. carry: after the last. records: [T, B].
+        before: the first step. carry: after the last. records: [T, B].
     """
     ended = records.terminated | records.truncated
-    begins = jnp.concatenate([jnp.zeros_like(ended[:1]), ended[:-1]])
-    window = Window(
-        policy.see(records.observation), begins if jax.tree.leaves(memory) else (), memory
-    )
+    reset = episode_starts(before, ended)
+    window = Window(policy.see(records.observation), reset, before.memory)
     value, critic = critic_pass(policy, window, records.reward.shape)
     terminated, truncated = records.terminated, records.truncated
     if config.time_limits == "termination":
@@ -275,6 +283,14 @@ def valued(
         ),
         carry._replace(memory=where_rows(ended[-1], start, last)),
     )
+
+
+def episode_starts(before: EnvCarry, ended: Array) -> Array | tuple[()]:
+    """Flags [T, B], True where an episode begins; () without a memory."""
+    flags = jnp.concatenate([jnp.zeros_like(ended[:1]), ended[:-1]])
+    if not jax.tree.leaves(before.memory):
+        return ()
+    return flags.at[0].set(before.episode_length == 0)
 
 
 def critic_pass(policy: Policy, window: Window, shape: tuple[int, ...]) -> tuple[Array, PyTree]:

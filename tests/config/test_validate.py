@@ -197,11 +197,35 @@ def test_the_nearest_divisor_of_a_large_prime_is_found_without_delay() -> None:
         ),
         ({"hidden_sizes": (10**6,)}, "widths of at most 65536"),
         ({"memory_size": 10**6}, "memory_size=1000000 must be at most 65536"),
+        ({"memory_layers": 0}, "memory_layers=0 must be a whole number of at least 1"),
+        ({"memory_window": 2.0}, "memory_window=2.0 must be a whole number of at least 1"),
         ({"gsde_resample_steps": 1.5}, "whole number"),
     ],
 )
 def test_counts_that_no_machine_holds_are_refused(sizes: dict[str, Any], words: str) -> None:
     assert words in refusal({"normalize_advantages": "none", **sizes})
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (
+            {"memory": "gru", "num_envs": 6, "num_minibatches": 4},
+            "num_minibatches=4 does not divide num_envs (with memory gru) = 6",
+        ),
+        (
+            {"memory": "attention", "memory_start": "learned"},
+            "memory_start='learned' does not fit memory 'attention'",
+        ),
+        ({"memory": "gru", "network": "my:net"}, "leave --memory or --network out"),
+        ({"memory": "grue"}, "memory='grue' is not one of none, gru, lstm"),
+        ({"previous_inputs": "reward+action"}, "Nearest: "),
+    ],
+)
+def test_a_memory_that_does_not_fit_the_other_settings_is_refused(
+    settings: dict[str, Any], words: str
+) -> None:
+    assert words in refusal(settings)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ ONLY_PARSED = {
     "bench Pendulum-v1 --sizes": "two minutes",
     "report ppo-table-1": "300 pictures",
     "report mine.toml": "needs results of a user's own suite",
+    "train CartPole-v1 --memory": "tests/training trains with every memory",
     "train CartPole-v1 --objective squared": "test_recipe.py runs it in a changed package",
 }
 RUN_IN = (

@@ -42,3 +42,23 @@ def nnx_pair(num_actions: int) -> tuple[Callable, Callable]:
         lambda key: nnx.split(NnxActorCritic(num_actions, nnx.Rngs(key)))[1],
         lambda params, observation: nnx.merge(graph, params)(observation),
     )
+
+
+def recurrent_init(key: jax.Array) -> dict[str, jax.Array]:
+    """A memory of 4 numbers that observations of 2 numbers move, for three actions."""
+    keys = jax.random.split(key, 3)
+    shapes = {"input": (2, 4), "memory": (4, 4), "out": (4, 4)}
+    return {name: jax.random.normal(k, shapes[name]) for name, k in zip(shapes, keys, strict=True)}
+
+
+def recurrent_apply(params: Any, memory: Any, observation: jax.Array) -> tuple[Any, tuple]:
+    hidden = jnp.tanh(observation @ params["input"] + memory["hidden"] @ params["memory"])
+    out = hidden @ params["out"]
+    return {"hidden": hidden, "steps": memory["steps"] + 1}, (out[:3], out[3])
+
+
+def recurrent_start() -> dict[str, jax.Array]:
+    return {"hidden": jnp.zeros(4), "steps": jnp.zeros((), jnp.int32)}
+
+
+RECURRENT_NETWORK = (recurrent_init, recurrent_apply, recurrent_start)

@@ -150,6 +150,68 @@ def test_own_network_that_does_not_fit_is_refused_with_a_sentence(
     assert all(word in str(refused.value) for word in words), str(refused.value)
 
 
+def remembering(params, memory, observation):
+    return {"sum": memory["sum"] + observation}, apply_fn(params, memory["sum"])
+
+
+def forgetting(params, memory, observation):
+    return apply_fn(params, observation)
+
+
+def widening(params, memory, observation):
+    return {"sum": jnp.append(memory["sum"], 0.0)}, apply_fn(params, observation)
+
+
+def start_fn():
+    return {"sum": jnp.zeros(3)}
+
+
+class Triple(NamedTuple):
+    init_fn: object
+    apply_fn: object
+    start_fn: object
+
+
+@pytest.mark.parametrize("kind", [Triple, lambda *three: three])
+def test_own_network_with_a_start_is_recurrent(kind) -> None:
+    """It acts on the sum of what it saw before, which a reset clears."""
+    built, params = check(kind(init_fn, remembering, start_fn))
+    kernel = np.asarray(init_fn(jax.random.key(0))["policy"])
+    memory = built.start(params, 2)
+    np.testing.assert_array_equal(memory["actor"]["sum"], np.zeros((2, 3)))
+    x = np.random.default_rng(0).integers(5, size=(2, 4, 3)).astype(np.uint8)
+    before = np.cumsum(x, axis=1) - x
+    before[1, 2:] -= before[1, 2]  # its second episode begins at step 2
+    reset = np.array([[False] * 4, [False, False, True, False]])
+    window = Window(jnp.asarray(x.reshape(8, 3)), jnp.asarray(reset.ravel()), memory)
+    distribution, value = built.apply(params, window)
+    np.testing.assert_allclose(distribution.logits, before.reshape(8, 3) @ kernel, atol=1e-4)
+    np.testing.assert_allclose(value, before.reshape(8, 3).sum(-1))
+    memory, acted = built.act(params, memory, jnp.asarray(x[:, 0]))
+    np.testing.assert_array_equal(acted.logits, np.zeros((2, 2)))
+    np.testing.assert_array_equal(memory["actor"]["sum"], x[:, 0])
+
+
+@pytest.mark.parametrize(
+    "network, words",
+    [
+        ((init_fn, remembering, dict), ("start_fn() returns no array", "leave start_fn out")),
+        (
+            (init_fn, forgetting, start_fn),
+            ("returns a memory of float32[2]", "{'sum': 'float32[3]'}"),
+        ),
+        ((init_fn, widening, start_fn), ("'float32[4]'", "equal in structure")),
+        ((init_fn, logits_only, start_fn), ("apply_fn(params, memory", "failed with TypeError")),
+        ((init_fn, lambda p, m, x: m["sum"], start_fn), ("must return (memory, (policy, value))",)),
+        ((init_fn, remembering, 3), ("is not a network", "a triple with start_fn")),
+    ],
+)
+def test_own_network_whose_memory_does_not_fit_is_refused(network, words) -> None:
+    with pytest.raises(InputError) as refused:
+        make_network(Config(network=network), shown(3), Discrete(2))
+    assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
 def test_own_network_is_given_the_leaves_of_an_observation_without_its_action_mask() -> None:
     def dict_init(key):
         return jnp.ones((3, 2))

@@ -1,10 +1,9 @@
-"""Cores with a memory: against flax' cell, and memories that begin anew with each episode."""
+"""Networks with a memory: windows against steps, and memories that begin anew with each episode."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +12,17 @@ from networks import shown
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Box, Discrete
+from ppo_jax.kernels.select import where_rows
 from ppo_jax.models.network import Network, make_network
-from ppo_jax.models.recurrent import CORES
 from ppo_jax.rl.types import Window
 
 F, H, T, B = 3, 5, 7, 4
 BOX = Box((2,), np.array([-1.0, -1.0]), np.array([1.0, 1.0]))
 SETTINGS = [{}, {"shared_torso": True}, {"policy": "gsde"}, {"policy": "gaussian-state-std"}]
+DEEPER = [
+    {"memory": "lru", "memory_layers": 2, "memory_start": "learned"},
+    {"memory": "attention", "shared_torso": True},
+]
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -33,48 +36,22 @@ def shaken(tree: Any) -> Any:
     )
 
 
-# The cell -----------------------------------------------------------------------------------------
-
-
-def test_a_gru_is_the_cell_of_flax() -> None:
-    gru = CORES["gru"]
-    params, h, x = shaken(gru.init(jax.random.key(0), F, H)), normal(4, B, H), normal(5, B, F)
-    by_gate = {name: np.split(np.asarray(params[name]), 3, axis=-1) for name in ("input", "memory")}
-    biases = np.split(np.asarray(params["bias"]), 3)
-    theirs: dict[str, Any] = {}
-    for i, gate in enumerate("rzn"):
-        theirs[f"i{gate}"] = {"kernel": by_gate["input"][i], "bias": biases[i]}
-        theirs[f"h{gate}"] = {"kernel": by_gate["memory"][i]}
-    theirs["hn"]["bias"] = np.asarray(params["memory_bias"])
-    expected, output = nn.GRUCell(H).apply({"params": theirs}, h, x)
-    found = gru.step(params, h, x)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_allclose(gru.output(found), output, atol=1e-6)
-
-
-def test_a_gru_starts_from_zeros_with_orthogonal_matrices_and_without_bias() -> None:
-    gru = CORES["gru"]
-    params = gru.init(jax.random.key(0), F, H)
-    assert params["input"].shape == (F, 3 * H)
-    for part in np.split(np.asarray(params["memory"]), 3, axis=1):
-        np.testing.assert_allclose(part.T @ part, np.eye(H), atol=1e-5)
-    assert not np.any(params["bias"])
-    assert not np.any(params["memory_bias"])
-    np.testing.assert_array_equal(gru.start(B, H), np.zeros((B, H)))
-
-
 # Networks -----------------------------------------------------------------------------------------
 
 
 def build(**settings: Any) -> tuple[Network, Any]:
-    config = Config(memory="gru", memory_size=H, hidden_sizes=(6,), **settings)
+    settings = {"memory": "gru", "memory_size": H, "memory_window": 3, **settings}
+    config = Config(hidden_sizes=(6,), **settings)
     network, _ = make_network(config, shown(F), BOX if "policy" in settings else Discrete(3))
     return network, shaken(network.init(jax.random.key(0), -0.5))
 
 
 def window_of(network: Network, params: Any) -> Window:
     """T steps of B environments as rows [B x T], in the middle of episodes."""
-    memory = jax.tree.map(lambda leaf: normal(2, *leaf.shape), network.start(params, B))
+    memory = jax.tree.map(
+        lambda leaf: normal(2, *leaf.shape) if leaf.dtype != bool else ~leaf,
+        network.start(params, B),
+    )
     reset = np.random.default_rng(3).random((B, T)) < 0.3
     assert reset[:, 0].any()
     assert not reset[:, 0].all()
@@ -89,7 +66,7 @@ def steps_of(window: Window) -> Any:
 
 def fresh(network: Network, params: Any, memory: Any, reset: jax.Array) -> Any:
     start = network.start(params, B)
-    return jax.tree.map(lambda new, old: jnp.where(reset[:, None], new, old), start, memory)
+    return where_rows(reset, start, memory)
 
 
 def assert_rows(found: Any, steps: list[Any]) -> None:
@@ -99,7 +76,7 @@ def assert_rows(found: Any, steps: list[Any]) -> None:
         np.testing.assert_allclose(leaf, rows, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", [*SETTINGS, *DEEPER], ids=str)
 def test_what_a_window_gives_is_what_acting_gave_step_by_step(settings: dict) -> None:
     """So the ratio of the first minibatch is 1."""
     network, params = build(**settings)
@@ -113,7 +90,7 @@ def test_what_a_window_gives_is_what_acting_gave_step_by_step(settings: dict) ->
     assert_rows(network.apply(params, window)[0], acted)
 
 
-@pytest.mark.parametrize("settings", SETTINGS[:2], ids=str)
+@pytest.mark.parametrize("settings", [*SETTINGS[:2], *DEEPER], ids=str)
 def test_values_of_a_window_are_those_of_the_critics_memory_step_by_step(settings: dict) -> None:
     network, params = build(**settings)
     window = window_of(network, params)
@@ -123,9 +100,9 @@ def test_values_of_a_window_are_those_of_the_critics_memory_step_by_step(setting
     memory, by_hand = window.memory, []
     for t, (observation, reset) in enumerate(steps_of(window)):
         memory = fresh(network, params, memory, reset)
-        name = "actor" if settings else "critic"
+        name = "actor" if "shared_torso" in settings else "critic"
         by_hand.append(network.value_after(params, memory[name], observation))
-        last = jax.tree.map(lambda leaf, t=t: leaf.reshape(B, T, -1)[:, t], after)
+        last = jax.tree.map(lambda leaf, t=t: leaf.reshape(B, T, *leaf.shape[1:])[:, t], after)
         memory = network.carry_on(network.act(params, memory, observation)[0], last)
     assert_rows(value, by_hand)
 

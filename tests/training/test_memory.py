@@ -93,7 +93,7 @@ def test_rollouts_with_a_memory_are_a_loop_that_forgets_at_ends(
         np.testing.assert_allclose(steps.value, expected.value, atol=1e-5)
         np.testing.assert_allclose(steps.value_next, expected.value_next, atol=1e-5)
         jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), after.memory, expected.memory)
-        np.testing.assert_array_equal(steps.window.reset[0], np.zeros(B, bool))
+        np.testing.assert_array_equal(steps.window.reset[0], carry.episode_length == 0)
         np.testing.assert_array_equal(steps.window.reset[1:], ended[:-1])
         carry = jax.tree.map(jnp.asarray, after)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(carry.memory))

@@ -1,0 +1,83 @@
+"""Previous action, previous reward and a start flag as leaves of the observation.
+
+A transition makes them, and a reset clears them, so the rollout, an evaluation and a video see the
+same. The last observation of an episode has the action and the reward that led to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs.actions import box_of, dials_of, take_apart
+from ppo_jax.envs.interface import ActionSpace, Environment
+
+OBSERVATION = "observation"  # leaf of an observation that was no dict
+LEAVES = {"action": "previous_action", "reward": "previous_reward", "start": "episode_start"}
+
+
+def with_previous(environment: Environment, inputs: str) -> Environment:
+    """The environment whose observations have these inputs as well.
+
+    Args:
+        inputs: a word of `config.PREVIOUS_INPUTS`, such as "action+reward".
+
+    Raises:
+        InputError: its observation has a leaf of that name already.
+    """
+    if inputs == "none":
+        return environment
+    words = inputs.split("+")
+    space = environment.action_space
+    kinds = {"action": _seen_action(space), "reward": jnp.zeros(()), "start": jnp.zeros((), bool)}
+    blank = {LEAVES[word]: jnp.zeros_like(kinds[word]) for word in words}
+    known = environment.observation if isinstance(environment.observation, Mapping) else {}
+    for name in blank:
+        if name in known:
+            raise InputError(
+                f"previous_inputs={inputs!r} adds the leaf {name!r} to the observation of "
+                f"{environment.name}, which has one of that name; leave --previous-inputs out."
+            )
+
+    def joined(observation: Any, more: dict[str, Any]) -> dict[str, Any]:
+        seen = observation if isinstance(observation, Mapping) else {OBSERVATION: observation}
+        return {**seen, **{name: more[name] for name in blank}}
+
+    def reset(key: Array, params: Any) -> tuple[Any, Any]:
+        observation, state = environment.reset(key, params)
+        return joined(observation, {**blank, LEAVES["start"]: jnp.ones((), bool)}), state
+
+    def transition(key: Array, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
+        observation, state, reward, *rest = environment.transition(key, state, action, params)
+        more = {
+            LEAVES["action"]: _seen_action(space, action),
+            LEAVES["reward"]: jnp.asarray(reward, kinds["reward"].dtype),
+            LEAVES["start"]: jnp.zeros((), bool),
+        }
+        return joined(observation, more), state, reward, *rest
+
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), blank)
+    return environment._replace(
+        reset=reset,
+        transition=transition,
+        observation=joined(environment.observation, shapes),
+        raw=None,
+    )
+
+
+def _seen_action(space: ActionSpace, action: Any = None) -> Array:
+    """An action as a network sees it: flags of its dials and real numbers; 0 without an action."""
+    dials, box = dials_of(space), box_of(space)
+    counts, reals = (None, None) if action is None else take_apart(space, action)
+    counts = [-1] * len(dials) if counts is None else counts
+    seen = [jnp.arange(n) == counts[i] for i, n in enumerate(dials)]
+    if box is not None:
+        numbers = jnp.zeros(math.prod(box.shape)) if reals is None else reals
+        seen.append(numbers.astype(jnp.result_type(float)))
+    return jnp.concatenate(seen) if len(seen) > 1 else seen[0]
