@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import own_network
 import pytest
+from counter import counter
 from networks import shown
 from own_network import nnx_pair
 
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete
+from ppo_jax.models.agent import assemble
 from ppo_jax.models.network import make_network
 from ppo_jax.rl.distributions import MultiCategorical
 from ppo_jax.rl.types import Window
@@ -210,6 +214,16 @@ def test_own_network_whose_memory_does_not_fit_is_refused(network, words) -> Non
     with pytest.raises(InputError) as refused:
         make_network(Config(network=network), shown(3), Discrete(2))
     assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
+def test_minibatches_of_a_recurrent_network_are_whole_environments() -> None:
+    """6 environments of 128 steps are 4 minibatches of rows, and not of environments."""
+    config = Config(env=counter(), network=own_network.OWN_NETWORK, num_envs=6, num_minibatches=4)
+    recurrent = dataclasses.replace(config, network=own_network.RECURRENT_NETWORK)
+    with pytest.raises(InputError, match=r"does not divide num_envs \(with a network that has a"):
+        assemble(recurrent)
+    with pytest.raises(InputError, match=r"logits of shape \(3,\)"):  # it has two actions
+        assemble(config)
 
 
 def test_own_network_is_given_the_leaves_of_an_observation_without_its_action_mask() -> None:

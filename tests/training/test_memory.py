@@ -15,10 +15,11 @@ from lane import lane
 from toy import jit
 
 from ppo_jax.config.config import Config, Hyper, Schedule
-from ppo_jax.envs.interface import Discrete, Environment
+from ppo_jax.envs.interface import Discrete, Environment, MultiDiscrete
 from ppo_jax.models.agent import Policy, assemble
 from ppo_jax.rl.types import Moments, Window
 from ppo_jax.training import trainer
+from ppo_jax.training.evaluation import Contest, episodes
 from ppo_jax.training.rollout import reset_all, rollout
 
 T, B = 17, 4
@@ -99,13 +100,69 @@ def test_rollouts_with_a_memory_are_a_loop_that_forgets_at_ends(
     assert all(np.any(leaf) for leaf in jax.tree.leaves(carry.memory))
 
 
-@pytest.mark.parametrize("objective", ["clip", "trpo"])
+class Dials(NamedTuple):
+    time: Any
+    legal: Any
+
+
+def dials() -> Environment:
+    """Two dials of 3 and 2 under a mask that changes; an illegal choice costs 1000."""
+
+    def shown(state: Dials) -> dict[str, jax.Array]:
+        place = jnp.stack([jnp.cos(1.0 * state.time), jnp.sin(1.0 * state.time)])
+        return {"place": place, "turn": state.time % 2 == 0, "action_mask": state.legal}
+
+    def draw(key: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(key, 0.5, (5,)).at[jnp.array([1, 3])].set(True)
+
+    def reset(key: jax.Array, params: Any) -> tuple:
+        state = Dials(jnp.zeros((), jnp.int32), draw(key))
+        return shown(state), state
+
+    def transition(key: jax.Array, state: Dials, action: jax.Array, params: Any) -> tuple:
+        is_legal = state.legal[action[0]] & state.legal[3 + action[1]]
+        reward = jnp.where(is_legal, 1.0 * (action[0] == state.time % 3), -1000.0)
+        key_legal, key_end = jax.random.split(key)
+        after = Dials(state.time + 1, draw(key_legal))
+        ends = jax.random.bernoulli(key_end, 0.2)
+        return shown(after), after, reward, ends, after.time >= 9, {}
+
+    spec = {"place": ((2,), "float32"), "turn": ((), "bool"), "action_mask": ((5,), "bool")}
+    return Environment(
+        name="dials",
+        reset=reset,
+        transition=transition,
+        default_params=(),
+        observation={name: jax.ShapeDtypeStruct(*leaf) for name, leaf in spec.items()},
+        action_space=MultiDiscrete((3, 2)),
+        max_episode_steps=9,
+        override=lambda params, values: params,
+    )
+
+
+ALL_AT_ONCE = {
+    "env": dials(),
+    "memory": "attention",
+    "memory_window": 4,
+    "previous_inputs": "action+reward+start",
+}
+
+
+@pytest.mark.parametrize(
+    "objective, settings",
+    [
+        ("clip", ALL_AT_ONCE),
+        ("trpo", {"memory": "lru", "memory_layers": 2, "memory_start": "learned"}),
+    ],
+    ids=["clip", "trpo"],
+)
 def test_every_ratio_of_the_first_minibatch_is_one_also_after_some_iterations(
-    objective: str,
+    objective: str, settings: dict[str, Any]
 ) -> None:
+    """With joint actions under a mask, a dict of observations and inputs of the step before."""
     config = dataclasses.replace(
         CONFIG,
-        env=lane(Discrete(3)),
+        **{"env": lane(Discrete(3)), **settings},
         objective=objective,
         rollout_length=16,
         num_epochs=2,
@@ -123,6 +180,78 @@ def test_every_ratio_of_the_first_minibatch_is_one_also_after_some_iterations(
         assert np.all(rows["kl_old_new"] <= 0.02 * (1.0 + 1e-3))
         assert np.all(rows["updates_fraction"] > 0.0)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(state.carry.memory))
+    if "env" in settings:  # a single illegal choice would show in the mean return
+        assert np.all(rows["episode_return_sum"] >= 0.0)
+        assert np.all(rows["num_episodes"] > 0)
+
+
+# Whole episodes -----------------------------------------------------------------------------------
+
+
+def test_an_evaluation_carries_the_memory_of_each_episode_whatever_their_number() -> None:
+    """A deterministic walk has one return: that of a loop over its steps."""
+    config = Config(env="tiny:Walk", memory="lstm", memory_size=4, hidden_sizes=(3,))
+    agent = assemble(config)
+    world, network = agent.environment.default_params, agent.network
+    params = jax.tree.map(lambda x: 3.0 * x + 0.1, network.init(jax.random.key(3)))
+    policy = Policy(network, agent.family, params, None)
+    memory, act = network.start(params, 1), jit(partial(network.act, params))
+    key = jax.random.key(0)
+    observation, state = agent.environment.reset(key, world)
+    total, actions, is_over = 0.0, [], False
+    while not is_over:
+        memory, distribution = act(memory, observation[None])
+        actions.append(int(np.argmax(distribution.logits[0])))
+        observation, state, reward, terminated, truncated, _ = agent.environment.transition(
+            key, state, jnp.int32(actions[-1]), world
+        )
+        total, is_over = total + float(reward), bool(terminated | truncated)
+    for count in (1, 3):
+        contest = Contest(count, 20, True)
+        found = episodes(config, agent.environment, world, policy, contest, key)
+        np.testing.assert_allclose(found.episode_return, np.full(count, total), rtol=1e-5)
+        np.testing.assert_array_equal(found.length, np.full(count, len(actions)))
+
+
+def test_a_time_limit_is_valued_with_the_memory_of_the_episode() -> None:
+    """A cue of -1 or 1 is shown once and paid at every step: V = cue / (1 - gamma) = -5 or 5.
+
+    Episodes are cut at random. V of a memory that a reset has cleared would be 0, the mean, and
+    then the fixed point of the other values is 1 / (1 - 0.9 * 0.8) = 3.6.
+    """
+
+    def reset(key: jax.Array, params: Any) -> tuple:
+        cue = jax.random.rademacher(key, (1,), jnp.float32)
+        return cue, cue
+
+    def transition(key: jax.Array, cue: jax.Array, action: Any, params: Any) -> tuple:
+        never, is_cut = jnp.zeros((), bool), jax.random.bernoulli(key, 0.1)
+        return jnp.zeros(1), cue, cue[0], never, is_cut, {}
+
+    config = dataclasses.replace(
+        CONFIG,
+        env=lane(Discrete(2))._replace(
+            reset=reset,
+            transition=transition,
+            observation=jax.ShapeDtypeStruct((1,), "float32"),
+            max_episode_steps=None,
+        ),
+        memory_size=8,
+        hidden_sizes=(8,),
+        num_envs=32,
+        rollout_length=16,
+        num_epochs=4,
+        num_minibatches=2,
+        total_env_steps=32 * 16 * 100,
+    )
+    hyper = Hyper(learning_rate=Schedule(1e-2, 0.0), gamma=0.8, value_coef=1.0, max_grad_norm=5.0)
+    state, _ = jit(lambda key: trainer.train(config, hyper, key))(jax.random.key(0))
+    steps = jit(lambda s: trainer.sample(config, hyper, s)[0].rollout)(state)
+    assert np.sum(steps.truncated) > 20
+    cue = np.asarray(steps.reward)
+    np.testing.assert_allclose(np.mean(steps.value * cue), 5.0, rtol=0.02)
+    at_limits = np.asarray(steps.value_next * cue)[np.asarray(steps.truncated)]
+    np.testing.assert_allclose(np.mean(at_limits), 5.0, rtol=0.02)
 
 
 # A task that needs a memory -----------------------------------------------------------------------

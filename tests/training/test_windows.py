@@ -17,10 +17,11 @@ from own_network import RECURRENT_NETWORK
 from toy import jit
 
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.envs.interface import Environment
+from ppo_jax.envs.interface import Discrete, Environment
 from ppo_jax.kernels.collectives import ALONE
 from ppo_jax.models.agent import assemble
-from ppo_jax.rl.types import Batch, Rollout, TrainState
+from ppo_jax.models.network import make_network
+from ppo_jax.rl.types import Batch, Rollout, TrainState, Window
 from ppo_jax.training import objectives, trainer
 from ppo_jax.training.batch import make_batch
 from ppo_jax.training.rollout import by_environment
@@ -166,3 +167,87 @@ def test_a_minibatch_of_two_environments_has_the_gradient_of_these_two_alone(nam
     turned, order = gradient(batch_of(config, hyper, chosen(steps, [7, 3])))
     np.testing.assert_allclose(turned, alone, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(order.reshape(2, T)[::-1].ravel(), expected, atol=1e-6)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def gru_of_one(params: Any, h: float, x: np.ndarray) -> float:
+    """A cell with one unit, by its equations."""
+    r, z, n = x @ params["input"] + params["bias"]
+    u_r, u_z, u_n = h * params["memory"][0]
+    r, z = sigmoid(r + u_r), sigmoid(z + u_z)
+    return (1.0 - z) * np.tanh(n + r * (u_n + params["memory_bias"][0])) + z * h
+
+
+def loss_by_hand(params: Any, batch: Batch, hyper: Hyper) -> float:
+    """The mean loss, one environment and one step after the other."""
+    body, total, window = params["body"], 0.0, batch.window
+    num_envs = len(window.memory["actor"])
+    for b in range(num_envs):
+        h = {name: window.memory[name][b, 0] for name in ("actor", "critic")}
+        for i in range(b * T, b * T + T):
+            for name in h:
+                layer = body["net"][f"{name}_torso"]["Dense_0"]
+                x = np.tanh(window.observation[i] @ layer["kernel"] + layer["bias"])
+                h[name] = gru_of_one(body[name], 0.0 if window.reset[i] else h[name], x)
+            head, critic = body["net"]["policy_head"], body["net"]["value_head"]
+            logits = h["actor"] * head["kernel"][0] + head["bias"]
+            log_probs = logits - np.log(np.sum(np.exp(logits)))
+            value = h["critic"] * critic["kernel"][0, 0] + critic["bias"][0]
+            ratio = np.exp(log_probs[batch.action[i]] - batch.log_prob_old[i])
+            low, high = 1.0 - hyper.clip_epsilon, 1.0 + hyper.clip_epsilon
+            gain = batch.advantage[i] * np.array([ratio, np.clip(ratio, low, high)])
+            entropy = -np.sum(np.exp(log_probs) * log_probs)
+            error = 0.5 * (value - batch.value_target[i]) ** 2
+            total += -gain.min() + hyper.value_coef * error - hyper.entropy_coef * entropy
+    return total / (num_envs * T)
+
+
+def test_the_gradient_of_a_window_is_that_of_a_loop_over_environments_and_steps(
+    double: None,
+) -> None:
+    """A GRU of one unit, resets in mid-window, and a memory from the window before."""
+    config = Config(memory="gru", memory_size=1, hidden_sizes=(2,), num_envs=2, rollout_length=T)
+    hyper, rng = Hyper(entropy_coef=0.1, clip_epsilon=0.3), np.random.default_rng(0)
+    spec = jax.ShapeDtypeStruct((2,), "float64")
+    network, family = make_network(config, spec, Discrete(3))
+    params = shaken(network.init(jax.random.key(0)))
+    n = 2 * T
+    reset = np.zeros((2, T), bool)
+    reset[[0, 0, 1], [3, 7, 5]] = True
+    memory = {name: rng.normal(size=(2, 1)) for name in ("actor", "critic")}
+    window = Window(rng.normal(size=(n, 2)), reset.ravel(), memory)
+    old = network.policy(params, jax.tree.map(jnp.asarray, window))
+    log_probs = np.asarray(jax.nn.log_softmax(old.logits))
+    action = rng.integers(3, size=n)
+    batch = Batch(
+        window=window,
+        action=action,
+        log_prob_old=log_probs[np.arange(n), action] + rng.normal(0.0, 0.2, n),
+        distribution_old=old,
+        value_old=rng.normal(size=n),
+        advantage=rng.normal(size=n),
+        value_target=rng.normal(size=n),
+    )
+
+    @jit
+    def gradient(params: Any) -> Any:
+        def loss(p: Any) -> jax.Array:
+            return objectives.minibatch_loss(p, batch, hyper, config, network, family)[0]
+
+        return jax.value_and_grad(loss)(params)
+
+    loss, found = gradient(params)
+    flat, restore = ravel_pytree(params)
+    flat, by_hand = np.asarray(flat), partial(loss_by_hand, batch=batch, hyper=hyper)
+
+    def at(vector: np.ndarray) -> float:
+        return by_hand(jax.tree.map(np.asarray, restore(jnp.asarray(vector))))
+
+    np.testing.assert_allclose(loss, at(flat), rtol=1e-12)
+    steps = 1e-5 * np.eye(len(flat))
+    expected = [(at(flat + step) - at(flat - step)) / 2e-5 for step in steps]
+    np.testing.assert_allclose(ravel_pytree(found)[0], expected, atol=1e-8)
+    assert np.count_nonzero(np.abs(expected) > 1e-4) > 0.8 * len(flat)
