@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from ppo_jax.config.config import Config, Hyper, Schedule
@@ -60,6 +61,15 @@ class Window(NamedTuple):
     observation: PyTree  # [T, B, *O] or rows [N, *O], as the network sees it (normalised)
     reset: Array | tuple[()] = ()  # [T, B] bool, True where an episode begins
     memory: PyTree = ()  # [B, ...], before the first step
+
+    def by_environment(self) -> Window:
+        """Rows [B x T] of a window [T, B]; the steps of each environment are contiguous."""
+
+        def rows(leaf: Array) -> Array:
+            return jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:])
+
+        observation, reset = jax.tree.map(rows, (self.observation, self.reset))
+        return Window(observation, reset, self.memory)
 
 
 class Rollout(NamedTuple):

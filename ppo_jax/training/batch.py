@@ -22,7 +22,6 @@ from ppo_jax.rl.types import (
     TrainState,
     Window,
 )
-from ppo_jax.training.rollout import by_environment
 
 
 class Tally(NamedTuple):
@@ -88,7 +87,7 @@ def make_batch(
 
     observation = jax.tree.map(flatten, steps.window.observation)
     batch = Batch(
-        window=by_environment(steps.window) if has_memory else Window(observation),
+        window=steps.window.by_environment() if has_memory else Window(observation),
         action=jax.tree.map(flatten, steps.action),
         log_prob_old=flatten(steps.log_prob),
         distribution_old=jax.tree.map(flatten, steps.distribution),

@@ -300,21 +300,11 @@ def critic_pass(policy: Policy, window: Window, shape: tuple[int, ...]) -> tuple
         rows = jax.tree.map(_rows, window.observation)
         value = map_chunks(lambda observation: values(Window(observation))[0], rows)
         return value.reshape(shape), ()
-    found = values(by_environment(window))
+    found = values(window.by_environment())
     num_steps, num_envs = shape
     return jax.tree.map(
         lambda leaf: jnp.swapaxes(leaf.reshape(num_envs, num_steps, *leaf.shape[1:]), 0, 1), found
     )
-
-
-def by_environment(window: Window) -> Window:
-    """A window [T, B] as rows [B x T] in which each environment's steps are contiguous."""
-
-    def rows(leaf: Array) -> Array:
-        return jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:])
-
-    observation, reset = jax.tree.map(rows, (window.observation, window.reset))
-    return Window(observation, reset, window.memory)
 
 
 def _rows(leaf: Array) -> Array:

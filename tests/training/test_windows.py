@@ -24,7 +24,6 @@ from ppo_jax.models.network import make_network
 from ppo_jax.rl.types import Batch, Rollout, TrainState, Window
 from ppo_jax.training import objectives, trainer
 from ppo_jax.training.batch import make_batch
-from ppo_jax.training.rollout import by_environment
 from ppo_jax.training.update import take_minibatches
 
 T, B = 9, 8
@@ -115,7 +114,7 @@ def test_ratios_of_a_second_window_are_one_and_the_known_mistakes_show(name: str
 
     @jit
     def largest(steps: Rollout) -> jax.Array:
-        distribution = network.policy(second.params, by_environment(steps.window))
+        distribution = network.policy(second.params, steps.window.by_environment())
         action = jnp.swapaxes(steps.action, 0, 1).reshape(-1)
         log_prob = family.log_prob(distribution, action)
         return jnp.max(jnp.abs(log_prob - jnp.swapaxes(steps.log_prob, 0, 1).reshape(-1)))
