@@ -87,6 +87,13 @@ def trimmed(state: TrainState, layout: Layout) -> TrainState:
     return jax.tree.map(lambda leaf: leaf[: layout.num_seeds], state)
 
 
+def of_width(state: TrainState, width: int) -> TrainState:
+    """Shapes of the first `width` members, without the padding that fills up the devices."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((width, *leaf.shape[1:]), leaf.dtype), state
+    )
+
+
 def place(state: TrainState, layout: Layout) -> TrainState:
     """Place a population's state on its devices.
 

@@ -132,22 +132,27 @@ def metadata_of(folder: Path | str) -> dict[str, Any]:
     return _checked(Path(folder), checkpoint_files.read_manifest(Path(folder))).metadata
 
 
-def latest(run_folder: Path | str) -> tuple[Path | None, list[str]]:
-    """The newest undamaged checkpoint of a run, and a sentence for each newer one that is not."""
-    warnings = []
-    for folder, metadata in _surveyed(Path(run_folder)):
+def latest(run_folder: Path | str, own_id: str | None = None) -> tuple[Path | None, list[str]]:
+    """The newest undamaged checkpoint of a run, and a sentence for each newer one that is not.
+
+    Args:
+        own_id: the run's name; None for the one in its config.json.
+    """
+    reasons = []
+    for folder, metadata in _surveyed(Path(run_folder), own_id):
         if not isinstance(metadata, str):
-            return folder, warnings
-        warnings.append(f"{metadata} Falling back to the checkpoint before it.")
-    return None, warnings
+            fall_back = "Falling back to the checkpoint before it."
+            return folder, [f"{reason} {fall_back}" for reason in reasons]
+        reasons.append(metadata)
+    return None, reasons
 
 
 def best(run_folder: Path | str) -> Path | None:
     """The undamaged checkpoint with the highest metadata["score"], the newest of equals."""
-    return _best(list(_surveyed(Path(run_folder))))
+    return _best(list(_surveyed(Path(run_folder), None)))
 
 
-def prune(run_folder: Path | str, keep: int) -> None:
+def prune(run_folder: Path | str, keep: int, own_id: str | None = None) -> None:
     """Delete all but the best and the newest `keep` undamaged checkpoints, and dead saves' rests.
 
     Only what can be read counts as kept, and damaged ones newer than those stay for inspection.
@@ -155,7 +160,7 @@ def prune(run_folder: Path | str, keep: int) -> None:
     if keep < 1:
         raise InputError(f"keep={keep} leaves no checkpoint to resume from: keep at least 1.")
     files.refuse_links(Path(run_folder) / "checkpoints")
-    found = list(_surveyed(Path(run_folder)))
+    found = list(_surveyed(Path(run_folder), own_id))
     kept_best, num_kept = _best(found), 0
     for folder, metadata in found:
         if num_kept < keep:
@@ -166,9 +171,9 @@ def prune(run_folder: Path | str, keep: int) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _surveyed(run_folder: Path) -> Iterator[tuple[Path, dict[str, Any] | str]]:
+def _surveyed(run_folder: Path, own_id: str | None) -> Iterator[tuple[Path, dict[str, Any] | str]]:
     """Each checkpoint, newest first, with its metadata or a sentence on why it cannot be used."""
-    own_id = run_id(run_folder)
+    own_id = own_id or run_id(run_folder)
     for folder in _newest_first(run_folder):
         try:
             metadata = _checked(folder, checkpoint_files.verify(folder)).metadata

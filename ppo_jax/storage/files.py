@@ -127,6 +127,13 @@ def write_folder_atomic(path: Path, contents: Mapping[str, bytes]) -> None:
     sync_folder(path.parent)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder; a kill at any moment leaves all of it, or a hidden rest."""
+    doomed = _temporary_beside(path)
+    os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Write a new file and wait until it is on the disk.
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +78,36 @@ class JsonlLog:
         self._file.close()
 
 
+class LogFiles:
+    """Files of rows in one folder, each of them opened when it is first used."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._folder, self._names = folder, tuple(names)
+        self._open: dict[str, JsonlLog] = {}
+
+    def write(self, name: str, row: Row) -> None:
+        """Append a row to one of the files, see `JsonlLog.write`."""
+        self._file(name).write(row)
+
+    def files(self) -> list[JsonlLog]:
+        return [self._file(name) for name in self._names]
+
+    def positions(self) -> dict[str, dict[str, Any]]:
+        """The position of each file, ready for JSON."""
+        return {name: self._file(name).position()._asdict() for name in self._names}
+
+    def close(self) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def _file(self, name: str) -> JsonlLog:
+        if name not in self._open:
+            self._open[name] = JsonlLog(self._folder / name)
+        self._open[name].check()
+        return self._open[name]
+
+
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
     """The rows of a file without its last line, if a kill has torn it.
 
@@ -105,6 +135,16 @@ def rewind_jsonl(path: Path | str, env_steps: int | None = None) -> None:
     if len(data) == path.stat().st_size:
         return
     write_atomic(path, data)
+
+
+def holds(path: Path | str, position: Position, *, is_whole: bool = False) -> bool:
+    """Check whether a file begins with the rows up to a position, or ends there as well."""
+    path = Path(path)
+    refuse_links(path)
+    data = path.read_bytes() if path.exists() else b""
+    if is_whole and len(data) != position.num_bytes:
+        return False
+    return hashlib.sha256(data[: position.num_bytes]).hexdigest() == position.sha256
 
 
 def rewind_to(path: Path | str, position: Position) -> str | None:

@@ -18,9 +18,8 @@ from ppo_jax.config.trust import Trust
 from ppo_jax.config.validate import validate
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.saved_run import saved_like
-from ppo_jax.storage import checkpoint, jsonl, run_folder
+from ppo_jax.storage import checkpoint, resume_point, run_folder
 from ppo_jax.storage.files import to_json, write_json
-from ppo_jax.storage.fingerprint import differences
 from ppo_jax.storage.manifest import MANIFEST
 from ppo_jax.training import schedules
 
@@ -158,18 +157,14 @@ def restore_run(
     Raises:
         InputError: no checkpoint can be read, or it does not belong to this config.json.
     """
-    newest, notes = checkpoint.latest(folder)
-    rows_there = folder / METRICS
-    if newest is None and not notes and not (rows_there.exists() and rows_there.stat().st_size):
+    remedy = (
+        f"Start anew in another folder: ppo-jax train --config {folder / 'config.json'} --out ..."
+    )
+    found = resume_point.find(folder, saved.run_id, (METRICS,), remedy)
+    if found is None:
         return None, RunStatus(), ["The run had not begun yet: it begins now."]
-    if newest is None:
-        reasons = " ".join(notes) or "It has no checkpoint."
-        raise InputError(
-            f"{str(folder)!r} holds nothing to go on from: {reasons} Start anew in another folder: "
-            f"ppo-jax train --config {folder / 'config.json'} --out ..."
-        )
+    newest, metadata, notes = found
     arrays = schedules.as_arrays(saved.config, saved.hyper)
-    metadata = checkpoint.metadata_of(newest)
     try:
         status, positions = read_status(metadata)
         refuse_other_config(newest, metadata, saved)
@@ -182,11 +177,8 @@ def restore_run(
         ) from None
     like = saved_like(saved.config, arrays, saved.options.seeds)
     state, _ = checkpoint.load(newest, like)
-    for name in (METRICS, TIMING):
-        warning = jsonl.rewind_to(folder / name, positions[name])
-        notes += [warning] if warning else []
-    changed = differences(metadata["fingerprint"], fingerprint)
-    notes += [f"Not bit for bit any more: {changed}"] if changed else []
+    notes += resume_point.rewind(folder, {name: positions[name] for name in (METRICS, TIMING)})
+    notes += resume_point.fingerprint_notes(metadata, fingerprint)
     if status.ended_by == "callback" or (
         status.ended_by == "return" and metadata["stop_at_return"] != saved.options.stop_at_return
     ):

@@ -10,7 +10,7 @@ from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import windows
 from ppo_jax.runtime.background import Background
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint, resume_point
 from ppo_jax.storage.jsonl import Position
 
 _METADATA = {
@@ -54,12 +54,8 @@ def save_run(
         )
 
         def write() -> None:
-            for file in logs.values():
-                file.sync()
-            checkpoint.save(
-                checkpoint.checkpoint_folder(session.folder, env_steps), taken, metadata
-            )
-            checkpoint.prune(session.folder, session.options.keep)
+            keep = session.options.keep
+            resume_point.write(session.folder, env_steps, taken, metadata, logs.values(), keep)
 
         write() if writer is None else writer.start(write)
     return status._replace(saved=(status.iteration, status.ended_by))

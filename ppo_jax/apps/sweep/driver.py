@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ppo_jax.apps.sweep import axes as axis_words
 from ppo_jax.apps.sweep import folder as folders
-from ppo_jax.apps.sweep import pack, plan, samplers
+from ppo_jax.apps.sweep import pack, pack_files, plan, samplers
 from ppo_jax.apps.sweep.axes import Axis
 from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.options import SweepOptions, with_changes
 from ppo_jax.apps.sweep.pack import Listener, Outcome
+from ppo_jax.apps.sweep.pack_files import PackJob, PackResult
 from ppo_jax.apps.sweep.results import summary
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.apps.sweep.search import halving, pbt, study, tpe
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import RunError
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed.layout import local_devices
 from ppo_jax.runtime import signals
@@ -96,14 +99,32 @@ def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
     for line in plan.plan_lines(prepared, planned, source):
         listener.tell(line)
     folder = folders.open_folder(sweep)
-    with signals.listening() as stop, lock.held(folder):
+    with writing(folder), signals.listening() as stop, lock.held(folder):
         stop.tell = listener.tell
+        if folders.sweep_id(folder) is None:
+            listener.tell(
+                "version 0.1.0 began this sweep: it goes on, but files of that version have no "
+                "checksum, so damage to them may pass unnoticed"
+            )
         write_json(folder / "manifest.json", make_manifest(local_devices()))
         plan.write_plan(folder, planned)
         control = pack.Control(stop, *listener)
         how = HOW.get(sweep.options.sampler, train_packs)
         outcome = how(prepared, planned, folder, control)
         return summary.conclude(prepared.sweep, folder, outcome, control)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """End the sweep with one sentence if its folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"Stopped, because the sweep's folder {str(folder)!r} cannot be written "
+            f"({error.strerror or error}): what is in it is untouched; mend that, then "
+            f"ppo-jax sweep {folder} goes on."
+        ) from error
 
 
 def train_packs(
@@ -113,21 +134,23 @@ def train_packs(
     control: pack.Control,
 ) -> Outcome:
     """Train every setting with every seed for the whole budget, pack by pack."""
-    results: list[pack.PackResult] = []
+    results: list[PackResult] = []
     is_cut = False
     for number, each in enumerate(planned):
         for place, members in enumerate(each.packs):
             chosen = sorted({member.setting for member in members})
             words = f"group {number + 1}/{len(planned)}, pack {place + 1}/{len(each.packs)}"
-            work = pack.PackJob(
-                folder=folder / "packs" / f"{number:03d}-{place:03d}",
+            own = folder / "packs" / f"{number:03d}-{place:03d}"
+            work = PackJob(
+                folder=own,
+                run_id=folders.pack_id(folder, own),
                 config=each.group.config,
                 hyper=prepared.sweep.hyper,
                 settings={setting: prepared.settings[setting] for setting in chosen},
                 members=members,
                 label=words,
             )
-            if control.stop and not pack.is_finished(work.folder):
+            if control.stop and not pack_files.is_finished(work.folder):
                 continue
             result = pack.train_pack(each.engine, work, prepared.sweep.options, control)
             is_cut = is_cut or result is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +19,14 @@ from ppo_jax.config.trust import Names, Trust
 from ppo_jax.config.validate import validate
 from ppo_jax.config.values import MASK, masked
 from ppo_jax.storage import run_folder, signature
-from ppo_jax.storage.files import to_json, write_json
+from ppo_jax.storage.files import to_json
+from ppo_jax.storage.sealed import read_sealed, write_sealed
 
-FORMAT = 1
+FORMAT, OLD_FORMAT = 2, 1  # version 0.1.0 wrote format 1, without id and checksums
 RECORD = "sweep.json"
 # The shapes of sweep.json and of a range in it, see `reading.expect`.
 _SHAPE = {"config": dict, "hyper": dict, "axes": dict, "changes": [dict], "sweep": dict}
+_SHAPE |= {"sweep_id?": str}
 _RANGE = {"low": float, "high": float, "is_log": bool}
 STORAGE_VARIABLE = "PPO_JAX_STORAGE"
 
@@ -118,7 +121,8 @@ def open_folder(sweep: Sweep) -> Path:
         return path
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / RECORD, content | signature.sign(programs(sweep)))
+        more = {"sweep_id": uuid.uuid4().hex, **signature.sign(programs(sweep))}
+        write_sealed(path / RECORD, content | more)
     except OSError as error:
         raise InputError(
             f"The sweep's folder {str(path)!r} cannot be made ({error.strerror}): name another "
@@ -237,21 +241,34 @@ def _read_axis(name: str, content: Any) -> Axis:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    file = path / RECORD
+    if not file.exists():
+        raise InputError(f"{str(path)!r} holds no sweep: it has no {RECORD}.")
+    remedy = "restore it from a copy, or begin the sweep again in another folder"
+    content = read_sealed(file, remedy, {"sweep_format": int}, may_be_open=True)
+    found = content["sweep_format"]
+    if found not in (FORMAT, OLD_FORMAT):
+        raise InputError(
+            f"{str(file)!r} has format {found}; this version reads {OLD_FORMAT} and {FORMAT}."
+        )
+    content = read_sealed(file, remedy, _SHAPE, may_be_open=found == OLD_FORMAT)
     try:
-        content = reading.expect(reading.read_json(path / RECORD), {"sweep_format": int})
-        if (found := content["sweep_format"]) != FORMAT:
-            raise InputError(
-                f"{str(path / RECORD)!r} has format {found}; this version reads {FORMAT}."
-            )
-        for axis in reading.expect(content, _SHAPE)["axes"].values():
+        for axis in content["axes"].values():
             reading.expect(axis, _RANGE if isinstance(axis, dict) else list, "an axis")
-    except OSError:
-        raise InputError(f"{str(path)!r} holds no sweep: it has no {RECORD}.") from None
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{str(path / RECORD)!r} is damaged: {error}.") from None
+        raise InputError(f"{str(file)!r} is damaged ({error}): {remedy}.") from None
     return content
+
+
+def sweep_id(path: Path) -> str | None:
+    """The sweep's name, which its files repeat; None if version 0.1.0 began it."""
+    return _load(path).get("sweep_id")
+
+
+def pack_id(path: Path, pack: Path) -> str | None:
+    """The name of a pack of the sweep in `path`."""
+    own = sweep_id(path)
+    return own and f"{own}/{pack.relative_to(path).as_posix()}"
 
 
 def sampler_seed(options: SweepOptions) -> Sequence[int]:

@@ -1,19 +1,15 @@
 """Training of one pack: chunks until the budget is spent, rows in a file, checkpoints in between.
 
-A pack's folder describes itself. `pack.json` holds settings and members. `metrics.jsonl` has a line
-per logged point, with a list of one number per member for each metric. `checkpoints/` exists while
-the pack trains, and `result.json` from its end on.
+The files are those of `pack_files`, the checkpoints those of `storage/resume_point`.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ppo_jax.apps.sweep import engine as engines
@@ -21,24 +17,26 @@ from ppo_jax.apps.sweep.axes import Values
 from ppo_jax.apps.sweep.engine import Engine
 from ppo_jax.apps.sweep.groups import Member
 from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.apps.sweep.pack_files import (
+    METRICS,
+    PackJob,
+    PackResult,
+    finish_pack,
+    is_finished,
+    owner_of,
+    read_result,
+    write_pack,
+)
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.config.reading import read_record
 from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import progress, windows
-from ppo_jax.runtime.chunk_loop import chunks, until
+from ppo_jax.runtime.chunk_loop import Chunk, chunks, until
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.runtime.windows import Rows
-from ppo_jax.storage import checkpoint, files, jsonl
-from ppo_jax.storage.files import write_json
-
-# The shape of result.json, see `reading.expect`.
-_RESULT = {
-    "members": [[int]],
-    "final_return": [(float, None)],
-    "env_steps": int,
-    "train_seconds": float,
-}
+from ppo_jax.storage import resume_point
+from ppo_jax.storage.jsonl import LogFiles
+from ppo_jax.storage.resume_point import Owner
 
 
 def ignore(*messages: Any) -> None:
@@ -59,26 +57,6 @@ class Control(NamedTuple):
     stop: StopRequest
     tell: Callable[[str], None]
     show: Callable[[float, str], None]
-
-
-class PackJob(NamedTuple):
-    """One pack to be trained, and its folder."""
-
-    folder: Path
-    config: Config
-    hyper: Hyper  # the sweep's base
-    settings: dict[int, Values]  # the settings of this pack
-    members: list[Member]
-    label: str  # shown to the user
-
-
-class PackResult(NamedTuple):
-    """The result of a finished pack."""
-
-    members: list[Member]
-    final_return: list[float | None]  # per member, None if it failed
-    env_steps: int  # per member
-    train_seconds: float
 
 
 class PackState(NamedTuple):
@@ -107,94 +85,98 @@ class Outcome(NamedTuple):
     packs: Sequence[Path] | None = None  # folders with the rows of the table; None for all
 
 
-def is_finished(folder: Path) -> bool:
-    return (folder / "result.json").is_file()
-
-
-def read_result(folder: Path) -> PackResult:
-    """The result in a finished pack's folder."""
-    content = read_record(folder / "result.json", _RESULT)
-    members = [Member(*pair) for pair in content.pop("members")]
-    return PackResult(members=members, **{name: content[name] for name in PackResult._fields[1:]})
-
-
-def write_pack(job: PackJob) -> None:
-    """Write the pack's own description, so that its folder can be read without the sweep's."""
-    files.refuse_links(job.folder.parent, job.folder, job.folder / "checkpoints")
-    job.folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        "settings": {str(place): values for place, values in job.settings.items()},
-        "members": [list(member) for member in job.members],
-        "batch_size": job.config.batch_size,
-        "label": job.label,
-    }
-    write_json(job.folder / "pack.json", content)
-
-
-def finish_pack(job: PackJob, result: PackResult) -> None:
-    """Write the result of a pack that is done, and remove its checkpoints."""
-    write_json(job.folder / "result.json", result._asdict())
-    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
-
-
 def train_pack(
     engine: Engine, job: PackJob, options: SweepOptions, control: Control
 ) -> PackResult | None:
-    """Train a pack from its last state on; None if a signal stopped it, with all of it saved."""
+    """Train a pack from its last state on; None if a signal stopped it, with all of it saved.
+
+    Raises:
+        InputError: the folder is damaged, or holds another pack.
+    """
+    was_begun = write_pack(job, control.tell)
     if is_finished(job.folder):
-        return read_result(job.folder)
-    write_pack(job)
-    hypers = engines.hypers_of(job.config, job.hyper, job.settings, job.members)
-    hyper = engines.stacked(job.config, hypers, engine.layout)
-    begun = restore_pack(engine, job, hyper)
-    if begun is None:
-        state = engines.start(engine, hyper, [member.seed for member in job.members])
-        begun = PackState(state, None, 0, 0.0)
-    reached = _loop(engine, job, hyper, begun, options, control)
-    if reached.iteration < job.config.num_iterations:
-        return None
-    returns, _ = engines.final_returns(engine, hyper, reached.state)
-    result = PackResult(
-        members=job.members,
-        final_return=returns[: len(job.members)],
-        env_steps=reached.iteration * job.config.batch_size,
-        train_seconds=reached.train_seconds,
-    )
-    finish_pack(job, result)
+        return read_result(job.folder, job)
+    phases = list(phases_of(engine, job))
+    owner = owner_of(job, engine.layout)
+    logs = LogFiles(job.folder, (METRICS,))
+    try:
+        begun = restore_state(engine, owner, phases[0][1], control.tell)
+        if begun is None:
+            if was_begun:
+                control.tell(f"{job.label} had no checkpoint yet: its training begins anew")
+            state = engines.start(engine, phases[0][1], [member.seed for member in job.members])
+            begun = PackState(state, None, 0, 0.0)
+            save_state(engine, job, owner, begun, logs)
+        reached = _loop(engine, job, (owner, logs, phases), begun, options, control)
+        if reached.iteration < job.config.num_iterations:
+            return None
+        returns, _ = engines.final_returns(engine, phases[-1][1], reached.state)
+        result = PackResult(
+            members=job.members,
+            final_return=returns[: len(job.members)],
+            env_steps=reached.iteration * job.config.batch_size,
+            train_seconds=reached.train_seconds,
+        )
+        finish_pack(job, result, logs)
+    finally:
+        logs.close()
     return result
+
+
+def phases_of(engine: Engine, job: PackJob) -> Iterator[tuple[int, Hyper]]:
+    """The numbers of all members and the iteration up to which they hold: one pair, or more."""
+    config, members = job.config, job.members
+    if job.schedule is None:
+        hypers = engines.hypers_of(config, job.hyper, job.settings, members)
+        yield config.num_iterations, engines.stacked(config, hypers, engine.layout)
+        return
+    ends = [begin for begin, _ in job.schedule[1:]] + [config.num_iterations]
+    for (_, values), end in zip(job.schedule, ends, strict=True):
+        same = dict.fromkeys(job.settings, values)
+        hypers = engines.hypers_of(config, job.hyper, same, members)
+        yield end, engines.stacked(config, hypers, engine.layout)
 
 
 def _loop(
     engine: Engine,
     job: PackJob,
-    hyper: Hyper,
+    place: tuple[Owner, LogFiles, Sequence[tuple[int, Hyper]]],
     reached: PackState,
     options: SweepOptions,
     control: Control,
 ) -> PackState:
-    config, count = job.config, len(job.members)
-    last, every = config.num_iterations, log_iterations(config, options)
-    metrics = jsonl.JsonlLog(job.folder / "metrics.jsonl")
-    saved_at = reached.train_seconds
-    advance = partial(engines.advance_all, engine, hyper, count)
-    for chunk in chunks(advance, reached.state, until(last), start=reached.iteration):
+    owner, logs, phases = place
+    config, count, last = job.config, len(job.members), job.config.num_iterations
+    every, saved_at = log_iterations(config, options), reached.train_seconds
+    for chunk in _trained(engine, phases, count, reached):
         rows = {name: value[:count] for name, value in chunk.rows.items()}
         iteration = reached.iteration + chunk.length
         points, pending = windows.windows(reached.pending, rows, iteration, every, last)
         for point, window in points:
-            metrics.write({"env_steps": point * config.batch_size, **windows.aggregate(window)})
+            row = {"env_steps": point * config.batch_size, **windows.aggregate(window)}
+            logs.write(METRICS, row)
         train_seconds = reached.train_seconds + chunk.seconds
         reached = PackState(chunk.state, pending, iteration, train_seconds)
         is_stopped = iteration < last and bool(control.stop)  # asked once
         if is_stopped or train_seconds - saved_at > options.save_seconds:
-            metrics.sync()
-            save_pack(engine, job, reached)
+            save_state(engine, job, owner, reached, logs)
             saved_at = train_seconds
         if is_stopped:
             break
         control.show(iteration / last, _progress(job, iteration / last, train_seconds, rows))
-    metrics.close()
     return reached
+
+
+def _trained(
+    engine: Engine, phases: Sequence[tuple[int, Hyper]], count: int, reached: PackState
+) -> Iterator[Chunk]:
+    """Train the first `count` members chunk by chunk to the end of the last phase."""
+    state, iteration = reached.state, reached.iteration
+    for end, hyper in phases:
+        advance = partial(engines.advance_all, engine, hyper, count)
+        for chunk in chunks(advance, state, until(end), start=iteration):
+            state, iteration = chunk.state, iteration + chunk.length
+            yield chunk
 
 
 def log_iterations(config: Config, options: SweepOptions) -> int:
@@ -218,44 +200,41 @@ def member_returns(fresh: Rows) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
 
 
-def save_pack(engine: Engine, job: PackJob, reached: PackState) -> None:
-    """Save a checkpoint; the newest is enough, and one before it in case it is damaged."""
-    env_steps = reached.iteration * job.config.batch_size
-    tree = {"state": population.trimmed(reached.state, engine.layout)}
-    done = {
+def save_state(
+    engine: Engine, job: PackJob, owner: Owner, reached: PackState, logs: LogFiles
+) -> None:
+    """Save a checkpoint of a pack."""
+    progress = {
         "iteration": reached.iteration,
         "train_seconds": reached.train_seconds,
         "pending": windows.to_json(reached.pending),
     }
-    checkpoint.save(
-        checkpoint.checkpoint_folder(job.folder, env_steps), tree, {**done, "env_steps": env_steps}
-    )
-    checkpoint.prune(job.folder, keep=2)
+    env_steps = reached.iteration * job.config.batch_size
+    tree = {"state": population.trimmed(reached.state, engine.layout)}
+    resume_point.save_pack(owner, env_steps, tree, progress, logs)
 
 
-def restore_pack(engine: Engine, job: PackJob, hyper: Hyper) -> PackState | None:
-    """Load the newest state of an unfinished pack and cut its rows back; None for a new start."""
-    newest, _ = checkpoint.latest(job.folder)
-    metrics = job.folder / "metrics.jsonl"
-    if newest is None:
-        metrics.unlink(missing_ok=True)
+def restore_state(
+    engine: Engine, owner: Owner, hyper: Hyper, tell: Callable[[str], None]
+) -> PackState | None:
+    """Load the newest state of an unfinished pack and cut its rows back; None for a new start.
+
+    Raises:
+        InputError: no checkpoint can be read, or it is of another pack.
+    """
+    whole = population.abstract_population(engine.config, hyper, engine.layout)
+    like = {"state": population.of_width(whole, engine.width)}
+    found = resume_point.restore_pack(owner, lambda metadata: like, (METRICS,))
+    if found is None:
         return None
-    whole = population.abstract_population(job.config, hyper, engine.layout)
-    like = {"state": of_width(whole, engine.width)}
-    tree, metadata = checkpoint.load(newest, like)
-    jsonl.rewind_jsonl(metrics, metadata["env_steps"])
+    for note in found.notes:
+        tell(note)
+    state = population.padded(found.tree["state"], engine.layout)
     return PackState(
-        state=population.place(population.padded(tree["state"], engine.layout), engine.layout),
-        pending=windows.from_json(metadata["pending"]),
-        iteration=metadata["iteration"],
-        train_seconds=metadata["train_seconds"],
-    )
-
-
-def of_width(state: TrainState, width: int) -> TrainState:
-    """Shapes of a pack's members, without the padding that fills up the devices."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((width, *leaf.shape[1:]), leaf.dtype), state
+        state=population.place(state, engine.layout),
+        pending=windows.from_json(found.metadata["pending"]),
+        iteration=found.metadata["iteration"],
+        train_seconds=found.metadata["train_seconds"],
     )
 
 

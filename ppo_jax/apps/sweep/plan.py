@@ -23,7 +23,7 @@ from ppo_jax.config.validate import check_count, validate
 from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.runtime import devices, progress
 from ppo_jax.storage import run_folder
-from ppo_jax.storage.files import write_json
+from ppo_jax.storage.sealed import read_sealed, write_sealed
 
 PLAN = "plan.json"
 
@@ -239,10 +239,18 @@ def plan_all(prepared: Prepared, folder: Path | None) -> list[Planned]:
 
 def read_plan(folder: Path | None) -> list[dict[str, Any]]:
     """Read width and layout of each group of a sweep that has begun; empty for a new one."""
-    path = None if folder is None else folder / PLAN
-    if path is None or not path.is_file():
+    if folder is None or not (folder / PLAN).is_file():
         return []
-    known = read_record(path, [{"width": int, "layout": str}])
+    path, own = folder / PLAN, folders.sweep_id(folder)
+    shape = [{"width": int, "layout": str}]
+    if own is None and path.read_bytes().startswith(b"["):  # version 0.1.0 wrote the list alone
+        known = read_record(path, shape)
+    else:
+        remedy = "restore it from a copy, or remove it, and the packs are planned anew"
+        content = read_sealed(path, remedy, {"sweep_id": (str, None), "groups": shape})
+        if content["sweep_id"] != own:
+            raise InputError(f"{str(path)!r} belongs to another sweep: {remedy}.")
+        known = content["groups"]
     for each in known:
         check_count(f"{path}: width", each["width"], 1, 2**31)
         if each["layout"] not in LAYOUTS:
@@ -251,10 +259,8 @@ def read_plan(folder: Path | None) -> list[dict[str, Any]]:
 
 
 def write_plan(folder: Path, planned: Sequence[Planned]) -> None:
-    write_json(
-        folder / PLAN,
-        [{"width": each.engine.width, "layout": each.engine.layout.kind} for each in planned],
-    )
+    groups = [{"width": each.engine.width, "layout": each.engine.layout.kind} for each in planned]
+    write_sealed(folder / PLAN, {"sweep_id": folders.sweep_id(folder), "groups": groups})
 
 
 def plan_only(sweep: Sweep, source: str | None = None) -> tuple[dict[str, Any], list[str]]:

@@ -12,7 +12,7 @@ from ppo_jax.apps.sweep import axes, folder
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.storage.files import write_json
+from ppo_jax.storage.sealed import write_sealed
 
 AXES = axes.parse(["gamma=0.9,0.99"])
 URL = "postgresql://me:secret@host/db"
@@ -25,7 +25,7 @@ def sweep(path: Path, swept: tuple[axes.Axis, ...] = AXES, **options: Any) -> fo
 def stranger(path: Path, given: folder.Sweep) -> Path:
     """The folder of a sweep as somebody else sends it: without a signature of ours."""
     path.mkdir()
-    write_json(path / "sweep.json", folder.describe(given))
+    write_sealed(path / "sweep.json", folder.describe(given))
     return path
 
 

@@ -24,6 +24,7 @@ from ppo_jax.apps.sweep.search.slots import SlotPopulation
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.storage import files, jsonl
+from ppo_jax.storage.jsonl import LogFiles
 
 AXES = {"learning_rate": "1e-3..0.2:log", "gamma": "0.5..0.99"}
 OPTIONS: dict[str, Any] = {"seeds": 2, "eval_episodes": 4, "layout": "map", "log_every": 32}
@@ -135,7 +136,8 @@ def population(folder: Path) -> tuple[SlotPopulation, Hyper, Any]:
     options = SweepOptions(**{**OPTIONS, "sampler": "pbt", "settings": 6})
     built = engine.build(CONFIG, apply(CONFIG, HYPER, {"gamma": 0.5})[1], 12, options, "it")
     control = pack.Control(StopRequest(), *driver.UNHEARD)
-    made = SlotPopulation(built, CONFIG, HYPER, options, folder, (0, 1), control)
+    job = pack.PackJob(folder, None, CONFIG, HYPER, {}, [], "it")
+    made = SlotPopulation(built, job, options, (0, 1), control, LogFiles(folder, slots.LOGS))
     values = [{"learning_rate": 0.01, "gamma": 0.5 + i / 100} for i in range(6)]
     status = slots.first_status(made, range(6), values)
     hyper = slots.arrays(made, values)

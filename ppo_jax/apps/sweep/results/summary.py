@@ -9,11 +9,13 @@ from typing import Any
 
 from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep import engine as engines
-from ppo_jax.apps.sweep import pack
+from ppo_jax.apps.sweep import folder as folders
+from ppo_jax.apps.sweep import pack, pack_files
 from ppo_jax.apps.sweep.axes import apply, describe, show
 from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.groups import Member
 from ppo_jax.apps.sweep.pack import Outcome
+from ppo_jax.apps.sweep.pack_files import PackJob
 from ppo_jax.apps.sweep.results import pictures, table
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.config.config import Config, Hyper
@@ -77,16 +79,17 @@ def rerun(
     config, hyper = apply(sweep.config, sweep.hyper, outcome.settings[setting])
     first = options.seed + options.seeds
     members = [Member(setting, first + i) for i in range(options.num_fresh_seeds)]
-    work = pack.PackJob(
+    work = PackJob(
         folder=folder / "winner",
+        run_id=folders.pack_id(folder, folder / "winner"),
         config=config,
         hyper=sweep.hyper,
         settings={setting: outcome.settings[setting]},
         members=members,
         label="winner on fresh seeds",
     )
-    if pack.is_finished(work.folder):
-        result = pack.read_result(work.folder)
+    if pack_files.is_finished(work.folder):
+        result = pack_files.read_result(work.folder, work)
     else:
         fits = [e for e in outcome.built if e.config == config and e.width == len(members)]
         what = describe(outcome.settings[setting])

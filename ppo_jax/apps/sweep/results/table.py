@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.analysis import stats
+from ppo_jax.apps.sweep import pack_files
 from ppo_jax.apps.sweep.axes import Values
 from ppo_jax.config.config import Schedule
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.reading import read_record
 from ppo_jax.storage import jsonl
 from ppo_jax.storage.files import replacing, to_json
 
@@ -76,7 +76,7 @@ def read_columns(folders: Iterable[Path]) -> dict[str, np.ndarray]:
 
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:
-    pack = read_record(folder / "pack.json", {"settings": dict, "members": [[int]]})
+    pack = pack_files.read_pack(folder)
     rows = folder / "metrics.jsonl"
     for line in jsonl.read_jsonl(rows) if rows.exists() else []:
         clock = line.pop(CLOCK)

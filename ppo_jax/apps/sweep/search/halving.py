@@ -95,7 +95,7 @@ def decide(halving: Halving, hyper: Hyper, state: TrainState, status: SlotStatus
     pruned, records = judge(halving, status, found, arrived)
     leaving = finished + pruned
     line = lineage_line(population, status, found, arrived, leaving)
-    slots.write_line(population.folder / LINEAGE, line)
+    population.logs.write(LINEAGE, line)
     status = slots.cleared(population, status._replace(records=records), arrived)
     return refill(halving, hyper, state, status, leaving)
 

@@ -8,25 +8,23 @@ winner is therefore trained again on fresh seeds with the schedule of its line o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ppo_jax.apps.sweep import engine as engines
 from ppo_jax.apps.sweep import folder as folders
 from ppo_jax.apps.sweep import pack, rules
 from ppo_jax.apps.sweep.axes import Values, read_values
 from ppo_jax.apps.sweep.engine import Engine
 from ppo_jax.apps.sweep.pack import Outcome
+from ppo_jax.apps.sweep.pack_files import PackJob, PackResult
 from ppo_jax.apps.sweep.plan import Planned, Prepared
 from ppo_jax.apps.sweep.search import slot_run, slots
 from ppo_jax.apps.sweep.search.slot_run import Moment, Strategy
 from ppo_jax.apps.sweep.search.slots import LINEAGE, SlotPopulation, SlotStatus
 from ppo_jax.config.config import Hyper
 from ppo_jax.rl.types import TrainState
-from ppo_jax.runtime.chunk_loop import chunks, until
 from ppo_jax.storage import jsonl
 from ppo_jax.storage.files import to_json
 
@@ -48,8 +46,9 @@ def run_pbt(
     lines = jsonl.read_jsonl(path) if path.exists() else []
     lives = {i: ancestry(lines, i, prepared.settings) for i in chosen}
 
-    def replay(job: pack.PackJob, engine: Engine) -> pack.PackResult | None:
-        return train_schedule(engine, job, lives[next(iter(job.settings))], control)
+    def replay(job: PackJob, engine: Engine) -> PackResult | None:
+        planned = job._replace(schedule=lives[next(iter(job.settings))])
+        return pack.train_pack(engine, planned, prepared.sweep.options, control)
 
     batch = population.config.batch_size
     schedules = {
@@ -110,7 +109,7 @@ def exploit(
             copies.append({"slot": slot, "from": source, "values": to_json(values[slot])})
     steps = status.clock * population.config.batch_size
     line = {"env_steps": steps, "iteration": generation, "scores": found, "copies": copies}
-    slots.write_line(population.folder / LINEAGE, line)
+    population.logs.write(LINEAGE, line)
     status = slots.cleared(population, status, range(population.num_slots))
     if copies:
         idle = range(count, population.num_slots)
@@ -132,36 +131,3 @@ def ancestry(
                 slot = copy["from"]
                 break
     return [(0, first[slot]), *reversed(schedule)]
-
-
-def train_schedule(
-    engine: Engine,
-    job: pack.PackJob,
-    schedule: list[tuple[int, Values]],
-    control: pack.Control,
-) -> pack.PackResult | None:
-    """Train fresh seeds with numbers that change at given iterations; None on a stop."""
-    pack.write_pack(job)
-    config, count = job.config, len(job.members)
-    ends = [at for at, _ in schedule[1:]] + [config.num_iterations]
-    state, hyper, iteration, seconds = None, None, 0, 0.0
-    for (_, values), end in zip(schedule, ends, strict=True):
-        setting = job.members[0].setting
-        hypers = engines.hypers_of(config, job.hyper, {setting: values}, job.members)
-        hyper = engines.stacked(config, hypers, engine.layout)
-        if state is None:
-            state = engines.start(engine, hyper, [member.seed for member in job.members])
-        advance = partial(engines.advance_all, engine, hyper, count)
-        bound = until(end)
-        for chunk in chunks(advance, state, bound, start=iteration, stop=control.stop):
-            state, iteration = chunk.state, iteration + chunk.length
-            seconds += chunk.seconds
-        if iteration < end:
-            return None
-    assert state is not None
-    assert hyper is not None
-    returns, _ = engines.final_returns(engine, hyper, state)
-    steps = config.num_iterations * config.batch_size
-    result = pack.PackResult(job.members, returns[:count], steps, seconds)
-    pack.finish_pack(job, result)
-    return result

@@ -5,22 +5,22 @@ Halving and pbt differ in a `Strategy` only: when they look at the slots, and wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ppo_jax.apps.sweep import pack
+from ppo_jax.apps.sweep import pack, pack_files
 from ppo_jax.apps.sweep.axes import Values
 from ppo_jax.apps.sweep.pack import Outcome
 from ppo_jax.apps.sweep.search import slots
-from ppo_jax.apps.sweep.search.slots import IDLE, LINEAGE, SlotPopulation, SlotStatus
+from ppo_jax.apps.sweep.search.slots import IDLE, LINEAGE, LOGS, SlotPopulation, SlotStatus
 from ppo_jax.config.config import Hyper
-from ppo_jax.config.reading import read_record
 from ppo_jax.distributed import population as populations
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import progress
-from ppo_jax.storage import checkpoint, jsonl
-from ppo_jax.storage.files import to_json, write_json
+from ppo_jax.storage import resume_point
+from ppo_jax.storage.files import to_json
+from ppo_jax.storage.resume_point import Owner
 
 STATUS = "standing.json"
 
@@ -47,25 +47,33 @@ def carry_on(
     Args:
         first: the status of a new start.
     """
-    path = population.folder / STATUS
+    job, path = population.job, population.folder / STATUS
+    was_begun = pack_files.write_pack(job, population.control.tell)
     if path.is_file():
-        return slots.read_status(read_record(path, {"values": [dict], "records": [list]}))
-    begun = restore_population(population, ("metrics.jsonl", LINEAGE), first)
-    hyper, state, status = train_population(population, strategy, *begun)
-    if strategy.is_over(status):
-        status = strategy.finish(hyper, state, status)
-        write_json(path, status._asdict())
+        shape = {"values": [dict], "records": [list]}
+        return slots.read_status(pack_files.read_written(path, job.run_id, shape))
+    owner = pack_files.owner_of(job, population.engine.layout)
+    try:
+        begun = restore_population(population, owner, first)
+        if begun is None:
+            if was_begun:
+                population.control.tell("no checkpoint was there yet: the training begins anew")
+            begun = new_population(population, first())
+            save_population(population, owner, *begun[1:])
+        hyper, state, status = train_population(population, owner, strategy, begun)
+        if strategy.is_over(status):
+            status = strategy.finish(hyper, state, status)
+            pack_files.write_result(path, job.run_id, status._asdict(), population.logs)
+    finally:
+        population.logs.close()
     return status
 
 
 def train_population(
-    population: SlotPopulation,
-    strategy: Strategy,
-    hyper: Hyper,
-    state: TrainState,
-    status: SlotStatus,
+    population: SlotPopulation, owner: Owner, strategy: Strategy, begun: Moment
 ) -> Moment:
     """Train chunk by chunk until the strategy is over or a stop is requested, which is saved."""
+    hyper, state, status = begun
     last_saved = status.train_seconds
     while not strategy.is_over(status):
         length = next_length(population, strategy.until(status))
@@ -74,7 +82,7 @@ def train_population(
         is_late = status.train_seconds - last_saved > population.options.save_seconds
         is_stopped = not strategy.is_over(status) and bool(population.control.stop)  # asked once
         if is_stopped or is_late:
-            save_population(population, state, status)
+            save_population(population, owner, state, status)
             last_saved = status.train_seconds
         if is_stopped:
             break
@@ -108,37 +116,40 @@ def outcome(
     )
 
 
-def save_population(population: SlotPopulation, state: TrainState, status: SlotStatus) -> None:
+def new_population(population: SlotPopulation, status: SlotStatus) -> Moment:
+    """A population at its start."""
+    hyper = slots.arrays(population, status.values)
+    return hyper, slots.fresh_state(population, hyper), status
+
+
+def save_population(
+    population: SlotPopulation, owner: Owner, state: TrainState, status: SlotStatus
+) -> None:
     """Save all that the population goes on from."""
     env_steps = status.clock * population.config.batch_size
-    checkpoint.save(
-        checkpoint.checkpoint_folder(population.folder, env_steps),
-        populations.trimmed(state, population.engine.layout),
-        {"env_steps": env_steps, "standing": to_json(status._asdict())},
-    )
-    checkpoint.prune(population.folder, keep=2)
+    tree = populations.trimmed(state, population.engine.layout)
+    progress = {"standing": to_json(status._asdict())}
+    resume_point.save_pack(owner, env_steps, tree, progress, population.logs)
 
 
 def restore_population(
-    population: SlotPopulation, logs: Sequence[str], first: Callable[[], SlotStatus]
-) -> tuple[Hyper, TrainState, SlotStatus]:
-    """Load the newest state of a stopped population, or make its start."""
-    newest, _ = checkpoint.latest(population.folder)
-    if newest is None:
-        for name in logs:
-            (population.folder / name).unlink(missing_ok=True)
-        status = first()
-        hyper = slots.arrays(population, status.values)
-        return hyper, slots.fresh_state(population, hyper), status
-    example = slots.arrays(population, first().values)
-    whole = populations.abstract_population(population.config, example, population.engine.layout)
-    like = pack.of_width(whole, population.engine.width)
-    state, metadata = checkpoint.load(newest, like)
-    for name in logs:
-        jsonl.rewind_jsonl(population.folder / name, metadata["env_steps"])
-    status = slots.read_status(metadata["standing"])
+    population: SlotPopulation, owner: Owner, first: Callable[[], SlotStatus]
+) -> Moment | None:
+    """Load the newest state of a stopped population; None for a new one."""
     layout = population.engine.layout
-    state = populations.place(populations.padded(state, layout), layout)
+
+    def like(_: dict[str, Any]) -> TrainState:
+        example = slots.arrays(population, first().values)
+        whole = populations.abstract_population(population.config, example, layout)
+        return populations.of_width(whole, population.engine.width)
+
+    found = resume_point.restore_pack(owner, like, LOGS)
+    if found is None:
+        return None
+    for note in found.notes:
+        population.control.tell(note)
+    status = slots.read_status(found.metadata["standing"])
+    state = populations.place(populations.padded(found.tree, layout), layout)
     return slots.arrays(population, status.values), state, status
 
 

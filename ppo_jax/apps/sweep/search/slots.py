@@ -15,21 +15,24 @@ import numpy as np
 
 from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep import engine as engines
+from ppo_jax.apps.sweep import folder as folders
 from ppo_jax.apps.sweep import pack
 from ppo_jax.apps.sweep.axes import Values, apply, read_values
 from ppo_jax.apps.sweep.engine import Engine
 from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.apps.sweep.pack_files import METRICS, PackJob
 from ppo_jax.apps.sweep.plan import Prepared
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import windows
 from ppo_jax.runtime.chunk_loop import run_chunk
 from ppo_jax.runtime.windows import Rows
-from ppo_jax.storage import jsonl
 from ppo_jax.storage.files import to_json
+from ppo_jax.storage.jsonl import LogFiles
 
 IDLE = -1
 LINEAGE = "lineage.jsonl"  # each decision about a setting, with its scores
+LOGS = (METRICS, LINEAGE)
 
 
 class SlotStatus(NamedTuple):
@@ -57,12 +60,24 @@ class SlotPopulation(NamedTuple):
     """All that stays the same while a population of slots trains."""
 
     engine: Engine
-    config: Config
-    hyper: Hyper
+    job: PackJob  # its folder and settings; members change
     options: SweepOptions
-    folder: Path
     seeds: tuple[int, ...]  # [S], of every slot
     control: pack.Control
+    logs: LogFiles
+
+    @property
+    def config(self) -> Config:
+        return self.job.config
+
+    @property
+    def hyper(self) -> Hyper:
+        """The sweep's base."""
+        return self.job.hyper
+
+    @property
+    def folder(self) -> Path:
+        return self.job.folder
 
     @property
     def num_slots(self) -> int:
@@ -80,10 +95,17 @@ def open_population(
     """The population of slots for a sweep's settings, with a pack folder of its own."""
     sweep, options = prepared.sweep, prepared.sweep.options
     own = folder / "packs" / "000-000"
-    job = pack.PackJob(own, sweep.config, sweep.hyper, prepared.settings, [], options.sampler)
-    pack.write_pack(job)
+    job = PackJob(
+        folder=own,
+        run_id=folders.pack_id(folder, own),
+        config=sweep.config,
+        hyper=sweep.hyper,
+        settings=prepared.settings,
+        members=[],
+        label=options.sampler,
+    )
     seeds = tuple(options.seed + i for i in range(options.seeds))
-    return SlotPopulation(engine, sweep.config, sweep.hyper, options, own, seeds, control)
+    return SlotPopulation(engine, job, options, seeds, control, LogFiles(own, LOGS))
 
 
 def first_status(
@@ -166,7 +188,7 @@ def train_slots(
     chunk = run_chunk(advance, state, length)
     rows = {name: value[population.members(live)] for name, value in chunk.rows.items()}
     status = counted(population, status, rows, length, chunk.seconds)
-    write_line(population.folder / "metrics.jsonl", logged_row(population, status, rows))
+    population.logs.write(METRICS, logged_row(population, status, rows))
     return chunk.state, status
 
 
@@ -201,13 +223,6 @@ def logged_row(population: SlotPopulation, status: SlotStatus, rows: Rows) -> di
         "values": [to_json(status.values[slot]) for slot in slots],
         **windows.aggregate(windows.extended(None, rows)),
     }
-
-
-def write_line(path: Path, line: dict[str, Any]) -> None:
-    """Append one object to a log."""
-    log_file = jsonl.JsonlLog(path)
-    log_file.write(line)
-    log_file.close()
 
 
 def scores(population: SlotPopulation, state: TrainState, status: SlotStatus) -> list[float]:

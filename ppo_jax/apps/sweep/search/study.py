@@ -14,7 +14,7 @@ import itertools
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import optuna  # pyright: ignore[reportMissingImports]
 
 ROOT, BEAT, WORKER, VOID, DONE = "root", "heartbeat", "worker", "void", "done"
+PLACE = "place"  # id of the sweep folder in which a trial is trained
 RETURNS, PACK = "final_return", "pack"
 ATTEMPTS = 6  # to open a storage that other workers make at the same time
 _RACES = ("OperationalError", "IntegrityError", "ProgrammingError", "RuntimeError")
@@ -280,6 +281,34 @@ def _fail(study: optuna.Study, number: int) -> None:
     optuna = load()
     with contextlib.suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):
         study.tell(number, state=optuna.trial.TrialState.FAIL)
+
+
+def mark_place(claims: Sequence[TrialClaim], place: str | None) -> None:
+    """Record the folder in which claimed settings are trained."""
+    for each in claims:
+        each.trial.set_user_attr(PLACE, place)
+
+
+def fail_abandoned(
+    study: optuna.Study, place: str, has_progress: Callable[[float], bool]
+) -> list[int]:
+    """Fail the running trials of a folder whose last worker is dead; they need no grace.
+
+    Args:
+        has_progress: checks whether a checkpoint is newer than a time; such a death does not count
+            towards `MAX_TAKEOVERS`.
+
+    Returns:
+        their settings (roots).
+    """
+    found = []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.name == "RUNNING" and trial.user_attrs.get(PLACE) == place:
+            if trial.datetime_start and has_progress(trial.datetime_start.timestamp()):
+                study._storage.set_trial_user_attr(trial._trial_id, VOID, "stopped")
+            _fail(study, trial.number)
+            found.append(root_of(trial))
+    return found
 
 
 def give_back(study: optuna.Study, claims: Sequence[TrialClaim]) -> None:

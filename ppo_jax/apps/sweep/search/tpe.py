@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from ppo_jax.apps.sweep import pack as packs
 from ppo_jax.apps.sweep.axes import apply
 from ppo_jax.apps.sweep.groups import Member, compile_groups
 from ppo_jax.apps.sweep.pack import Outcome
+from ppo_jax.apps.sweep.pack_files import PackJob, PackResult, is_finished, read_result
 from ppo_jax.apps.sweep.plan import Planned, Prepared
 from ppo_jax.apps.sweep.search import study
 from ppo_jax.apps.sweep.search.study import TrialClaim
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import validate
 from ppo_jax.config.values import masked
+from ppo_jax.storage.checkpoint import checkpoint_folder
+from ppo_jax.storage.sealed import checksum
 
 POLL_SECONDS = 1.0  # between looks at a study if other workers train its last settings
 
@@ -43,6 +47,10 @@ def run_tpe(
     opened = study.open_study(options.study, options.storage, folder, options.seed)
     study.require_same(opened, folders.identity(prepared.sweep))
     worker = f"{socket.gethostname()}-{os.getpid()}"
+    own = folders.sweep_id(folder)
+    if own is not None:  # this process holds the folder's lock, so whoever had it before is dead
+        for root in study.fail_abandoned(opened, own, partial(has_progress, folder)):
+            control.tell(f"setting {root} was left by a worker that is dead")
     built = [each.engine for each in planned]
     trained_steps, seconds = 0, 0.0
     while not control.stop and not study.is_over(opened, count):
@@ -52,6 +60,7 @@ def run_tpe(
         if not claims:
             time.sleep(POLL_SECONDS)
             continue
+        study.mark_place(claims, own)
         control.tell(f"training settings {', '.join(str(each.root) for each in claims)}")
         with study.beating(claims, options.grace_seconds):
             steps, elapsed = train_batch(prepared, built, folder, opened, claims, control)
@@ -72,6 +81,7 @@ def _outcome(
     options = prepared.sweep.options
     count = options.settings or 0
     done = study.finished(opened, count)
+    refuse_other_returns(done, options.seeds)
     packs = {trial.user_attrs.get(study.PACK) for trial in done.values()} - {None}
     settings = {
         root: study.values_of(prepared.sweep.axes, trial.params) for root, trial in done.items()
@@ -100,6 +110,34 @@ def _outcome(
         reruns_winner=_told_last(done, worker),
         packs=readable,
     )
+
+
+def has_progress(folder: Path, since: float) -> bool:
+    """Check whether a pack of this folder was saved after its start, later than `since`."""
+    saved = [*folder.glob("packs/*/checkpoints/step_*"), *folder.glob("packs/*/result.json")]
+    return any(
+        path.stat().st_mtime > since for path in saved if path.name != checkpoint_folder("", 0).name
+    )
+
+
+def refuse_other_returns(done: Mapping[int, Any], num_seeds: int) -> None:
+    """Refuse returns in the study that are not those of the pack's own result.
+
+    Raises:
+        InputError: a result is damaged, or one of the two was changed.
+    """
+    for root, trial in done.items():
+        pack = Path(trial.user_attrs.get(study.PACK, ""))
+        if study.RETURNS not in trial.user_attrs or not is_finished(pack):
+            continue
+        found = read_result(pack)
+        mine = packs.by_setting(found.members, found.final_return).get(root)
+        if mine and len(mine) == num_seeds and mine != trial.user_attrs[study.RETURNS]:
+            raise InputError(
+                f"the study's final returns of setting {root} are not those of "
+                f"{str(pack / 'result.json')!r}: one of the two was changed; restore it from a "
+                "copy, or begin the sweep again in another folder with another --study."
+            )
 
 
 def _told_last(done: Mapping[int, Any], worker: str) -> bool:
@@ -136,12 +174,15 @@ def train_batch(
         members = [Member(root, options.seed + i) for root in roots for i in range(options.seeds)]
         trained = []
         for number in range(0, len(members), engine.width):
-            pack = packs.PackJob(
-                folder=folder / "packs" / f"{mine[0].trial.number:05d}-{number:04d}",
+            there = members[number : number + engine.width]
+            own = pack_folder(folder, there)
+            pack = PackJob(
+                folder=own,
+                run_id=folders.pack_id(folder, own),
                 config=group.config,
                 hyper=sweep.hyper,
                 settings={each.root: each.values for each in mine},
-                members=members[number : number + engine.width],
+                members=there,
                 label=f"settings {', '.join(map(str, roots))}",
             )
             result = packs.train_pack(engine, pack, options, control)
@@ -155,10 +196,16 @@ def train_batch(
     return steps, seconds
 
 
+def pack_folder(folder: Path, members: Sequence[Member]) -> Path:
+    """The folder of these members, the same for a batch that is claimed again."""
+    digest = checksum({"members": [list(member) for member in members]})
+    return folder / "packs" / f"{members[0].setting:05d}-{digest[:8]}"
+
+
 def _tell_all(
     opened: Any,
     claims: list[TrialClaim],
-    trained: list[tuple[packs.PackJob, packs.PackResult]],
+    trained: list[tuple[PackJob, PackResult]],
     control: packs.Control,
 ) -> None:
     members = [member for _, result in trained for member in result.members]
