@@ -16,6 +16,7 @@ from ppo_jax.cli import main
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.storage.files import write_json
+from ppo_jax.storage.sealed import write_sealed
 
 HOSTILE = "hostile:Env"
 MODULE = "from pathlib import Path\nPath('marker').write_text('it ran')\ndef Env(): ...\n"
@@ -53,7 +54,7 @@ def field(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         Config(**named), Hyper(), axes.parse(["gamma=0.9,0.99"]), [{}], SweepOptions(out="swept")
     )
     Path("swept").mkdir()
-    write_json(Path("swept/sweep.json"), folder.describe(sweep))
+    write_sealed(Path("swept/sweep.json"), folder.describe(sweep))
     lines = "".join(f'{name} = "{value}"\n' for name, value in named.items() if name != "env")
     objective = named.get("objective", "clip")
     env = HOSTILE if request.param == "env" else "CartPole-v1"

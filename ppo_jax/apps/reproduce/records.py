@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from ppo_jax.analysis import stats
-from ppo_jax.apps.reproduce import scoring, store
+from ppo_jax.apps.reproduce import scoring, store, unfinished
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.specs import Suite
-from ppo_jax.apps.reproduce.training import DIAGNOSTICS, Job, Trained
+from ppo_jax.apps.reproduce.training import DIAGNOSTICS, Trained
+from ppo_jax.apps.reproduce.unfinished import Job
 from ppo_jax.distributed.layout import Layout, local_devices
 from ppo_jax.runtime import evaluation
 from ppo_jax.storage.fingerprint import fingerprint
@@ -149,7 +150,7 @@ def machine_here() -> dict[str, Any]:
 
 def machine_of(folder: Path, suite: Suite) -> dict[str, Any] | None:
     """The class of the machine that made a folder's results; None for several classes."""
-    found = []
+    found = [_machine(each) for each in unfinished.machines(folder)]
     for cell in suite.cells:
         content = store.read_result(folder, cell).content
         found += [_machine(batch["fingerprint"]) for batch in (content or {}).get("batches", [])]

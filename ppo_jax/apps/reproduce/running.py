@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppo_jax.apps.reproduce import drawing, records, scoring, store, tables, training
+from ppo_jax.apps.reproduce import (
+    drawing,
+    records,
+    scoring,
+    store,
+    tables,
+    training,
+    unfinished,
+)
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.specs import Suite
-from ppo_jax.apps.reproduce.training import Job
-from ppo_jax.config.errors import InputError
+from ppo_jax.apps.reproduce.unfinished import Job, Pack
+from ppo_jax.config.errors import InputError, RunError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.kernels import backend
 from ppo_jax.runtime import devices, signals
@@ -35,6 +43,7 @@ class Request(NamedTuple):
     is_show: bool = False  # read stored results, run nothing
     platform: str | None = None
     time_limit: float | None = None
+    save_seconds: float = 60.0  # training time between checkpoints of a pack
 
 
 class Reproduced(NamedTuple):
@@ -57,15 +66,30 @@ def reproduce(request: Request, tell: Tell) -> Reproduced:
         stop.tell = tell
         stop.limit(request.time_limit)
         for suite in request.suites:
-            parts.append(one_suite(request, suite, stop, tell))
+            with writing(suite):
+                parts.append(one_suite(request, suite, stop, tell))
             if stop:
                 break
     exit_code = max((part.exit_code for part in parts), default=0)
     lines = [line for part in parts for line in [*part.lines, ""]][:-1]
     if stop:
-        lines += ["", f"Stopped by {stop.reason}: finished cells are kept; run it again to go on."]
+        there = f" with --out {parts[-1].data['folder']}" * (request.is_check and not request.out)
+        lines += ["", f"Stopped by {stop.reason}: all is saved; run it again{there} to go on."]
         exit_code = stop.exit_code or exit_code
     return Reproduced({"suites": [part.data for part in parts]}, lines, exit_code)
+
+
+@contextmanager
+def writing(suite: Suite) -> Iterator[None]:
+    """End the reproduction with one sentence if its folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise RunError(
+            f"Stopped, because the folder of {suite.name} cannot be written{where}: "
+            f"{error.strerror or error}. What is in it is untouched: mend that and run it again."
+        ) from error
 
 
 def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduced:
@@ -73,17 +97,19 @@ def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduc
     folder = folder_of(request, suite)
     with opened(folder, request.is_show):
         notes = [f"{suite.name}/{name} has no setting: no preset" for name in suite.missing]
-        jobs = []
+        held: dict[str, tuple[int, ...]] = {}
         for cell in suite.cells:
             found = store.read_result(folder, cell)
             if found.problem:
                 notes.append(put_away(folder, cell, found.problem, request.is_show))
                 tell(notes[-1])
-            seeds = tuple(s for s in scoring.wanted_seeds(cell) if s not in found.seeds)
-            if seeds:
-                jobs.append(Job(cell, seeds))
+            held[cell.name] = found.seeds
         if not request.is_show:
-            run_jobs(folder, suite, jobs, stop, tell)
+            packs, more = packs_to_train(folder, suite, held)
+            for note in more:
+                tell(note)
+            notes += more
+            run_packs(folder, suite, packs, request.save_seconds, stop, tell)
         rows, lacking, machines = measured_rows(folder, suite)
         chosen = {cell.variant for cell in suite.cells}
         judged = [
@@ -131,6 +157,8 @@ def folder_of(request: Request, suite: Suite) -> Path:
     if request.is_check:
         return store.RESULTS / f"check_{suite.name}_{platform}_{now:%Y-%m-%dT%H%M%S}"
     there = store.folders(suite.name, platform, request.is_quick, store.RESULTS)
+    if request.is_show:
+        there = [each for each in there if store.has_results(each)]
     if request.is_show and not there:
         raise InputError(
             f"There are no {'quick ' if request.is_quick else ''}results of {suite.name} on "
@@ -175,27 +203,55 @@ def put_away(folder: Path, cell: Cell, problem: str, is_show: bool) -> str:
     return f"{problem}: it is kept as {aside.name}, and the cell is run again."
 
 
-def run_jobs(folder: Path, suite: Suite, jobs: Sequence[Job], stop: Any, tell: Tell) -> None:
+def packs_to_train(
+    folder: Path, suite: Suite, held: Mapping[str, tuple[int, ...]]
+) -> tuple[list[Pack], list[str]]:
+    """Packs that were stopped, then new ones for all other missing seeds; and notes.
+
+    Args:
+        held: cell's name -> seeds with a result.
+    """
+    missing = {
+        cell.name: [seed for seed in scoring.wanted_seeds(cell) if seed not in held[cell.name]]
+        for cell in suite.cells
+    }
+    stopped, left, notes = unfinished.open_packs(folder, suite.cells, held, missing)
+    jobs = [Job(cell, left[cell.name]) for cell in suite.cells if cell.name in left]
+    return [*stopped, *(unfinished.new_pack(folder, each) for each in training.packs(jobs))], notes
+
+
+def run_packs(
+    folder: Path, suite: Suite, packs: Sequence[Pack], save_seconds: float, stop: Any, tell: Tell
+) -> None:
     """Train missing cells pack by pack; each is on the disk before the next pack starts."""
-    packs = training.packs(jobs)
     start = time.perf_counter()
     for number, pack in enumerate(packs, 1):
         if stop:
             return
-        tell(f"{suite.name} {number}/{len(packs)}: {describe(pack)}")
-        trained = training.train_jobs(pack, stop, tell)
+        tell(f"{suite.name} {number}/{len(packs)}: {describe(pack.jobs)}")
+        trained = training.train_jobs(pack, save_seconds, stop, tell)
         if trained is None:
             return
         first = 0
-        for job in pack:
+        for job in pack.jobs:
             last = first + len(job.seeds)
-            before = store.read_result(folder, job.cell).content
-            content = records.record(job, trained, slice(first, last), before)
-            store.write_result(folder, job.cell, content)
-            tell(tables.short_line(scoring.measured(job.cell, content)))
+            store_result(folder, job, trained, slice(first, last), tell)
             first = last
+        unfinished.close(pack)
         spent = time.perf_counter() - start
         tell(f"    {spent:.0f} s, about {spent / number * (len(packs) - number):.0f} s left")
+
+
+def store_result(
+    folder: Path, job: Job, trained: training.Trained, members: slice, tell: Tell
+) -> None:
+    """Write the seeds of a job into their cell's file, unless a kill came after that."""
+    before = store.read_result(folder, job.cell)
+    if set(job.seeds) <= set(before.seeds):
+        return
+    content = records.record(job, trained, members, before.content)
+    store.write_result(folder, job.cell, content)
+    tell(tables.short_line(scoring.measured(job.cell, content)))
 
 
 def describe(pack: Sequence[Job]) -> str:
@@ -220,7 +276,8 @@ def measured_rows(
 def stored_folder(suite: Suite, folder: Path, request: Request) -> Path | None:
     """Find the newest other results of this suite from a machine of the same class."""
     there = store.folders(suite.name, backend.platform(), request.is_quick, store.RESULTS)
-    return next((each for each in there if each != folder and is_of_here(each, suite)), None)
+    usable = [each for each in there if each != folder and store.has_results(each)]
+    return next((each for each in usable if is_of_here(each, suite)), None)
 
 
 def check(

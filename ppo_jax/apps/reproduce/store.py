@@ -6,7 +6,6 @@ and hold all its seeds. Statistics are always computed again from the returns of
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from ppo_jax.config.layers import with_new_fields
 from ppo_jax.config.reading import expect, read_json
 from ppo_jax.storage.files import to_json, write_atomic
 from ppo_jax.storage.manifest import MANIFEST
+from ppo_jax.storage.sealed import checksum, first_change
 
 FORMAT = 1
 _BATCH = {
@@ -36,6 +36,7 @@ _SHAPE = {
     "batches?": [_BATCH],
 }
 RESULTS = Path("benchmarks") / "results"
+UNFINISHED = "unfinished"  # folder of the packs that are in training
 
 
 class Stored(NamedTuple):
@@ -50,10 +51,10 @@ class Stored(NamedTuple):
 
 
 def file_of(folder: Path, cell: Cell) -> Path:
-    return folder / f"{_plain(cell.task)}__{_plain(cell.variant)}.json"
+    return folder / f"{plain_name(cell.task)}__{plain_name(cell.variant)}.json"
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
 
@@ -100,7 +101,7 @@ def _problem(content: Any, cell: Cell) -> str | None:
     setting = content.get("setting")
     if isinstance(setting, Mapping):
         setting = with_new_fields(setting)
-    changed = _changed(setting, setting_of(cell))
+    changed = first_change(setting, setting_of(cell))
     if changed:
         return f"was made with another setting than the spec's: {changed}"
     try:
@@ -117,28 +118,6 @@ def _problem(content: Any, cell: Cell) -> str | None:
     if "curve_env_steps" in content and points - {len(content["curve_env_steps"])}:
         return "has a curve of another length than its steps"
     return None
-
-
-def _changed(found: Any, wanted: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The first difference between two nested tables, in words."""
-    if not isinstance(found, Mapping):
-        return f"{prefix or 'the setting'} is missing"
-    for name in {**wanted, **found}:
-        here, there = found.get(name), wanted.get(name)
-        if isinstance(there, Mapping) and isinstance(here, Mapping):
-            inner = _changed(here, there, f"{prefix}{name}.")
-            if inner:
-                return inner
-        elif here != there:
-            return f"{prefix}{name} was {here!r} and is {there!r}"
-    return None
-
-
-def checksum(content: Mapping[str, Any]) -> str:
-    """sha256 of the content without its own checksum, however it is laid out."""
-    rest = {name: value for name, value in content.items() if name != "sha256"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_result(folder: Path, cell: Cell, content: Mapping[str, Any]) -> Path:
@@ -166,15 +145,22 @@ def _laid_out(content: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def has_results(path: Path) -> bool:
+    return any(path.glob("*__*.json"))
+
+
+def is_begun(path: Path) -> bool:
+    """Check whether a folder holds results or a pack in training."""
+    return has_results(path) or any(path.glob(f"{UNFINISHED}/*/pack.json"))
+
+
 def folders(suite: str, platform: str, is_quick: bool, root: Path = RESULTS) -> list[Path]:
-    """Folders with results of a suite on this kind of device, the latest date first."""
+    """Folders of a suite on this kind of device, the latest date first, with results or begun."""
     end = "_quick" if is_quick else ""
     found = [
         path
         for path in root.glob(f"{suite}_{platform}_????-??-??*{end}")
-        if path.is_dir()
-        and path.name.endswith("_quick") == is_quick
-        and any(path.glob("*__*.json"))
+        if path.is_dir() and path.name.endswith("_quick") == is_quick and is_begun(path)
     ]
     return sorted(found, key=lambda path: path.name, reverse=True)
 
@@ -183,7 +169,7 @@ def unused(suite: str, platform: str, is_quick: bool, date: str, root: Path = RE
     """The folder of this date; with a number behind the date if another machine has it."""
     end = "_quick" if is_quick else ""
     path, number = root / f"{suite}_{platform}_{date}{end}", 1
-    while any(path.glob("*__*.json")):
+    while is_begun(path):
         number += 1
         path = root / f"{suite}_{platform}_{date}-{number}{end}"
     return path

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from ppo_jax.apps.reproduce import unfinished
 from ppo_jax.apps.reproduce.cells import Cell
+from ppo_jax.apps.reproduce.unfinished import Job, Pack, Reached
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.kernels import compiler
-from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.chunk_loop import Advance, advance_by, chunks, until
 from ppo_jax.runtime.evaluation import FINAL, player
 from ppo_jax.runtime.startup import begin
-from ppo_jax.runtime.windows import Rows
 from ppo_jax.storage.fingerprint import fingerprint
 from ppo_jax.training import schedules
 from ppo_jax.training.evaluation import Episodes
@@ -37,13 +38,6 @@ DIAGNOSTICS = (
     *("policy_loss", "value_loss", "grad_norm", "kl_coef"),
 )
 _KEPT = ("num_episodes", "episode_return_sum", "alive", *DIAGNOSTICS)
-
-
-class Job(NamedTuple):
-    """A cell and those of its seeds that are still to be run."""
-
-    cell: Cell
-    seeds: tuple[int, ...]
 
 
 class Trained(NamedTuple):
@@ -80,35 +74,46 @@ def packs(jobs: Iterable[Job]) -> list[list[Job]]:
     return order
 
 
-def train_jobs(pack: Sequence[Job], stop: Any, tell: Callable[[str], None]) -> Trained | None:
-    """Train every seed of every job of one pack; None if `stop` came true before the end.
+def train_jobs(
+    pack: Pack, save_seconds: float, stop: Any, tell: Callable[[str], None]
+) -> Trained | None:
+    """Train every seed of every job of one pack; None on a stop, with all of it saved.
 
     Args:
+        save_seconds: of training between two checkpoints.
         stop: looked at between chunks. tell: is called with a line of progress now and then.
+
+    Raises:
+        InputError: the pack was begun before, and none of its checkpoints can be used.
     """
-    config = pack[0].cell.config
-    members = [(job.cell, seed) for job in pack for seed in job.seeds]
+    config = pack.jobs[0].cell.config
+    members = [(job.cell, seed) for job in pack.jobs for seed in job.seeds]
     start = time.perf_counter()
     layout, hyper, seeds = arrange(config, members)
+    was_begun = pack.folder.exists()
+    owner = unfinished.begin(pack, layout)
     state, traced, _ = begin(config, hyper, seeds, layout)
+    reached = unfinished.restore(owner, layout, state, tell)
+    if reached is None:
+        if was_begun:
+            tell("    it had no checkpoint yet: its training begins anew")
+        reached = Reached(state, {}, 0, 0.0, 0.0)
     advance = advance_by(compiler.compiled(traced), hyper, len(members))
     compile_seconds = time.perf_counter() - start
-    cpu_start = time.process_time()
-    found = train_all(config, advance, state, len(members), stop, tell)
-    if found is None:
+    save = partial(unfinished.save, owner, layout, config.batch_size)
+    reached = train_all(config, advance, reached, save, (save_seconds, stop, tell))
+    if reached.iteration < config.num_iterations:
         return None
-    state, rows, train_seconds = found
-    cpu_seconds = time.process_time() - cpu_start
     start = time.perf_counter()
-    played = _play(config, hyper, layout, pack[0].cell, state)
+    played = _play(config, hyper, layout, pack.jobs[0].cell, reached.state)
     if played is not None:
         played = jax.tree.map(lambda leaf: leaf[: len(members)], played)
     return Trained(
-        rows=rows,
+        rows=reached.rows,
         played=played,
         compile_seconds=compile_seconds,
-        train_seconds=train_seconds,
-        train_cpu_seconds=cpu_seconds,
+        train_seconds=reached.train_seconds,
+        train_cpu_seconds=reached.train_cpu_seconds,
         evaluation_seconds=time.perf_counter() - start,
         fingerprint=fingerprint(layout),
     )
@@ -128,35 +133,54 @@ def arrange(config: Config, members: Sequence[tuple[Cell, int]]) -> tuple[Layout
 def train_all(
     config: Config,
     advance: Advance,
-    state: TrainState,
-    num_members: int,
-    stop: Any,
-    tell: Callable[[str], None],
-) -> tuple[TrainState, Rows, float] | None:
-    """Train the whole budget: state, rows [members, iterations], seconds; None on a stop."""
-    kept: dict[str, list[np.ndarray]] = {}
-    iteration, train_seconds, told = 0, 0.0, time.perf_counter()
+    begun: Reached,
+    save: Callable[[Reached], None],
+    watch: tuple[float, Any, Callable[[str], None]],
+) -> Reached:
+    """Train to the end of the budget or to a stop, and save that.
+
+    Args:
+        watch: seconds between checkpoints, the request to stop, and the function for progress.
+    """
+    save_seconds, stop, tell = watch
+    kept = {name: [value] for name, value in begun.rows.items()}
+    reached, saved, told = begun, begun, time.perf_counter()
+    cpu_start = time.process_time() - begun.train_cpu_seconds
     bound = until(config.num_iterations)
-    for chunk in chunks(advance, state, bound, seconds=CHUNK_SECONDS, stop=stop):
-        state = chunk.state
+    for chunk in chunks(
+        *(advance, begun.state, bound), start=begun.iteration, seconds=CHUNK_SECONDS, stop=stop
+    ):
         for name in _KEPT:
             if name in chunk.rows:
                 kept.setdefault(name, []).append(chunk.rows[name])
-        iteration += chunk.length
-        train_seconds += chunk.seconds
+        reached = Reached(
+            state=chunk.state,
+            rows={},
+            iteration=reached.iteration + chunk.length,
+            train_seconds=reached.train_seconds + chunk.seconds,
+            train_cpu_seconds=time.process_time() - cpu_start,
+        )
+        if reached.train_seconds - saved.train_seconds > save_seconds:
+            save(_with_rows(reached, kept))
+            saved = reached
         if time.perf_counter() - told > 30.0:
             told = time.perf_counter()
-            tell(_progress(config, iteration, num_members, train_seconds))
-    if iteration < config.num_iterations:
-        return None
+            tell(_progress(config, reached, len(chunk.rows["alive"])))
+    reached = _with_rows(reached, kept)
+    if reached.iteration > saved.iteration:
+        save(reached)
+    return reached
+
+
+def _with_rows(reached: Reached, kept: dict[str, list[np.ndarray]]) -> Reached:
     rows = {name: np.concatenate(parts, axis=1) for name, parts in kept.items()}
-    return state, rows, train_seconds
+    return reached._replace(rows=rows)
 
 
-def _progress(config: Config, iteration: int, members: int, seconds: float) -> str:
-    share = iteration / config.num_iterations
-    speed = iteration * config.batch_size * members / seconds
-    left = seconds * (1.0 / share - 1.0)
+def _progress(config: Config, reached: Reached, members: int) -> str:
+    share = reached.iteration / config.num_iterations
+    speed = reached.iteration * config.batch_size * members / reached.train_seconds
+    left = reached.train_seconds * (1.0 / share - 1.0)
     return f"    {share:.0%} trained, {speed:,.0f} steps/s, {left:.0f} s left"
 
 

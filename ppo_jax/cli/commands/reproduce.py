@@ -14,6 +14,8 @@ from ppo_jax.config import layers, values
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import PLATFORMS
 
+_SECONDS = ("time_limit", "save_seconds")
+
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
@@ -35,7 +37,10 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
         group, "--out", "folder [default: benchmarks/results/SUITE_PLATFORM_DATE]", "DIR"
     )
     parser.add_value(group, "--platform", " | ".join(PLATFORMS), "NAME")
-    parser.add_value(group, "--time-limit", "seconds until it stops and keeps all cells", "X")
+    parser.add_value(group, "--time-limit", "seconds until it stops with everything saved", "X")
+    parser.add_value(
+        group, "--save-seconds", "seconds of training between checkpoints [default: 60]", "X"
+    )
     add_trust_flags(parser)
 
 
@@ -53,11 +58,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     seeds = layers.whole_number("seeds", flags["seeds"]) if "seeds" in flags else None
     if seeds is not None and seeds < 1:
         raise InputError(f"seeds={seeds} must be at least 1.")
-    limit = None
-    if "time_limit" in flags:
-        limit = values.whole_or_real("time_limit", flags["time_limit"])
-        if not 0 < limit < math.inf:
-            raise InputError(f"time_limit={limit} must be a number of more than 0.")
+    seconds = {name: _seconds(name, flags[name]) for name in _SECONDS if name in flags}
     suites = specs.select(flags["spec"], "quick" in flags, seeds)
     if "show" not in flags:
         specs.require_trust(suites, find_trust(flags))
@@ -71,11 +72,18 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
             is_check="check" in flags,
             is_show="show" in flags,
             platform=platform,
-            time_limit=limit,
+            **seconds,
         ),
         tell=print_progress,
     )
     return Answer(done.data, done.lines, done.exit_code)
+
+
+def _seconds(name: str, text: str) -> float:
+    found = values.whole_or_real(name, text)
+    if not 0 < found < math.inf:
+        raise InputError(f"{name}={found} must be a number of more than 0.")
+    return found
 
 
 def _suites() -> Answer:

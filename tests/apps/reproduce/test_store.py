@@ -144,3 +144,14 @@ def test_a_new_folder_takes_no_folder_that_holds_results(tmp_path):
     found = [store.unused("s", "cpu", False, date, tmp_path).name for date in ("2026-01-02", "x")]
     assert found == ["s_cpu_2026-01-02-2", "s_cpu_x"]
     assert store.unused("s", "cpu", True, "2026-01-02", tmp_path).name == "s_cpu_2026-01-02_quick"
+
+
+def test_a_folder_in_which_nothing_but_training_was_begun_is_one_of_the_suite(tmp_path):
+    (tmp_path / "s_cpu_2026-01-02" / "unfinished" / "a").mkdir(parents=True)
+    assert store.folders("s", "cpu", False, tmp_path) == []
+    (tmp_path / "s_cpu_2026-01-02" / "unfinished" / "a" / "pack.json").touch()
+    assert [path.name for path in store.folders("s", "cpu", False, tmp_path)] == [
+        "s_cpu_2026-01-02"
+    ]
+    assert not store.has_results(tmp_path / "s_cpu_2026-01-02")
+    assert store.unused("s", "cpu", False, "2026-01-02", tmp_path).name == "s_cpu_2026-01-02-2"
