@@ -19,6 +19,7 @@ from ppo_jax.apps.sweep import driver, engine
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.apps.sweep.results import pictures
 from ppo_jax.apps.sweep.results.table import Table
+from ppo_jax.apps.sweep.search import study
 from ppo_jax.cli import main
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
@@ -293,3 +294,19 @@ def test_a_sweep_of_version_0_1_0_goes_on(sampler: str, copy: Any, whole: dict[s
     assert not any("begins anew" in line for line in told)
     assert tables(folder) == tables(whole[sampler])
     resumed(folder)
+
+
+def test_a_batch_of_tpe_that_was_trained_before_the_kill_is_reported_and_not_trained_again(
+    tmp_path: Path, whole: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", raise_killed)
+        with pytest.raises(Killed):
+            sweep(tmp_path / "tpe", "tpe")
+    monkeypatch.setattr(resume_point, "save_pack", lambda *_: pytest.fail("trained again"))
+    assert not any("dead" in line for line in resumed(tmp_path / "tpe"))
+    assert tables(tmp_path / "tpe") == tables(whole["tpe"])
+
+
+def raise_killed(*_: Any) -> None:
+    raise Killed

@@ -218,7 +218,23 @@ def test_a_batch_that_was_given_back_does_not_change_the_settings_after_it(tmp_p
     cut.mkdir()
     study.give_back(opened(cut), claim(cut, 8, batch=4))
     assert study.take_over(opened(cut), 8, 60.0, time.time()) == [0, 1, 2, 3]
-    assert [each.values for each in claim(cut, 8, batch=8)] == whole
+    again = [*claim(cut, 8, batch=8), *claim(cut, 8, batch=8)]  # those that wait, then new ones
+    assert [each.values for each in again] == whole
+
+
+def test_trials_of_a_dead_worker_in_the_same_folder_need_no_grace(tmp_path: Path) -> None:
+    claims = claim(tmp_path, 3, batch=3)
+    study.mark_place(claims[:2], "here")
+    left = study.abandoned(opened(tmp_path), "here")
+    assert [each.root for each in left] == [0, 1]
+    study.fail(opened(tmp_path), left[0].trial.number)
+    study.give_back(opened(tmp_path), left[1:])
+    assert study.take_over(opened(tmp_path), 3, 60.0, time.time()) == [0, 1]
+    assert [each.values for each in claim(tmp_path, 3, batch=3)] == [
+        each.values for each in claims[:2]
+    ]
+    voids = [trial.user_attrs.get(study.VOID) for trial in opened(tmp_path).get_trials()]
+    assert voids == [None, "stopped", None, None, None]
 
 
 def test_another_seed_draws_other_settings(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import itertools
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -225,10 +225,17 @@ def void_reason(trials: Sequence[Any], number: int, count: int) -> str | None:
 def claim(
     study: optuna.Study, axes: Sequence[Axis], batch: int, count: int, worker: str
 ) -> list[TrialClaim]:
-    """Up to `batch` settings that nobody else trains."""
+    """Up to `batch` settings that nobody else trains.
+
+    Settings that wait to be taken over are not mixed with new ones, whose draw must know their
+    results: so a study that was killed draws what one without a kill draws.
+    """
     taken: list[TrialClaim] = []
     wanted = distributions(axes)
+    takes_over = _has_waiting(study)
     while len(taken) < batch and _is_open(study, count):
+        if takes_over and not _has_waiting(study):
+            break
         trial = study.ask(wanted)
         trial.set_user_attr(WORKER, worker)
         trial.set_user_attr(BEAT, time.time())
@@ -236,7 +243,7 @@ def claim(
         reason = void_reason(trials, trial.number, count)
         if reason is not None:
             trial.set_user_attr(VOID, reason)
-            _fail(study, trial.number)
+            fail(study, trial.number)
             continue
         root = root_of(next(each for each in trials if each.number == trial.number))
         taken.append(TrialClaim(trial, root, values_of(axes, trial.params)))
@@ -246,8 +253,11 @@ def claim(
 def _is_open(study: optuna.Study, count: int) -> bool:
     """Check whether a setting waits to be begun or taken over."""
     trials = study.get_trials(deepcopy=False)
-    waiting = any(trial.state.name == "WAITING" for trial in trials)
-    return waiting or len(roots(trials, count)) < count
+    return _has_waiting(study) or len(roots(trials, count)) < count
+
+
+def _has_waiting(study: optuna.Study) -> bool:
+    return any(trial.state.name == "WAITING" for trial in study.get_trials(deepcopy=False))
 
 
 def take_over(study: optuna.Study, count: int, grace_seconds: float, now: float) -> list[int]:
@@ -258,7 +268,7 @@ def take_over(study: optuna.Study, count: int, grace_seconds: float, now: float)
     """
     for trial in study.get_trials(deepcopy=False):
         if trial.state.name == "RUNNING" and now - _last_sign(trial) > grace_seconds:
-            _fail(study, trial.number)
+            fail(study, trial.number)
     trials = study.get_trials(deepcopy=False)
     again = []
     for root in roots(trials, count):
@@ -276,7 +286,7 @@ def _last_sign(trial: Any) -> float:
     return max(begun, float(trial.user_attrs.get(BEAT, 0.0)))
 
 
-def _fail(study: optuna.Study, number: int) -> None:
+def fail(study: optuna.Study, number: int) -> None:
     """Fail a trial unless somebody else was faster."""
     optuna = load()
     with contextlib.suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):
@@ -289,26 +299,14 @@ def mark_place(claims: Sequence[TrialClaim], place: str | None) -> None:
         each.trial.set_user_attr(PLACE, place)
 
 
-def fail_abandoned(
-    study: optuna.Study, place: str, has_progress: Callable[[float], bool]
-) -> list[int]:
-    """Fail the running trials of a folder whose last worker is dead; they need no grace.
-
-    Args:
-        has_progress: checks whether a checkpoint is newer than a time; such a death does not count
-            towards `MAX_TAKEOVERS`.
-
-    Returns:
-        their settings (roots).
-    """
-    found = []
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.name == "RUNNING" and trial.user_attrs.get(PLACE) == place:
-            if trial.datetime_start and has_progress(trial.datetime_start.timestamp()):
-                study._storage.set_trial_user_attr(trial._trial_id, VOID, "stopped")
-            _fail(study, trial.number)
-            found.append(root_of(trial))
-    return found
+def abandoned(study: optuna.Study, place: str) -> list[TrialClaim]:
+    """The running trials of a folder whose last worker is dead; they need no grace."""
+    optuna = load()
+    return [
+        TrialClaim(optuna.trial.Trial(study, trial._trial_id), root_of(trial), dict(trial.params))
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.name == "RUNNING" and trial.user_attrs.get(PLACE) == place
+    ]
 
 
 def give_back(study: optuna.Study, claims: Sequence[TrialClaim]) -> None:
@@ -316,7 +314,7 @@ def give_back(study: optuna.Study, claims: Sequence[TrialClaim]) -> None:
     for each in claims:
         with contextlib.suppress(Exception):  # somebody else has it already
             each.trial.set_user_attr(VOID, "stopped")
-        _fail(study, each.trial.number)
+        fail(study, each.trial.number)
 
 
 def tell(

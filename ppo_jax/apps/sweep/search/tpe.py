@@ -9,7 +9,6 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ppo_jax.apps.sweep import pack as packs
 from ppo_jax.apps.sweep.axes import apply
 from ppo_jax.apps.sweep.groups import Member, compile_groups
 from ppo_jax.apps.sweep.pack import Outcome
-from ppo_jax.apps.sweep.pack_files import PackJob, PackResult, is_finished, read_result
+from ppo_jax.apps.sweep.pack_files import PACK, PackJob, PackResult, is_finished, read_result
 from ppo_jax.apps.sweep.plan import Planned, Prepared
 from ppo_jax.apps.sweep.search import study
 from ppo_jax.apps.sweep.search.study import TrialClaim
@@ -49,8 +48,7 @@ def run_tpe(
     worker = f"{socket.gethostname()}-{os.getpid()}"
     own = folders.sweep_id(folder)
     if own is not None:  # this process holds the folder's lock, so whoever had it before is dead
-        for root in study.fail_abandoned(opened, own, partial(has_progress, folder)):
-            control.tell(f"setting {root} was left by a worker that is dead")
+        take_back(opened, own, folder, options.seeds, control)
     built = [each.engine for each in planned]
     trained_steps, seconds = 0, 0.0
     while not control.stop and not study.is_over(opened, count):
@@ -81,12 +79,12 @@ def _outcome(
     options = prepared.sweep.options
     count = options.settings or 0
     done = study.finished(opened, count)
-    refuse_other_returns(done, options.seeds)
-    packs = {trial.user_attrs.get(study.PACK) for trial in done.values()} - {None}
+    where = {root: pack_of(folder, trial) for root, trial in done.items()}
+    refuse_other_returns(done, where, options.seeds)
     settings = {
         root: study.values_of(prepared.sweep.axes, trial.params) for root, trial in done.items()
     }
-    readable = [Path(pack) for pack in sorted(packs) if (Path(pack) / "pack.json").is_file()]
+    readable = [pack for pack in sorted(set(where.values())) if (pack / PACK).is_file()]
     return Outcome(
         settings=settings,
         returns={
@@ -112,6 +110,29 @@ def _outcome(
     )
 
 
+def take_back(opened: Any, own: str, folder: Path, num_seeds: int, control: packs.Control) -> None:
+    """Report the trials of this folder's dead worker that are trained, and let the others wait.
+
+    A death after a new checkpoint does not count towards the limit of take-overs.
+    """
+    left = study.abandoned(opened, own)
+    done: dict[int, tuple[Path, list[float | None]]] = {}
+    for path in folder.glob("packs/*/result.json") if left else ():
+        result = read_result(path.parent)
+        returns = packs.by_setting(result.members, result.final_return)
+        done |= {root: (path.parent, mine) for root, mine in returns.items()}
+    for each in left:
+        pack, mine = done.get(each.root, (folder, []))
+        if len(mine) == num_seeds:
+            _tell_one(opened, each, mine, pack, control)
+            continue
+        control.tell(f"setting {each.root} was left by a worker that is dead")
+        if has_progress(folder, each.trial.datetime_start.timestamp()):
+            study.give_back(opened, [each])
+        else:
+            study.fail(opened, each.trial.number)
+
+
 def has_progress(folder: Path, since: float) -> bool:
     """Check whether a pack of this folder was saved after its start, later than `since`."""
     saved = [*folder.glob("packs/*/checkpoints/step_*"), *folder.glob("packs/*/result.json")]
@@ -120,14 +141,24 @@ def has_progress(folder: Path, since: float) -> bool:
     )
 
 
-def refuse_other_returns(done: Mapping[int, Any], num_seeds: int) -> None:
+def pack_of(folder: Path, trial: Any) -> Path:
+    """The pack of a finished trial: in this folder, even if it was moved, or in another's."""
+    given = Path(trial.user_attrs.get(study.PACK, folder / "none"))
+    place = trial.user_attrs.get(study.PLACE)
+    is_ours = place is not None and place == folders.sweep_id(folder)
+    return folder / "packs" / given.name if is_ours else given
+
+
+def refuse_other_returns(
+    done: Mapping[int, Any], where: Mapping[int, Path], num_seeds: int
+) -> None:
     """Refuse returns in the study that are not those of the pack's own result.
 
     Raises:
         InputError: a result is damaged, or one of the two was changed.
     """
     for root, trial in done.items():
-        pack = Path(trial.user_attrs.get(study.PACK, ""))
+        pack = where[root]
         if study.RETURNS not in trial.user_attrs or not is_finished(pack):
             continue
         found = read_result(pack)
@@ -213,12 +244,17 @@ def _tell_all(
     returns = packs.by_setting(members, values)
     where = {member.setting: work.folder for work, _ in trained for member in work.members}
     for each in claims:
-        mine = returns[each.root]
-        known = [value for value in mine if value is not None]
-        score = float(stats.iqm(known)) if len(known) == len(mine) else None
-        facts = {study.RETURNS: mine, study.PACK: str(where[each.root].resolve())}
-        if not study.tell(opened, each, score, facts):
-            control.tell(f"setting {each.root} was taken over: this result does not count")
+        _tell_one(opened, each, returns[each.root], where[each.root], control)
+
+
+def _tell_one(
+    opened: Any, each: TrialClaim, returns: list[float | None], pack: Path, control: packs.Control
+) -> None:
+    known = [value for value in returns if value is not None]
+    score = float(stats.iqm(known)) if len(known) == len(returns) else None
+    facts = {study.RETURNS: returns, study.PACK: str(pack.resolve())}
+    if not study.tell(opened, each, score, facts):
+        control.tell(f"setting {each.root} was taken over: this result does not count")
 
 
 def find_engine(
