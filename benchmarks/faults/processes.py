@@ -23,7 +23,9 @@ os.environ |= {
 }
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 
+from ppo_jax.apps.reproduce import running  # noqa: E402, F401, the environment comes first
 from ppo_jax.apps.run import runner  # noqa: E402, F401, the environment comes first
+from ppo_jax.apps.sweep import driver  # noqa: E402, F401, the environment comes first
 from ppo_jax.cli import main  # noqa: E402, the environment comes first
 
 

@@ -24,6 +24,8 @@ import cost
 import damages
 import disks
 import kills
+import pack_damages
+import packs
 import saves
 import soak
 import stops
@@ -33,7 +35,10 @@ from processes import finish
 from ppo_jax.storage.fingerprint import source_digest
 from ppo_jax.storage.manifest import core_count, processor
 
-PARTS = ("saves", "damages", "disks", "races", "signals", "kills", "cost", "soak")
+PARTS = (
+    *("saves", "damages", "disks", "races", "signals", "kills", "pack_kills", "pack_damages"),
+    *("cost", "soak"),
+)
 
 
 def main() -> None:
@@ -43,6 +48,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=8, help="of each kind of run")
     parser.add_argument("--signals", type=int, default=50)
     parser.add_argument("--damages", type=int, default=2200)
+    parser.add_argument("--pack-damages", type=int, default=600)
+    parser.add_argument("--packs", default="", help="kinds of packs, with commas between: all")
+    parser.add_argument("--pack-steps", type=int, default=128_000, help="of sweeps, reproductions")
     parser.add_argument("--races", type=int, default=20)
     parser.add_argument("--cost-seconds", type=float, default=32.0, help="of a turn")
     parser.add_argument("--cost-turns", type=int, default=3, help="with checkpoints, and without")
@@ -128,6 +136,21 @@ def count_kills(asked: argparse.Namespace, folder: Path) -> Found:
         yield {**{name: sum(case[name] for case in cases) for name in names}, "cases": cases}
 
 
+def count_pack_kills(asked: argparse.Namespace, folder: Path) -> Found:
+    cases = []
+    until = time.monotonic() + 60 * asked.minutes
+    size = (asked.kills, asked.pack_steps)
+    for found in packs.results(folder, *size, until, asked.seed, asked.packs):
+        cases.append(found)
+        names = ("kills", "signals", "right_exit_code", "errors", "differing_bits")
+        yield {**{name: sum(case[name] for case in cases) for name in names}, "cases": cases}
+
+
+def count_pack_damages(asked: argparse.Namespace, folder: Path) -> Found:
+    kinds = packs.chosen(asked.packs)
+    yield from pack_damages.in_process(folder, asked.pack_damages, asked.seed, kinds)
+
+
 def count_cost(asked: argparse.Namespace, folder: Path) -> Found:
     yield from cost.in_process(folder, asked.cost_seconds, asked.cost_turns, asked.cost_every)
 
@@ -143,6 +166,8 @@ COUNTED = {
     "races": count_races,
     "signals": count_signals,
     "kills": count_kills,
+    "pack_kills": count_pack_kills,
+    "pack_damages": count_pack_damages,
     "cost": count_cost,
     "soak": count_soak,
 }
