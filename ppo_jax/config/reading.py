@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 import tomllib
@@ -60,7 +61,7 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: no JSON, nested too deeply, numbers that no setting can be, or broken text.
     """
     try:
-        return _plain(json.loads(text, parse_constant=_refuse_constant))
+        return _plain(json.loads(text, parse_constant=_refuse_constant), is_json=True)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -144,7 +145,7 @@ def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON")
 
 
-def _plain(data: Any) -> Any:
+def _plain(data: Any, is_json: bool = False) -> Any:
     """Return `data` unless it has what no reader can use."""
     left: list[tuple[Any, int]] = [(data, 0)]
     while left:
@@ -162,4 +163,6 @@ def _plain(data: Any) -> Any:
                 raise ValueError("a text in it holds a zero byte")
         elif isinstance(value, int) and abs(value) > MAX_INT:
             raise ValueError("a number in it has too many digits")
+        elif is_json and isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("a number in it is too large")
     return data

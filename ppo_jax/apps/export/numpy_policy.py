@@ -14,6 +14,7 @@ unless the observation has a leaf `action_mask`.
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,7 +47,7 @@ def load(file: Path | str | BinaryIO) -> Callable[..., Any]:
             arrays = {name: content[name] for name in content.files}
         description = json.loads(arrays.pop("description").item())
         version = description["format"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+    except Exception as error:  # a damaged archive raises whatever its reader meets
         raise ValueError(
             f"{str(file)!r} is no exported policy that can be read ({error}): export it again."
         ) from error
@@ -55,21 +56,43 @@ def load(file: Path | str | BinaryIO) -> Callable[..., Any]:
             f"{str(file)!r} has format {version!r} and this program reads {FORMAT}: use the "
             "policy.py that came with it."
         )
-    shapes, mask_size = shapes_of(description), description["mask_size"]
+    try:
+        shapes, mask_size = shapes_of(description), description["mask_size"]
+        text = str(description["text"])
+        with np.errstate(all="ignore"):
+            actions(description, arrays, _example(description))
+    except Exception as error:
+        raise ValueError(
+            f"{str(file)!r} is no exported policy that can be used ({type(error).__name__}: "
+            f"{error}): export it again."
+        ) from error
 
     def act(observation: Any, legal: Any = None) -> Any:
         rows, is_one = read(shapes, mask_size, observation, legal)
         action = actions(description, arrays, rows)
         return first_of(action) if is_one else action
 
-    act.__doc__ = description["text"]
+    act.__doc__ = text
     act.description = description  # type: ignore[attr-defined]
     return act
 
 
 def shapes_of(description: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shape of each input by name."""
-    return {each["name"]: tuple(each["shape"]) for each in description["inputs"]}
+    return {
+        each["name"]: tuple(map(operator.index, each["shape"])) for each in description["inputs"]
+    }
+
+
+def _example(description: dict[str, Any]) -> dict[str, np.ndarray]:
+    """One row of each input, to see that the policy acts at all."""
+    rows: dict[str, np.ndarray] = {}
+    for each in description["inputs"]:
+        first = (each["numbers"] or {}).get("first", 0)
+        rows[each["name"]] = np.full((1, *each["shape"]), first, np.float32)
+    if description["mask_size"] is not None:
+        rows[MASK] = np.ones((1, description["mask_size"]), bool)
+    return rows
 
 
 def read(

@@ -20,20 +20,20 @@ from ppo_jax.storage.sealed import checksum, first_change
 
 FORMAT = 1
 _BATCH = {
-    "fingerprint?": {"processor?": (str, None), "platform?": str, "cores?": (int, None)},
-    "manifest?": MANIFEST,
+    "fingerprint": {"processor": (str, None), "platform": str, "cores": (int, None)},
+    "manifest": MANIFEST,
     "date?": str,
 }
-# The shape of a cell's file, see `reading.expect`; older ones have less in them.
+# The shape of a cell's file, see `reading.expect`.
 _SHAPE = {
     "setting": {"config": dict, "hyper": dict},
-    "protocol?": str,
-    "note?": str,
-    "random?": (float, None),
-    "best?": (float, None),
-    "seeds": [{"curve?": [(float, None)]}],
-    "curve_env_steps?": [int],
-    "batches?": [_BATCH],
+    "protocol": str,
+    "note": str,
+    "random": (float, None),
+    "best": (float, None),
+    "seeds": [{"curve": [(float, None)]}],
+    "curve_env_steps": [int],
+    "batches": [_BATCH],
 }
 RESULTS = Path("benchmarks") / "results"
 UNFINISHED = "unfinished"  # folder of the packs that are in training
@@ -114,8 +114,7 @@ def _problem(content: Any, cell: Cell) -> str | None:
         expect(content, _SHAPE)
     except ValueError as error:
         return f"is damaged: {error}"
-    points = {len(each["curve"]) for each in content["seeds"] if "curve" in each}
-    if "curve_env_steps" in content and points - {len(content["curve_env_steps"])}:
+    if {len(each["curve"]) for each in content["seeds"]} - {len(content["curve_env_steps"])}:
         return "has a curve of another length than its steps"
     return None
 

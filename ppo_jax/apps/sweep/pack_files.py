@@ -195,5 +195,8 @@ def read_result(folder: Path, job: PackJob | None = None) -> PackResult:
         refuse_other(path, content, {"members": to_json(job.members)})
         # A kill may have come between the result and this removal.
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    members = [Member(*pair) for pair in content["members"]]
+    pairs, returns = content["members"], content["final_return"]
+    if any(len(pair) != 2 for pair in pairs) or len(pairs) != len(returns):
+        raise InputError(f"{str(path)!r} is damaged: it lacks members or returns.")
+    members = [Member(*pair) for pair in pairs]
     return PackResult(members, **{name: content[name] for name in PackResult._fields[1:]})

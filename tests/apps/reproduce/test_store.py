@@ -24,6 +24,12 @@ def content_of(cell: Cell) -> dict[str, Any]:
         "variant": cell.variant,
         "seeds": [{"seed": seed, "score": -100.0 - seed, "curve": [1.5]} for seed in range(10)],
         "setting": store.setting_of(cell),
+        "protocol": "words",
+        "note": "",
+        "random": None,
+        "best": None,
+        "curve_env_steps": [8],
+        "batches": [],
     }
 
 
@@ -113,7 +119,7 @@ def test_content_that_fits_its_checksum_must_make_sense_too(path, change, words)
 
 
 def test_a_failed_seed_is_no_damage(path):
-    rewritten(path, {"seeds": [{"seed": 0, "score": None}]})
+    rewritten(path, {"seeds": [{"seed": 0, "score": None, "curve": [None]}]})
     assert store.read_result(path.parent, CELL).seeds == (0,)
 
 

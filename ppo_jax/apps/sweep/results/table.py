@@ -66,13 +66,26 @@ def read_columns(folders: Iterable[Path]) -> dict[str, np.ndarray]:
     members change (halving, pbt), the line names its settings, seeds, steps and axis values. The
     table has no columns before the first line is written.
     """
-    records = [record for folder in folders for record in _records(folder)]
+    records = [record for folder in folders for record in _checked(folder)]
     if not records:
         return {}
     names: dict[str, None] = dict.fromkeys(name for record in records for name in record)
     columns = {name: _column([record.get(name) for record in records]) for name in names}
     order = np.lexsort([columns[name] for name in (CLOCK, "seed", "setting") if name in columns])
     return {name: column[order] for name, column in columns.items()}
+
+
+def _checked(folder: Path) -> list[dict[str, Any]]:
+    """The records of a pack, or a sentence if its files do not go together."""
+    try:
+        return list(_records(folder))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"The rows of {str(folder)!r} do not fit its pack.json ({type(error).__name__}: "
+            f"{error}), so one of them is damaged: restore it."
+        ) from error
 
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,481 @@
+"""Mutated files and random command lines: each ends in a result, or in a sentence and exit code 2.
+
+Everything runs in this process, up to the point where a program would be compiled. A traceback is
+an exception that is no sentence, or exit code 1; a hang is a call of more than five seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+from mutations import NASTY, mutated
+
+from ppo_jax.apps.diagnose import bench, doctor, explain
+from ppo_jax.apps.export import numpy_policy
+from ppo_jax.apps.export.load_policy import load_policy
+from ppo_jax.apps.report import run_data, run_page, write
+from ppo_jax.apps.report.html import charts
+from ppo_jax.apps.report.html.markup import Html
+from ppo_jax.apps.reproduce import running, store
+from ppo_jax.apps.run import resume, runner
+from ppo_jax.apps.run.saving import read_status
+from ppo_jax.apps.sweep import axes, pack, plan
+from ppo_jax.apps.sweep import folder as sweeps
+from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.apps.sweep.results import table
+from ppo_jax.cli import main
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.options import RunOptions
+from ppo_jax.runtime.text import summary_lines
+from ppo_jax.storage import checkpoint, checkpoint_files, jsonl, lock, run_folder
+from ppo_jax.storage.files import write_json
+
+HANG_SECONDS = 5.0
+SUITE = (
+    'title = "Made up"\nabout = "A text."\n[defaults]\nseeds = 2\nepisodes = 4\n'
+    '[[task]]\nname = "CartPole-v1"\nenv = "CartPole-v1"\nrandom = 9.0\nbest = 500.0\n'
+    'total_env_steps = 2048\n[[variant]]\nname = "clip"\nobjective = "clip"\n'
+    '[variant.config]\nnum_envs = 8\n[variant.hyper]\nlearning_rate = "1e-3:0"\n'
+    '[[variant]]\nname = "pg"\nobjective = "pg"\n'
+    '[[claim]]\nhigher = "clip"\nlower = "pg"\nsource = "nobody"\n'
+)
+PRESET = (
+    'env = "CartPole-v1"\n[clip]\nsource = "here"\n[clip.config]\nnum_envs = 8\n'
+    'hidden_sizes = [8, 8]\nnormalize_rewards = true\npolicy = "auto"\n[clip.hyper]\n'
+    'gamma = 0.9\nlearning_rate = "1e-3:0"\n[clip.hyper.env]\nlength = 0.7\n'
+    "[clip.result]\nscore = 1.0\nenv_steps = 100\n"
+)
+
+
+class Reached(BaseException):
+    """All checks passed: the next step would compile a program."""
+
+
+class Hang(BaseException):
+    """A call took too long."""
+
+
+def reached(*_: Any, **__: Any) -> Any:
+    raise Reached
+
+
+def checked(sweep: Any) -> Any:
+    """Stand in for the plan of a sweep, whose checks come first."""
+    plan_check(sweep)
+    raise Reached
+
+
+plan_check = plan.check
+
+
+# --- inputs ---------------------------------------------------------------------------------------
+
+
+def make_inputs(root: Path) -> None:
+    """One valid file of each kind, in the folder `root`."""
+    make_run(root / "run")
+    (root / "preset.toml").write_text(PRESET)
+    (root / "settings.toml").write_text('num_envs = 8\n[hyper]\ngamma = "0.9:1"\n')
+    settings = {"config": {"num_envs": 8, "hidden_sizes": [8]}, "options": {"seeds": 2}}
+    write_json(root / "settings.json", settings)
+    (root / "suite.toml").write_text(SUITE)
+    make_results(root / "results", root / "suite.toml")
+    make_sweep(root / "swept")
+    make_policy(root / "policy")
+
+
+def make_run(folder: Path) -> None:
+    options = RunOptions(seeds=2, out=str(folder))
+    config = Config(num_envs=8, rollout_length=16, total_env_steps=1280)
+    hyper = Hyper(env={"length": 0.7})
+    folder.mkdir(parents=True)
+    run_folder.write_config(folder, config, hyper, options, "an-id")
+    manifest = {"versions": {"jax": "1"}, "devices": ["cpu:cpu"], "command": ["ppo-jax"]}
+    write_json(folder / "manifest.json", {"started": "now", "cores": 2, **manifest})
+    names = ("episode_return", "kl_old_new", "entropy")
+    for name, keys in (("metrics", names), ("timing", ())):
+        log = jsonl.JsonlLog(folder / f"{name}.jsonl")
+        for steps in range(128, 1281, 128):
+            row = {key: [float(steps), 1.0 / steps] for key in keys}
+            log.write({"env_steps": steps, "env_steps_per_second": 5.0, **row})
+        log.close()
+    final = {"per_seed": [1.0, 3.0], "iqm": 2.0, "mean": 2.0, "ci95": [1.0, 3.0]}
+    summary = {"env": "CartPole-v1", "env_steps": 1280, "num_seeds": 2, "num_failed": 0}
+    more = {"policy_mode": "deterministic", "episodes_per_seed": 4, "train_seconds": 1.5}
+    speed = {"compile_seconds": 2.0, "env_steps_per_second": 100, "stopped_by": None}
+    write_json(folder / "summary.json", {**summary, **more, **speed, "final_return": final})
+    write_json(folder / "run.lock", {"pid": 1, "host": "elsewhere", "since": "2026"})
+    described = json.loads((folder / "config.json").read_text())
+    metadata = {
+        **{"env_steps": 1280, "iteration": 10, "num_seeds": 2, "train_seconds": 1.5},
+        **{"pending": {"iterations": 1, "values": {"entropy": [(0.5).hex()] * 2}}},
+        **{"ended_by": None, "stop_at_return": None, "score": 1.0, "best_score": 2.0},
+        **{"run_id": "an-id", "config": described["config"], "hyper": described["hyper"]},
+        **{"fingerprint": {"jax": "1"}},
+        "logs": {f"{n}.jsonl": {"num_bytes": 9, "sha256": "0"} for n in ("metrics", "timing")},
+    }
+    checkpoint.save(checkpoint.checkpoint_folder(folder, 1280), {"x": np.zeros(2)}, metadata)
+
+
+def make_results(folder: Path, suite: Path) -> None:
+    from ppo_jax.apps.reproduce import specs
+
+    folder.mkdir()
+    for cell in specs.load(str(suite)).cells:
+        seeds = [{"seed": k, "score": 100.0 + k, "curve": [1.0, None]} for k in range(2)]
+        batch = {"fingerprint": {"platform": "cpu", "processor": "x", "cores": 2}, "date": "now"}
+        words = {"suite": cell.suite, "task": cell.task, "variant": cell.variant, "note": ""}
+        content = {
+            **{"format": store.FORMAT, "is_quick": False, "protocol": "words", **words},
+            **{"seeds": seeds, "curve_env_steps": [1024, 2048], "random": 9.0, "best": 500.0},
+            **{"setting": store.setting_of(cell), "batches": [{**batch, "manifest": {}}]},
+        }
+        store.write_result(folder, cell, content)
+
+
+def make_sweep(folder: Path) -> None:
+    (folder / "packs" / "000-000").mkdir(parents=True)
+    swept = axes.parse(["gamma=0.9,0.99", "objective=clip,pg"])
+    options = SweepOptions(out=str(folder), sampler="random", settings=2)
+    sweep = sweeps.Sweep(Config(), Hyper(), swept, [{}], options)
+    write_json(folder / "sweep.json", sweeps.describe(sweep))
+    write_json(folder / "plan.json", [{"width": 8, "layout": "vmap"}])
+    pack_folder = folder / "packs" / "000-000"
+    members = [[0, 0], [0, 1]]
+    write_json(pack_folder / "pack.json", {"settings": {"0": {"gamma": 0.9}}, "members": members})
+    result = {"final_return": [1.0, None], "env_steps": 128, "train_seconds": 1.0}
+    write_json(pack_folder / "result.json", {"members": members, **result})
+    row = {"env_steps": 128, "episode_return": [1.0, None], "entropy": [0.1, 0.2]}
+    (pack_folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+
+
+def make_policy(folder: Path) -> None:
+    folder.mkdir()
+    one = {"name": "observation", "shape": [3], "numbers": None, "clip": 10.0, "activation": None}
+    form = {"kind": "count", "at": [0, 1], "start": [0], "shape": [], "dtype": "int32"}
+    description = {
+        **{"format": numpy_policy.FORMAT, "text": "words", "inputs": [one], "mask_size": None},
+        **{"layers": ["tanh", "none"], "action": {"kind": "none", "dials": [2], "form": form}},
+    }
+    (folder / "description.json").write_text(json.dumps(description))
+    write_policy(folder)
+
+
+def write_policy(folder: Path) -> None:
+    arrays = {"input0_mean": np.zeros(3), "input0_std": np.ones(3)}
+    arrays |= {"layer0_kernel": np.ones((3, 4)), "layer0_bias": np.zeros(4)}
+    arrays |= {"layer1_kernel": np.ones((4, 2)), "layer1_bias": np.zeros(2)}
+    text = (folder / "description.json").read_bytes().decode("utf-8", "replace")
+    plain = {name: value.astype(np.float32) for name, value in arrays.items()}
+    np.savez(folder / "policy.npz", allow_pickle=False, description=np.array(text), **plain)
+
+
+# --- doors ----------------------------------------------------------------------------------------
+
+
+def command(words: str) -> Callable[[], None]:
+    """A door: a command line, which must end in exit code 0 or 2."""
+
+    def run() -> None:
+        code, output = spoken(words.split())
+        if code not in (0, 2):
+            raise RuntimeError(f"exit code {code} of {words}: {output.strip()[:300]}")
+
+    return run
+
+
+def spoken(words: Sequence[str]) -> tuple[int, str]:
+    """The exit code of a command in this process, and all that it printed."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        return main.main(list(words)), output.getvalue()
+
+
+def page_of_runs() -> None:
+    data = {"runs": [run_data.read(Path("run"), "run")], "improvements": [], "defaults": {}}
+    data["defaults"] = {"config": vars(Config()), "hyper": vars(Hyper())}
+    run_page.page(write.complete({"kind": "runs", **data}), {})
+
+
+def checkpoints() -> None:
+    newest, _ = checkpoint.latest(Path("run"))
+    checkpoint.best(Path("run"))
+    if newest is not None:
+        metadata = checkpoint.metadata_of(newest)
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            read_status(metadata)  # `restore_run` turns these into a sentence
+        saved = resume.read_run(Path("run"), {})
+        with contextlib.suppress(KeyError, TypeError, AttributeError):
+            resume.refuse_other_config(newest, metadata, saved)
+        checkpoint.load(newest, {"x": np.zeros(2)})
+
+
+def summary() -> None:
+    found = resume.finished_summary(Path("run"), 1280)
+    if found is not None:
+        summary_lines(found)
+
+
+def sweep_tables() -> None:
+    table.read_columns(table.pack_folders(Path("swept")))
+    if pack.is_finished(Path("swept/packs/000-000")):
+        pack.read_result(Path("swept/packs/000-000"))
+
+
+def lock_file() -> None:
+    found = lock.holder(Path("run"))
+    if found is not None:
+        lock._sentence(Path("run/run.lock"), found)
+    lock.refuse_if_held(Path("run"))
+
+
+def policy() -> None:
+    write_policy(Path("policy"))
+    load_policy("policy")(np.zeros(3, np.float32))
+
+
+def logs() -> None:
+    jsonl.rewind_jsonl(Path("run/metrics.jsonl"), 640)
+    jsonl.read_jsonl(Path("run/metrics.jsonl"))
+
+
+RUN_COMMANDS = ("eval run", "resume run", "train --config run/config.json", "export run --out new")
+DOORS: dict[str, tuple[Callable[[], Any], ...]] = {
+    "run/config.json": (*map(command, RUN_COMMANDS), page_of_runs, checkpoints),
+    "run/manifest.json": (
+        page_of_runs,
+        lambda: resume.record_resume(Path("run"), resume.read_run(Path("run"), {}), {}, 0),
+    ),
+    "run/summary.json": (page_of_runs, summary),
+    "run/metrics.jsonl": (page_of_runs, logs),
+    "run/timing.jsonl": (page_of_runs,),
+    "run/run.lock": (lock_file,),
+    "run/checkpoints/step_000000001280/manifest.json": (checkpoints, command("eval run")),
+    "preset.toml": (
+        command("train CartPole-v1 --preset preset.toml"),
+        command("sweep Pendulum-v1 gamma=0.9,0.99 --preset preset.toml"),
+    ),
+    "settings.toml": (command("train CartPole-v1 --config settings.toml"),),
+    "settings.json": (command("train CartPole-v1 --config settings.json"),),
+    "suite.toml": (
+        command("reproduce suite.toml"),
+        command("report suite.toml --results results --out page.html --force"),
+    ),
+    "results/CartPole-v1__clip.json": (
+        command("report suite.toml --results results --out page.html --force"),
+    ),
+    "swept/sweep.json": (command("sweep swept"), command("sweep swept --trust")),
+    "swept/plan.json": (lambda: plan.read_plan(Path("swept")),),
+    "swept/packs/000-000/pack.json": (sweep_tables,),
+    "swept/packs/000-000/result.json": (sweep_tables,),
+    "swept/packs/000-000/metrics.jsonl": (sweep_tables,),
+    "policy/description.json": (policy,),
+    "policy/policy.npz": (lambda: load_policy("policy")(np.zeros(3, np.float32)),),
+}
+
+
+def resealed(name: str, data: bytes) -> bytes:
+    """The file with hashes that fit its content, as a careful forger makes it."""
+    try:
+        content = json.loads(data)
+        if "checkpoints" in name:
+            del content["manifest_sha256"]
+            return checkpoint_files.seal(content)
+        if "results" in name:
+            content["sha256"] = store.checksum(content)
+            return json.dumps(content).encode()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    return data
+
+
+def changed(before: bytes, path: Path) -> str:
+    """The first bytes that differ."""
+    after = path.read_bytes()
+    pairs = zip(before, after, strict=False)
+    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(after)))
+    return repr(after[max(0, place - 30) : place + 60])
+
+
+@contextlib.contextmanager
+def nothing_compiles(draws: bool) -> Iterator[None]:
+    """Replace what trains, compiles or draws by stand-ins."""
+    stand_ins = [
+        *(("prepare", runner), ("one_suite", running), ("report", bench), ("surrogate", explain)),
+        ("report", doctor),
+    ]
+    with contextlib.ExitStack() as stack:
+        for name, module in stand_ins:
+            stack.enter_context(mock.patch.object(module, name, reached))
+        stack.enter_context(mock.patch.object(plan, "prepare", checked))
+        if not draws:
+            stack.enter_context(mock.patch.object(charts, "lines", return_value=Html("")))
+        yield
+
+
+class Counts(NamedTuple):
+    """Calls by their outcome, and examples of what went wrong."""
+
+    counts: dict[str, int]
+    examples: list[str]
+
+
+def tried(call: Callable[[], Any], what: str, found: Counts) -> None:
+    """Call it, and count a result, a sentence, a traceback or a hang."""
+
+    def late(*_: Any) -> None:
+        raise Hang
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
+    try:
+        call()
+        outcome = "results"
+    except InputError:
+        outcome = "sentences"
+    except Reached:
+        outcome = "results"
+    except Hang:
+        outcome = "hangs"
+        found.examples.append(f"hang: {what}")
+    except Exception as error:
+        outcome = "tracebacks"
+        found.examples.append(f"{type(error).__name__}: {str(error)[:400]}: {what}")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    found.counts[outcome] = found.counts.get(outcome, 0) + 1
+
+
+def mutated_files(root: Path, number: int, seed: int, draws: float = 0.02) -> Counts:
+    """Mutate `number` files, one at a time, and give each to its doors."""
+    chance = random.Random(seed)
+    found = Counts({}, [])
+    with contextlib.chdir(root):
+        for i in range(number):
+            name = chance.choice(list(DOORS))
+            path = Path(name)
+            keep = path.read_bytes()
+            data = mutated(keep, chance)
+            path.write_bytes(resealed(name, data) if chance.random() < 0.5 else data)
+            doors = DOORS[name]
+            with nothing_compiles(chance.random() < draws):
+                door = chance.choice(doors)
+                tried(door, f"file {i} of seed {seed}, {name}: {changed(keep, path)}", found)
+            path.write_bytes(keep)
+            shutil.rmtree("new", ignore_errors=True)
+    return found
+
+
+# --- command lines --------------------------------------------------------------------------------
+
+WORDS = (
+    *("CartPole-v1", "run", "swept", "nowhere", "preset.toml", "suite.toml", "results", "policy"),
+    *("", "-", "--", "--=", "-1", "0", "1", "1e6", "1e400", "nan", "inf", "-inf", "a:b", "1:2"),
+    *("64,64", "1,,2", "µ", "n" * 300, "9" * 400, "\ud800", "\udcff", "\0", "gamma=0.9,0.99"),
+    *("learning_rate=1e-4..1e-2:log", "gamma=", "=", "x=1", "num_envs=8,16", "env.length=0.1..1:3"),
+    *("gamma=1..0", "gamma=0..1:1000000", "os:abort", "probe:reward-lag", "clip", "true", "[1,2]"),
+    *("1e-3:0:cosine", "a/b/c", ".", "/", "/dev/null", "auto", "none", "cpu", "tpe", "random"),
+)
+
+
+def command_lines(root: Path, number: int, seed: int) -> Counts:
+    """Give `number` random command lines to the program."""
+    chance = random.Random(seed)
+    found = Counts({}, [])
+    flags = {name: each.parser([]).names for name, each in main.COMMANDS.items()}
+    quick = [name for name in main.COMMANDS if name not in ("envs", "presets")]
+    with contextlib.chdir(root), nothing_compiles(draws=False):
+        for _ in range(number):
+            words = random_words(flags, quick, chance)
+            tried(command_of(words), repr([word[:60] for word in words]), found)
+            for made in ("report.html", "explain", "runs"):
+                remove(Path(made))
+    return found
+
+
+def command_of(words: Sequence[str]) -> Callable[[], None]:
+    def run() -> None:
+        code, output = spoken(words)
+        if code not in (0, 2):
+            raise RuntimeError(f"exit code {code}: {output.strip()[:300]}")
+        if code == 2 and ("Traceback" in output) != ("--debug" in words):
+            raise RuntimeError(f"a traceback: {output.strip()[:300]}")
+        if code == 2:
+            raise InputError(output)
+
+    return run
+
+
+def random_words(
+    flags: dict[str, list[str]], commands: Sequence[str], chance: random.Random
+) -> list[str]:
+    name = chance.choice(commands)
+    words = [chance.choice(WORDS[:8]) for _ in range(chance.choice((0, 1, 1, 1, 2)))]
+    for _ in range(chance.randrange(5)):
+        kind = chance.random()
+        if kind < 0.6:
+            words += [chance.choice(flags[name]), chance.choice((*WORDS, *NASTY[:28]))]
+        elif kind < 0.75:
+            words.append(f"{chance.choice(flags[name])}={chance.choice(WORDS)}")
+        elif kind < 0.85:
+            words += [f"--env.{chance.choice(WORDS)}", chance.choice(WORDS)]
+        else:
+            words.append(chance.choice((*WORDS, "--json", "--debug", "--help")))
+    chance.shuffle(words) if chance.random() < 0.1 else None
+    return words if chance.random() < 0.02 else [name, *words]
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def results(folder: Path, files: int, lines: int, seed: int) -> dict[str, Any]:
+    """Counts of both parts, with the slowest second of neither hidden."""
+    root = folder / "fuzz"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    found: dict[str, Any] = {}
+    with contextlib.chdir(root):
+        make_inputs(Path())
+    for name, count, part in (
+        ("mutated_files", files, mutated_files),
+        ("command_lines", lines, command_lines),
+    ):
+        begin = time.monotonic()
+        counted = part(root, count, seed)
+        found[name] = {
+            "calls": count,
+            **{kind: counted.counts.get(kind, 0) for kind in KINDS},
+            "seconds": round(time.monotonic() - begin),
+            "examples": counted.examples[:40],
+        }
+    return found
+
+
+KINDS = ("results", "sentences", "tracebacks", "hangs")
+
+if __name__ == "__main__":
+    import sys
+    import tempfile
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    numbers = [int(word) for word in sys.argv[1:4]]
+    with tempfile.TemporaryDirectory() as name:
+        print(json.dumps(results(Path(name), *numbers), indent=1))
