@@ -72,6 +72,11 @@ class Parser(argparse.ArgumentParser):
         rest, env_params = split_env_params(join_negative_numbers(words))
         parsed, left = self.parse_known_args(rest)
         flags = vars(parsed)
+        for action in self._actions:  # argparse makes an empty list of `--out=--`
+            if action.nargs is None and isinstance(flags.get(action.dest), list):
+                raise InputError(
+                    f"--{action.dest.replace('_', '-')} needs a value, and -- is none."
+                )
         for word in left:
             if word.startswith("-") and word != "-":
                 raise InputError(self._unknown(word.split("=")[0]))

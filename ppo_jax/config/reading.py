@@ -89,7 +89,8 @@ def expect(value: Any, shape: Any, at: str = "its content") -> Any:
 
     Args:
         shape: a type; a tuple of types, or `(shape, None)` for what may be null; `[shape]` for a
-            list; `{name: shape}` for a table with these names among others; `name?` may lack.
+            list, `[shape, shape]` for one of two parts; `{name: shape}` for a table with these
+            names among others, where `name?` may lack.
         at: the place, for the sentence.
 
     Raises:
@@ -108,6 +109,8 @@ def expect(value: Any, shape: Any, at: str = "its content") -> Any:
     if isinstance(shape, list):
         if not isinstance(value, list):
             raise ValueError(f"{at} must be a list, and is {short(value)}")
+        if len(shape) > 1 and len(value) != len(shape):
+            raise ValueError(f"{at} must have {len(shape)} parts, and has {len(value)}")
         for i, part in enumerate(value):
             expect(part, shape[0], f"{at}[{i}]")
         return value

@@ -43,7 +43,7 @@ def is_code(field: str, value: Any) -> bool:
 
 def code_names(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Names:
     """The programs among some fields and their values."""
-    pairs: Iterable[tuple[str, Any]] = values.items() if isinstance(values, Mapping) else values
+    pairs: Any = values.items() if isinstance(values, Mapping) else values
     return frozenset((field, value) for field, value in pairs if is_code(field, value))
 
 

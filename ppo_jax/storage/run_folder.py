@@ -43,7 +43,7 @@ SUMMARY = {
     "final_return": {
         "per_seed": [(float, None)],
         "iqm": (float, None),
-        "ci95": ([float], None),
+        "ci95": ([float, float], None),
         "mean?": (float, None),
     },
     "stopped_by?": (str, None),

@@ -88,6 +88,8 @@ def _example(description: dict[str, Any]) -> dict[str, np.ndarray]:
     """One row of each input, to see that the policy acts at all."""
     rows: dict[str, np.ndarray] = {}
     for each in description["inputs"]:
+        if not isinstance(each["name"], str):
+            raise TypeError(f"{each['name']!r} is no name of an input")
         first = (each["numbers"] or {}).get("first", 0)
         rows[each["name"]] = np.full((1, *each["shape"]), first, np.float32)
     if description["mask_size"] is not None:

@@ -27,9 +27,9 @@ from ppo_jax.storage.sealed import DamagedError, checksum, first_change, read_se
 
 PACK, RESULT, METRICS = "pack.json", "result.json", "metrics.jsonl"
 # The shapes of pack.json and result.json, see `reading.expect`.
-_PACK = {"settings": dict, "members": [[int]]}
+_PACK = {"settings": dict, "members": [[int, int]]}
 _RESULT = {
-    "members": [[int]],
+    "members": [[int, int]],
     "final_return": [(float, None)],
     "env_steps": int,
     "train_seconds": float,
@@ -196,7 +196,7 @@ def read_result(folder: Path, job: PackJob | None = None) -> PackResult:
         # A kill may have come between the result and this removal.
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     pairs, returns = content["members"], content["final_return"]
-    if any(len(pair) != 2 for pair in pairs) or len(pairs) != len(returns):
+    if len(pairs) != len(returns):
         raise InputError(f"{str(path)!r} is damaged: it lacks members or returns.")
     members = [Member(*pair) for pair in pairs]
     return PackResult(members, **{name: content[name] for name in PackResult._fields[1:]})

@@ -104,13 +104,22 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
             values = pack["settings"][str(setting)] if axes is None else axes[i]
             texts = {name: _plain(value) for name, value in values.items()}
             numbers = {
-                f"{name}_now" if name in texts else name: value[i] for name, value in line.items()
+                f"{name}_now" if name in texts else name: _number(value[i])
+                for name, value in line.items()
             }
             yield {"setting": setting, "seed": seed, **texts, CLOCK: own[CLOCK][i], **numbers}
 
 
+def _number(value: Any) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise TypeError(f"{value!r} is no number")
+    return value
+
+
 def _plain(value: Any) -> Any:
     """Convert a value of an axis to a table's cell."""
+    if isinstance(value, dict):
+        raise TypeError(f"{value!r} is no value of an axis")
     if value in ("inf", "-inf"):
         return float(value)
     return "x".join(map(str, value)) if isinstance(value, list) else value
