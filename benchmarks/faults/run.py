@@ -1,9 +1,9 @@
 """`python benchmarks/faults/run.py [--only kills] [--out FILE.json]`: faults that a run survives.
 
-Kills, faults, damages, signals, races and full disks, with expected and actual outcomes; the cost
-of checkpoints, and a soak test. Run it on a checkout that is not edited meanwhile: a source that
-changes between stop and resume changes the bits. `cost` (a quarter of an hour) and `soak` are best
-run alone.
+Kills, faults, damages, signals, races, full disks and mutated files, with expected and actual
+outcomes; the cost of checkpoints, and a soak test. Run it on a checkout that is not edited
+meanwhile: a source that changes between stop and resume changes the bits. `cost` (a quarter of an
+hour) and `soak` are best run alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import cost
 import damages
 import disks
+import fuzz
 import kills
 import pack_damages
 import packs
@@ -36,8 +37,8 @@ from ppo_jax.storage.fingerprint import source_digest
 from ppo_jax.storage.manifest import core_count, processor
 
 PARTS = (
-    *("saves", "damages", "disks", "races", "signals", "kills", "pack_kills", "pack_damages"),
-    *("cost", "soak"),
+    *("fuzz", "saves", "damages", "disks", "races", "signals", "kills", "pack_kills"),
+    *("pack_damages", "cost", "soak"),
 )
 
 
@@ -52,6 +53,8 @@ def main() -> None:
     parser.add_argument("--packs", default="", help="kinds of packs, with commas between: all")
     parser.add_argument("--pack-steps", type=int, default=128_000, help="of sweeps, reproductions")
     parser.add_argument("--races", type=int, default=20)
+    parser.add_argument("--files", type=int, default=6000, help="mutated files")
+    parser.add_argument("--lines", type=int, default=12000, help="random command lines")
     parser.add_argument("--cost-seconds", type=float, default=32.0, help="of a turn")
     parser.add_argument("--cost-turns", type=int, default=3, help="with checkpoints, and without")
     parser.add_argument("--cost-every", type=float, default=10.0, help="seconds between saves")
@@ -96,6 +99,10 @@ def shown(asked: argparse.Namespace) -> str:
 
 
 Found = Iterator[dict[str, Any]]  # the last one is the result, earlier ones are partial
+
+
+def count_fuzz(asked: argparse.Namespace, folder: Path) -> Found:
+    yield fuzz.results(folder, asked.files, asked.lines, asked.seed)
 
 
 def count_saves(asked: argparse.Namespace, folder: Path) -> Found:
@@ -160,6 +167,7 @@ def count_soak(asked: argparse.Namespace, folder: Path) -> Found:
 
 
 COUNTED = {
+    "fuzz": count_fuzz,
     "saves": count_saves,
     "damages": count_damages,
     "disks": count_disks,

@@ -69,7 +69,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def refuse_links(*paths: Path) -> None:
-    """Refuse symbolic links where something is to be written: they may lead anywhere.
+    """Refuse symbolic links, pipes and devices where something is to be written.
 
     Raises:
         InputError: the sentence names the link.
@@ -80,6 +80,8 @@ def refuse_links(*paths: Path) -> None:
                 f"{str(path)!r} is a symbolic link, and nothing is written through one: remove it, "
                 "or put the file itself there."
             )
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError(f"{str(path)!r} is no file and no folder: remove it.")
 
 
 def open_own(path: Path, flags: int, mode: int = 0o666) -> int:

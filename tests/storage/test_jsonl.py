@@ -143,6 +143,13 @@ def test_no_log_is_read_or_written_through_a_symbolic_link(tmp_path):
     assert victim.read_text() == '{"x": 1}\n{"torn'
 
 
+def test_a_pipe_in_place_of_a_log_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    for write in (JsonlLog, rewind_jsonl, lambda path: rewind_to(path, Position(0, ""))):
+        with pytest.raises(InputError, match="is no file and no folder"):
+            write(tmp_path / "metrics.jsonl")
+
+
 def test_a_row_for_a_file_that_was_removed_or_replaced_is_refused(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = JsonlLog(path)
