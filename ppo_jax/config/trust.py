@@ -27,7 +27,6 @@ PROGRAM = {
     "optimizer": "program of an optimiser",
 }
 KEY_BYTES = 32
-OBJECT = " (an object)"  # ends the description of what cannot be written to a file
 
 # True for every name in a file, or those names that the user repeats.
 Trust: TypeAlias = "bool | Collection[str]"
@@ -36,7 +35,7 @@ Names: TypeAlias = "frozenset[tuple[str, str]]"  # (field, name) of each program
 
 def is_code(field: str, value: Any) -> bool:
     """Check whether a field's value names a program to be imported."""
-    if field not in CODE_FIELDS or not isinstance(value, str) or value.endswith(OBJECT):
+    if field not in CODE_FIELDS or not isinstance(value, str):
         return False
     return ":" in value and not (field == "env" and value.startswith("probe:"))
 

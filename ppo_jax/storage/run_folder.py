@@ -25,7 +25,7 @@ from ppo_jax.config import layers, reading, trust
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
-from ppo_jax.config.trust import OBJECT, Trust
+from ppo_jax.config.trust import Trust
 from ppo_jax.config.validate import validate
 from ppo_jax.storage import files, lock, signature
 from ppo_jax.storage.files import is_temporary, write_json
@@ -55,6 +55,7 @@ SUMMARY = {
     "run?": (str, None),
     "learning_curve?": (str, None),
 }
+OBJECT = " (an object)"  # ends the description of what cannot be written to a file
 _MAY_BE_OBJECTS = ("env", "network")
 _WRITTEN = (*(lock.LOCK, "metrics.jsonl", "timing.jsonl", "checkpoints", "tensorboard", "wandb"),)
 RUNS = Path("runs")  # parent of the folders of runs without --out

@@ -35,7 +35,9 @@ def test_names_of_programs_have_a_colon_and_are_no_probes() -> None:
     assert {("env", "mine:Env"), ("optimizer", "mine:lion")} == NAMES
     others = {"env": "probe:reward-lag", "network": None, "learning_rate": "1e-3:0"}
     assert trust.code_names(others) == set()
-    assert trust.code_names({"env": "a:b (an object)", "drift": len}) == set()
+    assert trust.code_names({"env": ("a", "b"), "drift": len}) == set()
+    # The words behind a name change nothing: its module would be imported.
+    assert trust.code_names({"drift": "evil:it (an object)"}) == {("drift", "evil:it (an object)")}
 
 
 @pytest.mark.parametrize("word", [True, ["mine:Env", "mine:lion"]])
