@@ -36,6 +36,7 @@ from ppo_jax.apps.sweep import folder as sweeps
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.apps.sweep.results import table
 from ppo_jax.cli import main
+from ppo_jax.config import layers
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
@@ -72,13 +73,13 @@ def reached(*_: Any, **__: Any) -> Any:
     raise Reached
 
 
-def checked(sweep: Any) -> Any:
-    """Stand in for the plan of a sweep, whose checks come first."""
-    plan_check(sweep)
+def prepared(*given: Any, **named: Any) -> Any:
+    """Prepare a run up to the choice of its layout."""
+    prepare(*given, **named)
     raise Reached
 
 
-plan_check = plan.check
+prepare = runner.prepare
 
 
 # --- inputs ---------------------------------------------------------------------------------------
@@ -314,13 +315,13 @@ def changed(before: bytes, path: Path) -> str:
 def nothing_compiles(draws: bool) -> Iterator[None]:
     """Replace what trains, compiles or draws by stand-ins."""
     stand_ins = [
-        *(("prepare", runner), ("one_suite", running), ("report", bench), ("surrogate", explain)),
+        *(("plan_all", plan), ("one_suite", running), ("report", bench), ("surrogate", explain)),
         ("report", doctor),
     ]
     with contextlib.ExitStack() as stack:
         for name, module in stand_ins:
             stack.enter_context(mock.patch.object(module, name, reached))
-        stack.enter_context(mock.patch.object(plan, "prepare", checked))
+        stack.enter_context(mock.patch.object(runner, "prepare", prepared))
         if not draws:
             stack.enter_context(mock.patch.object(charts, "lines", return_value=Html("")))
         yield
@@ -427,7 +428,10 @@ def random_words(
     words = [chance.choice(WORDS[:8]) for _ in range(chance.choice((0, 1, 1, 1, 2)))]
     for _ in range(chance.randrange(5)):
         kind = chance.random()
-        if kind < 0.6:
+        if kind < 0.35:
+            flag = chance.choice(flags[name])
+            words += [flag, plausible(flag, chance)]
+        elif kind < 0.6:
             words += [chance.choice(flags[name]), chance.choice((*WORDS, *NASTY[:28]))]
         elif kind < 0.75:
             words.append(f"{chance.choice(flags[name])}={chance.choice(WORDS)}")
@@ -437,6 +441,13 @@ def random_words(
             words.append(chance.choice((*WORDS, "--json", "--debug", "--help")))
     chance.shuffle(words) if chance.random() < 0.1 else None
     return words if chance.random() < 0.02 else [name, *words]
+
+
+def plausible(flag: str, chance: random.Random) -> str:
+    """A value that the flag may well take, so that more words pass the first checks."""
+    spec = layers.FIELDS.get(flag.removeprefix("--").replace("-", "_"), (None, None))[1]
+    choices = (spec.metadata.get("choices") if spec else None) or ()
+    return chance.choice((*choices, *("1", "2", "8", "16", "0.5", "1e-3:0") * (not choices)))
 
 
 def remove(path: Path) -> None:

@@ -105,6 +105,7 @@ def with_budget(
             )
     if "schedule_env_steps" in changes:
         hyper = dataclasses.replace(hyper, schedule_env_steps=changes["schedule_env_steps"])
+        validate(config, hyper)  # it may be no number
         notes.append(
             f"Schedules end at {float(hyper.schedule_env_steps):,.0f} environment steps from now "
             f"on, and not at {horizon:,.0f}."
