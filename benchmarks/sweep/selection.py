@@ -89,16 +89,17 @@ def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace
         best = summary["best"]
         row[name] = {
             "values": best["values"],
-            "selected": best["selected"]["iqm"],
+            "selected": best["selected"]["mean"],
             "fresh": best["fresh"],
             "env_steps": summary["env_steps_in_all"],
             "train_seconds": summary["train_seconds"],
+            "evaluation_env_steps": summary.get("evaluation_env_steps", 0),
         }
     whole, other = row["everything"], row[arguments.what]
     row["share_of_steps"] = other["env_steps"] / whole["env_steps"]
-    row["difference"] = other["fresh"]["iqm"] - whole["fresh"]["iqm"]
-    low = (whole["fresh"]["ci95"] or [whole["fresh"]["iqm"]])[0]
-    row["not_below_interval"] = other["fresh"]["iqm"] >= low
+    row["difference"] = other["fresh"]["mean"] - whole["fresh"]["mean"]
+    low = (whole["fresh"]["ci95"] or [whole["fresh"]["mean"]])[0]
+    row["not_below_interval"] = other["fresh"]["mean"] >= low
     print(env, repetition, {k: v for k, v in row.items() if not isinstance(v, dict)}, flush=True)
     return row
 

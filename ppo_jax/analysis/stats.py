@@ -158,18 +158,20 @@ def _percentiles(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
 
 
 def summarise(
-    per_seed: Sequence[float | None] | np.ndarray, generator: np.random.Generator | None = None
+    per_seed: Sequence[float | None] | np.ndarray,
+    generator: np.random.Generator | None = None,
+    statistic: Callable[..., Any] = iqm,
 ) -> dict[str, Any]:
     """Scores of all seeds as a JSON-ready object: null for unknown values, never NaN.
 
     A seed that is None or not finite has failed. It stays null in `per_seed` and counts in
-    `num_failed`; IQM, mean and interval are over the rest. The interval is that of the IQM. Without
-    a generator it is drawn from a fixed stream, so that a report can be repeated.
+    `num_failed`; IQM, mean and interval are over the rest. The interval is that of `statistic`.
+    Without a generator it is drawn from a fixed stream, so that a report can be repeated.
     """
     scores = [None if x is None or not math.isfinite(x) else float(x) for x in per_seed]
     known = [x for x in scores if x is not None]
     generator = np.random.default_rng(0) if generator is None else generator
-    interval = bootstrap_interval(known, generator=generator)
+    interval = bootstrap_interval(known, statistic, generator=generator)
     return {
         "per_seed": scores,
         "iqm": float(iqm(known)) if known else None,

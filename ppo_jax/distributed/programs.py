@@ -33,6 +33,7 @@ MAX_CHUNK = 256  # iterations in one call of a chunk, and rows of its buffer of 
 
 # Folded into a member's key for evaluation; iterations fold in 0, 1, 2, ... and stay below it.
 EVALUATION = 2**32 - 1
+SKIP = 2**32 - 1  # the stream of a member that is not evaluated
 
 
 def spread(
@@ -113,11 +114,18 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
 def make_evaluation(
     config: Config, layout: Layout, num_episodes: int, max_steps: int, is_deterministic: bool
 ) -> Callable[..., evaluation.Episodes]:
-    """Compile the evaluation: `play(hyper, state, stream) -> Episodes [members, n]`."""
+    """Compile the evaluation: `play(hyper, state, stream) -> Episodes [members, n]`.
+
+    `stream` picks the random numbers, for all members or [members] for each. A member whose own
+    stream is SKIP plays no episode, which costs nothing if members run one after the other.
+    """
     plain = without_budget(config)
     parts = assemble(plain)
 
-    def member(hyper: Hyper, stream: Array, state: TrainState) -> evaluation.Episodes:
+    def member(
+        may_skip: bool, hyper: Hyper, stream: Array, state: TrainState
+    ) -> evaluation.Episodes:
+        is_wanted = stream != jnp.uint32(SKIP) if may_skip else True
         first = schedules.resolve(hyper, jnp.ones(()))
         world = env_params(parts.environment, first)
         policy = acting_policy(plain, parts, state.params, state.observation_moments, world)
@@ -126,17 +134,20 @@ def make_evaluation(
             parts.environment,
             world,
             policy,
-            evaluation.Contest(num_episodes, max_steps, is_deterministic),
+            evaluation.Contest(num_episodes, max_steps, is_deterministic, is_wanted),
             jax.random.fold_in(jax.random.fold_in(state.key, EVALUATION), stream),
         )
 
     def play(hyper: Hyper, state: TrainState, stream: Array) -> evaluation.Episodes:
+        is_own = jnp.ndim(stream) > 0
+        one = partial(member, is_own)
         if layout.kind == "envs":
-            return spread(layout, member, hyper, stream, state)
+            return spread(layout, one, hyper, stream, state)
+        specs = (layout.member_spec(has_own_hyper(hyper)), layout.member_spec(is_own))
         return jax.shard_map(
-            partial(spread, layout, member),
+            partial(spread, layout, one),
             mesh=layout.mesh,
-            in_specs=(layout.member_spec(has_own_hyper(hyper)), P(), layout.state_specs(state)),
+            in_specs=(*specs, layout.state_specs(state)),
             out_specs=P("seeds"),
             check_vma=False,
         )(hyper, stream, state)

@@ -21,6 +21,7 @@ class Contest(NamedTuple):
     num_episodes: int
     max_steps: int  # an episode still running then is cut, and counted as it is
     is_deterministic: bool  # act by the distribution's mode, else by samples
+    is_wanted: Array | bool = True  # [], False to play nothing: returns and lengths are then 0
 
 
 class Episodes(NamedTuple):
@@ -85,7 +86,7 @@ def episodes(
     Args:
         policy: with the normaliser's trained statistics, which are used and never changed.
     """
-    num_episodes, max_steps, is_deterministic = contest
+    num_episodes, max_steps, is_deterministic, is_wanted = contest
     key_reset, key_steps = jax.random.split(key)
     start = reset_all(environment, env_params, policy, num_episodes, key_reset)
 
@@ -101,7 +102,7 @@ def episodes(
         carry = carry._replace(episode_length=carry.episode_length - finished)
         return t + 1, carry, finished | found.terminated | found.truncated
 
-    nothing = jnp.zeros(num_episodes, bool)
+    nothing = jnp.full(num_episodes, jnp.logical_not(is_wanted))
     _, carry, finished = jax.lax.while_loop(
         is_running, advance, (jnp.zeros((), jnp.int32), start, nothing)
     )

@@ -30,18 +30,22 @@ class Range(NamedTuple):
     low: float
     high: float
     is_log: bool
+    is_whole: bool = False  # whole numbers only; the ends are whole
 
     def at(self, share: float) -> float:
-        """Value at `share` of the way from low to high; exactly low at 0 and high at 1."""
+        """Value at `share` of the way from low to high; exactly low at 0 and high at 1.
+
+        A whole number stands for the numbers that are rounded to it, so the ends' own are reached.
+        """
         if share in (0.0, 1.0):
             return self.high if share else self.low
+        low, high = self.low - 0.5 * self.is_whole, self.high + 0.5 * self.is_whole
         if self.is_log:
-            value = math.exp(
-                math.log(self.low) + share * (math.log(self.high) - math.log(self.low))
-            )
+            value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
         else:
-            value = self.low + share * (self.high - self.low)
-        return min(max(value, self.low), self.high)
+            value = low + share * (high - low)
+        value = min(max(value, self.low), self.high)
+        return round(value) if self.is_whole else value
 
     def points(self, count: int) -> tuple[float, ...]:
         return tuple(self.at(i / (count - 1)) for i in range(count))

@@ -34,7 +34,8 @@ class Engine(NamedTuple):
     layout: Layout
     chunk: Callable[..., Any]  # compiled: (hyper, state, n) -> (state, rows)
     init: Callable[..., TrainState]
-    evaluate: Callable[..., Any]  # (hyper, state, stream) -> Episodes [members, n]
+    evaluate: Callable[..., Any]  # (hyper, state, stream) -> Episodes [members, n], at the end
+    score: Callable[..., Any]  # the same with `score_episodes`, for decisions during training
     gather: Callable[..., TrainState]  # see populations.make_gather
     refill: Callable[..., TrainState]  # see populations.make_refill
     memory: Memory  # on one device
@@ -64,18 +65,23 @@ def build(
     limit, compilations, (layout, program) = compile_widest(
         config, hyper, num_members, options, what
     )
+    evaluate, score = (
+        programs.make_evaluation(
+            config,
+            layout,
+            num_episodes,
+            evaluation.max_steps(config, hyper),
+            options.policy_mode == "deterministic",
+        )
+        for num_episodes in (options.eval_episodes, options.score_episodes)
+    )
     return Engine(
         config=config,
         layout=layout,
         chunk=program,
         init=populations.make_init(config),
-        evaluate=programs.make_evaluation(
-            config,
-            layout,
-            options.eval_episodes,
-            evaluation.max_steps(config, hyper),
-            options.policy_mode == "deterministic",
-        ),
+        evaluate=evaluate,
+        score=score,
         gather=populations.make_gather(layout),
         refill=populations.make_refill(layout),
         memory=memory_of(program),
@@ -205,14 +211,24 @@ def advance_all(
     return advance(engine, hyper, state, [length] * count)
 
 
-def final_returns(
-    engine: Engine, hyper: Hyper, state: TrainState
-) -> tuple[list[float | None], np.ndarray]:
-    """Mean evaluation return of each member, None if it failed, and the alive ones, [W] bool."""
-    played = jax.device_get(engine.evaluate(hyper, state, np.uint32(evaluation.FINAL)))
+def final_returns(engine: Engine, hyper: Hyper, state: TrainState) -> list[float | None]:
+    """Mean evaluation return of each member, None if it failed."""
+    return play(engine, engine.evaluate, hyper, state, np.uint32(evaluation.FINAL))[0]
+
+
+def play(
+    engine: Engine, program: Callable[..., Any], hyper: Hyper, state: TrainState, stream: Any
+) -> tuple[list[float | None], int]:
+    """Mean return of each member's whole episodes, None if it failed, and environment steps.
+
+    Args:
+        program: `engine.evaluate` or `engine.score`.
+        stream: of the random numbers, for all or for each member, see `programs.make_evaluation`.
+    """
+    played = jax.device_get(program(hyper, state, stream))
     played = jax.tree.map(lambda leaf: leaf[: engine.width], played)
     alive = evaluation.alive_seeds(state, engine.layout)
-    return evaluation.mean_returns(played, alive), alive
+    return evaluation.mean_returns(played, alive), int(played.length.sum(dtype=np.int64))
 
 
 def seconds_per_iteration(engine: Engine, hypers: Sequence[Hyper]) -> float:

@@ -93,7 +93,10 @@ def identity(sweep: Sweep) -> dict[str, Any]:
 
 
 def _axis(axis: Axis) -> Any:
-    return list(axis.choices) if axis.range is None else axis.range._asdict()
+    """The choices or the range of an axis; the environment shows anew if its numbers are whole."""
+    if axis.range is None:
+        return list(axis.choices)
+    return {name: getattr(axis.range, name) for name in ("low", "high", "is_log")}
 
 
 def check(out: str | None) -> None:
@@ -117,6 +120,7 @@ def open_folder(sweep: Sweep) -> Path:
     content = describe(sweep)
     if is_sweep(path):
         found = layers.with_new_fields(_load(path))
+        found["sweep"] = to_json(dataclasses.asdict(SweepOptions())) | found["sweep"]
         _require_same(path, found, content)
         return path
     try:

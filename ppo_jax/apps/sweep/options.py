@@ -39,6 +39,9 @@ class SweepOptions:
     out: str | None = option(None, "sweep folder (else runs/sweep-ENV-OBJECTIVE-UTCTIME)")
     log_every: int = option(0, "environment steps between rows of the table (0: about 100)")
     eval_episodes: int = option(128, "whole episodes of each member, after training")
+    score_episodes: int = option(
+        16, "halving, pbt: whole episodes of each member that a decision looks at"
+    )
     policy_mode: str = option("deterministic", "how evaluation acts", POLICY_MODES)
     save_seconds: float = option(60.0, "seconds of training between checkpoints of a pack")
     layout: str = option("auto", "how members share a device (measure: try both)", LAYOUTS)
@@ -80,6 +83,7 @@ _COUNTS = {
     "fresh_seeds": (0, 2**20),
     "log_every": (0, 2**53),
     "eval_episodes": (1, 2**24),
+    "score_episodes": (1, 2**24),
     "devices": (1, 2**20),
     "eta": (2, 2**20),
     "min_env_steps": (0, 2**53),
@@ -88,14 +92,15 @@ _COUNTS = {
     "batch": (1, 2**20),
 }
 _OF_SAMPLER = {
-    "eta": "halving",
-    "min_env_steps": "halving",
-    "slots": "halving",
-    "interval": "pbt",
-    "batch": "tpe",
-    "study": "tpe",
-    "storage": "tpe",
-    "grace_seconds": "tpe",
+    "score_episodes": NUMERIC_ONLY,
+    "eta": ("halving",),
+    "min_env_steps": ("halving",),
+    "slots": ("halving",),
+    "interval": ("pbt",),
+    "batch": ("tpe",),
+    "study": ("tpe",),
+    "storage": ("tpe",),
+    "grace_seconds": ("tpe",),
 }
 
 
@@ -122,12 +127,12 @@ def validate_sweep(options: SweepOptions) -> None:
 def _check_sampler(options: SweepOptions) -> None:
     """Refuse options that the chosen sampler does not have, and a sampler without its number."""
     defaults = SweepOptions()
-    for name, sampler in _OF_SAMPLER.items():
-        if options.sampler != sampler and getattr(options, name) != getattr(defaults, name):
+    for name, samplers in _OF_SAMPLER.items():
+        if options.sampler not in samplers and getattr(options, name) != getattr(defaults, name):
             given = masked(repr(getattr(options, name)))
             raise InputError(
-                f"{name}={given} belongs to sampler {sampler}, and this sweep's is "
-                f"{options.sampler}: leave it out, or choose --sampler {sampler}."
+                f"{name}={given} belongs to sampler {' and '.join(samplers)}, and this sweep's is "
+                f"{options.sampler}: leave it out, or choose --sampler {samplers[0]}."
             )
     if options.sampler in NUMERIC_ONLY and options.layout == "measure":
         raise InputError("layout='measure' is for grid, random and tpe: choose auto, map or vmap.")

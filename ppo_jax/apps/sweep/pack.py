@@ -110,7 +110,7 @@ def train_pack(
         reached = _loop(engine, job, (owner, logs, phases), begun, options, control)
         if reached.iteration < job.config.num_iterations:
             return None
-        returns, _ = engines.final_returns(engine, phases[-1][1], reached.state)
+        returns = engines.final_returns(engine, phases[-1][1], reached.state)
         result = PackResult(
             members=job.members,
             final_return=returns[: len(job.members)],

@@ -205,9 +205,24 @@ def plan_lines(prepared: Prepared, planned: Sequence[Planned], source: str | Non
         lines[-1] += "; further programs are compiled when a setting needs them"
     total = sum(each.seconds for each in planned)
     lines.append(f"expected: {progress.format_seconds(total)} of training")
+    if options.sampler in NUMERIC_ONLY:
+        lines[-1] += f", and {num_scores(prepared) * options.score_episodes:,} whole episodes"
+        lines[-1] += f" ({options.score_episodes} of a member) for the decisions"
     if options.num_fresh_seeds:
         lines[-1] += f", then the winner on {options.num_fresh_seeds} fresh seeds"
     return lines
+
+
+def num_scores(prepared: Prepared) -> int:
+    """Members that halving or pbt scores in all, each time that it decides about them."""
+    options, config = prepared.sweep.options, prepared.sweep.config
+    count, batch = len(prepared.settings), config.batch_size
+    if options.sampler == "halving":
+        first = -(-options.min_env_steps // batch)
+        levels = rules.rungs(config.num_iterations, options.eta, first)
+        return options.seeds * rules.expected_arrivals(count, levels, options.eta)
+    interval = rules.exploit_interval(config.num_iterations, -(-options.interval // batch))
+    return options.seeds * count * ((config.num_iterations - 1) // interval)
 
 
 def group_line(planned: Planned) -> str:

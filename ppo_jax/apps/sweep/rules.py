@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,21 @@ RESAMPLE = 0.25  # chance of a new draw in place of a small step
 FACTOR = 1.2  # a small step on a logarithmic axis: times this, or divided by it
 STEP = 0.1  # a small step on a linear axis, as a share of its width
 
-LEAST = 2  # iterations before a rung: returns of the first one are of the untrained policy
+EXPLOITS = 20  # in a run, unless another interval is asked for
+LEAST = 2  # iterations before a rung: after a single update settings hardly differ
+
+
+def score(returns: Sequence[float | None]) -> float:
+    """The score of a setting: the mean over its seeds, -inf if a seed has failed.
+
+    A mean sees every seed. An interquartile mean of four leaves out the lowest one, so a setting
+    that fails to learn on one seed in four would look as good as one that never fails.
+
+    Args:
+        returns: one mean return for each seed; None or not finite if it failed.
+    """
+    known = [value for value in returns if value is not None and math.isfinite(value)]
+    return float(np.mean(known)) if len(known) == len(returns) else -math.inf
 
 
 def rungs(num_iterations: int, eta: int, first: int) -> tuple[int, ...]:
@@ -48,10 +63,10 @@ def survivors(
     asynchronous halving (Li et al. 2020).
 
     Args:
-        arrived: (setting, score) of those that have just arrived; NaN is the lowest score.
+        arrived: (setting, score) of those that have just arrived.
         records: (setting, score) of all that arrived before.
     """
-    everyone = sorted([*records, *arrived], key=lambda pair: (-_number(pair[1]), pair[0]))
+    everyone = sorted([*records, *arrived], key=lambda pair: (-pair[1], pair[0]))
     best = {setting for setting, _ in everyone[: max(1, len(everyone) // eta)]}
     return [setting for setting, _ in arrived if setting in best]
 
@@ -65,19 +80,27 @@ def expected_share(num_settings: int, levels: Sequence[int], eta: int) -> float:
     return total / (num_settings * levels[-1])
 
 
-def exploit(scores: Sequence[float], generator: np.random.Generator) -> list[int]:
-    """Choose the source of each slot: itself, or one of the best for the lowest fifth.
+def expected_arrivals(num_settings: int, levels: Sequence[int], eta: int) -> int:
+    """Settings that are scored at the rungs before the last of a halving, each rung for itself."""
+    total, left = 0, num_settings
+    for _ in levels[:-1]:
+        total, left = total + left, max(1, left // eta)
+    return total
 
-    Slots without a score (NaN: no episode ended) neither copy nor are copied, unless they failed
-    (-inf), which is the lowest score.
-    """
-    known = [i for i, score in enumerate(scores) if not np.isnan(score)]
+
+def exploit_interval(num_iterations: int, wanted: int) -> int:
+    """Iterations between two exploits; `wanted` is 0 for the usual number of exploits."""
+    return wanted or max(1, num_iterations // EXPLOITS)
+
+
+def exploit(scores: Sequence[float], generator: np.random.Generator) -> list[int]:
+    """Choose the source of each slot: itself, or one of the best for the lowest fifth."""
     count = int(TRUNCATION * len(scores) + 0.5)
     sources = list(range(len(scores)))
-    if len(known) < 2:
+    if len(scores) < 2:
         return sources
-    count = min(max(count, 1), len(known) // 2)
-    ordered = sorted(known, key=lambda i: (scores[i], i))
+    count = min(max(count, 1), len(scores) // 2)
+    ordered = sorted(sources, key=lambda i: (scores[i], i))
     best = ordered[-count:]
     for slot in ordered[:count]:
         sources[slot] = int(generator.choice(best))
@@ -97,13 +120,11 @@ def _moved(axis: Axis, value: Any, generator: np.random.Generator) -> Any:
     if axis.range is None:
         place = axis.choices.index(value) + (1 if up else -1)
         return axis.choices[min(max(place, 0), len(axis.choices) - 1)]
-    low, high, is_log = axis.range
+    low, high, is_log, is_whole = axis.range
     if is_log:
         moved = value * FACTOR if up else value / FACTOR
     else:
         moved = value + (STEP if up else -STEP) * (high - low)
+    if is_whole:  # a small number moves by 1 at least
+        moved = max(round(moved), value + 1) if up else min(round(moved), value - 1)
     return min(max(moved, low), high)
-
-
-def _number(score: float) -> float:
-    return -np.inf if np.isnan(score) else score

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_jax.apps.sweep.axes import ENV, Axis, Values, grid
+from ppo_jax.apps.sweep.axes import ENV, Axis, Range, Values, grid
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import params as parameters
@@ -40,13 +40,15 @@ def shuffled_grid(axes: Sequence[Axis], seed: Sequence[int]) -> list[Values]:
 
 
 def whole_env_ranges(axes: Sequence[Axis], defaults: Any) -> tuple[Axis, ...]:
-    """Replace ranges of the environment's integer parameters by lists of whole numbers.
+    """Make ranges of the environment's integer parameters hold whole numbers only.
+
+    A linear range becomes the list of its numbers. A logarithmic one keeps its scale.
 
     Args:
         defaults: the environment's default parameters; their dtypes show which are integers.
 
     Raises:
-        InputError: a range holds no whole number, or more than `MOST_WHOLE`.
+        InputError: a range holds no whole number, or a linear one more than `MOST_WHOLE`.
     """
     settled = []
     for axis in axes:
@@ -56,6 +58,9 @@ def whole_env_ranges(axes: Sequence[Axis], defaults: Any) -> tuple[Axis, ...]:
             low, high = int(np.ceil(axis.range.low)), int(np.floor(axis.range.high))
             if high < low:
                 raise InputError(f"axis {axis.name} needs whole numbers and holds no whole number.")
+            if axis.range.is_log:
+                settled.append(Axis(axis.name, (), Range(low, high, True, is_whole=True)))
+                continue
             if high - low >= MOST_WHOLE:
                 raise InputError(
                     f"axis {axis.name}={low}..{high} holds {high - low + 1} whole numbers, more "

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from ppo_jax.apps.sweep import axes, samplers
+from ppo_jax.apps.sweep import axes, rules, samplers
 from ppo_jax.apps.sweep.axes import Axis, Range
 from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes, validate_sweep
 from ppo_jax.config.config import Config, Hyper, Schedule
@@ -159,6 +159,19 @@ def test_whole_parameters_of_an_environment_stay_whole() -> None:
     (few,) = samplers.whole_env_ranges([one("env.limit=3..5:3")], Params())
     assert few.choices == (3, 4, 5)
     assert all(isinstance(choice, int) for choice in few.choices)
+
+
+def test_a_log_range_of_whole_numbers_stays_logarithmic() -> None:
+    (axis,) = samplers.whole_env_ranges([one("env.limit=1..1e6:log")], {"limit": np.int32(1)})
+    drawn = [each["env.limit"] for each in samplers.random([axis], 4000, np.random.default_rng(0))]
+    assert all(isinstance(value, int) and 1 <= value <= 10**6 for value in drawn)
+    # Half of a log-uniform draw lies below the square root of (1 - 1/2) x (10^6 + 1/2), 707.
+    assert abs(np.mean(np.array(drawn) < 707.1) - 0.5) < 4 * 0.5 / np.sqrt(4000)
+    assert drawn.count(1) > 200  # log(3) / log(2e6), 0.076 of all
+    generators = [np.random.default_rng(seed) for seed in range(40)]
+    moved = {rules.explore([axis], {"env.limit": 2}, g)["env.limit"] for g in generators}
+    assert {1, 3} < moved
+    assert all(isinstance(value, int) for value in moved)
 
 
 def test_lists_and_truths_are_values_of_an_environments_axis() -> None:

@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from tiny import CONFIG, HYPER
 
-from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep import driver, engine, folder, pack, plan
 from ppo_jax.apps.sweep.axes import apply, parse
 from ppo_jax.apps.sweep.folder import Sweep
@@ -197,19 +196,19 @@ def test_the_table_has_a_row_for_each_logged_point_of_each_seed_of_each_setting(
     assert [float(row["kl_old_new"]) for row in rows] == list(whole["kl_old_new"])
 
 
-def test_a_score_is_the_iqm_over_the_seeds_and_the_best_comes_first(whole: Table) -> None:
+def test_a_score_is_the_mean_over_the_seeds_and_the_best_comes_first(whole: Table) -> None:
     result = pack.read_result(whole.folder / "packs" / "000-000")
     returns = pack.by_setting(result.members, result.final_return)
-    scores = {setting: stats.iqm(values) for setting, values in returns.items()}
-    assert [row["final_return"]["iqm"] for row in whole.settings] == sorted(
+    scores = {setting: float(np.mean(values)) for setting, values in returns.items()}
+    assert [row["final_return"]["mean"] for row in whole.settings] == sorted(
         scores.values(), reverse=True
     )
     best = whole.summary["best"]
-    assert best["selected"]["iqm"] == max(scores.values())
+    assert best["selected"]["mean"] == max(scores.values())
     fresh = pack.read_result(whole.folder / "winner")
     assert [member.seed for member in fresh.members] == [2, 3]  # those after the sweep's 0 and 1
     assert best["optimism_of_selection"] == pytest.approx(
-        max(scores.values()) - stats.iqm(fresh.final_return)
+        max(scores.values()) - float(np.mean(fresh.final_return))
     )
 
 
@@ -220,7 +219,7 @@ def test_the_best_setting_is_a_preset(whole: Table) -> None:
     expected = apply(CONFIG, HYPER, best)
     assert (config, hyper) == expected
     result = tomllib.loads(path.read_text())["clip"]["result"]
-    assert result["score"] == whole.summary["best"]["fresh"]["iqm"]
+    assert result["score"] == whole.summary["best"]["fresh"]["mean"]
 
 
 def test_pictures_and_a_report_are_left(whole: Table) -> None:
@@ -400,5 +399,6 @@ def test_a_sweep_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_setting_with_a_failed_seed_comes_after_all_without_one() -> None:
-    found = table.scores({0: {}, 1: {}, 2: {}}, {0: [9.0, None], 1: [1.0, 2.0], 2: [3.0, 3.0]})
-    assert [row["setting"] for row in found] == [2, 1, 0]
+    returns = {0: [9.0, None, None], 1: [1.0, 2.0, 1.0], 2: [3.0, 3.0, 3.0], 3: [5.0, 5.0, None]}
+    found = table.scores({key: {} for key in returns}, returns)
+    assert [row["setting"] for row in found] == [2, 1, 3, 0]

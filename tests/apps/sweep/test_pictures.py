@@ -34,7 +34,7 @@ def test_many_settings_drawn_at_random_are_bins_of_neighbours(count: int) -> Non
 
 
 def test_scores_without_rows_are_drawn_and_nothing_draws_nothing(tmp_path: Path) -> None:
-    final = {"iqm": 1.0, "ci95": None, "per_seed": [1.0], "num_failed": 0}
+    final = {"mean": 1.0, "ci95": None, "per_seed": [1.0], "num_failed": 0}
     ranked = [
         {"setting": i, "values": {"gamma": gamma}, "final_return": final}
         for i, gamma in enumerate((0.5, 0.9))

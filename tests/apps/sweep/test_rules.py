@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 
 from ppo_jax.apps.sweep import axes, pack, rules
+from ppo_jax.apps.sweep import engine as engine_
 from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.apps.sweep.results import table
 from ppo_jax.apps.sweep.search import halving, slot_run, slots
 from ppo_jax.apps.sweep.search.pbt import ancestry
 from ppo_jax.apps.sweep.search.slots import SlotStatus
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed import programs
+from ppo_jax.runtime import evaluation
 from ppo_jax.runtime.signals import StopRequest
 
-NAN = float("nan")
+LOST = float("-inf")
 
 
 def test_rungs_grow_by_eta_and_end_with_the_budget() -> None:
@@ -37,7 +41,7 @@ def test_a_first_rung_that_was_asked_for_is_kept_wherever_it_is() -> None:
 
 @pytest.mark.parametrize("first", [0, 1, 2, 7])
 @pytest.mark.parametrize("eta", [2, 3, 4, 5])
-def test_at_no_budget_do_scores_begin_anew_at_a_rung(eta: int, first: int) -> None:
+def test_rungs_rise_to_the_budget_and_prune_early(eta: int, first: int) -> None:
     for budget in range(2, 501):
         levels = rules.rungs(budget, eta, first)
         assert levels[-1] == budget
@@ -46,43 +50,45 @@ def test_at_no_budget_do_scores_begin_anew_at_a_rung(eta: int, first: int) -> No
         assert levels[0] >= 2
         assert len(levels) > 1 or budget <= max(2, first)  # something is pruned where it can be
         assert all(level * eta <= budget for level in levels[1:-1])
-        assert not halving.middles(levels) & set(levels)
 
 
 @pytest.mark.parametrize("budget, eta, first", [(10, 3, 0), (9, 2, 0), (3, 2, 0), (8, 2, 7)])
 def test_the_setting_with_the_best_returns_survives_a_halving(
     budget: int, eta: int, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole loop; a made-up training gives setting i an episode of return i an iteration."""
+    """The whole loop; a made-up evaluation gives setting i the return i."""
 
     def train(population: Any, hyper: Any, state: Any, status: SlotStatus, length: int) -> Any:
         live = [setting != slots.IDLE for setting in status.settings]
-        pairs = zip(status.return_sum, status.settings, live, strict=True)
-        sums = [total + length * setting * is_live for total, setting, is_live in pairs]
-        counts = [n + length * on for n, on in zip(status.num_episodes, live, strict=True)]
         done = [n + length * on for n, on in zip(status.done, live, strict=True)]
-        return state, status._replace(done=done, return_sum=sums, num_episodes=counts)
+        return state, status._replace(done=done)
+
+    def play(engine: Any, program: str, hyper: Any, state: Any, streams: Any) -> Any:
+        assert {int(x) for x in streams} <= {*levels[:-1], evaluation.FINAL, programs.SKIP}
+        return [float(i) for i in range(4)], 7
 
     monkeypatch.setattr(slots, "train_slots", train)
-    monkeypatch.setattr(slots, "final_returns", lambda b, h, s, places: [[0.0] for _ in places])
+    monkeypatch.setattr(engine_, "play", play)
     config = Config(total_env_steps=budget, num_envs=1, rollout_length=1, num_minibatches=1)
     options = SweepOptions(sampler="halving", eta=eta, seeds=1)
     control = pack.Control(StopRequest(), pack.ignore, pack.ignore)
-    engine: Any = SimpleNamespace(width=4)
+    layout = SimpleNamespace(num_members=4)
+    engine: Any = SimpleNamespace(width=4, layout=layout, score="score", evaluate="evaluate")
     population = slots.SlotPopulation(engine, config, Hyper(), options, tmp_path, (0,), control)
     settings = {i: {"gamma": i / 10} for i in range(4)}
-    state: Any = SimpleNamespace(alive=np.ones(4, bool))
+    state: Any = None
     status = slots.first_status(population, list(settings), list(settings.values()))
     levels = rules.rungs(budget, eta, first)
     strategy = halving.strategy_of(halving.Halving(population, settings, levels))
     _, _, status = slot_run.train_population(population, strategy, Hyper(), state, status)
     assert "3" in status.returns
     assert "0" not in status.returns
-    assert not any(np.isnan(score) for _, _, score in status.records)
+    assert all(score == setting for _, setting, score in status.records)
+    assert status.evaluation_steps == 7 * len(levels)
 
 
 def test_a_third_of_those_that_arrive_together_goes_on() -> None:
-    arrived = [(0, 1.0), (1, 5.0), (2, 3.0), (3, NAN), (4, 4.0), (5, -1.0)]
+    arrived = [(0, 1.0), (1, 5.0), (2, 3.0), (3, LOST), (4, 4.0), (5, -1.0)]
     assert rules.survivors(arrived, [], 3) == [1, 4]
 
 
@@ -109,10 +115,25 @@ def test_the_lowest_fifth_copies_from_the_highest_fifth() -> None:
         assert set(sources[:2]) <= {8, 9}
 
 
-def test_failed_slots_copy_and_slots_without_a_score_are_left_alone() -> None:
-    sources = rules.exploit([NAN, 1.0, float("-inf"), 3.0, 2.0], np.random.default_rng(0))
+def test_a_failed_slot_copies() -> None:
+    sources = rules.exploit([1.5, 1.0, LOST, 3.0, 2.0], np.random.default_rng(0))
     assert sources == [0, 1, 3, 3, 4]
-    assert rules.exploit([NAN, NAN, 1.0], np.random.default_rng(0)) == [0, 1, 2]
+    assert rules.exploit([1.0], np.random.default_rng(0)) == [0]
+
+
+def test_a_score_sees_the_seed_that_failed_to_learn() -> None:
+    """An interquartile mean of four ranks the lucky setting first: -100 against -110."""
+    lucky, steady = [-100.0, -100.0, -100.0, -500.0], [-110.0] * 4
+    assert rules.score(lucky) == -200.0 < rules.score(steady) == -110.0
+    assert rules.score([9.0, None]) == rules.score([9.0, float("nan")]) == LOST
+    found = table.scores({0: {}, 1: {}}, {0: lucky, 1: steady})
+    assert [row["setting"] for row in found] == [1, 0]
+
+
+def test_the_plan_counts_the_members_that_a_halving_scores() -> None:
+    assert rules.expected_arrivals(9, (2, 6, 18), 3) == 9 + 3
+    assert rules.exploit_interval(100, 0) == 5
+    assert rules.exploit_interval(100, 7) == 7
 
 
 def test_a_setting_nearby_stays_within_its_axes() -> None:

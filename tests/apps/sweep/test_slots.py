@@ -5,6 +5,7 @@ One program for the whole file: slots of 2 seeds on one device, members one afte
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tiny import CONFIG, HYPER
+from tiny import CONFIG, LENGTH
+from tiny import HYPER as SPEED
 
 from ppo_jax.apps.sweep import driver, engine, pack, rules
 from ppo_jax.apps.sweep.axes import apply
@@ -26,6 +28,8 @@ from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.storage import files, jsonl
 from ppo_jax.storage.jsonl import LogFiles
 
+# With the limit among the parameters, longer episodes take the same program.
+HYPER = dataclasses.replace(SPEED, env={**SPEED.env, "max_steps_in_episode": LENGTH})
 AXES = {"learning_rate": "1e-3..0.2:log", "gamma": "0.5..0.99"}
 OPTIONS: dict[str, Any] = {"seeds": 2, "eval_episodes": 4, "layout": "map", "log_every": 32}
 OPTIONS |= {"devices": 1, "fresh_seeds": 2}
@@ -159,6 +163,41 @@ def test_a_copy_takes_weights_and_keeps_its_own_random_key(tmp_path: Path) -> No
         assert (new[4] != old[4]).any()
 
 
+def test_a_decision_looks_at_whole_episodes_that_training_has_not_finished(
+    tmp_path: Path,
+) -> None:
+    """Episodes last 100 steps, and the rung and the exploits come after 16 and 32 steps."""
+    long = dataclasses.replace(HYPER, env={"speed": 0.001, "max_steps_in_episode": 100})
+    per_score, per_final = 16 * 100, 4 * 100
+    axes = {"learning_rate": [1e-3, 1e-2], "gamma": [0.5, 0.9, 0.99]}
+    changes = {**OPTIONS, "fresh_seeds": 0}
+    halving = {"sampler": "halving", "slots": 6, "eta": 2, "min_env_steps": 64}
+    pbt = {"sampler": "pbt", "interval": 64}
+    for name, more in (("halving", halving), ("pbt", pbt)):
+        out = str(tmp_path / name)
+        found = driver.sweep(CONFIG, axes, long, out=out, **{**changes, **more})
+        assert not np.isfinite(found["episode_return"]).any()  # none ended while training
+        lines = jsonl.read_jsonl(found.summary["lineage"])
+        scores = lines[0].get("scores") or [each["score"] for each in lines[0]["arrived"]]
+        # A whole episode costs 100 times the distance from 0, which hardly moves from 0.3.
+        assert scores == pytest.approx([-30.0] * 6, abs=5.1)
+        assert len(set(scores)) > 1  # policies differ
+        decisions, members = {"halving": (1, 12), "pbt": (3, 12)}[name]
+        finals = per_final * 2 * len(found.settings)
+        expected = decisions * members * per_score + finals
+        assert found.summary["evaluation_env_steps"] == expected
+
+
+def test_the_score_of_a_slot_is_the_mean_of_its_seeds_own_evaluations(tmp_path: Path) -> None:
+    made, hyper, state = population(tmp_path)
+    status = slots.first_status(made, range(6), [{"gamma": 0.5}] * 6)
+    scores, status = slots.scores(made, hyper, state, status, [1, 4])
+    returns, _ = slots.final_returns(made, hyper, state, status, range(6))
+    # One start and a deterministic policy: each episode of a seed has the same return.
+    assert scores == [np.mean(returns[1]), np.mean(returns[4])]
+    assert status.evaluation_steps > 0
+
+
 class Stop(StopRequest):
     """Asks to stop after it has been looked at `looks` times."""
 
@@ -205,8 +244,11 @@ def test_a_status_comes_back_from_json_with_scores_that_are_not_finite(tmp_path:
     """Halving compares the scores of a stopped sweep with new ones, so they must be numbers."""
     made, _, _ = population(tmp_path)
     status = slots.first_status(made, [0, 1], [{"gamma": 0.5}, {"kl_stop": np.inf}])
-    status = status._replace(records=[[2, 0, -np.inf], [2, 1, np.nan], [2, 2, 1.5]])
+    status = status._replace(records=[[2, 0, -np.inf], [2, 1, -np.inf], [2, 2, 1.5]])
     files.write_json(tmp_path / "a.json", status._asdict())
-    again = slots.read_status(json.loads((tmp_path / "a.json").read_text()))
+    content = json.loads((tmp_path / "a.json").read_text())
+    again = slots.read_status(content)
     np.testing.assert_equal(again, status)
+    old = slots.read_status({**content, "return_sum": [0.0], "records": [[2, 1, None]]})
+    assert old.records == [[2, 1, -np.inf]]
     assert rules.survivors([(3, 0.0)], [tuple(pair) for _, *pair in again.records], 2) == [3]

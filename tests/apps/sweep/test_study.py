@@ -254,6 +254,12 @@ def test_values_that_are_equal_to_six_digits_are_choices_of_their_own() -> None:
         assert len(set(words)) == len(words)
 
 
+def test_a_log_range_of_whole_numbers_is_proposed_on_its_scale() -> None:
+    axis = axes.Axis("env.limit", (), axes.Range(1, 1000, True, is_whole=True))
+    found = study.distributions([axis])["env.limit"]
+    assert found == optuna.distributions.IntDistribution(1, 1000, log=True)
+
+
 def test_a_study_of_another_sweep_is_not_joined(tmp_path: Path) -> None:
     study.require_same(opened(tmp_path), {"seeds": 4})
     study.require_same(opened(tmp_path), {"seeds": 4})

@@ -31,7 +31,7 @@ def draw_all(
     summary: Mapping[str, Any],
 ) -> list[str]:
     """Draw every picture that the results allow; return their paths."""
-    known = [row for row in ranked if row["final_return"]["iqm"] is not None]
+    known = [row for row in ranked if row["final_return"]["mean"] is not None]
     title = f"{summary['env']}, {summary['objective']}, {summary['num_seeds']} seeds a setting"
     names = list(known[0]["values"]) if known else []
     drawn = []
@@ -108,7 +108,7 @@ def along_axes(
 ) -> Path:
     """Draw each setting's score against each axis, and the IQM of groups with its interval."""
     figure, panels = _figure(len(names), title, "final return: settings, IQM and 95% interval")
-    scores = np.array([row["final_return"]["iqm"] for row in known])
+    scores = np.array([row["final_return"]["mean"] for row in known])
     for axes, name in zip(panels, names, strict=True):
         places, ticks = positions([row["values"][name] for row in known], name in logs)
         axes.plot(places, scores, "o", color=plots.MUTED, alpha=0.6, markersize=5, linewidth=0)
@@ -166,7 +166,7 @@ def parallel_coordinates(
     from matplotlib.colors import Normalize
 
     figure, (axes,) = _figure(1, title, "every setting by its final return", len(names))
-    scores = np.array([row["final_return"]["iqm"] for row in known])
+    scores = np.array([row["final_return"]["mean"] for row in known])
     norm = Normalize(float(scores.min()), float(scores.max()))
     heights = []
     for place, name in enumerate(names):
@@ -199,7 +199,7 @@ def importance(known: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict
     sum of squares, less its expectation by chance, over the total. Values of a range are in bins.
     Shares are not below 0. The result is empty if there are too few settings.
     """
-    scores = np.array([row["final_return"]["iqm"] for row in known])
+    scores = np.array([row["final_return"]["mean"] for row in known])
     total = float(np.sum((scores - scores.mean()) ** 2))
     shares = {}
     for name in names:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep import engine as engines
 from ppo_jax.apps.sweep import folder as folders
@@ -32,7 +34,7 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
     ranked = table.scores(outcome.settings, outcome.returns)
     written = table.write(columns, folder) if columns else []
     table.write_scores(ranked, axes, folder / "scores.csv")
-    best = ranked[0] if ranked and ranked[0]["final_return"]["iqm"] is not None else None
+    best = ranked[0] if ranked and ranked[0]["final_return"]["mean"] is not None else None
     fresh = None
     wants_fresh = sweep.options.num_fresh_seeds and outcome.reruns_winner
     if best is not None and not control.stop and wants_fresh:
@@ -101,7 +103,7 @@ def rerun(
             lambda work, engine: pack.train_pack(engine, work, options, control)
         )
         result = train(work, engine)
-    return None if result is None else stats.summarise(result.final_return)
+    return None if result is None else stats.summarise(result.final_return, statistic=np.mean)
 
 
 def winner(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -113,8 +115,8 @@ def winner(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str
         "fresh": fresh,
         "optimism_of_selection": None,
     }
-    if fresh is not None and fresh["iqm"] is not None:
-        told["optimism_of_selection"] = best["final_return"]["iqm"] - fresh["iqm"]
+    if fresh is not None and fresh["mean"] is not None:
+        told["optimism_of_selection"] = best["final_return"]["mean"] - fresh["mean"]
     return told
 
 
@@ -127,11 +129,11 @@ def preset(sweep: Sweep, summary: Mapping[str, Any]) -> str:
     measured = best["fresh"] or best["selected"]
     seeds = "fresh seeds" if best["fresh"] else "the seeds that selected it"
     result = {
-        "score": measured["iqm"],
+        "score": measured["mean"],
         "ci95": measured["ci95"],
         "seeds": len(measured["per_seed"]),
         "env_steps": config.trained_env_steps,
-        "selected_score": best["selected"]["iqm"],
+        "selected_score": best["selected"]["mean"],
     }
     changed = {
         "config": _changed(config, Config(), ("env", "objective")),
@@ -186,6 +188,11 @@ def lines(result: Table) -> list[str]:
         f"{summary['train_seconds']:.1f} s ({summary['env_steps_per_second']:,} steps/s), after "
         f"{summary['compile_seconds']:.1f} s of compiling (programs per group: {compiled})"
     )
+    if "evaluation_env_steps" in summary:
+        told.append(
+            f"scored    by {summary['evaluation_env_steps']:,} environment steps of whole episodes "
+            f"in {summary['evaluation_seconds']:.1f} s, besides"
+        )
     told.append(
         f"sweep     {summary['sweep']} ({', '.join(Path(p).name for p in summary['tables'])})"
     )
@@ -206,13 +213,13 @@ def train_command(summary: Mapping[str, Any]) -> str:
 
 
 def score_words(final: Mapping[str, Any]) -> str:
-    """Format IQM and interval of a setting's seeds."""
-    if final["iqm"] is None:
+    """Format mean and interval of a setting's seeds."""
+    if final["mean"] is None:
         return "none: every seed failed"
     ends = final["ci95"]
     spread = "" if ends is None else f" (95% {ends[0]:.4g} to {ends[1]:.4g})"
     failed = f", {final['num_failed']} failed" if final["num_failed"] else ""
-    return f"{final['iqm']:.5g}{spread}, {len(final['per_seed'])} seeds{failed}"
+    return f"{final['mean']:.5g}{spread}, {len(final['per_seed'])} seeds{failed}"
 
 
 def report(summary: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]) -> str:
@@ -223,7 +230,7 @@ def report(summary: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]) -> s
         "",
         f"{summary['num_settings']} settings x {summary['num_seeds']} seeds by sampler "
         f"{summary['sampler']}, {summary['env_steps_in_all']:,} environment steps in all. A score "
-        "is the IQM over seeds of the final return, with its 95% bootstrap interval.",
+        "is the mean over seeds of the final return, with its 95% bootstrap interval.",
         "",
     ]
     if summary["best"] is not None:

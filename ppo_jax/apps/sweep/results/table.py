@@ -171,35 +171,35 @@ def _arrow(columns: Mapping[str, np.ndarray]) -> Any:
 def scores(
     settings: Mapping[int, Values], returns: Mapping[int, Sequence[float | None]]
 ) -> list[dict[str, Any]]:
-    """Each setting's IQM over its seeds with a 95% interval, best first.
+    """Each setting's mean over its seeds with a 95% interval, best first; see `rules.score`.
 
-    A setting with a failed seed comes after all settings without one. Its IQM covers only the
-    remaining seeds, and a setting that fails now and then is no winner.
+    A setting with a failed seed comes after all settings without one, and one with more of them
+    later still. Its mean covers only the remaining seeds.
     """
     found = []
     for setting, per_seed in returns.items():
-        summary = stats.summarise(per_seed)
+        summary = stats.summarise(per_seed, statistic=np.mean)
         found.append({"setting": setting, "values": settings[setting], "final_return": summary})
     return sorted(found, key=_rank)
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[Any, ...]:
     final = row["final_return"]
-    iqm = -math.inf if final["iqm"] is None else final["iqm"]
-    return (final["num_failed"] > 0, -iqm, row["setting"])
+    mean = -math.inf if final["mean"] is None else final["mean"]
+    return (final["num_failed"], -mean, row["setting"])
 
 
 def write_scores(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], path: Path) -> None:
-    """Write one line per setting: rank, values, IQM, interval, failed seeds."""
+    """Write one line per setting: rank, values, mean, interval, failed seeds."""
     with replacing(path) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["rank", "setting", *axes, "iqm", "ci95_low", "ci95_high", "num_failed"])
+        writer.writerow(["rank", "setting", *axes, "mean", "ci95_low", "ci95_high", "num_failed"])
         for rank, row in enumerate(rows, 1):
             final = row["final_return"]
             values = [_plain(to_json(row["values"].get(axis))) for axis in axes]
             ends = final["ci95"] or ("", "")
-            iqm = "" if final["iqm"] is None else final["iqm"]
-            writer.writerow([rank, row["setting"], *values, iqm, *ends, final["num_failed"]])
+            mean = "" if final["mean"] is None else final["mean"]
+            writer.writerow([rank, row["setting"], *values, mean, *ends, final["num_failed"]])
 
 
 def best_toml(

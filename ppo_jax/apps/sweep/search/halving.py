@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ def run_halving(
 
 
 def strategy_of(halving: Halving) -> Strategy:
-    """The strategy of halving: look at every rung and half the way to it."""
+    """The strategy of halving: look at every rung."""
     count, eta = len(halving.settings), halving.population.options.eta
     expected = rules.expected_share(count, halving.levels, eta)
     expected *= count * len(halving.population.seeds) * halving.levels[-1]
@@ -66,62 +66,46 @@ def strategy_of(halving: Halving) -> Strategy:
 
 
 def next_event(levels: Sequence[int], status: SlotStatus) -> int:
-    """Iterations until the first slot must be looked at."""
-    ends = (*levels, *middles(levels))
+    """Iterations until the first slot reaches a rung."""
     done = [status.done[slot] for slot in status.live]
-    return min(min(end for end in ends if end > n) - n for n in done)
-
-
-def middles(levels: Sequence[int]) -> set[int]:
-    """Half the way to each rung, where scores begin anew, as older returns are out of date.
-
-    A rung is never among them, as its scores are still to be read.
-    """
-    halves = {(low + high) // 2 for low, high in zip((0, *levels), levels, strict=False)}
-    return halves - {0, *levels}
+    return min(min(level for level in levels if level > n) - n for n in done)
 
 
 def decide(halving: Halving, hyper: Hyper, state: TrainState, status: SlotStatus) -> Moment:
-    """Clear the scores of slots half the way to a rung, and judge those that arrived at one."""
-    population, live = halving.population, status.live
-    halfway = [slot for slot in live if status.done[slot] in middles(halving.levels)]
-    status = slots.cleared(population, status, halfway)
-    arrived = [slot for slot in live if status.done[slot] in halving.levels]
+    """Judge the slots that have arrived at a rung by whole episodes."""
+    population = halving.population
+    arrived = [slot for slot in status.live if status.done[slot] in halving.levels]
     if not arrived:
         return hyper, state, status
-    found = slots.scores(population, state, status)
     finished = [slot for slot in arrived if status.done[slot] == halving.levels[-1]]
-    status = with_returns(population, hyper, state, status, finished)
-    pruned, records = judge(halving, status, found, arrived)
+    waiting = [slot for slot in arrived if slot not in finished]
+    scores: dict[int, float] = {}
+    if waiting:
+        found, status = slots.scores(population, hyper, state, status, waiting)
+        scores |= zip(waiting, found, strict=True)
+    if finished:
+        played, status = slots.final_returns(population, hyper, state, status, finished)
+        scores |= zip(finished, map(rules.score, played), strict=True)
+        named = {str(status.settings[i]): own for i, own in zip(finished, played, strict=True)}
+        status = status._replace(returns={**status.returns, **named})
+    pruned, records = judge(halving, status, scores, waiting)
     leaving = finished + pruned
-    line = lineage_line(population, status, found, arrived, leaving)
+    line = lineage_line(population, status, scores, arrived, leaving)
     population.logs.write(LINEAGE, line)
-    status = slots.cleared(population, status._replace(records=records), arrived)
-    return refill(halving, hyper, state, status, leaving)
-
-
-def with_returns(
-    population: SlotPopulation,
-    hyper: Hyper,
-    state: TrainState,
-    status: SlotStatus,
-    finished: Sequence[int],
-) -> SlotStatus:
-    """The status with evaluation returns of the settings whose budget is spent."""
-    if not finished:
-        return status
-    played = slots.final_returns(population, hyper, state, finished)
-    named = {str(status.settings[i]): found for i, found in zip(finished, played, strict=True)}
-    return status._replace(returns={**status.returns, **named})
+    return refill(halving, hyper, state, status._replace(records=records), leaving)
 
 
 def judge(
-    halving: Halving, status: SlotStatus, scores: Sequence[float], arrived: Sequence[int]
+    halving: Halving, status: SlotStatus, scores: Mapping[int, float], arrived: Sequence[int]
 ) -> tuple[list[int], list[list[Any]]]:
-    """Slots that are pruned at their rung, and the records with all that arrived."""
+    """Slots that are pruned at their rung, and the records with all that arrived.
+
+    Args:
+        scores: by slot. arrived: slots at a rung before the last.
+    """
     pruned: list[int] = []
     records = list(status.records)
-    for level in sorted({status.done[slot] for slot in arrived} - {halving.levels[-1]}):
+    for level in sorted({status.done[slot] for slot in arrived}):
         here = [slot for slot in arrived if status.done[slot] == level]
         pairs = [(status.settings[slot], scores[slot]) for slot in here]
         known = [(setting, score) for rung, setting, score in records if rung == level]
@@ -134,7 +118,7 @@ def judge(
 def lineage_line(
     population: SlotPopulation,
     status: SlotStatus,
-    scores: Sequence[float],
+    scores: Mapping[int, float],
     arrived: Sequence[int],
     leaving: Sequence[int],
 ) -> dict[str, Any]:

@@ -28,8 +28,6 @@ from ppo_jax.rl.types import TrainState
 from ppo_jax.storage import jsonl
 from ppo_jax.storage.files import to_json
 
-EXPLOITS = 20  # in a run, unless said otherwise
-
 
 def run_pbt(
     prepared: Prepared, planned: Sequence[Planned], folder: Path, control: pack.Control
@@ -64,8 +62,7 @@ def strategy_of(population: SlotPopulation, prepared: Prepared) -> Strategy:
     """The strategy of pbt: copy at every interval, evaluate everyone at the end."""
     config = population.config
     last, everyone = config.num_iterations, list(range(len(prepared.settings)))
-    interval = -(-population.options.interval // config.batch_size)
-    interval = interval or max(1, last // EXPLOITS)
+    interval = rules.exploit_interval(last, -(-population.options.interval // config.batch_size))
 
     def next_event(status: SlotStatus) -> int:
         return min((status.clock // interval + 1) * interval, last) - status.clock
@@ -76,7 +73,7 @@ def strategy_of(population: SlotPopulation, prepared: Prepared) -> Strategy:
         return exploit(population, prepared, hyper, state, status)
 
     def finish(hyper: Hyper, state: TrainState, status: SlotStatus) -> SlotStatus:
-        played = slots.final_returns(population, hyper, state, everyone)
+        played, status = slots.final_returns(population, hyper, state, status, everyone)
         return status._replace(returns={str(i): played[i] for i in everyone})
 
     return Strategy(
@@ -99,7 +96,7 @@ def exploit(
     generation = status.clock
     generator = np.random.default_rng([*folders.sampler_seed(population.options), generation])
     count = len(prepared.settings)
-    found = slots.scores(population, state, status)[:count]
+    found, status = slots.scores(population, hyper, state, status, range(count))
     sources = rules.exploit(found, generator)
     values = list(status.values)
     copies: list[dict[str, Any]] = []
@@ -110,7 +107,6 @@ def exploit(
     steps = status.clock * population.config.batch_size
     line = {"env_steps": steps, "iteration": generation, "scores": found, "copies": copies}
     population.logs.write(LINEAGE, line)
-    status = slots.cleared(population, status, range(population.num_slots))
     if copies:
         idle = range(count, population.num_slots)
         state = slots.copied(population, state, [*sources, *idle])

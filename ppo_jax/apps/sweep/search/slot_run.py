@@ -111,7 +111,12 @@ def outcome(
         train_seconds=status.train_seconds,
         compile_seconds=population.engine.compile_seconds,
         compilations=[population.engine.compilations],
-        more={"lineage": str(population.folder / LINEAGE), **more},
+        more={
+            "lineage": str(population.folder / LINEAGE),
+            "evaluation_env_steps": status.evaluation_steps,
+            "evaluation_seconds": round(status.evaluation_seconds, 3),
+            **more,
+        },
         built=[population.engine],
     )
 

@@ -7,24 +7,25 @@ settings leave, others take their place, and slots are copied on the population 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep import engine as engines
 from ppo_jax.apps.sweep import folder as folders
-from ppo_jax.apps.sweep import pack
+from ppo_jax.apps.sweep import pack, rules
 from ppo_jax.apps.sweep.axes import Values, apply, read_values
 from ppo_jax.apps.sweep.engine import Engine
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.apps.sweep.pack_files import METRICS, PackJob
 from ppo_jax.apps.sweep.plan import Prepared
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed import programs
 from ppo_jax.rl.types import TrainState
-from ppo_jax.runtime import windows
+from ppo_jax.runtime import evaluation, windows
 from ppo_jax.runtime.chunk_loop import run_chunk
 from ppo_jax.runtime.windows import Rows
 from ppo_jax.storage.files import to_json
@@ -42,13 +43,13 @@ class SlotStatus(NamedTuple):
     settings: list[int]  # [K], IDLE for a slot without a setting
     values: list[Values]  # [K], the numbers that each slot trains with
     done: list[int]  # [K], iterations of the slot's setting
-    return_sum: list[float]  # [K * S], of episodes since the scores were last cleared
-    num_episodes: list[float]  # [K * S]
     following: int  # the next setting that has not been begun
     records: list[list[Any]]  # [rung, setting, score] of all that arrived at a rung
     returns: dict[str, list[float | None]]  # final returns by setting, of those that are done
     trained: int  # iterations of members in all
     train_seconds: float
+    evaluation_steps: int = 0  # environment steps of evaluations in all
+    evaluation_seconds: float = 0.0
 
     @property
     def live(self) -> list[int]:
@@ -113,14 +114,11 @@ def first_status(
 ) -> SlotStatus:
     """K slots with their first settings."""
     missing = population.num_slots - len(settings)
-    size = population.num_slots * len(population.seeds)
     return SlotStatus(
         clock=0,
         settings=[*settings, *[IDLE] * missing],
         values=[dict(each) for each in [*values, *[values[0]] * missing]],
         done=[0] * population.num_slots,
-        return_sum=[0.0] * size,
-        num_episodes=[0.0] * size,
         following=len(settings),
         records=[],
         returns={},
@@ -130,12 +128,15 @@ def first_status(
 
 
 def read_status(content: dict[str, Any]) -> SlotStatus:
-    """A status from JSON, in which infinities are text and NaN is null."""
-    status = SlotStatus(**content)
+    """A status from JSON, in which infinities are text.
+
+    Earlier versions scored by training episodes, and wrote null if none had ended.
+    """
+    status = SlotStatus(**{name: content[name] for name in SlotStatus._fields if name in content})
     return status._replace(
         values=[read_values(values) for values in status.values],
         records=[
-            [rung, setting, math.nan if score is None else float(score)]
+            [rung, setting, -math.inf if score is None else float(score)]
             for rung, setting, score in status.records
         ],
     )
@@ -187,26 +188,20 @@ def train_slots(
 
     chunk = run_chunk(advance, state, length)
     rows = {name: value[population.members(live)] for name, value in chunk.rows.items()}
-    status = counted(population, status, rows, length, chunk.seconds)
+    status = counted(population, status, length, chunk.seconds)
     population.logs.write(METRICS, logged_row(population, status, rows))
     return chunk.state, status
 
 
 def counted(
-    population: SlotPopulation, status: SlotStatus, rows: Rows, length: int, seconds: float
+    population: SlotPopulation, status: SlotStatus, length: int, seconds: float
 ) -> SlotStatus:
-    """The status after a chunk of the live slots, whose rows are [members, length]."""
+    """The status after a chunk of `length` iterations of the live slots."""
     live = status.live
-    members = population.members(live)
-    sums, counts = np.array(status.return_sum), np.array(status.num_episodes)
-    sums[members] += rows["episode_return_sum"].sum(axis=1, dtype=np.float64)
-    counts[members] += rows["num_episodes"].sum(axis=1, dtype=np.float64)
     return status._replace(
         clock=status.clock + length,
         done=[n + length * (slot in live) for slot, n in enumerate(status.done)],
-        return_sum=sums.tolist(),
-        num_episodes=counts.tolist(),
-        trained=status.trained + length * len(members),
+        trained=status.trained + length * len(population.members(live)),
         train_seconds=status.train_seconds + seconds,
     )
 
@@ -225,33 +220,55 @@ def logged_row(population: SlotPopulation, status: SlotStatus, rows: Rows) -> di
     }
 
 
-def scores(population: SlotPopulation, state: TrainState, status: SlotStatus) -> list[float]:
-    """Each slot's IQM over seeds of the returns since its score was cleared.
+def scores(
+    population: SlotPopulation,
+    hyper: Hyper,
+    state: TrainState,
+    status: SlotStatus,
+    slots: Sequence[int],
+) -> tuple[list[float], SlotStatus]:
+    """`rules.score` of some slots, from whole episodes that are played now.
 
-    NaN if no episode of any seed ended, -inf if a seed has failed.
+    Training episodes would flatter: those that have ended by now are the short ones. Seed i of
+    every setting meets the same random numbers after as many iterations.
     """
-    alive = np.asarray(state.alive)
-    found = []
-    for slot in range(population.num_slots):
-        mine = population.members([slot])
-        pairs = [(status.return_sum[i], status.num_episodes[i]) for i in mine]
-        known = [total / count for total, count in pairs if count]
-        failed = not alive[mine].all()
-        found.append(-np.inf if failed else float(stats.iqm(known)) if known else np.nan)
-    return found
-
-
-def cleared(population: SlotPopulation, status: SlotStatus, slots: Sequence[int]) -> SlotStatus:
-    """The scores of some slots begin anew."""
-    sums, counts = list(status.return_sum), list(status.num_episodes)
-    for member in population.members(slots):
-        sums[member] = counts[member] = 0.0
-    return status._replace(return_sum=sums, num_episodes=counts)
+    chosen = (slots, [status.done[slot] for slot in slots])
+    played, status = _play(population, population.engine.score, hyper, state, status, chosen)
+    return [rules.score(returns) for returns in played], status
 
 
 def final_returns(
-    population: SlotPopulation, hyper: Hyper, state: TrainState, slots: Sequence[int]
-) -> list[list[float | None]]:
-    """Evaluation returns of the members of some slots, slot by slot."""
-    returns, _ = engines.final_returns(population.engine, hyper, state)
-    return [[returns[member] for member in population.members([slot])] for slot in slots]
+    population: SlotPopulation,
+    hyper: Hyper,
+    state: TrainState,
+    status: SlotStatus,
+    slots: Sequence[int],
+) -> tuple[list[list[float | None]], SlotStatus]:
+    """Evaluation returns of the members of some slots at their end, slot by slot."""
+    chosen = (slots, [evaluation.FINAL] * len(slots))
+    return _play(population, population.engine.evaluate, hyper, state, status, chosen)
+
+
+def _play(
+    population: SlotPopulation,
+    program: Callable[..., Any],
+    hyper: Hyper,
+    state: TrainState,
+    status: SlotStatus,
+    chosen: tuple[Sequence[int], Sequence[int]],
+) -> tuple[list[list[float | None]], SlotStatus]:
+    """Mean returns of each seed of the chosen slots, and the status with the cost counted.
+
+    Args:
+        chosen: slots, and the stream of each; the other slots play nothing.
+    """
+    streams = np.full(population.engine.layout.num_members, programs.SKIP, np.uint32)
+    for slot, stream in zip(*chosen, strict=True):
+        streams[population.members([slot])] = stream
+    begin = time.perf_counter()
+    returns, env_steps = engines.play(population.engine, program, hyper, state, streams)
+    status = status._replace(
+        evaluation_steps=status.evaluation_steps + env_steps,
+        evaluation_seconds=status.evaluation_seconds + time.perf_counter() - begin,
+    )
+    return [[returns[i] for i in population.members([slot])] for slot in chosen[0]], status

@@ -164,8 +164,9 @@ def distributions(axes: Sequence[Axis]) -> dict[str, Any]:
         whole = [c for c in axis.choices if isinstance(c, int) and axis.is_numeric]
         is_run = bool(whole) and list(axis.choices) == [*range(whole[0], whole[0] + len(whole))]
         if axis.range is not None:
-            low, high, is_log = axis.range
-            found[axis.name] = optuna.distributions.FloatDistribution(low, high, log=is_log)
+            low, high, is_log, is_whole = axis.range
+            kind = "IntDistribution" if is_whole else "FloatDistribution"
+            found[axis.name] = getattr(optuna.distributions, kind)(low, high, log=is_log)
         elif is_run:
             found[axis.name] = optuna.distributions.IntDistribution(whole[0], whole[-1])
         else:

@@ -5,6 +5,7 @@ Several workers, each with its own folder and device, join one study by its name
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -12,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep import engine as engines
 from ppo_jax.apps.sweep import folder as folders
 from ppo_jax.apps.sweep import pack as packs
+from ppo_jax.apps.sweep import rules
 from ppo_jax.apps.sweep.axes import apply
 from ppo_jax.apps.sweep.groups import Member, compile_groups
 from ppo_jax.apps.sweep.pack import Outcome
@@ -250,10 +251,9 @@ def _tell_all(
 def _tell_one(
     opened: Any, each: TrialClaim, returns: list[float | None], pack: Path, control: packs.Control
 ) -> None:
-    known = [value for value in returns if value is not None]
-    score = float(stats.iqm(known)) if len(known) == len(returns) else None
+    score = rules.score(returns)
     facts = {study.RETURNS: returns, study.PACK: str(pack.resolve())}
-    if not study.tell(opened, each, score, facts):
+    if not study.tell(opened, each, score if math.isfinite(score) else None, facts):
         control.tell(f"setting {each.root} was taken over: this result does not count")
 
 
