@@ -103,10 +103,17 @@ class Config:
         None, "own network, module:attribute or (init_fn, apply_fn), with start_fn for a memory"
     )
     gsde_resample_steps: int = option(-1, "steps between gSDE noise draws (-1: once a rollout)")
+    scale_bytes: bool = option(
+        True, "divide uint8 observations by the highest value of their space (built-in networks)"
+    )
     normalize_observations: bool = option(False, "standardise observations by running moments")
     normalize_rewards: bool = option(False, "divide rewards by the std of the discounted return")
     normalize_advantages: str = option(
         "minibatch", "samples over which advantages are standardised", ADVANTAGE_NORMALIZATIONS
+    )
+    drop_bad_transitions: bool = option(
+        False,
+        "leave out a transition whose reward or observation is not finite, not the whole batch",
     )
     time_limits: str = option(
         "truncation",
@@ -165,6 +172,9 @@ class Hyper(Generic[Num]):
     trust_region_kl: Num = option(0.01, "delta, bound on KL[old||new] of trpo and npg")
     fisher_damping: Num = option(0.1, "added to the Fisher matrix's diagonal by trpo and npg")
     log_std_init: Num = option(0.0, "initial log standard deviation of Gaussian policies")
+    max_failures: Num = option(
+        3.0, "refused updates that freeze a seed; each accepted one takes two back (inf: never)"
+    )
     schedule_env_steps: Num = option(0.0, "length of the schedules (0: the whole budget)")
     env: Mapping[str, Any] = field(
         default_factory=dict, metadata={"help": "the environment's own parameters, --env.NAME"}

@@ -46,6 +46,10 @@ OTHER_NAMES = {
 }
 
 
+# Fields that a record without them was not trained with: their value before they were there.
+BEFORE = {"config": {"scale_bytes": False}, "hyper": {}}
+
+
 class Layer(NamedTuple):
     """Values of one source."""
 
@@ -106,16 +110,24 @@ def file_layer(source: str, content: Mapping[str, Any]) -> Layer:
 
 
 def with_new_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the defaults of fields that are newer than a record of `config` and `hyper`.
+    """Add the fields that are newer than a record of `config` and `hyper`.
 
     Two records are comparable only after this: an earlier version wrote fewer fields.
     """
-    completed = dict(record)
+    completed = with_old_values(record)
     for table, owner in (("config", Config), ("hyper", Hyper)):
         if isinstance(record.get(table), Mapping):
             defaults = {name: _as_json(value) for name, value in vars(owner()).items()}
-            completed[table] = {**defaults, **record[table]}
+            completed[table] = {**defaults, **completed[table]}
     return completed
+
+
+def with_old_values(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the fields that a record lacks and whose default is not what it was trained with."""
+    return {
+        name: {**BEFORE[name], **table} if name in BEFORE and isinstance(table, Mapping) else table
+        for name, table in record.items()
+    }
 
 
 def _as_json(default: Any) -> Any:

@@ -38,7 +38,7 @@ class RunOptions:
     resume: str = option("never", "auto: resume the run in --out, if there is one", RESUME)
     max_seconds: float | None = option(None, "save and stop after so many seconds (exit code 75)")
     stop_at_return: float | None = option(
-        None, "stop at this IQM (of evaluations with --eval-every, else of training returns)"
+        None, "stop once the IQM of an evaluation reaches this (training returns hint when to look)"
     )
     init_from: str | None = option(None, "start from the policy of another run's folder")
     devices: int | None = option(None, "devices to use (auto, as when left out: all of them)")

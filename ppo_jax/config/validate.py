@@ -12,7 +12,10 @@ from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.reading import MAX_INT
 from ppo_jax.config.values import short
 
-INT32 = 2**31 - 1  # samples and iterations are numbered by int32 on the device
+INT32 = 2**31 - 1  # samples, and the steps of an episode, are numbered by int32 on the device
+# Each iteration folds five numbers of its own below 2^32 into the seed's random key. One more would
+# repeat the draws of another iteration, or those of an evaluation.
+KEYS, KEYS_PER_ITERATION = 2**32 - 1, 5
 
 # name: (lowest, highest whole number)
 _COUNTS = {
@@ -49,6 +52,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "kl_lr_target": (0.0, math.inf, False),
     "trust_region_kl": (0.0, math.inf, False),
     "fisher_damping": (0.0, math.inf, True),
+    "max_failures": (1.0, math.inf, True),
     "schedule_env_steps": (0.0, math.inf, True),
     "log_std_init": (-20.0, 2.0, True),
 }
@@ -56,7 +60,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 # Infinity switches these off. No other number may be infinite.
 _MAY_BE_INFINITE = (
     *("clip_epsilon", "clip_epsilon_high", "dual_clip", "value_clip_epsilon", "max_grad_norm"),
-    *("kl_target", "kl_lr_target", "kl_stop"),
+    *("kl_target", "kl_lr_target", "kl_stop", "max_failures"),
 )
 
 
@@ -257,11 +261,18 @@ def _check_budget(config: Config) -> None:
             f"rollout_length = {config.batch_size} steps: raise it to {config.batch_size} or "
             "lower num_envs or rollout_length."
         )
-    if config.num_iterations > INT32:
+    most = KEYS // KEYS_PER_ITERATION
+    if config.num_iterations > most:
         raise InputError(
             f"total_env_steps={config.total_env_steps} would take {config.num_iterations} "
-            f"iterations, and at most {INT32} can be counted: lower it, or raise num_envs or "
+            f"iterations, and random numbers repeat after {most}: lower it, or raise num_envs or "
             "rollout_length."
+        )
+    steps = config.num_iterations * config.rollout_length
+    if steps > INT32:
+        raise InputError(
+            f"total_env_steps={config.total_env_steps} would take {steps} steps of each "
+            f"environment, and an episode's are counted up to {INT32}: lower it, or raise num_envs."
         )
 
 

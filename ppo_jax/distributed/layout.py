@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config
+from ppo_jax.config.validate import KEYS, KEYS_PER_ITERATION
 from ppo_jax.kernels.backend import is_cpu_device
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl.types import TrainState
@@ -91,6 +92,7 @@ def choose_layout(config: Config, num_seeds: int, num_devices: int | None = None
         and config.num_envs % count == 0
         and (config.num_envs // count) % config.num_minibatches == 0
         and config.minibatch_size >= ENVS_LAYOUT_ROWS * count
+        and config.num_iterations * KEYS_PER_ITERATION * count <= KEYS
     ):
         return Layout("envs", devices, num_seeds)
     devices = devices[: min(count, num_seeds)]

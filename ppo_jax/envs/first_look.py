@@ -20,6 +20,7 @@ from ppo_jax.envs.interface import Box, Environment, ObservationSpace, time_limi
 LARGE = 20.0  # typical magnitude beyond which a network wants its observations standardised
 ONE_EDGE = 0.99  # share of the first actions that are clipped to the same bound
 NUM_STARTS = 64
+EXACT = 2**24  # whole numbers up to here are exact in float32
 
 
 class Notice(NamedTuple):
@@ -30,7 +31,13 @@ class Notice(NamedTuple):
 
 
 def notices(
-    environment: Environment, params: Any, *, policy: str, std: float, normalized: bool
+    environment: Environment,
+    params: Any,
+    *,
+    policy: str,
+    std: float,
+    normalized: bool,
+    scaled: bool,
 ) -> list[Notice]:
     """Everything that can be seen of `environment` at once.
 
@@ -38,6 +45,7 @@ def notices(
         params: of the run.
         policy: a word of `config.POLICIES`. std: of its first actions, if they are Gaussian.
         normalized: the run standardises its observations.
+        scaled: the run's network divides bytes by their highest value.
     """
     found = [off_centre(_box(environment, params), std)] if policy != "tanh-gaussian" else []
     stored = leaves.named(environment.observation)
@@ -45,7 +53,7 @@ def notices(
     spaces = {} if environment.raw is None else leaves.shown(environment)
     for name, space in spaces.items():
         is_scaled = normalized and stored[name] is environment.observation
-        if stored[name].dtype == jnp.uint8 and not is_scaled:
+        if stored[name].dtype == jnp.uint8 and not (is_scaled or scaled):
             found.append(unscaled_bytes(float(np.max(space.high))))
     if (time_limit(environment, params) or math.inf) <= 1 and _is_cut(environment, params):
         found.append(CUT_AT_ONCE)
@@ -67,8 +75,28 @@ def warnings(config: Config, hyper: Hyper, environment: Environment, params: Any
         policy=config.policy,
         std=std,
         normalized=config.normalize_observations,
+        scaled=config.scale_bytes and config.network is None,
     )
-    return [f"warning: {notice.what}; {notice.remedy}" for notice in found]
+    steps, limit = config.num_iterations * config.rollout_length, time_limit(environment, params)
+    long = too_long(min(steps, limit or steps))
+    return [f"warning: {notice.what}; {notice.remedy}" for notice in [*found, *long]]
+
+
+def too_long(steps: int) -> list[Notice]:
+    """Notice that episodes may be longer than the sum of their rewards can follow.
+
+    Args:
+        steps: the most that an episode can have within the run.
+    """
+    if steps <= EXACT:
+        return []
+    return [
+        Notice(
+            f"an episode may have {steps:,} steps in this run, and the float32 sum of its rewards "
+            f"is not exact after {EXACT:,}: a reward of 1 no longer changes it",
+            "give the environment a shorter time limit, or take more environments",
+        )
+    ]
 
 
 CUT_AT_ONCE = Notice(
@@ -115,9 +143,10 @@ def unscaled_bytes(largest: float) -> Notice | None:
     if largest <= LARGE:
         return None
     return Notice(
-        f"observations are bytes that reach {largest:.3g}, unscaled: networks learn slowly from "
-        "such magnitudes",
-        "train with --normalize-observations, or return observation / 255",
+        f"observations are bytes that reach {largest:.3g}, unscaled: the built-in networks divide "
+        "them by that (--scale-bytes), and others learn slowly from such magnitudes",
+        "scale them in a network of your own, train with --normalize-observations, or return "
+        f"observation / {largest:.3g}",
     )
 
 

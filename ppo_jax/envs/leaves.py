@@ -68,6 +68,19 @@ def one_hot(value: Any, space: ObservationSpace, dtype: Any) -> Array:
     return jax.nn.one_hot(jnp.asarray(value).reshape(()) - int(space.low), count, dtype=dtype)
 
 
+def highest_bytes(environment: Environment) -> dict[str, float]:
+    """The highest values that leaves of bytes declare, by name; those that declare none are left.
+
+    An action mask is no leaf that a network sees.
+    """
+    stored = named(environment.observation)
+    return {
+        name: float(np.max(space.high))
+        for name, space in shown(environment).items()
+        if stored[name].dtype == jnp.uint8 and 0 < np.max(space.high) < np.inf
+    }
+
+
 def mask_size(environment: Environment) -> int | None:
     """The number of flags of an environment's action mask, None if it has none."""
     mask = action_mask(environment.observation)

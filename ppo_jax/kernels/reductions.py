@@ -101,6 +101,27 @@ def stack_scalars(numbers: Sequence[Array]) -> Array:
     return jnp.concatenate(jax.lax.optimization_barrier(groups))
 
 
+def finite_rows(tree: PyTree) -> Array:
+    """Check each row of the leaves [N, ...] for numbers that are not finite, [N] bool."""
+    leaves = jax.tree.leaves(tree)
+    rows = [
+        jnp.all(jnp.isfinite(leaf.reshape(leaf.shape[0], -1)), axis=1)
+        for leaf in leaves
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    return reduce(jnp.logical_and, rows, jnp.ones(leaves[0].shape[0], bool))
+
+
+def finite_or_zero(tree: PyTree) -> PyTree:
+    """Replace every real number that is not finite by 0."""
+
+    def of(leaf: Array) -> Array:
+        is_real = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.where(jnp.isfinite(leaf), leaf, 0.0) if is_real else leaf
+
+    return jax.tree.map(of, tree)
+
+
 def all_finite(tree: PyTree) -> Array:
     """Check that every number of every leaf is finite, [] bool."""
     if current() is Backend.PLAIN:

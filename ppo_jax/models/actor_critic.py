@@ -95,16 +95,18 @@ class ActorCritic(nn.Module):
         return self.policy_head(actor), actor, self.value_of(critic)
 
 
-def make_body(config: Config, observation: PyTree, family: Family) -> Body:
+def make_body(
+    config: Config, observation: PyTree, family: Family, scales: tuple[float | None, ...] = ()
+) -> Body:
     """Build the body that `config` describes.
 
     Args:
-        observation: tree of `jax.ShapeDtypeStruct`, of one environment.
+        observation: tree of `jax.ShapeDtypeStruct`, of one environment. scales: see `Encoder`.
 
     Raises:
         InputError: a convolution is asked for and no leaf is a grid.
     """
-    encode = Encoder(config, observation)
+    encode = Encoder(config, observation, scales)
     module = ActorCritic(config, encode.grids, family.head_size)
     two_heads, size = family.name == "gaussian-state-std", family.num_reals
 

@@ -10,8 +10,9 @@ import jax
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.validate import check_whole_envs
 from ppo_jax.envs import leaves, registration
-from ppo_jax.envs.interface import Environment
+from ppo_jax.envs.interface import Environment, without_action_mask
 from ppo_jax.envs.previous import with_previous
+from ppo_jax.kernels.reductions import finite_or_zero
 from ppo_jax.models.drift import load_drift
 from ppo_jax.models.network import Network, make_network
 from ppo_jax.models.policy_head import Family
@@ -35,9 +36,12 @@ class Policy(NamedTuple):
     params: PyTree
     moments: Moments | None  # observations' moments, None if they are not normalised
     bounds: PyTree = None  # (low, high) of the actions, None if no parameter moves them
+    drops_bad: bool = False  # transitions that are not finite are left out
 
     def see(self, observation: PyTree) -> PyTree:
         """Return raw observations in the form that the network takes."""
+        if self.drops_bad:
+            observation = finite_or_zero(observation)
         if self.moments is None:
             return observation
         return moments.standardise(self.moments, observation)
@@ -66,7 +70,12 @@ def _assemble(env: object, config: Config) -> Agent:
         environment = with_previous(registration.find(env), config.previous_inputs)
     if environment.raw is None:  # else the adapter has looked
         leaves.require_kept(environment)
-    network, family = make_network(config, environment.observation, environment.action_space)
+    network, family = make_network(
+        config,
+        environment.observation,
+        environment.action_space,
+        byte_scales(config, environment),
+    )
     if config.network is not None and has_memory(network):
         check_whole_envs(config, "a network that has a memory")
     if config.objective == "drift":
@@ -78,6 +87,15 @@ def has_memory(network: Network) -> bool:
     """Check for a network whose actions depend on what it saw before."""
     params = jax.eval_shape(network.init, jax.random.key(0))
     return bool(jax.tree.leaves(jax.eval_shape(lambda p: network.start(p, 1), params)))
+
+
+def byte_scales(config: Config, environment: Environment) -> tuple[float | None, ...]:
+    """The number that a built-in network divides each leaf by; None for all but raw bytes."""
+    known = leaves.highest_bytes(environment) if config.scale_bytes else {}
+    if config.normalize_observations and hasattr(environment.observation, "dtype"):
+        known = {}  # one array is standardised; of a tree only the real leaves are
+    seen = leaves.named(without_action_mask(environment.observation))
+    return tuple(known.get(name) for name in seen)
 
 
 def env_params(environment: Environment, hyper: Hyper) -> PyTree:
@@ -97,4 +115,5 @@ def acting_policy(
     seen = stats if config.normalize_observations else None
     follow = agent.environment.action_bounds
     bounds = None if follow is None or world is None else follow(world)
-    return Policy(agent.network, agent.family, params, seen, bounds)
+    drops_bad = config.drop_bad_transitions
+    return Policy(agent.network, agent.family, params, seen, bounds, drops_bad)

@@ -58,7 +58,10 @@ class Network(NamedTuple):
 
 
 def make_network(
-    config: Config, observation: PyTree, action_space: ActionSpace
+    config: Config,
+    observation: PyTree,
+    action_space: ActionSpace,
+    scales: tuple[float | None, ...] = (),
 ) -> tuple[Network, Family]:
     """Build the network and the policy family that `config` names.
 
@@ -67,6 +70,7 @@ def make_network(
             and network are read.
         observation: tree of `jax.ShapeDtypeStruct`, of one environment.
         action_space: of one environment.
+        scales: see `Encoder`; of built-in networks.
 
     Raises:
         InputError: the policy, the torso or the user's network does not fit the environment.
@@ -74,7 +78,7 @@ def make_network(
     width = config.hidden_sizes[-1] if config.memory == "none" else config.memory_size
     family = make_family(config.policy, action_space, width)
     if config.network is None:
-        body = make_body(config, observation, family)
+        body = make_body(config, observation, family, scales)
     else:
         body = wrap_network(config.network, observation, family)
     is_joint = isinstance(action_space, MultiDiscrete | Product)

@@ -78,14 +78,18 @@ class Encoder:
     Args:
         config: torso is read.
         observation: tree of `jax.ShapeDtypeStruct`, of one environment.
+        scales: each leaf is divided by its own, None for no scale; () if no leaf has one.
 
     Raises:
         InputError: a convolution is asked for and no leaf is a grid.
     """
 
-    def __init__(self, config: Config, observation: PyTree) -> None:
+    def __init__(
+        self, config: Config, observation: PyTree, scales: tuple[float | None, ...] = ()
+    ) -> None:
         shapes = [leaf.shape for leaf in jax.tree.leaves(without_action_mask(observation))]
         self.shapes: list[tuple[int, ...]] = shapes
+        self.scales = scales or (None,) * len(shapes)
         fits = [len(s) == 3 and s[0] >= CONV_SIZE[0] and s[1] >= CONV_SIZE[1] for s in shapes]
         if config.torso == "cnn" and not any(fits):
             raise InputError(
@@ -98,10 +102,13 @@ class Encoder:
     def __call__(self, observation: PyTree) -> tuple[Array, ...]:
         """Leaves [..., *shape] or [..., size], as real numbers."""
         leaves = jax.tree.leaves(without_action_mask(observation))
-        encoded = zip(leaves, self.shapes, self.grids, strict=True)
+        numbers = [
+            x.astype(real()) if scale is None else x.astype(real()) / scale
+            for x, scale in zip(leaves, self.scales, strict=True)
+        ]
         return tuple(
-            x.astype(real()) if is_grid else flatten(x.astype(real()), len(shape))
-            for x, shape, is_grid in encoded
+            x if is_grid else flatten(x, len(shape))
+            for x, shape, is_grid in zip(numbers, self.shapes, self.grids, strict=True)
         )
 
     def example(self) -> tuple[Array, ...]:

@@ -70,8 +70,19 @@ def standardise(advantage: Array, mean: Array, variance: Array) -> Array:
     return (advantage - mean) / (jnp.sqrt(variance) + floor)
 
 
-def mean_and_variance(x: Array, across: Across = ALONE) -> tuple[Array, Array]:
-    """Mean and population variance over all elements, and over all devices of `across`."""
+def mean_and_variance(
+    x: Array, across: Across = ALONE, weight: Array | tuple[()] = ()
+) -> tuple[Array, Array]:
+    """Mean and population variance over all elements, and over all devices of `across`.
+
+    Args:
+        weight: of each element, as x, at least 0; () for equal weights.
+    """
+    if not isinstance(weight, tuple):
+        total, first = across.mean((jnp.mean(weight), jnp.mean(weight * x)))
+        total = jnp.maximum(total, 1e-30)  # all may be left out
+        mean = first / total
+        return mean, across.mean(jnp.mean(weight * jnp.square(x - mean))) / total
     centre = jnp.mean(x)
     local = centre, jnp.mean(jnp.square(x - centre))
     return pooled(*across.gather(local)) if across.axes else local

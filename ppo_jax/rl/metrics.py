@@ -135,9 +135,14 @@ METRICS: dict[str, Metric] = {
         MEAN,
         FILE,
     ),
-    "alive": Metric(
-        "Alive", "1 until updates were refused three times in a row, then 0", "", LAST, FILE
+    "dropped_fraction": Metric(
+        "Dropped",
+        "share of transitions left out, with `--drop-bad-transitions` only",
+        "",
+        MEAN,
+        CHANGE,
     ),
+    "alive": Metric("Alive", "1 until too many updates were refused, then 0", "", LAST, FILE),
     "num_episodes": Metric("Episodes", "training episodes that ended", "episodes", SUM, FILE),
     "episode_return_sum": Metric(
         "Sum of returns", "sum over the training episodes that ended", "reward", SUM, FILE

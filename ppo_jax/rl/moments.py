@@ -49,27 +49,37 @@ def is_counted(leaf: Any, tree: PyTree) -> bool:
     return leaf is tree or jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-def from_batch(x: PyTree) -> Moments:
-    """Moments of the N >= 1 rows of `x` [N, *O], of any real, integer or bool dtype."""
+def from_batch(x: PyTree, weight: Array | tuple[()] = ()) -> Moments:
+    """Moments of the N >= 1 rows of `x` [N, *O], of any real, integer or bool dtype.
+
+    Args:
+        weight: [N], 1 for a row that counts, else 0; () if all do.
+    """
     num_rows = jax.tree.leaves(x)[0].shape[0]
     found = [
-        _mean_and_m2(leaf) if is_counted(leaf, x) else (jnp.zeros(()), jnp.zeros(()))
+        _mean_and_m2(leaf, weight) if is_counted(leaf, x) else (jnp.zeros(()), jnp.zeros(()))
         for leaf in jax.tree.leaves(x)
     ]
     means, squares = zip(*found, strict=True)
     treedef = jax.tree.structure(x)
+    count = num_rows if isinstance(weight, tuple) else jnp.sum(weight)
     return Moments(
-        count=jnp.asarray(num_rows, jnp.float32),
+        count=jnp.asarray(count, jnp.float32),
         mean=jax.tree.unflatten(treedef, means),
         m2=jax.tree.unflatten(treedef, squares),
     )
 
 
-def _mean_and_m2(x: Array) -> tuple[Array, Array]:
+def _mean_and_m2(x: Array, weight: Array | tuple[()]) -> tuple[Array, Array]:
     x = x.astype(jnp.float32)
     # Sums are taken relative to the first row: exact zeros for constant columns, and no
     # cancellation if the mean is far larger than the spread.
     shifted = x - jnp.broadcast_to(x[:1], x.shape)
+    if not isinstance(weight, tuple):
+        share = jnp.broadcast_to(weight.reshape(-1, *[1] * (x.ndim - 1)), x.shape)
+        shifted_mean = jnp.sum(share * shifted, axis=0) / jnp.maximum(jnp.sum(weight), 1.0)
+        deviation = shifted - jnp.broadcast_to(shifted_mean[None], x.shape)
+        return x[0] + shifted_mean, jnp.sum(share * jnp.square(deviation), axis=0)
     shifted_mean = jnp.mean(shifted, axis=0, keepdims=True)
     deviation = shifted - jnp.broadcast_to(shifted_mean, x.shape)
     return x[0] + shifted_mean[0], jnp.sum(jnp.square(deviation), axis=0)

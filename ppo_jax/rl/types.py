@@ -84,6 +84,7 @@ class Rollout(NamedTuple):
     reward: Array  # [T, B], as the environment returned it
     terminated: Array  # [T, B], bool
     truncated: Array  # [T, B], bool, never set together with `terminated`
+    is_bad: Array | tuple[()] = ()  # [T, B], bool; a transition to be left out, if any may be
 
 
 class EpisodeStats(NamedTuple):
@@ -104,6 +105,7 @@ class Batch(NamedTuple):
     value_old: Array  # [N]
     advantage: Array  # [N]
     value_target: Array  # [N]
+    weight: Array | tuple[()] = ()  # [N], of mean 1, 0 for a sample that is left out
 
 
 class Adapted(NamedTuple):
@@ -125,8 +127,8 @@ class TrainState(NamedTuple):
     discounted_return: Array  # [B], for the scale of the rewards
     carry: EnvCarry
     adapted: Adapted
-    alive: Array  # [], bool; False once MAX_FAILURES updates in a row were refused
-    failures: Array  # [], int32; updates refused in a row, as they would have written non-finite
+    alive: Array  # [], bool; False once `failures` has reached `Hyper.max_failures`
+    failures: Array  # [], int32; refused updates, less two for each accepted one, at least 0
 
 
 # One row per iteration: name -> scalar. `rl/metrics.py` explains each name.

@@ -21,6 +21,7 @@ from ppo_jax.training.evaluation import Episodes
 # Steps after which an episode is cut and counted as it stands, unless the environment's own time
 # limit is longer.
 MAX_STEPS = 10_000
+LONGEST = 2**24  # float32 sums of larger counts stop growing
 FINAL = 2**31 - 1  # the random stream of the evaluation after training
 
 Play = Callable[[TrainState, int], Episodes]  # (state, stream) -> [S, n] on the host
@@ -44,7 +45,7 @@ def max_steps(config: Config, hyper: Hyper) -> int:
     """Steps after which an evaluation cuts an episode."""
     environment = assemble(config).environment
     limit = time_limit(environment, env_params(environment, hyper))
-    return max(MAX_STEPS, limit or 0)
+    return min(max(MAX_STEPS, limit or 0), LONGEST)
 
 
 def mean_returns(played: Episodes, alive: np.ndarray) -> list[float | None]:

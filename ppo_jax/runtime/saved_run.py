@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from ppo_jax.config.options import RunOptions
 from ppo_jax.config.trust import Trust, vouched
 from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout
+from ppo_jax.envs import leaves
+from ppo_jax.models.agent import assemble
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import prepare_jax
 from ppo_jax.storage import checkpoint, run_folder
+from ppo_jax.storage.fingerprint import other_programs, spaces
 from ppo_jax.training import schedules, trainer
 
 
@@ -34,6 +38,8 @@ def load_state(
 ) -> tuple[Config, Hyper, RunOptions, TrainState, dict[str, Any]]:
     """Settings, newest undamaged state [S, ...] and its metadata of a run folder.
 
+    Prints a note if the environment, or another program of the user's own, has changed since.
+
     Raises:
         InputError: no run folder, no checkpoint in it that can be read, or a program that the user
             does not vouch for (`trust`).
@@ -46,8 +52,31 @@ def load_state(
         raise InputError(f"{str(folder)!r} holds no checkpoint that can be read.{reasons}")
     hyper = schedules.as_arrays(found.config, found.hyper)
     like = saved_like(found.config, hyper, found.options.seeds)
-    state, metadata = checkpoint.load(newest, like)
+    state, metadata = load_checkpoint(newest, like, found.config)
+    other = other_programs(metadata.get("fingerprint") or {}, found.config)
+    if other is not None and sys.stderr is not None:
+        print(f"note: {other}", file=sys.stderr)
     return found.config, hyper, found.options, state, {**metadata, "warnings": warnings}
+
+
+def load_checkpoint(
+    folder: Path, like: TrainState, config: Config
+) -> tuple[TrainState, dict[str, Any]]:
+    """`checkpoint.load` for a run, which names an environment whose spaces have changed.
+
+    Raises:
+        InputError: they have changed since the run was trained.
+        CheckpointError: as `checkpoint.load`.
+    """
+    now, then = spaces(config), checkpoint.metadata_of(folder).get("spaces") or {}
+    changed = [name for name in now if name in then and now[name] != then[name]]
+    if changed:
+        name = changed[0]
+        raise InputError(
+            f"{run_folder.env_name(config)!r} now has the {name} space {now[name]}, and {folder} "
+            f"was trained with {then[name]}: bring the old environment back, or train anew."
+        )
+    return checkpoint.load(folder, like)
 
 
 def load_where_trained(
@@ -84,7 +113,10 @@ def start_from(
     """
     env, network = (None if isinstance(x, str) else x for x in (config.env, config.network))
     theirs, _, _, other, _ = load_state(folder, env, network, vouched(trust, config))
-    differing = [name for name in POLICY_FIELDS if getattr(theirs, name) != getattr(config, name)]
+    fields = POLICY_FIELDS
+    if leaves.highest_bytes(assemble(config).environment):
+        fields = (*fields, "scale_bytes")
+    differing = [name for name in fields if getattr(theirs, name) != getattr(config, name)]
     if differing:
         name = differing[0]
         word = name.replace("_", "-")

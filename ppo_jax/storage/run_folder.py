@@ -237,7 +237,7 @@ def read_settings(
         raise InputError(f"{str(path)!r} is no run folder: it has no config.json.")
     try:
         content = reading.expect(reading.read_json(file), {"format": int}, "it")
-        given = layers.resolve([layers.file_layer(str(file), content)])
+        given = layers.resolve([layers.file_layer(str(file), layers.with_old_values(content))])
     except (OSError, ValueError) as error:
         raise InputError(f"{str(file)!r} is damaged: {error}") from error
     if (found := content["format"]) != FORMAT:

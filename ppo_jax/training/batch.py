@@ -30,6 +30,7 @@ class Tally(NamedTuple):
     mean: Array  # [2], of R - V and of the value targets R
     variance: Array  # [2]
     episodes: EpisodeStats
+    dropped: Array | tuple[()] = ()  # [], share of the transitions that are left out
 
 
 def scale_rewards(
@@ -65,18 +66,11 @@ def make_batch(
 
     Rows are time-major; with a memory each environment's steps are contiguous.
     """
-    advantage, value_target = advantages.gae(
-        reward,
-        steps.value,
-        steps.value_next,
-        steps.terminated | steps.truncated,
-        hyper.gamma,
-        hyper.gae_lambda,
-    )
+    advantage, value_target, weight = estimates(hyper, steps, reward, across)
     if config.normalize_advantages == "batch":
-        centre, variance = advantages.mean_and_variance(advantage, across)
+        centre, variance = advantages.mean_and_variance(advantage, across, weight)
         advantage = advantages.standardise(advantage, centre, variance)
-    mean, variance = jax.vmap(advantages.mean_and_variance)(
+    mean, variance = jax.vmap(lambda x: advantages.mean_and_variance(x, weight=weight))(
         jnp.stack([value_target - steps.value, value_target])
     )
     has_memory = bool(jax.tree.leaves(steps.window.memory))
@@ -94,8 +88,35 @@ def make_batch(
         value_old=flatten(steps.value),
         advantage=flatten(advantage),
         value_target=flatten(value_target),
+        weight=jax.tree.map(flatten, weight),
     )
-    return batch, Tally(mean, variance, episodes)
+    dropped = jax.tree.map(lambda is_bad: jnp.mean(is_bad * 1.0), steps.is_bad)
+    return batch, Tally(mean, variance, episodes, dropped)
+
+
+def estimates(
+    hyper: Hyper[Scalar], steps: Rollout, reward: Array, across: Across
+) -> tuple[Array, Array, Array | tuple[()]]:
+    """Advantages, value targets and weights [T, B] of a rollout's transitions.
+
+    A transition that is left out has weight 0, and the credit of those before it is cut as by a
+    time limit: the last of them bootstraps from the value of its successor. The other weights are
+    equal and of mean 1 over all, so that means over chunks and devices stay means.
+    """
+    ended = steps.terminated | steps.truncated
+    numbers = (hyper.gamma, hyper.gae_lambda)
+    if isinstance(steps.is_bad, tuple):
+        return *advantages.gae(reward, steps.value, steps.value_next, ended, *numbers), ()
+    is_before = jnp.concatenate([steps.is_bad[1:], jnp.zeros_like(ended[:1])])
+    cut = ended | steps.is_bad | is_before
+    advantage, target = advantages.gae(reward, steps.value, steps.value_next, cut, *numbers)
+    kept = 1.0 - steps.is_bad
+    weight = kept / jnp.maximum(across.mean(jnp.mean(kept)), 1e-30)
+    return (
+        jnp.where(steps.is_bad, 0.0, advantage),
+        jnp.where(steps.is_bad, steps.value, target),
+        weight,
+    )
 
 
 def batch_metrics(tallies: Tally) -> Metrics:
@@ -108,7 +129,9 @@ def batch_metrics(tallies: Tally) -> Metrics:
     (_, mean), (unexplained, variance) = advantages.pooled(tallies.mean, tallies.variance)
     is_constant = variance <= 1e-12 + jnp.square(1e-5 * mean)
     explained = 1.0 - unexplained / jnp.where(is_constant, 1.0, variance)
+    dropped = tallies.dropped
     return {
+        **({} if isinstance(dropped, tuple) else {"dropped_fraction": jnp.mean(dropped)}),
         "explained_variance": jnp.where(is_constant, jnp.nan, explained),
         "num_episodes": episodes.num_episodes,
         "episode_return_sum": episodes.return_sum,

@@ -41,7 +41,7 @@ def trust_region_update(
     """
     config, hyper, across = setting
     if config.normalize_advantages == "minibatch":  # the one minibatch is the batch
-        moments = mean_and_variance(batch.advantage, across)
+        moments = mean_and_variance(batch.advantage, across, batch.weight)
         batch = batch._replace(advantage=standardise(batch.advantage, *moments))
     objective = make_objective(setting, network, family, learner.params, batch)
     params, fraction, metrics, log_ratio = policy_step(
@@ -133,7 +133,8 @@ def fisher_product(
             return family.keep(network.policy(unravel(vector), rows.window))
 
         def divergence(distribution: PyTree) -> Array:
-            return jnp.mean(family.kl(rows.distribution_old, distribution))
+            kl = family.kl(rows.distribution_old, distribution)
+            return jnp.mean(objectives.weighted(rows, kl))
 
         return trust_region.gauss_newton_product(divergence, policy, flat)(v), ()
 

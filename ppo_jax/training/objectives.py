@@ -102,17 +102,23 @@ def minibatch_loss(
     value_loss = surrogates.value_loss(
         value, batch.value_old, batch.value_target, hyper.value_clip_epsilon
     )
-    entropy = family.entropy(distribution)
-    total = policy_loss + hyper.value_coef * value_loss - hyper.entropy_coef * entropy
     per_sample = {
         "policy_loss": policy_loss,
         "value_loss": value_loss,
-        "entropy": entropy,
+        "entropy": family.entropy(distribution),
         "kl_old_new": kl_old_new,
         "kl_new_old": kl_new_old,
     }
+    per_sample = {name: weighted(batch, value) for name, value in per_sample.items()}
+    total = per_sample["policy_loss"] + hyper.value_coef * per_sample["value_loss"]
+    total = total - hyper.entropy_coef * per_sample["entropy"]
     diagnostics = (mean_of_each(per_sample), log_ratio)
     return mean(total), jax.lax.stop_gradient(diagnostics)
+
+
+def weighted(batch: Batch, values: Array) -> Array:
+    """Values [M] times the samples' weights, if they have any; their mean is the weighted mean."""
+    return values if isinstance(batch.weight, tuple) else values * batch.weight
 
 
 def gradient_cosine(
@@ -127,7 +133,7 @@ def gradient_cosine(
     """
     config, hyper, across = setting
     if config.normalize_advantages == "minibatch":
-        found = advantages.mean_and_variance(batch.advantage, across)
+        found = advantages.mean_and_variance(batch.advantage, across, batch.weight)
         batch = batch._replace(advantage=advantages.standardise(batch.advantage, *found))
 
     def gradient(name: str) -> tuple[Array, tuple[Metrics, Array]]:
@@ -162,5 +168,5 @@ def critic_loss(
         batch.value_target,
         hyper.value_clip_epsilon,
     )
-    value_loss = jnp.mean(loss)
+    value_loss = jnp.mean(weighted(batch, loss))
     return hyper.value_coef * value_loss, ({"value_loss": jax.lax.stop_gradient(value_loss)}, ())

@@ -17,6 +17,7 @@ from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Environment
 from ppo_jax.kernels.chunks import map_chunks
 from ppo_jax.kernels.packing import scan_rows
+from ppo_jax.kernels.reductions import finite_or_zero, finite_rows
 from ppo_jax.kernels.select import Refill, make_refill, map_where, where_rows
 from ppo_jax.models.agent import Policy
 from ppo_jax.models.policy_head import Family
@@ -47,6 +48,7 @@ class Transition(NamedTuple):
     reward: Array  # [B]
     terminated: Array  # [B]
     truncated: Array  # [B], never set together with `terminated`
+    is_bad: Array | tuple[()] = ()  # [B], not finite; its reward is then 0
 
 
 class Record(NamedTuple):
@@ -59,6 +61,7 @@ class Record(NamedTuple):
     reward: Array  # [B]
     terminated: Array  # [B]
     truncated: Array  # [B]
+    is_bad: Array | tuple[()] = ()  # [B]
 
 
 def reset_all(
@@ -113,7 +116,7 @@ def step(
     observation, state, reward, terminated, truncated, _ = jax.vmap(
         environment.transition, in_axes=(0, 0, 0, None)
     )(draws.key_env, carry.state, policy.to_env(action), env_params)
-    return Transition(
+    found = Transition(
         action=action,
         distribution=policy.family.keep(distribution),
         memory=memory,
@@ -124,6 +127,13 @@ def step(
         terminated=terminated,
         truncated=truncated & ~terminated,
     )
+    return marked(carry, found) if policy.drops_bad else found
+
+
+def marked(carry: EnvCarry, found: Transition) -> Transition:
+    """Mark the transitions with a number that is not finite; an unknown reward counts as 0."""
+    numbers = (found.reward, found.observation, carry.observation)
+    return found._replace(reward=finite_or_zero(found.reward), is_bad=~finite_rows(numbers))
 
 
 def is_noise_due(config: Config, t: Array) -> Array:
@@ -208,6 +218,7 @@ def record_of(carry: EnvCarry, found: Transition) -> Record:
         reward=found.reward,
         terminated=found.terminated,
         truncated=found.truncated,
+        is_bad=found.is_bad,
     )
 
 
@@ -280,6 +291,7 @@ def valued(
             reward=records.reward,
             terminated=terminated,
             truncated=truncated,
+            is_bad=records.is_bad,
         ),
         carry._replace(memory=where_rows(ended[-1], start, last)),
     )

@@ -13,7 +13,7 @@ from jax import Array
 from ppo_jax.config.config import TRUST_REGION, Config, Hyper
 from ppo_jax.config.validate import validate
 from ppo_jax.kernels.collectives import ALONE, Across
-from ppo_jax.kernels.reductions import all_finite
+from ppo_jax.kernels.reductions import all_finite, finite_or_zero, finite_rows
 from ppo_jax.models.agent import Policy, acting_policy, assemble, env_params
 from ppo_jax.rl import moments
 from ppo_jax.rl.ratios import Ratios, measure_ratios, ratio_metrics
@@ -27,6 +27,7 @@ from ppo_jax.rl.types import (
     Moments,
     PyTree,
     Rollout,
+    Scalar,
     Setting,
     TrainState,
 )
@@ -37,9 +38,10 @@ from ppo_jax.training.optimizer import init_optimizer
 from ppo_jax.training.rollout import reset_all, rollout
 from ppo_jax.training.update import Learner, minibatch_updates, summarise
 
-# Refused updates in a row after which a state is frozen. One batch may fail by chance; a state that
-# three batches in a row cannot update will not recover.
-MAX_FAILURES = 3
+# Refused updates that an accepted one makes good. One batch may fail by chance; a state that most
+# batches cannot update will not recover. Three refusals in a row freeze by default.
+FORGIVEN = 2
+LAST_ITERATION = 2**31 - 1  # the counter stays there, so that schedules keep their end
 
 NUM_KEYS = 5  # keys of an iteration: four of its rollout, one of its update
 
@@ -59,7 +61,7 @@ def iterate(
     experience = collect(setting, state, keys[:-1])
     estimates = estimate(setting, state, experience)
     proposal = update(setting, state, experience, estimates, keys[-1])
-    return guard(state, proposal)
+    return guard(setting.hyper, state, proposal)
 
 
 def begin(
@@ -132,8 +134,8 @@ def update(
     fresh = ()
     if config.normalize_observations:
         rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), experience.observation)
-        fresh = moments.from_batch(rows)
-    is_real = all_finite(real_numbers(experience.carry.observation)) * 1.0
+        fresh = moments_of(config, rows)
+    is_real = all_finite(real_numbers(config, experience.carry.observation)) * 1.0
     tallies, ratios, fresh, is_real = across.gather((estimates.tally, ratios, fresh, is_real))
     observation_moments = state.observation_moments
     if config.normalize_observations:  # merged only now: frozen while the ratio depends on them
@@ -158,21 +160,24 @@ def update(
     return Proposal(learnt, metrics, is_sound)
 
 
-def guard(state: TrainState, proposal: Proposal) -> tuple[TrainState, Metrics]:
+def guard(
+    hyper: Hyper[Scalar], state: TrainState, proposal: Proposal
+) -> tuple[TrainState, Metrics]:
     """Accept a proposal, or refuse all of it if it is not sound; the next iteration has new draws.
 
-    After MAX_FAILURES refusals in a row the state is no longer `alive`. It keeps the state before
-    the last of them, so that `debug` can repeat that update.
+    Refusals are counted against acceptances. At `max_failures` of them the state is no longer
+    `alive`. It keeps the state before the last one, so that `debug` can repeat that update.
     """
     learnt, metrics, is_sound = proposal
     is_sound = is_sound & state.alive
-    failures = jnp.where(is_sound, 0, state.failures + state.alive)
-    alive = state.alive & (failures < MAX_FAILURES)
+    forgiven = jnp.maximum(state.failures - FORGIVEN, 0)
+    failures = jnp.where(is_sound, forgiven, state.failures + state.alive)
+    alive = state.alive & (failures < hyper.max_failures)
     kept = jax.lax.cond(is_sound, lambda new, old: new, lambda new, old: old, learnt, state)
     episodes = ("num_episodes", "episode_return_sum", "episode_length_sum")
     metrics |= {name: jnp.where(is_sound, metrics[name], 0.0) for name in episodes}
     metrics |= {"alive": alive * 1.0, "refused_fraction": 1.0 - is_sound}
-    iteration = state.iteration + alive
+    iteration = jnp.minimum(state.iteration, LAST_ITERATION - 1) + alive
     return kept._replace(iteration=iteration, alive=alive, failures=failures), metrics
 
 
@@ -237,11 +242,20 @@ def must_be_finite(learnt: TrainState, metrics: Metrics) -> PyTree:
     )
 
 
-def real_numbers(observation: PyTree) -> PyTree:
+def moments_of(config: Config, rows: PyTree) -> Moments:
+    """Moments of observations [N, *O], of the finite ones only if the others are left out."""
+    if not config.drop_bad_transitions:
+        return moments.from_batch(rows)
+    return moments.from_batch(finite_or_zero(rows), finite_rows(rows) * 1.0)
+
+
+def real_numbers(config: Config, observation: PyTree) -> PyTree:
     """The real numbers of observations, which must not be NaN; infinities are returned as 0.
 
-    An environment may show infinity on purpose; a NaN is always an error.
+    An environment may show infinity on purpose; a NaN is an error, unless it is left out.
     """
+    if config.drop_bad_transitions:
+        return jnp.zeros(1)
     leaves = [x for x in jax.tree.leaves(observation) if jnp.issubdtype(x.dtype, jnp.floating)]
     return [jnp.where(jnp.isinf(leaf), 0.0, leaf) for leaf in leaves]
 

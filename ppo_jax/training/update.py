@@ -103,8 +103,10 @@ def standardised_rows(config: Config, batch: Batch, index: Array, across: Across
     """The minibatches with their advantages, standardised if configured."""
     advantage = batch.advantage[index]
     if config.normalize_advantages == "minibatch":
-        each = jax.vmap(lambda a: standardise(a, *mean_and_variance(a, across)))
-        advantage = each(advantage.reshape(-1, index.shape[-1])).reshape(index.shape)
+        each = jax.vmap(lambda a, weight: standardise(a, *mean_and_variance(a, across, weight)))
+        rows = (-1, index.shape[-1])
+        weight = jax.tree.map(lambda leaf: leaf[index].reshape(rows), batch.weight)
+        advantage = each(advantage.reshape(rows), weight).reshape(index.shape)
     return MinibatchRows(index, advantage)
 
 

@@ -195,6 +195,14 @@ def test_the_nearest_divisor_of_a_large_prime_is_found_without_delay() -> None:
             {"total_env_steps": 10**12, "num_envs": 1, "rollout_length": 8},
             "would take 125000000000 iterations",
         ),
+        (
+            {"total_env_steps": 8 * 858_993_460, "num_envs": 8, "rollout_length": 1},
+            "random numbers repeat after 858993459",
+        ),
+        (
+            {"total_env_steps": 2**31 + 1, "num_envs": 1, "rollout_length": 128},
+            "would take 2147483776 steps of each environment",
+        ),
         ({"hidden_sizes": (10**6,)}, "widths of at most 65536"),
         ({"memory_size": 10**6}, "memory_size=1000000 must be at most 65536"),
         ({"memory_layers": 0}, "memory_layers=0 must be a whole number of at least 1"),

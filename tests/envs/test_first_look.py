@@ -102,7 +102,13 @@ def ending(terminates: bool, space: Any, params: Any = None) -> Environment:
 
 
 def seen(environment: Environment, params: Any = None, **given: Any) -> list[str]:
-    settings: dict[str, Any] = {"policy": "auto", "std": 1.0, "normalized": False, **given}
+    settings: dict[str, Any] = {
+        "policy": "auto",
+        "std": 1.0,
+        "normalized": False,
+        "scaled": False,
+        **given,
+    }
     params = environment.default_params if params is None else params
     return [notice.what for notice in first_look.notices(environment, params, **settings)]
 
@@ -115,12 +121,12 @@ def test_an_episode_of_one_step_is_told_only_if_the_time_limit_cuts_it(space: An
     assert not any("ONE step" in what for what in seen(ending(True, space)))
 
 
-def test_bytes_and_their_channels_are_told_unless_they_are_normalized() -> None:
+def test_bytes_and_their_channels_are_told_unless_they_are_scaled() -> None:
     found = seen(ending(True, Discrete(2)))
     assert [what.split()[0] for what in found] == ["observations", "observations"]
     assert "[4, 8, 8] look like [channels, height, width]" in found[0]
     assert "bytes that reach 255, unscaled" in found[1]
-    assert len(seen(ending(True, Discrete(2)), normalized=True)) == 1
+    assert len(seen(ending(True, Discrete(2)), scaled=True)) == 1
 
 
 def test_the_bounds_of_the_runs_own_parameters_count_and_a_squashed_policy_fills_them() -> None:
@@ -149,3 +155,21 @@ def test_a_run_is_told_the_notices_of_its_own_settings() -> None:
     assert [len(each) for each in lines] == [1, 0, 0]
     assert lines[0][0].startswith("warning: the policy's first actions, of mean 0 and standard")
     assert lines[0][0].endswith("which fills the box")
+
+
+@pytest.mark.parametrize(
+    "steps, num_envs, limit, is_seen",
+    [
+        (2**25, 1, None, True),
+        (2**25, 2, None, False),  # 2^24 steps of each
+        (2**25, 1, 10**6, False),
+        (2**25, 1, 10**9, True),
+    ],
+)
+def test_returns_that_float32_cannot_sum_are_told(
+    steps: int, num_envs: int, limit: int | None, is_seen: bool
+) -> None:
+    environment = registration.make("CartPole-v1")._replace(max_episode_steps=limit)
+    config = Config(total_env_steps=steps, num_envs=num_envs)
+    found = first_look.warnings(config, Hyper(), environment, environment.default_params)
+    assert any("the float32 sum of its rewards" in line for line in found) == is_seen

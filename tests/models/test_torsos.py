@@ -51,6 +51,19 @@ def test_grids_stay_grids_and_all_else_becomes_vectors_of_real_numbers() -> None
     assert flat.is_narrow
 
 
+def test_bytes_are_divided_by_the_highest_and_nothing_else_is() -> None:
+    seen = observed(6)
+    scales = (200.0, None, None)
+    seen["board"] = 200 * seen["board"].astype(jnp.uint8)
+    plain, scaled = Encoder(SMALL, SPEC)(seen), Encoder(SMALL, SPEC, scales)(seen)
+    assert plain[0].max() == 200.0
+    np.testing.assert_array_equal(scaled[0], plain[0] / 200.0)
+    for left, right in zip(scaled[1:], plain[1:], strict=True):
+        np.testing.assert_array_equal(left, right)
+    given = {**seen, "board": seen["board"].astype(jnp.float32)}  # as a user may hold them
+    np.testing.assert_array_equal(Encoder(SMALL, SPEC, scales)(given)[0], scaled[0])
+
+
 def test_leading_dims_are_kept() -> None:
     twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), observed(6))
     assert [leaf.shape for leaf in Encoder(SMALL, SPEC)(twice)] == [

@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 HEADER = "| name | meaning | unit | over iterations |"
 
 
-def measured(objective: str, with_cosine: bool) -> set[str]:
+def measured(objective: str, **asked: bool) -> set[str]:
     """Names that one iteration returns; nothing is compiled."""
     drift: Callable | None = (
         (lambda ratio, advantage: (ratio - 1.0) ** 2) if objective == "drift" else None
@@ -28,11 +28,11 @@ def measured(objective: str, with_cosine: bool) -> set[str]:
         env="probe:action-choice",
         objective=objective,
         drift=drift,
-        measure_gradient_cosine=with_cosine,
         num_envs=2,
         rollout_length=4,
         num_minibatches=2,
         hidden_sizes=(4,),
+        **asked,
     )
 
     def one(key: jax.Array) -> dict[str, jax.Array]:
@@ -46,9 +46,11 @@ def measured(objective: str, with_cosine: bool) -> set[str]:
 def test_the_table_names_exactly_what_an_iteration_returns(objective: str) -> None:
     of_iterations = set(METRICS) - set(OF_POINTS)
     of_epochs = {name for name in of_iterations if name.endswith("_epoch")}
-    assert measured(objective, with_cosine=False) == of_iterations - of_epochs
+    of_drops = {"dropped_fraction"}
+    assert measured(objective) == of_iterations - of_epochs - of_drops
     if objective == "clip":
-        assert measured(objective, with_cosine=True) == of_iterations
+        asked = {"measure_gradient_cosine": True, "drop_bad_transitions": True}
+        assert measured(objective, **asked) == of_iterations
 
 
 def test_every_row_is_complete() -> None:

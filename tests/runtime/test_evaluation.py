@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
-from ppo_jax.runtime.evaluation import summary
+from ppo_jax.runtime.evaluation import max_steps, summary
 from ppo_jax.training.evaluation import Episodes
 
 
@@ -20,3 +22,10 @@ def test_a_failed_seed_is_null_counted_and_left_out_of_the_score() -> None:
     assert found["final_return"]["per_seed"] == [2.0, None, 4.0]
     assert (found["final_return"]["iqm"], found["num_failed"]) == (3.0, 1)
     assert (found["episodes_cut"], found["episode_length_mean"]) == (1, 4.0)
+
+
+@pytest.mark.parametrize("limit, expected", [(500, 10_000), (12_000, 12_000), (10**9, 2**24)])
+def test_an_episode_is_cut_at_its_own_limit_unless_its_return_cannot_be_summed(
+    limit: int, expected: int
+) -> None:
+    assert max_steps(Config(), Hyper(env={"max_steps_in_episode": limit})) == expected

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 from tiny import CONFIG
 
+from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
-from ppo_jax.runtime.saved_run import load_member, load_state
+from ppo_jax.runtime.saved_run import load_checkpoint, load_member, load_state
 from ppo_jax.storage import checkpoint
+from ppo_jax.storage.fingerprint import spaces
 
 
 def test_a_folder_without_a_readable_checkpoint_is_refused(walked: Any, tmp_path: Path) -> None:
@@ -48,3 +52,15 @@ def test_a_member_is_its_seed_of_the_whole_state(walked: Any) -> None:
     ).all()
     with pytest.raises(InputError, match=r"member=3 is not among the run's 3 seeds \(0 to 2\)"):
         load_member(walked.folder, 3)
+
+
+@pytest.mark.parametrize("name, then", [("action", "discrete 3"), ("observation", "float32 [5]")])
+def test_an_environment_of_other_spaces_is_named(tmp_path: Path, name: str, then: str) -> None:
+    config = Config(env="CartPole-v1")
+    folder = checkpoint.checkpoint_folder(tmp_path, 8)
+    found = {**spaces(config), name: then}
+    checkpoint.save(folder, {"x": jnp.zeros(2)}, {"env_steps": 8, "spaces": found})
+    like: Any = {"y": jnp.zeros(3)}
+    words = rf"'CartPole-v1' now has the {name} space .* trained with {re.escape(then)}"
+    with pytest.raises(InputError, match=words):
+        load_checkpoint(folder, like, config)

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import pytest
 
+from ppo_jax.config.config import Config
 from ppo_jax.distributed.layout import Layout
-from ppo_jax.storage.fingerprint import differences, fingerprint, source_digest
+from ppo_jax.storage.fingerprint import (
+    differences,
+    fingerprint,
+    other_programs,
+    own_sources,
+    source_digest,
+    spaces,
+)
 
 
 def made(kind: str = "vmap", seeds: int = 3, devices: int = 2) -> dict:
@@ -46,3 +57,48 @@ def test_what_changed_is_named_with_both_values() -> None:
     assert "and was 64" in sentence
     assert "may differ in the last bits" in sentence
     assert differences({}, {"new": 1}) is not None
+
+
+MODULES = {
+    "base_of_mine": "class Base:\n    pass\n",
+    "mine": "from base_of_mine import Base\nclass Mine(Base):\n    pass\n"
+    "def drift(ratio, advantage):\n    return ratio\n"
+    "def make():\n    return Mine(), None\n",
+}
+
+
+@pytest.fixture
+def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name, text in MODULES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("env", ["mine:Mine", "mine:make"])
+def test_an_environment_whose_source_has_changed_is_told(own_modules: Path, env: str) -> None:
+    """Its own module counts, and that of a base class; a drift has an entry of its own."""
+    config = Config(env=env)
+    saved = own_sources(config)
+    assert list(saved) == ["env source"]
+    assert other_programs(saved, config) is None
+    for name, text in MODULES.items():
+        (own_modules / f"{name}.py").write_text(text + "x = 1\n")
+        sentence = other_programs(saved, config)
+        assert sentence is not None
+        assert "the run's own environment is not the one" in sentence
+        (own_modules / f"{name}.py").write_text(text)
+    assert differences({**made(), **saved}, made()) is None  # a sentence of its own says it
+    given = own_sources(Config(drift="mine:drift"))
+    assert list(given) == ["drift source"]
+    assert other_programs({}, config) is None  # an earlier version recorded nothing
+
+
+def test_what_is_not_the_users_own_has_no_source() -> None:
+    config = Config(env="CartPole-v1")
+    assert own_sources(config) == {}
+    assert own_sources(Config(env="probe:action-choice")) == {}
+    assert spaces(config) == {"action": "discrete 2", "observation": "float32 [4]"}
+    assert spaces(Config(env="Pendulum-v1"))["action"] == "box [1]"

@@ -9,6 +9,7 @@ Each folder in tests/data/saved was left by the version in its name and must sta
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -17,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppo_jax.apps.run import runner
+from ppo_jax.apps.run import resume, runner
+from ppo_jax.config.errors import InputError
 from ppo_jax.runtime import saved_run
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint, run_folder
 from ppo_jax.storage.jsonl import read_jsonl
 
 RUNS = sorted((Path(__file__).parents[1] / "data" / "saved").iterdir())
@@ -35,7 +37,8 @@ def test_every_array_of_an_earlier_version_is_loaded_bit_for_bit(saved: Path) ->
     assert newest is not None
     assert warnings == []
     raw, metadata = checkpoint.load_raw(newest)
-    _, _, options, state, _ = saved_run.load_state(saved)
+    config, _, options, state, _ = saved_run.load_state(saved)
+    assert not config.scale_bytes  # what is newer keeps the value that it had in effect
     assert options.seeds == metadata["num_seeds"] == 2
     assert state.alive.tolist() == [True, True]
     assert state.iteration.tolist() == raw["iteration"].tolist() == [2, 2]
@@ -51,6 +54,16 @@ def test_a_run_of_an_earlier_version_goes_on(saved: Path) -> None:
     assert [row["env_steps"] for row in rows] == [48, 64]
     # Half-way to the first row it was stopped: its two iterations before that are in the mean.
     assert rows[0]["learning_rate"][0] == pytest.approx(1e-3 * (1 - 2 / 4))
+
+
+def test_the_command_of_an_earlier_version_still_finds_its_run(saved: Path) -> None:
+    """Its flags name no scale of bytes, whose default has changed."""
+    found = run_folder.read_settings(saved)
+    config = dataclasses.replace(found.config, scale_bytes=True)
+    resume.refuse_other_settings(saved, config, found.hyper, found.options)
+    other = dataclasses.replace(config, num_epochs=3)
+    with pytest.raises(InputError, match="num_epochs is 3"):
+        resume.refuse_other_settings(saved, other, found.hyper, found.options)
 
 
 def test_the_documented_reader_checks_and_reads_it(saved: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy import SWING, toy_rollout
@@ -62,3 +63,33 @@ def test_advantages_are_standardised_over_the_batch_where_that_is_asked_for():
         config = dataclasses.replace(SWING, normalize_advantages=name)
         batch, _ = batches.make_batch(config, Hyper(), steps, steps.reward, EPISODES, ALONE)
         np.testing.assert_allclose(batch.advantage, expected, atol=1e-4)
+
+
+def test_a_bad_transition_has_no_weight_and_cuts_the_credit_before_it():
+    """The one before it bootstraps from the value of the state between them, as at a time limit."""
+    config = dataclasses.replace(SWING, normalize_advantages="none")
+    clean = toy_rollout()
+    steps = clean._replace(is_bad=jnp.zeros((5, 3), bool).at[2, 1].set(True))
+    hyper = Hyper(gamma=0.9, gae_lambda=0.8)
+    batch, tally = batches.make_batch(config, hyper, steps, steps.reward, EPISODES, ALONE)
+    cut = clean._replace(truncated=clean.truncated.at[1, 1].set(True))
+    expected = slow_gae(cut, 0.9, 0.8)
+    expected[2, 1] = 0.0
+    np.testing.assert_allclose(batch.advantage.reshape(5, 3), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        batch.value_target.reshape(5, 3), expected + np.asarray(steps.value), atol=1e-5
+    )
+    weight = np.full((5, 3), 15 / 14)
+    weight[2, 1] = 0.0
+    np.testing.assert_allclose(batch.weight.reshape(5, 3), weight, rtol=1e-6)
+    found = batches.batch_metrics(ALONE.gather(tally))
+    assert found["dropped_fraction"] == pytest.approx(1 / 15)
+    kept = np.delete(expected.reshape(-1), 7)
+    targets = np.delete((expected + np.asarray(steps.value)).reshape(-1), 7)
+    explained = 1.0 - kept.var() / targets.var()
+    assert found["explained_variance"] == pytest.approx(explained, abs=1e-5)
+    config = dataclasses.replace(config, normalize_advantages="batch")
+    batch, _ = batches.make_batch(config, hyper, steps, steps.reward, EPISODES, ALONE)
+    np.testing.assert_allclose(
+        np.delete(batch.advantage, 7), (kept - kept.mean()) / kept.std(), atol=1e-4
+    )

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from toy import CHOICE, SWING, flat, jit
 
+from ppo_jax.config import validate
 from ppo_jax.config.config import Hyper, Schedule
+from ppo_jax.distributed import programs
 from ppo_jax.envs.suites.probes import PROBES
 from ppo_jax.kernels.collectives import ALONE
 from ppo_jax.models.agent import acting_policy, assemble, env_params
@@ -231,6 +233,18 @@ def test_schedules_move_with_the_iterations_and_reach_the_metrics():
     hyper = Hyper(learning_rate=Schedule(1.0, 0.0), schedule_env_steps=64.0)
     _, rows = jit(lambda key: trainer.train(config, hyper, key))(jax.random.key(0))
     np.testing.assert_allclose(rows["learning_rate"], [1.0, 0.5, 0.0, 0.0])
+
+
+def test_at_the_last_iteration_that_can_be_counted_schedules_keep_their_end():
+    hyper = Hyper(learning_rate=Schedule(1e-3, 1e-4))
+    state = trainer.init(CHOICE, hyper, jax.random.key(0))
+    state = state._replace(iteration=jnp.int32(2**31 - 3))
+    run = jit(lambda s: jax.lax.scan(lambda s, _: trainer.iterate(CHOICE, hyper, s), s, length=4))
+    state, rows = run(state)
+    np.testing.assert_allclose(rows["learning_rate"], [1e-4] * 4, rtol=1e-6)
+    assert state.iteration == 2**31 - 1
+    assert validate.KEYS_PER_ITERATION == trainer.NUM_KEYS
+    assert validate.KEYS == programs.EVALUATION  # no iteration draws as an evaluation does
 
 
 def test_an_environment_object_with_bounds_can_be_trained_on():

@@ -105,7 +105,7 @@ def update(config: Config, shares: int, hyper: Hyper, state: TrainState) -> PyTr
 
     def one(state: TrainState, across: Across) -> PyTree:
         learnt, metrics, _ = trainer.propose(config, hyper, state, across)
-        observed = trainer.real_numbers(learnt.carry.observation)
+        observed = trainer.real_numbers(config, learnt.carry.observation)
         return *trainer.must_be_finite(learnt, metrics), observed
 
     return quarantine.on_shares(shares, one, state)

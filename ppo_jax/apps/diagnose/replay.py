@@ -95,7 +95,9 @@ def replay(
         "layout": layout.kind,
         **compare_states(first_member(state), member_saved),
         "fingerprint_known": bool(recorded),
-        "fingerprint_changes": list_changes(recorded, fingerprint(layout)) if recorded else [],
+        "fingerprint_changes": list_changes(recorded, fingerprint(layout, config))
+        if recorded
+        else [],
         "kept": points,
     }
 

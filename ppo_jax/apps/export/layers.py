@@ -14,7 +14,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.envs import leaves
 from ppo_jax.envs.actions import action_form, box_of
 from ppo_jax.envs.interface import Environment, ObservationSpace, without_action_mask
-from ppo_jax.models.agent import Agent, Policy
+from ppo_jax.models.agent import Agent, Policy, byte_scales
 from ppo_jax.models.torsos import Encoder
 from ppo_jax.rl import moments
 
@@ -78,6 +78,7 @@ def _inputs(
         variances = leaves.named(without_action_mask(moments.variance(policy.moments)))
         means = leaves.named(without_action_mask(policy.moments.mean))
     stored = leaves.named(without_action_mask(environment.observation))
+    scales = byte_scales(config, environment)
     found, convolutions = [], 0
     for i, (name, space) in enumerate(spaces.items()):
         is_counted = bool(means) and moments.is_counted(stored[name], environment.observation)
@@ -85,6 +86,11 @@ def _inputs(
             arrays[f"input{i}_mean"] = _float32(means[name])
             std = np.sqrt(_float32(variances[name]) + np.float32(moments.EPSILON))
             arrays[f"input{i}_std"] = std
+        clip = OBSERVATION_CLIP if is_counted else None
+        if (scale := scales[i]) is not None:  # bytes in [0, 1], in the same form
+            arrays[f"input{i}_mean"] = np.zeros(space.shape, np.float32)
+            arrays[f"input{i}_std"] = np.full(space.shape, scale, np.float32)
+            clip = 1.0
         if grids[i]:
             layer = policy.params["body"]["actor_torso"][f"Conv_{convolutions}"]
             convolutions += 1
@@ -95,7 +101,7 @@ def _inputs(
                 "name": name,
                 "shape": list(space.shape),
                 "numbers": _numbers(space),
-                "clip": OBSERVATION_CLIP if is_counted else None,
+                "clip": clip,
                 "activation": config.activation if grids[i] else None,
             }
         )

@@ -21,7 +21,6 @@ from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, text, windows
 from ppo_jax.runtime.background import Background
 from ppo_jax.runtime.chunk_loop import Chunk, advance_by, chunks
-from ppo_jax.training import trainer
 
 
 def train_run(
@@ -152,9 +151,11 @@ def keep_frozen(session: Session, state: TrainState, alive: np.ndarray, status: 
         kept = quarantine.keep_frozen(folder, config, hyper, session.layout, state, frozen)
     for member, path in kept.items():
         session.progress.message(
-            f"seed {session.options.seed + member} is frozen: {trainer.MAX_FAILURES} updates in a "
-            f"row would have written numbers that are not finite. Its last good state and the "
-            f"samples are in {path}; ppo-jax debug {folder} --member {member} names the operation."
+            f"seed {session.options.seed + member} is frozen: too many of its updates would have "
+            f"written numbers that are not finite (--max-failures). Its last good state and the "
+            f"samples are in {path}; ppo-jax debug {folder} --member {member} names the operation. "
+            "If single rewards or observations are not finite, --drop-bad-transitions leaves "
+            "them out."
         )
 
 

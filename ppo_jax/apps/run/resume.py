@@ -17,9 +17,10 @@ from ppo_jax.config.options import CHANGEABLE, RunOptions, validate_options
 from ppo_jax.config.trust import Trust
 from ppo_jax.config.validate import validate
 from ppo_jax.rl.types import TrainState
-from ppo_jax.runtime.saved_run import saved_like
+from ppo_jax.runtime.saved_run import load_checkpoint, saved_like
 from ppo_jax.storage import checkpoint, resume_point, run_folder
 from ppo_jax.storage.files import to_json, write_json
+from ppo_jax.storage.fingerprint import other_programs
 from ppo_jax.storage.manifest import MANIFEST
 from ppo_jax.training import schedules
 
@@ -129,6 +130,8 @@ def refuse_other_settings(
     skipped = {*CHANGEABLE, *BUDGET, "out", "resume"}
     if found.config.total_env_steps != config.total_env_steps:
         skipped |= {"log_every"}  # a raised budget keeps its old rows
+    if not found.config.scale_bytes:
+        skipped |= {"scale_bytes"}  # 0.1.0 had no such setting, and its runs go on without
     changed = [
         f"{name} is {asked[table][name]} and was {there[table][name]}"
         for table in ("config", "hyper", "options")
@@ -177,9 +180,11 @@ def restore_run(
             "policy, with --init-from."
         ) from None
     like = saved_like(saved.config, arrays, saved.options.seeds)
-    state, _ = checkpoint.load(newest, like)
+    state, _ = load_checkpoint(newest, like, saved.config)
     notes += resume_point.rewind(folder, {name: positions[name] for name in (METRICS, TIMING)})
     notes += resume_point.fingerprint_notes(metadata, fingerprint)
+    other = other_programs(metadata["fingerprint"], saved.config)
+    notes += [other] if other else []
     if status.ended_by == "callback" or (
         status.ended_by == "return" and metadata["stop_at_return"] != saved.options.stop_at_return
     ):

@@ -40,7 +40,7 @@ from ppo_jax.runtime.saved_run import start_from
 from ppo_jax.runtime.startup import begin
 from ppo_jax.storage import jsonl, lock, run_folder
 from ppo_jax.storage.files import to_json
-from ppo_jax.storage.fingerprint import fingerprint
+from ppo_jax.storage.fingerprint import fingerprint, spaces
 from ppo_jax.training import schedules
 
 
@@ -147,7 +147,7 @@ def resume(
     with signals.listening() as stop, ExitStack() as stack:
         stack.enter_context(locked(folder))
         job = prepare(saved.config, saved.hyper, saved.options, callbacks, stop, trust)
-        finger = fingerprint(job.layout)
+        finger = fingerprint(job.layout, job.config)
         state, status, notes = restore_run(folder, saved, finger)
         env_steps = status.iteration * saved.config.batch_size
         summary = finished_summary(folder, env_steps) if status.is_over(saved.config) else None
@@ -262,7 +262,8 @@ def open_session(
             "run_id": run_folder.run_id(folder),
             "config": described["config"],
             "hyper": described["hyper"],
-            "fingerprint": fingerprint(layout),
+            "fingerprint": fingerprint(layout, config),
+            "spaces": spaces(config),
         },
         chunk=not_compiled,
         play=evaluation.player(config, arrays, layout, options),

@@ -184,7 +184,7 @@ def read(
     path = Path(path)
     content = _load(path)
     try:
-        layer = layers.file_layer(str(path / RECORD), content)
+        layer = layers.file_layer(str(path / RECORD), layers.with_old_values(content))
         base = layers.resolve([layer._replace(values={**layer.values})])
         axes = tuple(_read_axis(name, axis) for name, axis in content["axes"].items())
         changes = [axis_words.read_any(values) for values in content["changes"]]

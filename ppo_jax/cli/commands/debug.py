@@ -34,7 +34,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
-    times = "update" if report["failures"] == 1 else f"{report['failures']} updates in a row"
+    times = "1 update" if report["failures"] == 1 else f"{report['failures']} updates"
     lines = [
         f"seed {report['seed']} (member {report['member']}): {times} refused, "
         f"{'still learning' if report['alive'] else 'then frozen'}; the last one in iteration "

@@ -144,7 +144,7 @@ def test_the_command_tells_the_operation_and_the_line(
     out = tmp_path / "why"
     assert main(["debug", str(blown), "--member", "1", "--out", str(out)]) == 0
     told = capsys.readouterr().out
-    assert "3 updates in a row refused, then frozen; the last one in iteration 3" in told
+    assert "3 updates refused, then frozen; the last one in iteration 3" in told
     assert "first     made by" in told
     assert "within    step 1 of 2 of a scan" in told
     assert main(["debug", str(blown), "--member", "1", "--out", str(out)]) == 2

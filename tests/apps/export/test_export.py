@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from case_folder import in_case
 
 from ppo_jax.apps.export import export as exporting
 from ppo_jax.apps.export import numpy_policy
@@ -24,9 +25,10 @@ from ppo_jax.cli.main import main
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
-from ppo_jax.models.agent import acting_policy, assemble
+from ppo_jax.models.agent import acting_policy, assemble, byte_scales
 from ppo_jax.rl import moments
 from ppo_jax.rl.types import Window
+from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.storage import checkpoint, run_folder
 from ppo_jax.training import schedules, trainer
 
@@ -275,3 +277,23 @@ def test_the_command_exports_and_says_what_it_did(
     assert (report["member"], report["format"], report["out"]) == (1, "numpy", str(out))
     assert main(["export", str(pendulum), "-o", str(out)]) == 2
     assert "exists already: name a new place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_scaled", [True, False])
+def test_a_policy_of_bytes_takes_them_raw_wherever_it_runs(tmp_path: Path, is_scaled: bool) -> None:
+    """The built-in network divides by 255, and 0.1.0's did not: each run keeps its own."""
+    with in_case("image-bytes"):
+        config = dataclasses.replace(TINY, env="env:Lamp", scale_bytes=is_scaled)
+        run = saved(tmp_path / "run", config)
+        report = export(run, format="numpy")
+        assert report["largest_difference"] <= 1e-5
+        assert byte_scales(config, assemble(config).environment) == (255.0 if is_scaled else None,)
+        bright = 255 * np.ones((3, 8, 8, 1), np.uint8)
+        ours, theirs = load_policy(run), load_policy(report["out"])
+        np.testing.assert_array_equal(ours(bright), theirs(bright))
+        params = load_member(run, 0)[2].params
+        plain = assemble(dataclasses.replace(config, scale_bytes=False)).network
+        by_hand = jnp.asarray(bright / (255.0 if is_scaled else 1.0), jnp.float32)
+        expected = plain.policy(params, Window(by_hand)).logits
+        found = assemble(config).network.policy(params, Window(jnp.asarray(bright))).logits
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

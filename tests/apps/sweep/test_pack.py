@@ -153,7 +153,7 @@ def test_a_sweep_over_every_number_at_once_compiles_one_program_a_group(
         *("kl_target=0.01,inf", "kl_lr_target=0.01,inf", "kl_stop=0.05,inf"),
         *("trust_region_kl=0.01..0.1", "fisher_damping=0.01..0.1", "log_std_init=-1..0"),
         *("schedule_env_steps=0,100", "env.speed=0.2..0.6", "objective=clip,kl"),
-        *("weight_decay=0..0.1", "momentum=0..0.9", "rmsprop_decay=0.9..0.99"),
+        *("max_failures=3..9", "weight_decay=0..0.1", "momentum=0..0.9", "rmsprop_decay=0.9..0.99"),
     ]
     axes = parse(words)
     fields = {spec.name for spec in dataclasses.fields(Hyper)} - {"env"}
