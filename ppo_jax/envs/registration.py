@@ -1,12 +1,14 @@
-"""From what a user names to an `Environment`: gymnax names, probes, own classes and objects."""
+"""From what a user names to an `Environment`: gymnax, suites, probes, own classes and objects."""
 
 from __future__ import annotations
 
+import importlib
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.loading import load_attribute, require_own
+from ppo_jax.envs import suite_table as table
 from ppo_jax.envs.interface import ActionSpace, Discrete, Environment, MultiDiscrete, Product
 from ppo_jax.envs.suites import gymnax_names
 
@@ -27,9 +29,9 @@ def make(env: Any) -> Environment:
     """The environment that `env` means.
 
     Args:
-        env: a gymnax name (`CartPole-v1`), `probe:NAME`, `module:attribute`, an `Environment`, or
-            an object of gymnax's API: instance, class, factory, or the (instance, parameters) pair
-            that `gymnax.make` returns.
+        env: a gymnax name (`CartPole-v1`), a suite's name (`brax/ant`), `probe:NAME`,
+            `module:attribute`, an `Environment`, or an object of gymnax's API: instance, class,
+            factory, or the (instance, parameters) pair that `gymnax.make` returns.
 
     Raises:
         InputError: unknown, or not to be trained on; the sentence says why and what to do.
@@ -40,6 +42,10 @@ def make(env: Any) -> Environment:
         return _probe(env)
     if env in gymnax_names.registered_names():
         return _from_gymnax(env)
+    if table.is_suite_name(env):
+        suite, own = table.require_known(env)
+        return importlib.import_module(f"ppo_jax.envs.suites.{suite.name}").make(own)
+    table.refuse_without_slash(env)
     if ":" in env:
         return _from_object(load_attribute(env), env)
     return _from_gymnax(env)
@@ -66,19 +72,25 @@ def _made(env: Any) -> Environment:
 
 
 def check_name(env: str) -> None:
-    """Refuse a mistyped gymnax or probe name without loading jax or gymnax.
+    """Refuse a mistyped name of gymnax or a suite without loading jax, gymnax or the suite.
 
-    `module:attribute` can only be judged by `make`.
+    `probe:NAME` and `module:attribute` can only be judged by `make`.
 
     Raises:
-        InputError: with the nearest names.
+        InputError: with the nearest names, or with the command that installs the suite.
     """
+    if env in gymnax_names.registered_names() or env.startswith(PROBE_PREFIX):
+        return
+    if table.is_suite_name(env):
+        table.require_known(env)
+        return
+    table.refuse_without_slash(env)
     if ":" not in env:
         gymnax_names.require_known(env)
 
 
 def available() -> list[Row]:
-    """Every environment that has a name, cheap enough to be listed."""
+    """Every environment of gymnax and every probe; `table.SUITES` has those of other suites."""
     from ppo_jax.envs.suites import gymnax
     from ppo_jax.envs.suites.probes import PROBES
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.config.values import masked
+from ppo_jax.envs.suite_table import SUITES
 
 # The shape of manifest.json, see `reading.expect`; older ones have less in them.
 MANIFEST = {
@@ -50,8 +51,12 @@ def make_manifest(devices: Sequence[Any]) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str | None]:
-    """Versions of the packages that a run computes with; None if one is not installed."""
-    return {name: _version(name) for name in PACKAGES}
+    """Versions of the packages that a run computes with; None if one is not installed.
+
+    A suite of environments is among them if this process has imported it.
+    """
+    suites = [suite.name for suite in SUITES.values() if suite.imported in sys.modules]
+    return {name: _version(name) for name in (*PACKAGES, *suites)}
 
 
 def core_count() -> int | None:

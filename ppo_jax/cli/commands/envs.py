@@ -1,15 +1,25 @@
-"""`ppo-jax envs`."""
+"""`ppo-jax envs [SUITE]`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ppo_jax.cli.answer import Answer, Command
+from ppo_jax.cli.parser import Parser
 from ppo_jax.config import presets
 from ppo_jax.envs import registration
+from ppo_jax.envs import suite_table as table
 
 
-def _run(_: dict[str, Any], __: dict[str, str]) -> Answer:
+def _add_flags(parser: Parser, words: Sequence[str]) -> None:
+    del words
+    parser.add_argument("suite", nargs="?", metavar="SUITE", help="list a suite's environments")
+
+
+def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
+    if flags.get("suite"):
+        return _one_suite(table.find_suite(flags["suite"]))
     tuned = {preset.env for preset in presets.all_presets()}
     rows = [{**row._asdict(), "preset": row.name in tuned} for row in registration.available()]
     lines = []
@@ -17,7 +27,12 @@ def _run(_: dict[str, Any], __: dict[str, str]) -> Answer:
         size = "" if row["observation_shape"] is None else _size(row["observation_shape"])
         note = "; ".join(part for part in ("preset" if row["preset"] else "", row["note"]) if part)
         lines.append(f"{row['name']:<36}{row['action_space']:<26}{size:<12}{note}".rstrip())
-    return Answer({"envs": rows}, lines)
+    suites = [_described(suite) for suite in table.SUITES.values()]
+    lines += ["", "Suites; `ppo-jax envs SUITE` lists the environments of one:"]
+    for suite in suites:
+        state = "installed" if suite["installed"] else f"not installed: {suite['install']}"
+        lines.append(f"{suite['suite']:<12}{suite['environments']:>4}  {suite['summary']}; {state}")
+    return Answer({"envs": rows, "suites": suites}, lines)
 
 
 def _size(shape: Any) -> str:
@@ -29,4 +44,22 @@ def _size(shape: Any) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-COMMAND = Command("envs", "", "list the environments", _run)
+def _one_suite(suite: table.Suite) -> Answer:
+    found = _described(suite)
+    missing = (
+        [] if found["installed"] else ["", f"{suite.name} is not installed: {found['install']}"]
+    )
+    return Answer({**found, "envs": list(suite.names)}, [*suite.names, *missing])
+
+
+def _described(suite: table.Suite) -> dict[str, Any]:
+    return {
+        "suite": suite.name,
+        "environments": len(suite.ids),
+        "summary": suite.summary,
+        "installed": table.is_installed(suite),
+        "install": table.install_hint(suite),
+    }
+
+
+COMMAND = Command("envs", "[SUITE]", "list the environments", _run, _add_flags)

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.envs import suite_table as table
 
 # `gymnax.registered_envs` of gymnax 1.0.1, written out so that a mistyped name is answered at once.
 GYMNAX_NAMES = (
@@ -97,7 +98,7 @@ def require_known(name: str) -> None:
     if name not in names:
         raise InputError(
             f"{name!r} is no environment that is known here: `ppo-jax envs` lists them, and "
-            f"module:attribute names one of your own.{nearest(name, names)}"
+            f"module:attribute names one of your own.{nearest(name, (*names, *table.all_names()))}"
         )
 
 

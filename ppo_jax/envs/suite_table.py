@@ -1,0 +1,141 @@
+"""The table of suites: a row for each package of environments that has an adapter here.
+
+`suite/id` names an environment, with the id that the suite itself gives it. The ids are written
+out, so that a mistyped one is answered at once. An adapter is `ppo_jax/envs/suites/SUITE.py` with
+`make(id) -> Environment`; it and its package are imported when one of its environments is made.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from ppo_jax.config.errors import InputError, nearest
+
+
+class Suite(NamedTuple):
+    """A row: a package of environments."""
+
+    name: str  # stands before the slash; the names of the adapter, the extra and the package
+    imported: str  # the name under which the package is imported
+    summary: str
+    ids: tuple[str, ...]
+    python: tuple[int, int] = (3, 11)  # the oldest version on which the package runs
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its environments."""
+        return tuple(f"{self.name}/{each}" for each in self.ids)
+
+
+_ROWS = (
+    Suite(
+        "xminigrid",
+        "xminigrid",
+        "grid worlds: MiniGrid's tasks and XLand-MiniGrid's rooms",
+        (
+            *(f"MiniGrid-Empty-{size}" for size in ("5x5", "6x6", "8x8", "16x16")),
+            *(f"MiniGrid-EmptyRandom-{size}" for size in ("5x5", "6x6", "8x8", "16x16")),
+            *(f"MiniGrid-DoorKey-{size}" for size in ("5x5", "6x6", "8x8", "16x16")),
+            *(f"MiniGrid-MemoryS{size}" for size in (8, 16, 32, 64, 128)),
+            *("MiniGrid-BlockedUnlockPickUp", "MiniGrid-FourRooms", "MiniGrid-LockedRoom"),
+            *("MiniGrid-Playground", "MiniGrid-Unlock", "MiniGrid-UnlockPickUp"),
+            *(f"XLand-MiniGrid-R{n}-{k}x{k}" for n in (1, 2, 4) for k in (9, 11, 13, 15, 17)),
+            *(f"XLand-MiniGrid-R6-{size}" for size in ("13x13", "17x17", "19x19")),
+            *(f"XLand-MiniGrid-R9-{size}" for size in ("16x16", "19x19", "25x25")),
+        ),
+    ),
+)
+SUITES: Mapping[str, Suite] = {row.name: row for row in _ROWS}
+
+
+def is_suite_name(env: str) -> bool:
+    """Check whether a text has the form `suite/id`: a slash before any colon."""
+    return "/" in env.partition(":")[0]
+
+
+def find_suite(name: str) -> Suite:
+    """The row of a suite.
+
+    Raises:
+        InputError: no such suite; the sentence has the nearest ones.
+    """
+    if name not in SUITES:
+        raise InputError(
+            f"{name!r} is no suite of environments: there are {', '.join(SUITES)}, and an "
+            f"environment of your own is package.module:attribute.{nearest(name, SUITES)}"
+        )
+    return SUITES[name]
+
+
+def is_installed(suite: Suite) -> bool:
+    """Check whether the package of a suite can be imported, without importing it."""
+    if suite.imported in sys.modules:
+        return True
+    spec = find_spec(suite.imported)
+    return spec is not None and spec.origin is not None  # a mere folder of that name has none
+
+
+def install_hint(suite: Suite) -> str:
+    """The remedy if a suite is not installed, as the end of a sentence."""
+    if sys.version_info < suite.python:
+        return f"use Python {'.'.join(map(str, suite.python))} or later, as its package asks for it"
+    return f"pip install 'ppo-jax[{suite.name}]'"
+
+
+def require_known(env: str) -> tuple[Suite, str]:
+    """Split `suite/id`, and refuse what is unknown or not installed.
+
+    Neither jax nor a suite is imported.
+
+    Raises:
+        InputError: with the nearest names, or with the command that installs the suite.
+    """
+    head, _, rest = env.partition("/")
+    suite = find_suite(head)
+    if rest not in suite.ids:
+        raise InputError(
+            f"{env!r} is no environment of the suite {head}: `ppo-jax envs {head}` lists them."
+            f"{_nearest(rest, suite)}"
+        )
+    if not is_installed(suite):
+        raise InputError(
+            f"{env!r} needs the package {head}, which is not installed: {install_hint(suite)}."
+        )
+    return suite, rest
+
+
+def refuse_without_slash(env: str) -> None:
+    """Refuse the name of a suite's environment in another form, such as `brax:ant` or `ant`.
+
+    Raises:
+        InputError: the sentence has the name in its right form.
+    """
+    head, colon, rest = env.partition(":")
+    if colon and head in SUITES:
+        suite = SUITES[head]
+        right = rest if rest in suite.ids else "ID"
+        raise InputError(
+            f"{env!r} has a colon, which stands in names of your own modules: an environment of "
+            f"the suite {head} has a slash, {head}/{right}."
+            f"{'' if rest in suite.ids else _nearest(rest, suite)}"
+        )
+    found = [name for name in all_names() if name.partition("/")[2].lower() == env.lower()]
+    if found:
+        raise InputError(
+            f"{env!r} is an environment of the suite {found[0].partition('/')[0]}: write "
+            f"{' or '.join(found)}."
+        )
+
+
+def all_names() -> list[str]:
+    """The names of all environments of all suites."""
+    return [name for suite in SUITES.values() for name in suite.names]
+
+
+def _nearest(word: str, suite: Suite) -> str:
+    """`nearest` among the ids of a suite, with the suite's name before each."""
+    found = nearest(word, suite.ids)
+    return found.replace(": ", f": {suite.name}/").replace(", ", f", {suite.name}/")

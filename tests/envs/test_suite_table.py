@@ -1,0 +1,85 @@
+"""Names of suites: each slip ends in one sentence, and nothing is imported to find it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs import registration
+from ppo_jax.envs import suite_table as table
+from ppo_jax.envs.suites import gymnax_names
+
+FOLDER = Path(table.__file__).parent / "suites"
+NOWHERE = table.Suite("nowhere", "no_such_package", "a suite that is not installed", ("Walk-v0",))
+NEWER = NOWHERE._replace(name="newer", python=(9, 9))
+
+
+@pytest.fixture(autouse=True)
+def _more_suites(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "SUITES", {**table.SUITES, "nowhere": NOWHERE, "newer": NEWER})
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("nowhere/Wolk-v0", "no environment of the suite nowhere: `ppo-jax envs nowhere` lists"),
+        ("nowhere/Wolk-v0", "Nearest: nowhere/Walk-v0."),
+        ("nowhere/my:Walk", "no environment of the suite nowhere"),  # no module:attribute
+        ("nowere/Walk-v0", "Nearest: nowhere"),
+        ("./env.py:Walk", "package.module:attribute"),
+        ("nowhere:Walk-v0", "has a slash, nowhere/Walk-v0."),
+        ("nowhere:Wolk-v0", "has a slash, nowhere/ID. Nearest: nowhere/Walk-v0."),
+        ("walk-V0", "write nowhere/Walk-v0 or newer/Walk-v0."),
+        ("MiniGrid-Empty-5x5", "write xminigrid/MiniGrid-Empty-5x5."),
+        ("MiniGrid-Emty-5x5", "Nearest: xminigrid/MiniGrid-Empty-5x5"),
+        ("nowhere/Walk-v0", "pip install 'ppo-jax[nowhere]'"),
+        ("newer/Walk-v0", "use Python 9.9 or later"),
+    ],
+)
+@pytest.mark.parametrize("ask", [registration.check_name, registration.make])
+def test_a_slip_in_a_name_is_a_sentence_with_the_remedy(ask, name: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        ask(name)
+    assert words in str(caught.value)
+
+
+def test_names_that_are_right_pass() -> None:
+    for name in ("CartPole-v1", "probe:time-limit", "tiny:Walk"):
+        registration.check_name(name)
+
+
+def test_every_row_has_its_adapter_its_extra_and_ids_of_its_own() -> None:
+    extras = (FOLDER.parents[2] / "pyproject.toml").read_text("utf-8")
+    names = [name for suite in table._ROWS for name in suite.names]
+    assert len(set(names)) == len(names)
+    assert not {name.partition("/")[2] for name in names} & set(gymnax_names.GYMNAX_NAMES)
+    for suite in table._ROWS:
+        assert (FOLDER / f"{suite.name}.py").is_file()
+        assert f"\n{suite.name} = [" in extras
+
+
+def test_a_folder_of_that_name_is_no_installed_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no_such_package").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not table.is_installed(NOWHERE)
+
+
+@pytest.mark.parametrize(
+    "command", ["envs xminigrid", "train xminigrid/MiniGrid-Empty-5x6", "train xminigrid:Empty"]
+)
+def test_no_package_is_imported_to_answer(command: str) -> None:
+    code = (
+        "import sys; from ppo_jax.cli.main import main; code = main(sys.argv[1:]);"
+        "heavy = {'jax', 'numpy', 'gymnax', 'xminigrid'} & set(sys.modules);"
+        "sys.exit(99 if heavy else code)"
+    )
+    words = [sys.executable, "-c", code, *command.split()]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == (0 if command.startswith("envs") else 2)
+    assert "xminigrid/MiniGrid-Empty-5x5" in done.stdout + done.stderr or "Empty" in command
