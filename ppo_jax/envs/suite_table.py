@@ -32,6 +32,15 @@ class Suite(NamedTuple):
 
 _ROWS = (
     Suite(
+        "craftax",
+        "craftax",
+        "an open world of crafting, and its smaller forerunner",
+        (
+            *("Craftax-Symbolic-v1", "Craftax-Pixels-v1"),
+            *("Craftax-Classic-Symbolic-v1", "Craftax-Classic-Pixels-v1"),
+        ),
+    ),
+    Suite(
         "xminigrid",
         "xminigrid",
         "grid worlds: MiniGrid's tasks and XLand-MiniGrid's rooms",

@@ -1,0 +1,58 @@
+"""Craftax and Craftax-Classic, with symbols or pixels.
+
+Craftax ends an episode by death and by its time limit with one flag. It is stepped under a limit
+out of reach here, so that its flag means death only, and the limit is applied beside it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from ppo_jax.envs import params as parameters
+from ppo_jax.envs.conform import conform
+from ppo_jax.envs.interface import Discrete, Environment
+
+suite: Any = import_module("craftax.craftax_env")
+
+_OUT_OF_REACH = 2**31 - 1
+
+
+def make(name: str) -> Environment:
+    """The environment `name` of Craftax, whose parameters may lie on a `vmap` axis."""
+    env = suite.make_craftax_env_from_name(name, auto_reset=False)
+
+    def step(key: Any, state: Any, action: Any, params: Any) -> tuple:
+        endless = params.replace(max_timesteps=_OUT_OF_REACH)
+        observation, state, reward, is_dead, info = env.step_env(key, state, action, endless)
+        return (
+            observation,
+            state,
+            reward,
+            is_dead,
+            state.timestep >= params.max_timesteps,
+            info,
+        )
+
+    return conform(
+        f"craftax/{name}",
+        env.reset_env,
+        step,
+        params=env.default_params,
+        action_space=Discrete(env.num_actions),
+        max_episode_steps=lambda params: parameters.time_limit(params, "max_timesteps"),
+        render=_renderer("craftax_classic" if "Classic" in name else "craftax"),
+    )
+
+
+def _renderer(game: str) -> Any:
+    """The pixels that a player sees. The first use computes the textures, for half a minute."""
+
+    def render(state: Any, params: Any) -> np.ndarray:
+        module = import_module(f"craftax.{game}.renderer")
+        draw = module.make_craftax_pixel_renderer(16)
+        return np.asarray(draw(state)).astype(np.uint8)
+
+    return render

@@ -1,0 +1,70 @@
+"""The adapter of Craftax beside its own functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import beside
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ppo_jax.envs import registration
+from ppo_jax.envs.interface import time_limit
+
+pytest.importorskip("craftax", reason="pip install 'ppo-jax[craftax]'")
+NAME = "craftax/Craftax-Classic-Symbolic-v1"
+NOOP = 0
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return registration.make(NAME)
+
+
+def test_random_play_is_the_suites_own(environment):
+    from craftax.craftax_env import make_craftax_env_from_name
+
+    env = make_craftax_env_from_name("Craftax-Classic-Symbolic-v1", auto_reset=False)
+    params = env.default_params
+
+    def step(key, state, action):
+        observation, state, reward, done, _ = env.step_env(key, state, action, params)
+        return observation, state, reward, done, False  # 200 steps are far from its 10,000
+
+    reset = lambda key: env.reset_env(key, params)  # noqa: E731
+    _, ours, own = beside.play(environment, reset, step)
+    beside.require_equal(ours, own)
+    assert own.terminated.any()
+
+
+def test_the_limit_is_exact_and_a_death_on_the_last_step_is_no_truncation(environment):
+    beside.require_steady_types(environment)
+    assert time_limit(environment, environment.default_params) == 10_000
+    params = environment.override(environment.default_params, {"max_timesteps": 3})
+    assert time_limit(environment, params) == 3
+    step, key = jax.jit(environment.transition), jax.random.key(0)
+    _, state = jax.jit(environment.reset)(key, params)
+    found = []
+    for _ in range(3):
+        before = state
+        _, state, _, *flags, _ = step(key, state, NOOP, params)
+        found.append([bool(flag) for flag in flags])
+    assert found == [[False, False], [False, False], [False, True]]
+    dying = before.replace(player_health=jnp.zeros_like(before.player_health))
+    assert [bool(flag) for flag in step(key, dying, NOOP, params)[3:5]] == [True, False]
+
+
+def test_parameters_lie_on_a_vmap_axis(environment):
+    def cows(health):
+        params = environment.override(environment.default_params, {"cow_health": health})
+        return environment.reset(jax.random.key(0), params)[1].cows.health
+
+    found = jax.vmap(cows)(jnp.array([3, 9]))
+    assert int(found[0].max()) == 3
+    assert int(found[1].max()) == 9
+
+
+def test_the_command_line_trains_it(tmp_path: Path, capsys):
+    summary = beside.trained(NAME, tmp_path, capsys, "--env.max_timesteps", "30")
+    assert summary["episode_length_mean"] <= 30
