@@ -32,6 +32,16 @@ class Suite(NamedTuple):
 
 _ROWS = (
     Suite(
+        "brax",
+        "brax",
+        "rigid bodies: locomotion, reaching, pendulums",
+        (
+            *("ant", "fast", "halfcheetah", "hopper", "humanoid", "humanoidstandup"),
+            *("inverted_pendulum", "inverted_double_pendulum", "pusher", "reacher"),
+            *("swimmer", "walker2d"),
+        ),
+    ),
+    Suite(
         "craftax",
         "craftax",
         "an open world of crafting, and its smaller forerunner",

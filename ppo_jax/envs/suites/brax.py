@@ -1,0 +1,48 @@
+"""Brax: rigid bodies, with the physics that each environment has by default.
+
+Brax' wrappers for training reset by themselves and overwrite the last observation, so the bare
+environments are stepped here. Those have no time limit: 1000 steps, as in `brax.envs.create`, and
+no repetition of actions.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from ppo_jax.envs.conform import conform, with_time_limit
+from ppo_jax.envs.interface import Box, Environment
+
+suite: Any = import_module("brax.envs")
+
+EPISODE_LENGTH = 1000
+
+
+def make(name: str, **settings: Any) -> Environment:
+    """The environment `name` of Brax.
+
+    Args:
+        settings: of its constructor, such as `backend="spring"`.
+    """
+    env = suite.get_environment(name, **settings)
+    one = np.ones(env.action_size, np.float32)
+
+    def reset(key: Any, params: Any) -> tuple:
+        state = env.reset(key)
+        return state.obs, state
+
+    def step(key: Any, state: Any, action: Any, params: Any) -> tuple:
+        state = env.step(state, action)
+        return state.obs, state, state.reward, state.done != 0, False, state.metrics
+
+    bare = conform(
+        f"brax/{name}",
+        reset,
+        step,
+        params=(),
+        action_space=Box(one.shape, -one, one),
+        max_episode_steps=None,
+    )
+    return with_time_limit(bare, EPISODE_LENGTH)

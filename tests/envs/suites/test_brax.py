@@ -1,0 +1,72 @@
+"""The adapter of Brax beside its own functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import beside
+import jax
+import numpy as np
+import pytest
+
+from ppo_jax.envs import registration
+from ppo_jax.envs.interface import time_limit
+from ppo_jax.envs.suite_table import SUITES
+
+pytest.importorskip("brax", reason="pip install 'ppo-jax[brax]'")
+NAME = "brax/inverted_pendulum"
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return registration.make(NAME)
+
+
+def test_the_table_has_the_ids_that_the_suite_registers():
+    from brax import envs
+
+    assert sorted(SUITES["brax"].ids) == sorted(envs._envs)
+
+
+def test_random_play_is_the_suites_own(environment):
+    from brax import envs
+
+    env = envs.get_environment("inverted_pendulum")
+
+    def reset(key):
+        state = env.reset(key)
+        return state.obs, state
+
+    def step(key, state, action):
+        state = env.step(state, action)
+        return state.obs, state, state.reward, state.done > 0, False
+
+    _, ours, own = beside.play(environment, reset, step)
+    beside.require_equal(ours, own, rtol=1e-4)
+    assert own.terminated.any()
+
+
+def test_types_are_steady_and_actions_lie_within_one(environment):
+    beside.require_steady_types(environment)
+    space = environment.action_space
+    assert (space.low.tolist(), space.high.tolist()) == ([-1.0], [1.0])
+
+
+def test_the_limit_is_exact_and_the_last_observation_true():
+    environment = registration.make("brax/fast")  # never terminates; pays its position
+    assert time_limit(environment, environment.default_params) == 1000
+    params = environment.override(environment.default_params, {"max_steps_in_episode": 6})
+    assert beside.ages_at_the_cut(environment, params, np.ones(1, np.float32), 6) == [6]
+    observation, state = environment.reset(jax.random.key(0), params)
+    for _ in range(6):
+        observation, state, reward, *_ = environment.transition(
+            jax.random.key(0), state, np.ones(1, np.float32), params
+        )
+    speed = 0.02 * np.arange(1, 7)  # by 0.02 a step; the position follows with a step of 0.02
+    np.testing.assert_allclose(observation, [0.02 * speed.sum(), speed[-1]], rtol=1e-5)
+    np.testing.assert_allclose(reward, observation[0])
+
+
+def test_the_command_line_trains_it(tmp_path: Path, capsys):
+    summary = beside.trained("brax/fast", tmp_path, capsys, "--env.max_steps_in_episode", "20")
+    assert summary["episode_length_mean"] == 20
