@@ -51,6 +51,19 @@ _ROWS = (
         ),
     ),
     Suite(
+        "jumanji",
+        "jumanji",
+        "games, packing and routing, most with masked actions",
+        (
+            *("Game2048-v1", "GraphColoring-v1", "Minesweeper-v0", "SlidingTilePuzzle-v0"),
+            *("RubiksCube-v0", "RubiksCube-partly-scrambled-v0", "Sudoku-v0"),
+            *("Sudoku-very-easy-v0", "BinPack-v2", "FlatPack-v0", "JobShop-v0", "Knapsack-v1"),
+            *("Tetris-v0", "Cleaner-v0", "Connector-v3", "MMST-v0", "CVRP-v1", "MultiCVRP-v0"),
+            *("Maze-v0", "RobotWarehouse-v0", "Snake-v1", "TSP-v1", "Sokoban-v0", "PacMan-v1"),
+            *("LevelBasedForaging-v0", "SearchAndRescue-v0"),
+        ),
+    ),
+    Suite(
         "xminigrid",
         "xminigrid",
         "grid worlds: MiniGrid's tasks and XLand-MiniGrid's rooms",

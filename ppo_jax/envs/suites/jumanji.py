@@ -1,0 +1,115 @@
+"""Jumanji: games and combinatorial problems, most of them with masked actions.
+
+Observations are dicts, with the mask as the leaf `action_mask`. The discount of jumanji's TimeStep
+tells termination (0) from truncation. Time limits are fixed when an environment is made, and
+jumanji itself counts them as termination nearly everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs.conform import conform
+from ppo_jax.envs.interface import ACTION_MASK, Discrete, Environment, MultiDiscrete
+
+suite: Any = import_module("jumanji")
+
+_DOWNLOADS = ("Sokoban-v0",)  # when they are made
+
+
+def make(name: str, **settings: Any) -> Environment:
+    """The environment `name` of jumanji.
+
+    Args:
+        settings: of its constructor, such as `time_limit=100`.
+
+    Raises:
+        InputError: it has several agents with rewards of their own, or would download its levels.
+    """
+    if name in _DOWNLOADS and "generator" not in settings:
+        raise InputError(
+            f"jumanji/{name} downloads its levels when it is made: name a factory module:function "
+            f"that returns ppo_jax.envs.suites.jumanji.make({name!r}, generator=...)."
+        )
+    env = suite.make(name, **settings)
+    if env.reward_spec.shape:
+        raise InputError(
+            f"jumanji/{name} has {env.reward_spec.shape[0]} agents with a reward each, and one "
+            "policy has one: choose another environment, or sum the rewards in one of your own."
+        )
+    mask = getattr(jax.eval_shape(env.reset, jax.random.key(0))[1].observation, ACTION_MASK, None)
+    space, receive = _actions(
+        f"jumanji/{name}", env.action_spec, None if mask is None else mask.shape
+    )
+
+    def reset(key: Any, params: Any) -> tuple:
+        state, timestep = env.reset(key)
+        return _observation(timestep), state
+
+    def step(key: Any, state: Any, action: Any, params: Any) -> tuple:
+        state, timestep = env.step(state, receive(action))
+        last, final = timestep.last(), timestep.discount == 0
+        observation = _observation(timestep)
+        return observation, state, timestep.reward, last & final, last & ~final, timestep.extras
+
+    return conform(
+        f"jumanji/{name}",
+        reset,
+        step,
+        params=(),
+        action_space=space,
+        max_episode_steps=getattr(env, "time_limit", None),
+        fixed=("time_limit",),
+    )
+
+
+def _actions(
+    label: str, spec: Any, mask: tuple[int, ...] | None
+) -> tuple[Any, Callable[[Any], Any]]:
+    """The action space, and the way from one of its actions to jumanji's own.
+
+    Several dials whose mask is joint, such as (4, 10) for a rotation and a column, become one
+    discrete action; a mask of each dial leaves them apart.
+    """
+    if not jnp.issubdtype(spec.dtype, jnp.integer):
+        raise InputError(f"{label} has actions that are no choices, {spec}: choose another one.")
+    low = np.broadcast_to(spec.minimum, spec.shape)
+    sizes = np.broadcast_to(spec.maximum, spec.shape) - low + 1
+    ns = tuple(int(n) for n in sizes.ravel())
+    is_joint = mask == ns
+    if mask and not is_joint:  # [dials, n]; MultiCVRP declares one number more than its mask has
+        ns = (mask[-1],) * len(ns)
+
+    def receive(action: Any) -> Any:
+        dials = jnp.stack(jnp.unravel_index(action, ns)) if is_joint else jnp.asarray(action)
+        return (dials.reshape(spec.shape) + low).astype(spec.dtype)
+
+    space = Discrete(math.prod(ns)) if is_joint or not spec.shape else MultiDiscrete(ns)
+    return space, receive
+
+
+def _observation(timestep: Any) -> dict[str, Any]:
+    found = _as_dict(timestep.observation)
+    if ACTION_MASK in found:
+        found[ACTION_MASK] = jnp.asarray(found[ACTION_MASK], jnp.bool_).reshape(-1)
+    return found
+
+
+def _as_dict(value: Any) -> Any:
+    """Tuples and dataclasses with names as dicts, also within one another."""
+    if hasattr(value, "_asdict"):
+        fields = value._asdict()
+    elif dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    else:
+        return value
+    return {name: _as_dict(each) for name, each in fields.items()}

@@ -1,0 +1,104 @@
+"""The adapter of jumanji beside its own functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import beside
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs import registration
+from ppo_jax.envs.interface import Discrete, MultiDiscrete, time_limit
+from ppo_jax.envs.suite_table import SUITES
+
+jumanji = pytest.importorskip("jumanji", reason="pip install 'ppo-jax[jumanji]'")
+NAME = "jumanji/Game2048-v1"
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return registration.make(NAME)
+
+
+def test_the_table_has_the_ids_that_the_suite_registers():
+    assert set(SUITES["jumanji"].ids) == jumanji.registered_environments()
+
+
+def test_random_play_is_the_suites_own_and_stays_within_the_mask(environment):
+    env = jumanji.make("Game2048-v1")
+
+    def shown(timestep):
+        return timestep.observation._asdict()
+
+    def reset(key):
+        state, timestep = env.reset(key)
+        return shown(timestep), state
+
+    def step(key, state, action):
+        state, timestep = env.step(state, action)
+        ended, over = timestep.last(), timestep.discount == 0
+        return shown(timestep), state, timestep.reward, ended & over, ended & ~over
+
+    actions, ours, own = beside.play(environment, reset, step)
+    beside.require_equal(ours, own)
+    assert own.terminated.any()
+    # An illegal move leaves the board as it is. The mask before each step allowed its action.
+    mask = ours.observation["action_mask"]
+    going_on = ~ours.terminated[:, :-1]
+    legal = np.take_along_axis(mask[:, 1:-1], actions[:, 1:, None], -1)[..., 0]
+    assert legal[going_on].all()
+    assert not mask.all()
+
+
+def test_types_are_steady_and_a_limit_is_declared(environment):
+    beside.require_steady_types(environment)
+    assert environment.observation_dtype == {"board": "float32", "action_mask": "bool"}
+    assert time_limit(environment, ()) is None
+    snake = registration.make("jumanji/Snake-v1")
+    assert time_limit(snake, ()) == 4000
+    with pytest.raises(InputError, match=r"jumanji.make\('Snake-v1', time_limit=9\)"):
+        snake.override((), {"time_limit": 9})
+
+
+def test_a_joint_mask_becomes_one_discrete_action_in_the_suites_order():
+    environment, env = registration.make("jumanji/Tetris-v0"), jumanji.make("Tetris-v0")
+    assert environment.action_space == Discrete(40)
+    observation, state = environment.reset(jax.random.key(3), ())
+    own_state, timestep = env.reset(jax.random.key(3))
+    np.testing.assert_array_equal(
+        observation["action_mask"].reshape(4, 10), timestep.observation.action_mask
+    )
+    action = 2 * 10 + 7
+    assert observation["action_mask"][action]
+    seen = environment.transition(jax.random.key(0), state, jnp.int32(action), ())[0]
+    _, timestep = env.step(own_state, jnp.array([2, 7]))
+    np.testing.assert_array_equal(seen["grid"], timestep.observation.grid)
+    assert np.asarray(seen["grid"])[:, 7:].any()
+
+
+def test_masks_of_each_dial_stay_apart():
+    environment = registration.make("jumanji/MultiCVRP-v0")
+    assert environment.action_space == MultiDiscrete((21, 21))
+    assert environment.observation["action_mask"].shape == (42,)
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("Connector-v3", "has 10 agents with a reward each"),
+        ("Sokoban-v0", "downloads its levels when it is made"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_a_sentence(name, words, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it asked the network"))
+    with pytest.raises(InputError, match=words):
+        registration.make(f"jumanji/{name}")
+
+
+def test_the_command_line_trains_it_within_the_mask(tmp_path: Path, capsys):
+    summary = beside.trained(NAME, tmp_path, capsys)
+    assert summary["episodes_cut"] == 0  # a policy that repeats an illegal move never ends
