@@ -17,8 +17,8 @@ from ppo_jax.apps.diagnose.contract_play import Finding
 from ppo_jax.apps.diagnose.random_play import Play
 from ppo_jax.envs.interface import Environment
 
-MAX_STEPS = 512  # looked at again under other keys
-NUM_KEYS = 4
+MAX_STEPS = 256  # looked at again under other keys
+NUM_KEYS = 16  # a coin's step looks certain once in 65,536
 MIN_SHARE = 0.01  # least share of such steps; fewer are no reason for a memory
 
 
