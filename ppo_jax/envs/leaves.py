@@ -48,15 +48,18 @@ def shown(environment: Environment) -> dict[str, ObservationSpace]:
 def to_stored(environment: Environment, leaves: Mapping[str, Array]) -> Any:
     """One observation from its leaves by name, as the environment shows them -> as it is stored.
 
-    A whole number becomes a one-hot row, and a scalar [1]. Other dtypes stay.
+    A whole number becomes a one-hot row, and a scalar [1]. One array alone keeps its dtype; among
+    several the dtype decides what a normaliser does, so each becomes that of the stored leaf.
     """
     spaces, stored = shown(environment), named(environment.observation)
+    is_alone = stored.get(WHOLE) is environment.observation
 
     def one(name: str) -> Array:
         leaf = leaves[name]
         if name in spaces and spaces[name].is_number:
             return one_hot(leaf, spaces[name], stored[name].dtype)
-        return leaf.reshape(stored[name].shape)
+        leaf = leaf.reshape(stored[name].shape)
+        return leaf if is_alone else leaf.astype(stored[name].dtype)
 
     treedef = jax.tree.structure(environment.observation)
     return jax.tree.unflatten(treedef, [one(name) for name in stored])

@@ -28,8 +28,9 @@ def lane(space: Any) -> Environment:
         state = Walker(jnp.float32(0.3), jnp.zeros((), jnp.int32))
         return shown(state), state
 
-    def transition(key: jax.Array, state: Walker, action: jax.Array, params: Any) -> tuple:
-        push = jnp.sum(jnp.asarray(action, jnp.float32)) - 0.5
+    def transition(key: jax.Array, state: Walker, action: Any, params: Any) -> tuple:
+        parts = [jnp.sum(jnp.asarray(part, jnp.float32)) for part in jax.tree.leaves(action)]
+        push = sum(parts) - 0.5
         x = state.x + 0.2 * jnp.tanh(push) + 0.1 * jax.random.normal(key)
         after = Walker(x, state.time + 1)
         return shown(after), after, push - x**2, jnp.abs(x) > 1.0, after.time >= 7, {}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete
+from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete, Product
 from ppo_jax.models.network import Network
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl.types import Batch, Window
@@ -24,6 +24,7 @@ POLICIES = {
     "gaussian-state-std": ("gaussian-state-std", BOX),
     "gsde": ("gsde", BOX),
     "tanh-gaussian": ("tanh-gaussian", BOX),
+    "hybrid": ("gaussian", Product((MultiDiscrete((3, 2)), BOX))),
 }
 # Half the compile time, and no less exact.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

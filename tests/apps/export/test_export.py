@@ -9,62 +9,27 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from case_folder import in_case
+from saved_policy import TINY, saved
 
 from ppo_jax.apps.export import export as exporting
 from ppo_jax.apps.export import numpy_policy
 from ppo_jax.apps.export.export import export
 from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.cli.main import main
-from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.config import Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.models.agent import acting_policy, assemble, byte_scales
-from ppo_jax.rl import moments
 from ppo_jax.rl.types import Window
 from ppo_jax.runtime.saved_run import load_member
-from ppo_jax.storage import checkpoint, run_folder
-from ppo_jax.training import schedules, trainer
-
-TINY = Config(
-    num_envs=2, rollout_length=8, num_minibatches=1, hidden_sizes=(8, 8), total_env_steps=16
-)
-
-
-def saved(folder: Path, config: Config, seeds: int = 2, **given: Any) -> Path:
-    """A run as it is saved, its policies far from their start, its normaliser far from 0 and 1."""
-    keys = jax.random.split(jax.random.key(0), seeds)
-    hyper = schedules.as_arrays(config, Hyper())
-
-    def wave(leaf: jax.Array) -> jax.Array:
-        return min(1.0, leaf.ndim - 0.9) * jnp.sin(3.0 * jnp.arange(leaf.size) + 1.0).reshape(
-            leaf.shape
-        )
-
-    def moved(key: jax.Array) -> Any:
-        state = trainer.init(config, hyper, key)
-        noise = jax.random.normal(key, (50, *state.carry.observation.shape[1:]))
-        params = jax.tree.map(
-            lambda leaf: 2.0 * leaf + 0.1 * wave(leaf),
-            state.params,
-        )
-        seen = moments.from_batch(0.5 * noise + 0.25)
-        return state._replace(params=params, observation_moments=seen)
-
-    state = jax.vmap(moved)(keys)
-    options = RunOptions(out=str(folder), seeds=seeds)
-    with run_folder.claimed(config, Hyper(), options, jax.devices()[:1]):
-        pass
-    checkpoint.save(
-        checkpoint.checkpoint_folder(folder, 16), state, {"env_steps": 16, "num_seeds": seeds}
-    )
-    return folder
+from ppo_jax.storage import run_folder
+from ppo_jax.training import trainer
 
 
 @pytest.fixture(scope="module")
