@@ -179,6 +179,16 @@ def test_python_of_the_export_page_acts(trained: Path, monkeypatch: pytest.Monke
     assert (space["actions"].shape, space["actions"].dtype) == ((3,), np.int32)
 
 
+def test_python_of_a_masked_policy_serves_what_is_legal(workplace: Path) -> None:
+    words = ["train", "kitchen:Kitchen", "--out", "runs/served", *SMALLER["train"]]
+    assert main(words) == 0
+    (code,) = (code for code in blocks("docs/extending.md", "python") if "# serve.py" in code)
+    space: dict[str, Any] = {}
+    exec(code.replace("runs/kitchen", "runs/served"), space)
+    assert int(space["action"]["oven"]) == 0
+    assert space["action"]["heat"].shape == (1,)
+
+
 def all_commands() -> list[str]:
     found = {
         " ".join(command)

@@ -18,7 +18,7 @@ from ppo_jax.config.trust import Trust
 from ppo_jax.config.validate import validate
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.saved_run import load_checkpoint, saved_like
-from ppo_jax.storage import checkpoint, resume_point, run_folder
+from ppo_jax.storage import resume_point, run_folder
 from ppo_jax.storage.files import to_json, write_json
 from ppo_jax.storage.fingerprint import other_programs
 from ppo_jax.storage.manifest import MANIFEST

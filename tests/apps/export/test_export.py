@@ -24,7 +24,6 @@ from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.cli.main import main
 from ppo_jax.config.config import Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.options import RunOptions
 from ppo_jax.models.agent import acting_policy, assemble, byte_scales
 from ppo_jax.rl.types import Window
 from ppo_jax.runtime.saved_run import load_member
