@@ -294,8 +294,9 @@ CASES: dict[str, dict[str, Any]] = {
         "rollout_length": 160,
     },
     "kl, gaussian-state-std": {"objective": "kl", "policy": "gaussian-state-std"},
-    "kl new-old, batch": {
+    "kl new-old, hybrid, batch": {
         "objective": "kl",
+        "policy": "hybrid",
         "kl_direction": "new-old",
         "normalize_advantages": "batch",
     },
@@ -313,7 +314,13 @@ CASES: dict[str, dict[str, Any]] = {
     },
     # Long conjugate gradients amplify rounding to a thousandth of a step.
     "trpo, gaussian": {"objective": "trpo", "policy": "gaussian", "num_cg_iterations": 4},
-    "npg, memory": {"objective": "npg", "num_cg_iterations": 4, "memory": "gru", "memory_size": 4},
+    "npg, hybrid, memory": {
+        "objective": "npg",
+        "policy": "hybrid",
+        "num_cg_iterations": 4,
+        "memory": "gru",
+        "memory_size": 4,
+    },
     "clip, memory": {"objective": "clip", "memory": "gru", "memory_size": 4},
 }
 HYPER = Hyper(
