@@ -2,8 +2,8 @@
 
     python benchmarks/random_policy.py ENV ... [--episodes 4096]
 
-Actions are drawn uniformly from the action space. Prints the mean return of whole episodes and its
-standard error.
+Actions are drawn uniformly from the legal ones of the action space. Prints the mean return of whole
+episodes and its standard error.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ppo_jax.apps.diagnose.random_play import random_action
 from ppo_jax.config.options import RunOptions
 from ppo_jax.envs import registration
-from ppo_jax.envs.interface import Box, Discrete, Environment, time_limit
+from ppo_jax.envs.interface import Environment, action_mask, time_limit
 from ppo_jax.runtime import devices
 
 MAX_STEPS = 10_000
@@ -41,30 +42,23 @@ def random_returns(environment: Environment, episodes: int) -> Array:
     """Return of one whole episode in each of `episodes` environments, [episodes]."""
     params = environment.default_params
     bound = time_limit(environment, environment.default_params) or MAX_STEPS
-    space = environment.action_space
-
-    def draw(key: Array) -> Array:
-        if isinstance(space, Box):
-            return jax.random.uniform(key, space.shape, minval=space.low, maxval=space.high)
-        if isinstance(space, Discrete):
-            return jax.random.randint(key, (), 0, space.n)
-        return jax.random.randint(key, (len(space.ns),), 0, jnp.asarray(space.ns))
 
     def episode(key: Array) -> Array:
         key_reset, key_steps = jax.random.split(key)
-        _, state = environment.reset(key_reset, params)
+        start = environment.reset(key_reset, params)
 
         def step(carry: tuple[Any, Array, Array], key: Array) -> tuple[Any, None]:
-            state, total, is_over = carry
+            (observation, state), total, is_over = carry
             key_action, key_env = jax.random.split(key)
-            _, state, reward, terminated, truncated, _ = environment.transition(
-                key_env, state, draw(key_action), params
+            action = random_action(environment.action_space, key_action, action_mask(observation))
+            *after, reward, terminated, truncated, _ = environment.transition(
+                key_env, state, action, params
             )
             total = total + jnp.where(is_over, 0.0, reward)
-            return (state, total, is_over | terminated | truncated), None
+            return (tuple(after), total, is_over | terminated | truncated), None
 
-        start = (state, jnp.zeros(()), jnp.zeros((), bool))
-        (_, total, _), _ = jax.lax.scan(step, start, jax.random.split(key_steps, bound))
+        carry = (start, jnp.zeros(()), jnp.zeros((), bool))
+        (_, total, _), _ = jax.lax.scan(step, carry, jax.random.split(key_steps, bound))
         return total
 
     return jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), episodes))

@@ -157,9 +157,15 @@ def test_a_product_of_one_kind_is_that_kind_in_parts(space: tuple) -> None:
 
 
 @pytest.mark.parametrize(
-    "policy", ["gaussian", "gaussian-state-std", "gsde", "tanh-gaussian", "categorical"]
+    "policy, memory",
+    [
+        ("gaussian", "none"),
+        ("gaussian-state-std", "gru"),
+        ("gsde", "none"),
+        ("tanh-gaussian", "none"),
+        ("categorical", "none"),
+    ],
 )
-@pytest.mark.parametrize("memory", ["none", "gru"])
 def test_every_policy_of_real_actions_joins_with_masked_dials(policy: str, memory: str) -> None:
     spec = {"speed": shown(3), "action_mask": shown(8, dtype="bool")}
     config = Config(policy=policy, hidden_sizes=(8,), memory=memory, memory_size=4)

@@ -84,4 +84,4 @@ def _is_certain(environment: Environment, play: Play, rows: np.ndarray) -> np.nd
     _, _, reward, terminated, _, _ = program(keys, state, action, environment.default_params)
     found = np.stack([np.asarray(reward, np.float64), np.asarray(terminated, np.float64)])
     before = np.stack([np.asarray(part).ravel()[rows] for part in (play.reward, play.terminated)])
-    return np.isclose(found, before[:, None]).all(axis=(0, 1))
+    return np.asarray(np.isclose(found, before[:, None]).all(axis=(0, 1)))

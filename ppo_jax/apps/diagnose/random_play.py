@@ -16,6 +16,7 @@ from ppo_jax.envs.interface import (
     Box,
     Discrete,
     Environment,
+    MultiDiscrete,
     Product,
     Raw,
     action_mask,
@@ -116,7 +117,7 @@ def random_action(space: ActionSpace, key: Array, mask: Array | None = None) -> 
         return tuple(map(random_action, space.parts, keys, masks))
     if isinstance(space, Discrete) and mask is None:
         return jax.random.randint(key, (), 0, space.n)
-    if not isinstance(space, Box) and mask is None:
+    if isinstance(space, MultiDiscrete) and mask is None:
         return jax.random.randint(key, (len(space.ns),), 0, jnp.array(space.ns))
     if not isinstance(space, Box):
         parts = jnp.split(jnp.asarray(mask), np.cumsum(dials_of(space))[:-1])

@@ -213,7 +213,7 @@ def _masked(graph: _Graph, logits: str, legal: str, kinds: Any) -> str:
     flags = graph.node("Cast", legal, to=kinds.FLOAT)
     some = graph.node("ReduceMax", flags, np.array([1], np.int64), keepdims=1)
     none = graph.node("Not", graph.node("Cast", some, to=kinds.BOOL))
-    lowest = np.float32(np.finfo(np.float32).min)
+    lowest = np.asarray(np.finfo(np.float32).min, np.float32)
     return graph.node("Where", graph.node("Or", legal, none), logits, lowest)
 
 

@@ -69,8 +69,7 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
     observation = jax.eval_shape(observations.encode, traced.observations[0])
     space = observations.space
     if traced.masks[0] is not None:
-        is_tree = not isinstance(observation, dict) and isinstance(space, dict)
-        if is_tree:
+        if isinstance(space, dict) and not isinstance(observation, dict):
             space = {f"{leaves.WHOLE}.{name}": found for name, found in space.items()}
         observation = with_mask(observation, traced.masks[0])
     raw = Raw(space, *_raw_functions(env, actions), actions.form)

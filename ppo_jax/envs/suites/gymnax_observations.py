@@ -46,8 +46,7 @@ def observations(env: Any, params: Any, examples: tuple[Any, ...], label: str) -
     if spaces.children(space) is None:
         _require_array(examples[0], space, label)
         is_binary = type(env).__module__.startswith(_BINARY_MODULES)
-        found, encode = _leaf(space, examples, label, is_binary)
-        return Observations(found, encode, rigid)
+        return Observations(*_leaf(space, examples, label, is_binary), rigid)
     names = dict(spaces.leaves_of(space))
     shown = [leaves.named(example) for example in examples]
     _require_names(list(names), list(shown[0]), label)

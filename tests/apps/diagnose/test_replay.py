@@ -179,3 +179,9 @@ def test_the_layout_is_the_recorded_one(walked: Path) -> None:
     assert (layout.kind, len(layout.devices), layout.num_members) == ("map", 1, 3)
     assert replaying.layout_of_one(layout).num_members == 1
     assert assemble(config).environment.name
+
+
+def test_leaves_of_a_trajectory_have_names_of_their_own() -> None:
+    named = replaying._named("observation", {"far": {"board": 1}, "aim": (2, 3)})
+    assert named == {"observation.far.board": 1, "observation.aim.0": 2, "observation.aim.1": 3}
+    assert replaying._named("action", 4) == {"action": 4}

@@ -1,0 +1,70 @@
+"""Own environments with trees: names of leaves, masks that do not fit, leaves that change."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+from lane import lane
+
+from ppo_jax.config.config import Config
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs import leaves, registration
+from ppo_jax.envs.interface import Discrete, Environment, action_mask, without_action_mask
+from ppo_jax.models.agent import assemble
+
+
+class Seen(NamedTuple):
+    speed: Any
+    action_mask: Any
+
+
+def test_leaves_have_dotted_names_in_the_order_of_jax() -> None:
+    assert leaves.named(3.0) == {"observation": 3.0}
+    assert leaves.named({"b": (1, 2), "a": {"c": 3}}) == {"a.c": 3, "b.0": 1, "b.1": 2}
+    assert list(leaves.named({"b": (1, 2), "a": {"c": 3}})) == ["a.c", "b.0", "b.1"]
+
+
+def test_a_named_tuple_has_a_mask_as_a_dict_has() -> None:
+    for observation in (Seen(1, 2), {"speed": 1, "action_mask": 2}):
+        assert action_mask(observation) == 2
+        assert without_action_mask(observation) == {"speed": 1}
+    assert action_mask((1, 2)) is None
+
+
+def shows(first: Any, later: Any, declared: Any = None) -> Environment:
+    """The lane with other observations."""
+    environment = lane(Discrete(2))
+    reset, transition = environment.reset, environment.transition
+    return environment._replace(
+        reset=lambda *given: (first, reset(*given)[1]),
+        transition=lambda *given: (later, *transition(*given)[1:]),
+        observation=jax.eval_shape(lambda: first if declared is None else declared),
+    )
+
+
+ONE, TWO = {"a": jnp.ones(1)}, {"a": jnp.ones(1), "b": jnp.ones(2)}
+
+
+@pytest.mark.parametrize(
+    "environment, sentence",
+    [
+        (shows(ONE, TWO), "leaf 'b' is missing from the declaration and of shape .* transition"),
+        (shows(ONE, TWO, TWO), r"leaf 'b' is of shape \(2,\) from the decl.* missing from reset"),
+        (shows(TWO, {**TWO, "b": jnp.ones(3)}), r"'b' is of shape \(2,\) .* \(3,\) from transit"),
+    ],
+)
+def test_an_observation_that_changes_its_leaves_is_refused(
+    environment: Environment, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence) as refused:
+        assemble(Config(env=environment))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_mask_that_does_not_fit_is_refused_where_it_is_named() -> None:
+    seen = {"a": jnp.ones(1), "action_mask": jnp.ones(3, bool)}
+    with pytest.raises(InputError, match=r"action_mask of bool\[3\] and its actions need bool\[2"):
+        registration.make(shows(seen, seen))
