@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,12 +109,20 @@ class LogFiles:
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
-    """The rows of a file without its last line, if a kill has torn it.
+    """The rows of a file, all of them in memory; see `stream_jsonl`."""
+    return list(stream_jsonl(path))
+
+
+def stream_jsonl(path: Path | str) -> Iterator[dict[str, Any]]:
+    """Read the rows of a file one by one, without its last line if a kill has torn it.
 
     Raises:
         InputError: any other line is no JSON object.
     """
-    return [_parse(Path(path), n, line) for n, line in enumerate(_whole_lines(Path(path)), 1)]
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                yield _parse(Path(path), number, line)
 
 
 def rewind_jsonl(path: Path | str, env_steps: int | None = None) -> None:

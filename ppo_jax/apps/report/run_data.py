@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppo_jax.analysis import plots, stats
+from ppo_jax.analysis.thinning import strided, thinned_rows
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import with_new_fields
@@ -29,6 +30,7 @@ MAX_RUNS = 24  # limit of a page, whose size grows with them
 MANY_RUNS = 6  # from here on curves have fewer points, and single seeds are not drawn
 DIAGNOSTIC_POINTS = 60
 LARGEST = 1e150  # a larger number overflows where curves are averaged and drawn
+MAX_TIMES = 1_000  # rows of timing.jsonl in memory, of which a chart shows fewer
 MAX_COMPARED = 6  # runs in a table of everyone against everyone
 # The charts of a page. Training returns have a section of their own.
 DIAGNOSTICS = tuple(
@@ -81,17 +83,17 @@ def read(folder: Path, label: str, is_one_of_many: bool = False) -> dict[str, An
             f"The run {str(folder)!r} has no metrics.jsonl: nothing was logged in it, or it was "
             "removed."
         )
-    rows = _rows(metrics, options)
+    rows, last_step = _rows(metrics, options)
     summary = _summary(folder / "summary.json") if (folder / "summary.json").is_file() else None
     manifest = folder / "manifest.json"
+    env_steps = last_step if summary is None else summary["env_steps"]
     return {
         "label": label,
         "env": str(config["env"]) if summary is None else str(summary["env"]),
         "objective": str(config["objective"]),
         "num_seeds": int(options["seeds"]),
-        "env_steps": rows[-1]["env_steps"] if summary is None else summary["env_steps"],
-        "total_env_steps": options["seeds"]
-        * (rows[-1]["env_steps"] if summary is None else summary["env_steps"]),
+        "env_steps": env_steps,
+        "total_env_steps": options["seeds"] * env_steps,
         "summary": summary,
         "curve": curve(rows, with_seeds=not is_one_of_many),
         "diagnostics": diagnostics(rows),
@@ -166,12 +168,8 @@ def improvements(runs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> di
 
 def speed(path: Path) -> dict[str, Any] | None:
     """Environment steps per second of all seeds over the training."""
-    rows = jsonl.read_jsonl(path) if path.is_file() else []
-    known = [
-        row
-        for row in rows
-        if is_number(row.get("env_steps")) and is_number(row.get("env_steps_per_second"))
-    ]
+    rows = jsonl.stream_jsonl(path) if path.is_file() else iter(())
+    known = strided((row for row in rows if _is_timed(row)), MAX_TIMES)
     if not known:
         return None
     every = -(-len(known) // DIAGNOSTIC_POINTS)
@@ -193,12 +191,28 @@ def is_number(value: Any) -> bool:
     return is_plain and abs(value) < LARGEST
 
 
-def _rows(path: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Read metrics.jsonl: every row has a number or None for every seed."""
-    rows = jsonl.read_jsonl(path)
+def _is_timed(row: Mapping[str, Any]) -> bool:
+    return is_number(row.get("env_steps")) and is_number(row.get("env_steps_per_second"))
+
+
+def _rows(path: Path, options: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    """Read and thin metrics.jsonl; also return the steps of its last row."""
+    steps = [0]
+    rows = thinned_rows(_whole_rows(path, options, steps), (*DIAGNOSTICS, "episode_return"))
     if not rows:
         raise InputError(f"{str(path)!r} has no rows yet: the run has logged nothing.")
-    for number, row in enumerate(rows, 1):
+    return rows, steps[0]
+
+
+def _whole_rows(
+    path: Path, options: Mapping[str, Any], steps: list[int]
+) -> Iterator[dict[str, Any]]:
+    """Read rows one by one: each has a number or None for every seed.
+
+    Args:
+        steps: its one number becomes that of the newest row.
+    """
+    for number, row in enumerate(jsonl.stream_jsonl(path), 1):
         returns = row.get("episode_return")
         lists = [row[name] for name in DIAGNOSTICS if name in row] + [returns]
         is_whole = is_number(row.get("env_steps")) and all(
@@ -212,7 +226,8 @@ def _rows(path: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
                 f"{str(path)!r} is damaged: line {number} lacks a number for each of the run's "
                 "seeds."
             )
-    return rows
+        steps[0] = row["env_steps"]
+        yield row
 
 
 def _summary(path: Path) -> dict[str, Any]:

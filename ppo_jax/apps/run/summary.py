@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppo_jax.analysis import plots
+from ppo_jax.analysis.thinning import thinned_rows
 from ppo_jax.apps.run.session import METRICS, RunStatus, Session, writing
 from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
@@ -32,7 +33,7 @@ def conclude(
     config, options, layout = session.config, session.options, session.layout
     alive = evaluation.alive_seeds(state, layout)
     played = session.play(state, evaluation.FINAL)
-    logged = jsonl.read_jsonl(session.folder / METRICS)
+    logged = thinned_rows(jsonl.stream_jsonl(session.folder / METRICS), ("episode_return",))
     curve = session.folder / "learning_curve.svg" if logged else None
     summary = summary_of(
         session,

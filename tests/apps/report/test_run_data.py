@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from report_page import make_run
 
-from ppo_jax.analysis import stats
+from ppo_jax.analysis import stats, thinning
 from ppo_jax.apps.report import run_data
 from ppo_jax.config.errors import InputError
 
@@ -152,3 +153,15 @@ def test_names_tell_runs_apart_and_none_comes_twice(made: Path, tmp_path: Path) 
         run_data.collect([made, made / ".." / "one"])
     with pytest.raises(InputError, match="give at most 24"):
         run_data.collect([made] * 25)
+
+
+def test_rows_are_thinned_while_they_are_read(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thinning, "MAX_ROWS", 4)
+    rows = [json.loads(line) for line in (made / "metrics.jsonl").read_text().splitlines()]
+    size = 2 ** math.ceil(math.log2(len(rows) / 4))
+    steps = [row["env_steps"] for row in rows]
+    run = run_data.read(made, "label")
+    means = [np.mean(steps[i : i + size]) for i in range(0, len(steps), size)]
+    assert run["curve"]["env_steps"] == means
+    assert len(run["diagnostics"]["entropy"]["env_steps"]) == len(means) <= 4
+    assert run["env_steps"] == steps[-1]
