@@ -30,6 +30,7 @@ _COUNTS = {
     "memory_window": (1, 2**16),
 }
 MAX_WIDTH = 2**16  # limit of a hidden layer
+MAX_LAYERS = 64  # each makes the program longer; a thousand take hours to compile
 
 # name: (lowest, highest, whether the lowest itself is allowed)
 _RANGES: dict[str, tuple[float, float, bool]] = {
@@ -182,6 +183,8 @@ def _check_network_sizes(config: Config) -> None:
         )
     if max(sizes) > MAX_WIDTH:
         raise InputError(f"hidden_sizes={sizes!r} must have widths of at most {MAX_WIDTH}.")
+    if len(sizes) > MAX_LAYERS:
+        raise InputError(f"hidden_sizes has {len(sizes)} layers, and takes at most {MAX_LAYERS}.")
     steps = config.gsde_resample_steps
     if isinstance(steps, bool) or not isinstance(steps, int) or steps == 0 or steps < -1:
         raise InputError(

@@ -204,6 +204,7 @@ def test_the_nearest_divisor_of_a_large_prime_is_found_without_delay() -> None:
             "would take 2147483776 steps of each environment",
         ),
         ({"hidden_sizes": (10**6,)}, "widths of at most 65536"),
+        ({"hidden_sizes": (8,) * 65}, "has 65 layers, and takes at most 64"),
         ({"memory_size": 10**6}, "memory_size=1000000 must be at most 65536"),
         ({"memory_layers": 0}, "memory_layers=0 must be a whole number of at least 1"),
         ({"memory_window": 2.0}, "memory_window=2.0 must be a whole number of at least 1"),

@@ -22,7 +22,7 @@ from ppo_jax.apps.diagnose import explain_figure
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
-from ppo_jax.config.validate import validate
+from ppo_jax.config.validate import check_count, validate
 from ppo_jax.distributed.layout import local_devices
 from ppo_jax.envs import registration
 from ppo_jax.runtime import devices
@@ -49,6 +49,9 @@ LAST_SHARE = 0.2  # returns are averaged over this last part of the training
 Row = dict[str, Any]
 
 
+MAX_SEEDS, MAX_EPOCHS = 2**12, 2**16  # the metrics of every iteration stay in memory
+
+
 def surrogate(
     env: str = "CartPole-v1",
     *,
@@ -69,8 +72,10 @@ def surrogate(
     """
     folder = Path(out)
     run_folder.check_new_folder(str(folder))
-    if seeds < 2 or min(epochs) < 1:
+    if seeds < 2 or not epochs or min(epochs) < 1:
         raise InputError("explain needs at least 2 seeds and 1 epoch: an interval needs two.")
+    check_count("seeds", seeds, 2, MAX_SEEDS)
+    check_count("epochs", max(epochs), 1, MAX_EPOCHS)
     config = dataclasses.replace(SETTING, env=env, total_env_steps=total_env_steps)
     validate(config, HYPER)
     devices.prepare_jax(RunOptions())

@@ -38,6 +38,13 @@ _PLAIN = {
     "compare": bool,  # False: published values are shown without a verdict
     "note": str,
 }
+# name: (lowest, highest whole number); the sum of the first two stays below 2^32
+_COUNTS = {
+    "seeds": (1, 2**20),
+    "first_seed": (0, 2**32 - 2**20 - 1),
+    "episodes": (1, 2**24),
+    "quick_env_steps": (1, 2**53),
+}
 _FIELDS = (*_PLAIN, "task", "variant", "config", "hyper", "published")
 
 
@@ -102,9 +109,9 @@ def build(
         budget = int(merged.get("quick_env_steps", QUICK_SHARE * config.total_env_steps))
         config = dataclasses.replace(config, total_env_steps=max(config.batch_size, budget))
     validate(config, found.hyper)
-    for name, least in (("seeds", 1), ("first_seed", 0), ("episodes", 1), ("quick_env_steps", 1)):
+    for name, bounds in _COUNTS.items():
         if name in merged:
-            check_count(f"{where}: {name}", merged[name], least, 2**31)
+            check_count(f"{where}: {name}", merged[name], *bounds)
     protocol = str(merged.get("protocol", "deterministic"))
     if protocol not in PROTOCOLS:
         raise InputError(

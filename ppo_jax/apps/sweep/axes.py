@@ -162,10 +162,14 @@ def _choices(name: str, texts: Sequence[Any]) -> tuple[Any, ...]:
     texts = [text.strip() if isinstance(text, str) else text for text in texts]
     if not texts or "" in [text for text in texts if isinstance(text, str)]:
         raise InputError(f"axis {name} has an empty place in its list: write NAME=VALUE,VALUE.")
+    if len(texts) > MAX_SETTINGS:
+        raise InputError(f"axis {name} has {len(texts)} values: give at most {MAX_SETTINGS}.")
     values = tuple(_value(name, text) for text in texts)
-    for i, value in enumerate(values):
-        if value in values[:i]:
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
             raise InputError(f"axis {name} names {show(value)} twice: leave one out.")
+        seen.add(value)
     return values
 
 

@@ -13,6 +13,7 @@ from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config import layers, values
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import PLATFORMS
+from ppo_jax.config.validate import check_count
 
 _SECONDS = ("time_limit", "save_seconds")
 
@@ -56,8 +57,8 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
             + nearest(platform, PLATFORMS)
         )
     seeds = layers.whole_number("seeds", flags["seeds"]) if "seeds" in flags else None
-    if seeds is not None and seeds < 1:
-        raise InputError(f"seeds={seeds} must be at least 1.")
+    if seeds is not None:
+        check_count("seeds", seeds, 1, 2**20)
     seconds = {name: _seconds(name, flags[name]) for name in _SECONDS if name in flags}
     suites = specs.select(flags["spec"], "quick" in flags, seeds)
     if "show" not in flags:

@@ -216,6 +216,13 @@ def test_grids_of_millions_of_points_are_refused_at_once() -> None:
     axes.check(known, SweepOptions(sampler="random", settings=10))
 
 
+def test_a_long_list_is_read_without_comparing_all_pairs() -> None:
+    rates = [0.1 / (i + 1) for i in range(100_000)]
+    assert len(axes.from_mapping({"learning_rate": rates})[0].choices) == 100_000
+    with pytest.raises(InputError, match="has 100001 values: give at most 100000"):
+        axes.from_mapping({"learning_rate": [*rates, 1.0]})
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
