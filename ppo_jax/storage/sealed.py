@@ -56,6 +56,8 @@ def read_sealed(
         return content
     except OSError as error:
         reason = f"it cannot be read, {error.strerror}"
+    except json.JSONDecodeError as error:
+        reason = f"it is no JSON, {error}"
     except (ValueError, RecursionError) as error:
         reason = str(error)
     raise DamagedError(f"{str(path)!r} is damaged ({reason}): {remedy}.")

@@ -24,7 +24,7 @@ from ppo_jax.distributed.layout import Layout
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.runtime.windows import Rows
 from ppo_jax.storage import resume_point
-from ppo_jax.storage.files import remove_folder
+from ppo_jax.storage.files import refuse_links, remove_folder
 from ppo_jax.storage.fingerprint import fingerprint
 from ppo_jax.storage.resume_point import Owner
 from ppo_jax.storage.sealed import first_change, read_sealed, write_sealed
@@ -132,6 +132,7 @@ def begin(pack: Pack, layout: Layout) -> Owner:
     Raises:
         OSError: the folder cannot be written.
     """
+    refuse_links(pack.folder.parent, pack.folder)
     finger = fingerprint(layout)
     if not (pack.folder / PACK).exists():
         pack.folder.mkdir(parents=True)

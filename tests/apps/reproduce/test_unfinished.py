@@ -15,7 +15,7 @@ from ppo_jax.apps.reproduce.running import Request
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.config.errors import InputError
 from ppo_jax.runtime.signals import StopRequest
-from ppo_jax.storage import resume_point
+from ppo_jax.storage import resume_point, sealed
 
 SUITE = """
 title = "Walks"
@@ -233,6 +233,21 @@ def test_a_checkpoint_of_another_pack_is_refused(suite: Suite, copy: Path, tmp_p
         shutil.copytree(theirs.parent, ours.parent)
     with pytest.raises(InputError, match="is of another run"):
         run(suite, copy)
+
+
+def test_a_folder_of_another_day_goes_on_if_nothing_but_a_pack_was_begun_in_it(
+    suite: Suite, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = shutil.copytree(begun, tmp_path / "walks_cpu_2026-01-01")
+    monkeypatch.setattr(store, "RESULTS", tmp_path)
+    assert running.folder_of(Request((suite,)), suite) == there
+    with pytest.raises(InputError, match="There are no results of walks"):
+        running.folder_of(Request((suite,), is_show=True), suite)
+    (path,) = there.glob("unfinished/*/pack.json")
+    content = sealed.read_sealed(path, "")
+    content["fingerprint"]["cores"] = 99
+    sealed.write_sealed(path, content)
+    assert running.folder_of(Request((suite,)), suite) != there
 
 
 def test_a_pack_of_other_seeds_is_left_and_named(suite: Suite, copy: Path) -> None:

@@ -5,7 +5,9 @@ One program for the whole file: 2 settings x 2 seeds on one device, members one 
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -160,6 +162,21 @@ def test_a_sweep_without_a_whole_checkpoint_is_refused_and_left_as_it_is(
     assert "its members are trained again" in err
     assert err.count("\n") == 1
     assert state_of(folder / "packs") == before
+
+
+def test_a_full_disk_ends_a_sweep_with_one_sentence(
+    copy: Any, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a")
+
+    folder = copy("grid")
+    monkeypatch.setattr(resume_point, "save_pack", full)
+    assert main.main(["sweep", str(folder), "--quiet"]) == 1
+    err = capsys.readouterr().err
+    assert "cannot be written (No space left on device)" in err
+    assert f"ppo-jax sweep {folder} goes on" in err
+    assert err.count("\n") == 1
 
 
 def test_checkpoints_and_rows_of_another_sweep_are_refused(
