@@ -43,6 +43,7 @@ from ppo_jax.config.options import RunOptions
 from ppo_jax.runtime.text import summary_lines
 from ppo_jax.storage import checkpoint, checkpoint_files, jsonl, lock, run_folder
 from ppo_jax.storage.files import write_json
+from ppo_jax.storage.sealed import checksum, write_sealed
 
 HANG_SECONDS = 5.0
 SUITE = (
@@ -152,13 +153,13 @@ def make_sweep(folder: Path) -> None:
     swept = axes.parse(["gamma=0.9,0.99", "objective=clip,pg"])
     options = SweepOptions(out=str(folder), sampler="random", settings=2)
     sweep = sweeps.Sweep(Config(), Hyper(), swept, [{}], options)
-    write_json(folder / "sweep.json", sweeps.describe(sweep))
+    write_sealed(folder / "sweep.json", sweeps.describe(sweep))
     write_json(folder / "plan.json", [{"width": 8, "layout": "vmap"}])
     pack_folder = folder / "packs" / "000-000"
     members = [[0, 0], [0, 1]]
-    write_json(pack_folder / "pack.json", {"settings": {"0": {"gamma": 0.9}}, "members": members})
+    write_sealed(pack_folder / "pack.json", {"settings": {"0": {"gamma": 0.9}}, "members": members})
     result = {"final_return": [1.0, None], "env_steps": 128, "train_seconds": 1.0}
-    write_json(pack_folder / "result.json", {"members": members, **result})
+    write_sealed(pack_folder / "result.json", {"members": members, **result})
     row = {"env_steps": 128, "episode_return": [1.0, None], "entropy": [0.1, 0.2]}
     (pack_folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
 
@@ -295,9 +296,10 @@ def resealed(name: str, data: bytes) -> bytes:
         if "checkpoints" in name:
             del content["manifest_sha256"]
             return checkpoint_files.seal(content)
-        if "results" in name:
-            content["sha256"] = store.checksum(content)
-            return json.dumps(content).encode()
+        if "sha256" in content:  # a stored result, or a file of a sweep
+            content["sha256"] = checksum(content)
+            indent = None if "results" in name else 2
+            return (json.dumps(content, indent=indent) + "\n").encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return data

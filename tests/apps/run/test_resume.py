@@ -274,7 +274,7 @@ def test_an_edited_config_is_named(whole: Path, tmp_path: Path) -> None:
         resume(folder, quiet=True)
 
 
-def test_altered_rows_are_told_and_left(
+def test_altered_rows_are_told_and_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     folder = tmp_path / "a"
@@ -284,7 +284,8 @@ def test_altered_rows_are_told_and_left(
     path.write_bytes(altered)
     resume(folder)
     assert "is not what the run wrote up to its checkpoint" in capsys.readouterr().err
-    assert path.read_bytes().startswith(altered)
+    assert path.with_name("metrics.jsonl.set-aside-1").read_bytes() == altered
+    assert b'"env_steps": 97' not in path.read_bytes()
 
 
 @pytest.mark.parametrize(
