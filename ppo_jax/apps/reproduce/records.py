@@ -167,6 +167,7 @@ def machines(contents: Iterable[Mapping[str, Any]]) -> list[str]:
     for content in contents:
         for batch in content["batches"]:
             given = batch["fingerprint"]
-            kind = "" if given["platform"] == "cpu" else f", {given['device kind']}"
+            device = given.get("device kind") or given["platform"]
+            kind = "" if given["platform"] == "cpu" else f", {device}"
             words.add(f"{given['processor']}, {given['cores']} cores{kind}")
     return sorted(words)

@@ -25,6 +25,7 @@ from ppo_jax.storage.jsonl import LogFiles, Position
 from ppo_jax.storage.resume_point import Owner
 from ppo_jax.storage.sealed import DamagedError, checksum, first_change, read_sealed, write_sealed
 
+PACKS = "packs"  # folder of them
 PACK, RESULT, METRICS = "pack.json", "result.json", "metrics.jsonl"
 # The shapes of pack.json and result.json, see `reading.expect`.
 _PACK = {"settings": dict, "members": [[int, int]]}
@@ -90,7 +91,8 @@ def write_pack(job: PackJob, tell: Callable[[str], None]) -> bool:
             "label": job.label,
         }
     )
-    files.refuse_links(job.folder.parent, job.folder, job.folder / "checkpoints")
+    above = [job.folder.parent] if job.folder.parent.name == PACKS else []  # else the user's own
+    files.refuse_links(*above, job.folder, job.folder / "checkpoints")
     job.folder.mkdir(parents=True, exist_ok=True)
     was_begun = path.exists()
     if was_begun:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ppo_jax.apps.sweep import axes, folder
+from ppo_jax.apps.sweep import axes, folder, pack_files
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
@@ -68,3 +68,18 @@ def test_a_password_is_in_no_file_and_asked_for_again(
     monkeypatch.setenv("PPO_JAX_STORAGE", URL)
     assert folder.read(path).options.storage == URL
     assert folder.open_folder(sweep(tmp_path / "a", **own)) == path  # begun again by its flags
+
+
+def test_a_pack_is_written_through_no_link_but_into_the_folder_that_the_user_named(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    winner = pack_files.PackJob(tmp_path / "link" / "winner", "id", Config(), Hyper(), {}, [], "")
+    pack_files.write_pack(winner, lambda words: None)
+    assert (tmp_path / "real" / "winner" / "pack.json").is_file()
+    (tmp_path / "real" / "packs").symlink_to(tmp_path / "real" / "winner")
+    for name in ("packs/000-000", "packs"):
+        job = winner._replace(folder=tmp_path / "real" / name)
+        with pytest.raises(InputError, match="is a symbolic link"):
+            pack_files.write_pack(job, lambda words: None)
