@@ -10,7 +10,7 @@ import pytest
 
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.layers import FIELDS, Layer, file_layer, hint, resolve, with_new_fields
+from ppo_jax.config.layers import BEFORE, FIELDS, Layer, file_layer, hint, resolve, with_new_fields
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.files import to_json
@@ -192,5 +192,7 @@ def test_a_record_of_an_earlier_version_gets_the_defaults_of_newer_fields() -> N
     assert completed["run_id"] == "a"
     defaults = run_folder.describe_run(Config(), Hyper(), RunOptions())
     for table, name, value in (("config", "env", "Catch-bsuite"), ("hyper", "gamma", 0.5)):
-        assert completed[table] == {**to_json(defaults[table]), name: value}
+        expected = {**to_json(defaults[table]), **BEFORE[table], name: value}
+        assert completed[table] == expected
+    assert completed["config"]["scale_bytes"] is False  # its default was another one then
     assert recorded["hyper"] == {"gamma": 0.5}
