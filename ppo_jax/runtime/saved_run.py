@@ -22,7 +22,7 @@ from ppo_jax.models.agent import assemble
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import prepare_jax
 from ppo_jax.storage import checkpoint, run_folder
-from ppo_jax.storage.fingerprint import other_programs, spaces
+from ppo_jax.storage.fingerprint import other_programs, own_sources, spaces
 from ppo_jax.training import schedules, trainer
 
 
@@ -53,7 +53,7 @@ def load_state(
     hyper = schedules.as_arrays(found.config, found.hyper)
     like = saved_like(found.config, hyper, found.options.seeds)
     state, metadata = load_checkpoint(newest, like, found.config)
-    other = other_programs(metadata.get("fingerprint") or {}, found.config)
+    other = other_programs(metadata.get("fingerprint") or {}, own_sources(found.config))
     if other is not None and sys.stderr is not None:
         print(f"note: {other}", file=sys.stderr)
     return found.config, hyper, found.options, state, {**metadata, "warnings": warnings}

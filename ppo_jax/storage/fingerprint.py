@@ -80,9 +80,12 @@ def list_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def other_programs(saved: Mapping[str, Any], config: Config) -> str | None:
-    """One sentence if a program of the user's own has changed since a run was saved."""
-    now = own_sources(config)
+def other_programs(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """One sentence if a program of the user's own has changed since a run was saved.
+
+    Args:
+        saved, now: fingerprints, or `own_sources` alone.
+    """
     changed = [
         noun
         for field, noun in OWN.items()

@@ -15,7 +15,7 @@ from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
 from ppo_jax.rl.types import PyTree
 from ppo_jax.storage import checkpoint, jsonl
-from ppo_jax.storage.fingerprint import differences
+from ppo_jax.storage.fingerprint import differences, other_programs
 from ppo_jax.storage.jsonl import JsonlLog, LogFiles, Position
 from ppo_jax.storage.sealed import first_change
 
@@ -90,9 +90,10 @@ def rewind(folder: Path, positions: Mapping[str, Position]) -> list[str]:
 
 
 def fingerprint_notes(metadata: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """One sentence if the training goes on under another fingerprint."""
+    """Sentences if the training goes on under another fingerprint."""
     changed = differences(metadata["fingerprint"], now)
-    return [f"Not bit for bit any more: {changed}"] if changed else []
+    other = other_programs(metadata["fingerprint"], now)
+    return [f"Not bit for bit any more: {changed}"] * bool(changed) + [other] * bool(other)
 
 
 def save_pack(

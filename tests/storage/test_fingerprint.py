@@ -83,17 +83,17 @@ def test_an_environment_whose_source_has_changed_is_told(own_modules: Path, env:
     config = Config(env=env)
     saved = own_sources(config)
     assert list(saved) == ["env source"]
-    assert other_programs(saved, config) is None
+    assert other_programs(saved, own_sources(config)) is None
     for name, text in MODULES.items():
         (own_modules / f"{name}.py").write_text(text + "x = 1\n")
-        sentence = other_programs(saved, config)
+        sentence = other_programs(saved, own_sources(config))
         assert sentence is not None
         assert "the run's own environment is not the one" in sentence
         (own_modules / f"{name}.py").write_text(text)
     assert differences({**made(), **saved}, made()) is None  # a sentence of its own says it
     given = own_sources(Config(drift="mine:drift"))
     assert list(given) == ["drift source"]
-    assert other_programs({}, config) is None  # an earlier version recorded nothing
+    assert other_programs({}, saved) is None  # an earlier version recorded nothing
 
 
 def test_what_is_not_the_users_own_has_no_source() -> None:

@@ -20,7 +20,6 @@ from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.saved_run import load_checkpoint, saved_like
 from ppo_jax.storage import resume_point, run_folder
 from ppo_jax.storage.files import to_json, write_json
-from ppo_jax.storage.fingerprint import other_programs
 from ppo_jax.storage.manifest import MANIFEST
 from ppo_jax.training import schedules
 
@@ -183,8 +182,6 @@ def restore_run(
     state, _ = load_checkpoint(newest, like, saved.config)
     notes += resume_point.rewind(folder, {name: positions[name] for name in (METRICS, TIMING)})
     notes += resume_point.fingerprint_notes(metadata, fingerprint)
-    other = other_programs(metadata["fingerprint"], saved.config)
-    notes += [other] if other else []
     if status.ended_by == "callback" or (
         status.ended_by == "return" and metadata["stop_at_return"] != saved.options.stop_at_return
     ):

@@ -139,7 +139,7 @@ def owner_of(job: PackJob, layout: Layout) -> Owner:
     hashes = {name: checksum({name: to_json(getattr(job, name))}) for name in names}
     settings = {"config": described["config"], "hyper": described["hyper"], "sha256": hashes}
     words = sentence(remedy(job.folder))
-    return Owner(job.folder, job.run_id, to_json(settings), fingerprint(layout), words)
+    return Owner(job.folder, job.run_id, to_json(settings), fingerprint(layout, job.config), words)
 
 
 def is_finished(folder: Path) -> bool:
