@@ -16,9 +16,9 @@ from jax import Array
 
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.actions import box_of, dials_of, take_apart
-from ppo_jax.envs.interface import ActionSpace, Environment
+from ppo_jax.envs.interface import ActionSpace, Environment, ObservationSpace, Raw
+from ppo_jax.envs.leaves import WHOLE
 
-OBSERVATION = "observation"  # leaf of an observation that was no dict
 LEAVES = {"action": "previous_action", "reward": "previous_reward", "start": "episode_start"}
 
 
@@ -37,17 +37,15 @@ def with_previous(environment: Environment, inputs: str) -> Environment:
     space = environment.action_space
     kinds = {"action": _seen_action(space), "reward": jnp.zeros(()), "start": jnp.zeros((), bool)}
     blank = {LEAVES[word]: jnp.zeros_like(kinds[word]) for word in words}
-    known = environment.observation if isinstance(environment.observation, Mapping) else {}
     for name in blank:
-        if name in known:
+        if name in _by_name(environment.observation):
             raise InputError(
                 f"previous_inputs={inputs!r} adds the leaf {name!r} to the observation of "
                 f"{environment.name}, which has one of that name; leave --previous-inputs out."
             )
 
     def joined(observation: Any, more: dict[str, Any]) -> dict[str, Any]:
-        seen = observation if isinstance(observation, Mapping) else {OBSERVATION: observation}
-        return {**seen, **{name: more[name] for name in blank}}
+        return {**_by_name(observation), **{name: more[name] for name in blank}}
 
     def reset(key: Array, params: Any) -> tuple[Any, Any]:
         observation, state = environment.reset(key, params)
@@ -67,8 +65,31 @@ def with_previous(environment: Environment, inputs: str) -> Environment:
         reset=reset,
         transition=transition,
         observation=joined(environment.observation, shapes),
-        raw=None,
+        raw=_described(environment, shapes),
     )
+
+
+def _by_name(observation: Any) -> Mapping[str, Any]:
+    """A dict or named tuple as a dict; anything else is its only leaf."""
+    if hasattr(observation, "_asdict"):
+        return observation._asdict()
+    return observation if isinstance(observation, Mapping) else {WHOLE: observation}
+
+
+def _described(environment: Environment, more: Mapping[str, Any]) -> Raw | None:
+    """The environment's own words, with the new leaves beside its own."""
+    if environment.raw is None:
+        return None
+    space = environment.raw.observation_space
+    if not isinstance(space, dict):
+        space = {WHOLE: space}
+    elif WHOLE in _by_name(environment.observation):  # a tuple
+        space = {f"{WHOLE}.{name}": each for name, each in space.items()}
+    added = {
+        name: ObservationSpace(leaf.shape, leaf.dtype.name, -math.inf, math.inf, False)
+        for name, leaf in more.items()
+    }
+    return environment.raw._replace(observation_space={**space, **added})
 
 
 def _seen_action(space: ActionSpace, action: Any = None) -> Array:

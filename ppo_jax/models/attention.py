@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax.kernels.orthogonal import orthogonal
-
 PyTree = Any
 HIGHEST = jax.lax.Precision.HIGHEST
 HEADS = 4  # attention heads of a wide layer; a narrow one has a single head
@@ -29,22 +27,6 @@ class CoreShape(NamedTuple):
     inputs: int  # F
     size: int  # H
     window: int = 1  # K, observations that attention sees; other cores do not read it
-
-
-def init(key: Array, shape: CoreShape) -> PyTree:
-    """Orthogonal matrices; all ages count alike."""
-    size = shape.size
-    embed = (shape.inputs, size)
-    sides = [embed, *[(size, size)] * 4, (size, 2 * size), (2 * size, size)]
-    names = ("input", "query", "key", "value", "output", "up", "down")
-    params = dict(zip(names, orthogonal(key, sides), strict=True))
-    real = params["input"].dtype
-    return params | {
-        "bias": jnp.zeros(size, real),
-        "up_bias": jnp.zeros(2 * size, real),
-        "down_bias": jnp.zeros(size, real),
-        "age": jnp.zeros((num_heads(size), shape.window), real),
-    }
 
 
 def start(num_envs: int, shape: CoreShape) -> PyTree:

@@ -253,10 +253,26 @@ def _lru_output(params: PyTree, h: Array, x: Array) -> Array:
     return 2.0 * y * jax.nn.sigmoid(_plus(_product(y, params["gate"]), params["gate_bias"]))
 
 
+def _attention_init(key: Array, shape: CoreShape) -> PyTree:
+    """Orthogonal matrices; all ages count alike."""
+    size = shape.size
+    embed = (shape.inputs, size)
+    sides = [embed, *[(size, size)] * 4, (size, 2 * size), (2 * size, size)]
+    names = ("input", "query", "key", "value", "output", "up", "down")
+    params = dict(zip(names, orthogonal(key, sides), strict=True))
+    real = params["input"].dtype
+    return params | {
+        "bias": jnp.zeros(size, real),
+        "up_bias": jnp.zeros(2 * size, real),
+        "down_bias": jnp.zeros(size, real),
+        "age": jnp.zeros((attention.num_heads(size), shape.window), real),
+    }
+
+
 CORES: dict[str, Core] = {
     "gru": _recurrent(_gru_init, _zeros, _gru_step),
     "lstm": _recurrent(_lstm_init, _two_zeros("cell", "hidden"), _lstm_step),
     "mingru": _linear(_mingru_init, _zeros, _mingru_gates, lambda params, h, x: h),
     "lru": _linear(_lru_init, _two_zeros("real", "imag"), _lru_gates, _lru_output),
-    "attention": Core(attention.init, attention.start, attention.step, attention.scan),
+    "attention": Core(_attention_init, attention.start, attention.step, attention.scan),
 }

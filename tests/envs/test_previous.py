@@ -13,6 +13,7 @@ from lane import lane
 
 from ppo_jax.config.config import PREVIOUS, PREVIOUS_INPUTS, Config
 from ppo_jax.config.errors import InputError
+from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete
 from ppo_jax.envs.previous import LEAVES, with_previous
 from ppo_jax.models.agent import Policy, assemble
@@ -97,3 +98,17 @@ def test_leaves_of_a_dict_stand_beside_the_new_ones_and_a_name_that_is_taken_is_
     with pytest.raises(InputError, match="adds the leaf 'previous_reward'"):
         with_previous(dict_lane("previous_reward"), "reward")
     assert with_previous(dict_lane("near"), "none").observation.keys() == {"near"}
+
+
+def test_an_adapted_environment_keeps_its_own_words() -> None:
+    """Doors shows whole numbers from 2 on, stored one-hot."""
+    environment = with_previous(registration.make("tiny:Doors"), ALL)
+    spaces = leaves.shown(environment)
+    assert list(spaces) == ["episode_start", "observation", "previous_action", "previous_reward"]
+    assert spaces["observation"].is_number
+    shown = {"observation": 3, "previous_action": np.zeros(3, bool), "previous_reward": 0.5}
+    stored = leaves.to_stored(
+        environment,
+        {name: jnp.asarray(leaf) for name, leaf in (shown | {"episode_start": False}).items()},
+    )
+    np.testing.assert_array_equal(stored["observation"], [0.0, 1.0, 0.0])

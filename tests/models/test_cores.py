@@ -191,7 +191,7 @@ def test_both_forms_of_a_recurrence_agree_near_a_decay_of_one(dtype: type) -> No
     found = {}
     for form in ("cpu", "gpu"):
         with backend.use(form):
-            found[form] = resettable_recurrence(*given, jnp.asarray(reset), *more)
+            found[form] = jax.jit(partial(resettable_recurrence))(*given, reset, *more)
     y, slow = start.astype(decay.dtype), []
     for t in range(128):
         y = x[t] + decay[t] * np.where(reset[t][:, None], fresh, y)
@@ -274,7 +274,7 @@ def test_attention_is_its_loop_over_the_observations_that_were_seen(
     """Softmax over q k / sqrt(d) + bias[age] of 4 heads, between two residual parts."""
     monkeypatch.setattr(attention, "NARROW", 8)
     shape = CoreShape(3, 8, 3)
-    params = shaken(attention.init(jax.random.key(0), shape))
+    params = shaken(CORES["attention"].init(jax.random.key(0), shape))
     own = {name: np.asarray(leaf, np.float64) for name, leaf in params.items()}
     x = np.asarray(normal(1, 5, 1, 3), np.float64)
     memory, found = attention.start(1, shape), []
