@@ -33,16 +33,20 @@ class Episodes(NamedTuple):
 
 
 def act(
-    policy: Policy, observation: PyTree, noise: PyTree, key: Array | None, is_deterministic: bool
-) -> PyTree:
-    """Actions for the environment, [B, ...], of a policy without memory, from raw observations."""
-    _, distribution = policy.network.act(policy.params, (), policy.see(observation))
-    if is_deterministic or key is None:
+    policy: Policy, memory: PyTree, observation: PyTree, noise: PyTree, key: Array | None
+) -> tuple[PyTree, PyTree]:
+    """The actor's memory after raw observations, and actions for the environment, [B, ...].
+
+    Args:
+        key: of the sample; None for the distribution's mode.
+    """
+    memory, distribution = policy.network.act(policy.params, memory, policy.see(observation))
+    if key is None:
         action = policy.family.mode(distribution)
     else:
         draw = policy.family.draw(key, jax.tree.leaves(observation)[0].shape[:1])
         action = policy.family.sample(draw, distribution, noise)
-    return policy.to_env(action)
+    return memory, policy.to_env(action)
 
 
 def noise_steps(config: Config) -> int:

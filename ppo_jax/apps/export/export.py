@@ -13,8 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.apps.export import layers, numpy_policy, onnx_policy, stablehlo_policy, target
-from ppo_jax.apps.export.run_policy import refuse_memory
+from ppo_jax.apps.export import (
+    layers,
+    numpy_cores,
+    numpy_policy,
+    onnx_policy,
+    stablehlo_policy,
+    target,
+)
+from ppo_jax.apps.export.cores import named_memory, start_memory, unnamed_memory
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
@@ -22,7 +29,15 @@ from ppo_jax.config.trust import Trust
 from ppo_jax.envs import leaves
 from ppo_jax.envs.actions import action_form, counts_and_reals, own_actions
 from ppo_jax.envs.interface import ACTION_MASK, Environment, action_mask
-from ppo_jax.models.agent import Agent, Policy, acting_policy, assemble, env_params
+from ppo_jax.kernels.select import where_rows
+from ppo_jax.models.agent import (
+    Agent,
+    Policy,
+    acting_policy,
+    assemble,
+    env_params,
+    has_memory,
+)
 from ppo_jax.rl.types import TrainState, Window
 from ppo_jax.runtime import devices
 from ppo_jax.runtime.saved_run import load_member
@@ -33,7 +48,7 @@ from ppo_jax.training import evaluation, rollout, schedules
 TOLERANCE = 1e-5  # for an action, relative if it is larger than 1; for a logit
 NUM_ENVS, NUM_STEPS = 8, 128  # size of the rollout whose observations are compared
 
-Act = Callable[[dict[str, np.ndarray]], Any]
+Act = Callable[..., Any]
 
 _TAIL = """
 
@@ -48,7 +63,10 @@ class Artefact(NamedTuple):
     """An exported policy before it is written."""
 
     content: bytes | dict[str, bytes]  # a file, or a folder's files by name
-    act: Act  # inputs by name, [n, *O] each -> actions in the environment's own form, [n, ...]
+    # inputs by name, [n, *O] each -> actions in the environment's own form, [n, ...]; with a memory
+    # (inputs, memory) -> (actions, memory)
+    act: Act
+    start: dict[str, np.ndarray] | None  # the memory of a new episode
 
 
 class Agreement(NamedTuple):
@@ -91,14 +109,16 @@ def export(
     {"onnx": onnx_policy.require, "stablehlo": stablehlo_policy.require}.get(format, tuple)()
     devices.prepare_jax(RunOptions())
     config, hyper, state = load_member(run, member, env, network, trust=trust)
-    refuse_memory(config)
     parts = assemble(config)
     world = env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
     policy = acting_policy(config, parts, state.params, state.observation_moments, world)
     artefact = build_artefact(format, config, parts, policy)
-    agreement = compare(
-        parts.environment, policy, artefact.act, recorded_observations(config, hyper, state)
-    )
+    if artefact.start is None:
+        rows = recorded_observations(config, hyper, state)
+        agreement = compare(parts.environment, policy, artefact.act, rows)
+    else:
+        steps = record(config, hyper, state)
+        agreement = compare_along(parts.environment, policy, artefact, steps)
     refuse_disagreement(agreement, format, config.precision)
     write_artefact(out, artefact)
     return {
@@ -117,24 +137,37 @@ def build_artefact(format: str, config: Config, parts: Agent, policy: Policy) ->
     """The bytes of a member's policy in one format, and its actions as read from these bytes."""
     if format == "stablehlo":
         environment = parts.environment
+        start = start_memory(policy) if has_memory(parts.network) else None
 
-        def ours(rows: dict[str, jax.Array]) -> Any:
+        def ours(rows: dict[str, jax.Array], memory: Any = None) -> Any:
             stored = jax.vmap(partial(leaves.to_stored, environment))(rows)
-            action = evaluation.act(policy, stored, noise=(), key=None, is_deterministic=True)
-            return own_actions(environment, action)
+            before = () if memory is None else {"actor": unnamed_memory(policy, memory)}
+            after, action = evaluation.act(policy, before, stored, noise=(), key=None)
+            own = own_actions(environment, action)
+            return own if memory is None else (own, named_memory(after["actor"]))
 
         shapes = {name: tuple(space.shape) for name, space in leaves.shown(environment).items()}
-        program = stablehlo_policy.build(ours, shapes, leaves.mask_size(environment))
-        return Artefact(program, stablehlo_policy.load(program)[0])
+        program = stablehlo_policy.build(ours, shapes, leaves.mask_size(environment), start)
+        act, _, _, start = stablehlo_policy.load(program)
+        return Artefact(program, act, start)
     name = run_folder.env_name(config)
     plain = layers.describe_network(config, parts, policy, name)
     if format == "onnx":
         model = onnx_policy.build(plain)
-        return Artefact(model, onnx_policy.load(model)[0])
+        act, _, _, start = onnx_policy.load(model)
+        return Artefact(model, act, start)
     numbers = layers.npz_bytes(plain)
-    reader = inspect.getsource(numpy_policy) + _TAIL
-    contents = {"policy.npz": numbers, "policy.py": reader.encode()}
-    return Artefact(contents, partial(numpy_policy.actions, plain.description, plain.arrays))
+    contents = {"policy.npz": numbers, "policy.py": reader().encode()}
+    act = partial(numpy_policy.actions, plain.description, plain.arrays)
+    return Artefact(contents, act, numpy_policy.start_of(plain.description, plain.arrays))
+
+
+def reader() -> str:
+    """The source of `numpy_policy` as a file that needs NumPy alone."""
+    cores = inspect.getsource(numpy_cores).partition("import numpy as np\n")[2]
+    before, line, after = inspect.getsource(numpy_policy).partition("from ppo_jax.")
+    assert line, "numpy_policy imports numpy_cores"
+    return before + cores.strip() + "\n\n" + after.partition("\n")[2] + _TAIL
 
 
 def refuse_disagreement(agreement: Agreement, format: str, precision: str) -> None:
@@ -162,23 +195,37 @@ def write_artefact(out: Path, artefact: Artefact) -> None:
         ) from error
 
 
-def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> Any:
-    """Stored observations [n, *O] that the sampled policy of a member meets from fresh starts."""
+class Record(NamedTuple):
+    """Observations of a rollout from fresh starts."""
+
+    observation: Any  # [T, B, *O], as stored
+    begins: np.ndarray  # [T, B] bool, True where an episode begins
+
+
+def record(config: Config, hyper: Hyper, state: TrainState) -> Record:
+    """The raw observations that the sampled policy of a member meets from fresh starts."""
     short = dataclasses.replace(config, num_envs=NUM_ENVS, rollout_length=NUM_STEPS)
     parts = assemble(config)
     params = env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
 
     @jax.jit
-    def record(state: TrainState) -> Any:
+    def play(state: TrainState) -> tuple[Any, jax.Array]:
         policy = acting_policy(config, parts, state.params, state.observation_moments, params)
         key_start, key_steps = jax.random.split(jax.random.fold_in(state.key, 2**32 - 2))
         start = rollout.reset_all(parts.environment, params, policy, NUM_ENVS, key_start)
-        _, _, observation, _ = rollout.rollout(
+        _, steps, observation, _ = rollout.rollout(
             short, parts.environment, params, policy, start, key_steps
         )
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), observation)
+        return observation, steps.terminated | steps.truncated
 
-    return jax.device_get(record(state))
+    observation, ended = jax.device_get(play(state))
+    return Record(observation, np.concatenate([np.ones_like(ended[:1]), ended[:-1]]))
+
+
+def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> Any:
+    """The observations of `record` as rows [n, *O]."""
+    steps = record(config, hyper, state)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), steps.observation)
 
 
 def artefact_rows(environment: Environment, observation: Any) -> dict[str, np.ndarray]:
@@ -194,19 +241,44 @@ def artefact_rows(environment: Environment, observation: Any) -> dict[str, np.nd
 
 
 def compare(environment: Environment, policy: Policy, theirs: Act, observation: Any) -> Agreement:
-    """Actions of an artefact next to the policy's own, [n, ...] each.
-
-    Continuous actions are compared as numbers, relative to those larger than 1. Counted
-    actions may be equally good to rounding, so the logit of each choice is compared with the best
-    one. Actions of another shape or kind differ by infinity, NaN by NaN.
+    """Actions of an artefact next to the policy's own, without a memory.
 
     Args:
         observation: stored ones, [n, *O].
     """
     found = theirs(artefact_rows(environment, observation))
-    seen = jax.tree.map(jnp.asarray, observation)
     act = jax.jit(lambda x: policy.network.policy(policy.params, Window(policy.see(x))))
-    distribution, num_rows = act(seen), jax.tree.leaves(observation)[0].shape[0]
+    return measure(environment, policy, found, act(jax.tree.map(jnp.asarray, observation)))
+
+
+def compare_along(
+    environment: Environment, policy: Policy, artefact: Artefact, steps: Record
+) -> Agreement:
+    """The same along whole episodes; each side carries its own memory, which they begin anew."""
+    assert artefact.start is not None
+    act = jax.jit(lambda memory, x: policy.network.act(policy.params, memory, policy.see(x)))
+    start = policy.network.start(policy.params, NUM_ENVS)
+    fresh = {name: np.repeat(leaf[None], NUM_ENVS, axis=0) for name, leaf in artefact.start.items()}
+    ours, theirs, found = start, fresh, []
+    for t, begins in enumerate(steps.begins):
+        observation = jax.tree.map(lambda leaf, t=t: leaf[t], steps.observation)
+        ours = where_rows(jnp.asarray(begins), start, ours)
+        ours, distribution = act(ours, jax.tree.map(jnp.asarray, observation))
+        theirs = jax.device_get(where_rows(jnp.asarray(begins), fresh, theirs))
+        action, theirs = artefact.act(artefact_rows(environment, observation), theirs)
+        found.append((action, jax.device_get(distribution)))
+    action, distribution = jax.tree.map(lambda *each: np.concatenate(each), *found)
+    return measure(environment, policy, action, distribution)
+
+
+def measure(environment: Environment, policy: Policy, found: Any, distribution: Any) -> Agreement:
+    """The distance of actions [n, ...] from the modes of distributions.
+
+    Continuous actions are compared as numbers, relative to those larger than 1. Counted
+    actions may be equally good to rounding, so the logit of each choice is compared with the best
+    one. Actions of another shape or kind differ by infinity, NaN by NaN.
+    """
+    num_rows = jax.tree.leaves(distribution)[0].shape[0]
     action = policy.to_env(policy.family.mode(distribution))
     ours = jax.tree.map(np.asarray, own_actions(environment, action))
     if _kinds(found) != _kinds(ours):

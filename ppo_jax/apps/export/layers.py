@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ppo_jax.apps.export.cores import describe_core
 from ppo_jax.apps.export.numpy_policy import FORMAT
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
@@ -19,6 +20,12 @@ from ppo_jax.models.torsos import Encoder
 from ppo_jax.rl import moments
 
 OBSERVATION_CLIP = 10.0  # as in `moments.standardise`
+
+
+MEMORY_TEXT = (
+    " It has a memory: action, memory = act(observation, memory), with memory = act.start() at the "
+    "start of an episode, or act.start(n) of n episodes."
+)
 
 
 class PlainPolicy(NamedTuple):
@@ -43,8 +50,9 @@ def describe_network(config: Config, parts: Agent, policy: Policy, env_name: str
             "network of its own: use --format stablehlo."
         )
     arrays: dict[str, np.ndarray] = {}
-    body = policy.params["body"]
-    torso, head = body["actor_torso"], body["policy_head"]
+    core = None if config.memory == "none" else describe_core(config, policy, arrays)
+    net = policy.params["body"] if core is None else policy.params["body"]["net"]
+    torso, head = net["actor_torso"], net["policy_head"]
     inputs = _inputs(config, parts, policy, arrays)
     named = [torso[f"Dense_{i}"] for i in range(len(config.hidden_sizes))]
     # The head's last outputs may be log stds, which no action needs.
@@ -57,9 +65,11 @@ def describe_network(config: Config, parts: Agent, policy: Policy, env_name: str
     description = {
         "format": FORMAT,
         "env": env_name,
-        "text": _text(env_name, inputs, rule, leaves.mask_size(parts.environment)),
+        "text": _text(env_name, inputs, rule, leaves.mask_size(parts.environment))
+        + (MEMORY_TEXT if core else ""),
         "inputs": inputs,
         "mask_size": leaves.mask_size(parts.environment),
+        "memory": core,
         "layers": [*(config.activation for _ in named), "none"],
         "action": rule,
     }
@@ -92,7 +102,8 @@ def _inputs(
             arrays[f"input{i}_std"] = np.full(space.shape, scale, np.float32)
             clip = 1.0
         if grids[i]:
-            layer = policy.params["body"]["actor_torso"][f"Conv_{convolutions}"]
+            body = policy.params["body"]
+            layer = body.get("net", body)["actor_torso"][f"Conv_{convolutions}"]
             convolutions += 1
             arrays[f"input{i}_kernel"] = _float32(layer["kernel"])
             arrays[f"input{i}_bias"] = _float32(layer["bias"])

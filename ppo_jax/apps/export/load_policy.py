@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ppo_jax.apps.export import numpy_policy
 from ppo_jax.config.errors import InputError
@@ -40,6 +39,9 @@ def load_policy(
         legal=None)`, deterministic without a key and sampled with one, and can be jitted and
         vmapped; an artefact is deterministic and takes and gives NumPy arrays. A wrong shape or a
         missing leaf raises InputError.
+
+        A policy with a memory is `policy(observation, memory, ...) -> (action, memory)`, and
+        `policy.start()` is the memory of a new episode, `policy.start(n)` that of n episodes.
 
     Raises:
         InputError: there is no policy at `path`, it cannot be read, or no such seed is in it.
@@ -76,30 +78,22 @@ def _numpy(file: Path) -> Callable[..., Any]:
         act = numpy_policy.load(file)
     except ValueError as error:
         raise InputError(str(error)) from error
+    return _refusing(act)
 
-    def policy(observation: Any, legal: Any = None) -> Any:
+
+def _batched(*artefact: Any) -> Callable[..., Any]:
+    """What a format's `load` returns, as a function whose refusals are InputErrors."""
+    return _refusing(numpy_policy.as_policy(*artefact))
+
+
+def _refusing(act: Callable[..., Any]) -> Callable[..., Any]:
+    """`act`, whose ValueErrors become InputErrors."""
+
+    @wraps(act)
+    def policy(*given: Any, **named: Any) -> Any:
         try:
-            return act(observation, legal)
+            return act(*given, **named)
         except ValueError as error:
             raise InputError(str(error)) from error
-
-    policy.__doc__ = act.__doc__
-    return policy
-
-
-def _batched(
-    run: Callable[[dict[str, np.ndarray]], Any],
-    shapes: dict[str, tuple[int, ...]],
-    mask_size: int | None,
-) -> Callable[..., Any]:
-    """`run` of named rows as a function of one observation or a batch."""
-
-    def policy(observation: Any, legal: Any = None) -> Any:
-        try:
-            rows, is_one = numpy_policy.read(shapes, mask_size, observation, legal)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        action = run(rows)
-        return numpy_policy.first_of(action) if is_one else action
 
     return policy

@@ -9,6 +9,11 @@ This file needs NumPy and nothing else. An exported policy is a folder with a co
 The action is the deterministic one, as the environment takes it: clipped or squashed into the
 bounds, or the number of the most likely action. A policy with an action mask takes `legal` too,
 unless the observation has a leaf `action_mask`.
+
+A policy with a memory takes it and gives the next one:
+
+    memory = act.start()  # at the start of an episode; start(n) for a batch
+    action, memory = act(observation, memory)
 """
 
 from __future__ import annotations
@@ -21,10 +26,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ppo_jax.apps.export.numpy_cores import Verbs, gelu, sigmoid, step_cores
+
 FORMAT = 2
 WHOLE, MASK = "observation", "action_mask"  # names of an only input, and of the mask
 
 Arrays = dict[str, np.ndarray]
+Memory = dict[str, np.ndarray]
 
 
 def load(file: Path | str | BinaryIO) -> Callable[..., Any]:
@@ -36,7 +44,8 @@ def load(file: Path | str | BinaryIO) -> Callable[..., Any]:
     Returns:
         `act(observation, legal=None) -> action` for one raw observation [*O] or a batch [n, *O] of
         them: an array, or a dict or tuple of arrays. Actions are float32, int32 if they are
-        counted, or a dict or tuple of such. `act.__doc__` describes input and output, and
+        counted, or a dict or tuple of such. With a memory it is `act(observation, memory,
+        legal=None) -> (action, memory)`. `act.__doc__` describes input and output, and
         `act.description` holds the policy's description as a dictionary.
 
     Raises:
@@ -59,22 +68,93 @@ def load(file: Path | str | BinaryIO) -> Callable[..., Any]:
     try:
         shapes, mask_size = shapes_of(description), description["mask_size"]
         text = str(description["text"])
+        start = start_of(description, arrays)
+        first = start and {name: leaf[None] for name, leaf in start.items()}
         with np.errstate(all="ignore"):
-            actions(description, arrays, _example(description))
+            actions(description, arrays, _example(description), first)
     except Exception as error:
         raise ValueError(
             f"{str(file)!r} is no exported policy that can be used ({type(error).__name__}: "
             f"{error}): export it again."
         ) from error
 
-    def act(observation: Any, legal: Any = None) -> Any:
-        rows, is_one = read(shapes, mask_size, observation, legal)
-        action = actions(description, arrays, rows)
-        return first_of(action) if is_one else action
+    def run(rows: dict[str, np.ndarray], memory: Memory | None = None) -> Any:
+        return actions(description, arrays, rows, memory)
 
+    act = as_policy(run, shapes, mask_size, start)
     act.__doc__ = text
     act.description = description  # type: ignore[attr-defined]
     return act
+
+
+def as_policy(
+    run: Callable[..., Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    mask_size: int | None,
+    start: Memory | None,
+) -> Callable[..., Any]:
+    """`run` of named rows as a function of one observation or a batch.
+
+    Args:
+        run: (rows) -> actions; with a memory (rows, memory [n, ...]) -> (actions, memory).
+        start: the memory of a new episode, [...] each; None without a memory.
+    """
+
+    def forward(observation: Any, legal: Any = None) -> Any:
+        rows, is_one = read(shapes, mask_size, observation, legal)
+        action = run(rows)
+        return first_of(action) if is_one else action
+
+    if start is None:
+        return forward
+    own = start
+
+    def act(observation: Any, memory: Any = None, legal: Any = None) -> Any:
+        rows, is_one = read(shapes, mask_size, observation, legal)
+        memory = read_memory(own, memory, None if is_one else len(next(iter(rows.values()))))
+        action, memory = run(rows, memory)
+        return (first_of(action), first_of(memory)) if is_one else (action, memory)
+
+    def start_many(n: int | None = None) -> Memory:
+        return {
+            name: leaf.copy() if n is None else np.repeat(leaf[None], n, axis=0)
+            for name, leaf in own.items()
+        }
+
+    act.start = start_many  # type: ignore[attr-defined]
+    return act
+
+
+def start_of(description: dict[str, Any], arrays: Arrays) -> Memory | None:
+    """The memory of a new episode, None for a policy without one."""
+    core = description["memory"]
+    if core is None:
+        return None
+    names = [name for layer in core["leaves"] for name in layer.values()]
+    return {name: arrays[f"start_{name}"] for name in names}
+
+
+def read_memory(start: Memory, memory: Any, num_rows: int | None) -> Memory:
+    """A memory as rows [n, ...], from that of one episode (`num_rows` None) or of n.
+
+    Raises:
+        ValueError: none is given, or it has other leaves or shapes.
+    """
+    lead = () if num_rows is None else (num_rows,)
+    wanted = {name: lead + leaf.shape for name, leaf in start.items()}
+    if not isinstance(memory, Mapping) or set(memory) != set(start):
+        raise ValueError(
+            "This policy has a memory: call it as action, memory = policy(observation, memory), "
+            "with memory = policy.start() at the start of an episode, or policy.start(n) of n."
+        )
+    given = {name: np.asarray(memory[name], leaf.dtype) for name, leaf in start.items()}
+    for name, x in given.items():
+        if x.shape != wanted[name]:
+            raise ValueError(
+                f"The memory's leaf {name!r} of shape {x.shape} does not fit the observation: it "
+                f"takes one of shape {wanted[name]}; give policy.start(n) for a batch of n."
+            )
+    return {name: x[None] if num_rows is None else x for name, x in given.items()}
 
 
 def shapes_of(description: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -175,8 +255,17 @@ def first_of(action: Any) -> Any:
     return action[0]
 
 
-def actions(description: dict[str, Any], arrays: Arrays, rows: Mapping[str, np.ndarray]) -> Any:
-    """Deterministic actions [n, ...] of float32 inputs [n, *O] by name."""
+def actions(
+    description: dict[str, Any],
+    arrays: Arrays,
+    rows: Mapping[str, np.ndarray],
+    memory: Memory | None = None,
+) -> Any:
+    """Deterministic actions [n, ...] of float32 inputs [n, *O] by name.
+
+    Returns:
+        the actions; with a memory the pair of them and the memory after them.
+    """
     encoded = []
     for i, each in enumerate(description["inputs"]):
         x = rows[each["name"]]
@@ -190,9 +279,13 @@ def actions(description: dict[str, Any], arrays: Arrays, rows: Mapping[str, np.n
             x = ACTIVATIONS[each["activation"]](x)
         encoded.append(x.reshape(len(x), -1))
     x = encoded[0] if len(encoded) == 1 else np.concatenate(encoded, axis=1)
+    last = len(description["layers"]) - 1
     for i, activation in enumerate(description["layers"]):
+        if i == last and memory is not None:  # the core is between the torso and the head
+            memory, x = step_cores(description["memory"], arrays, memory, x, Verbs)
         x = ACTIVATIONS[activation](x @ arrays[f"layer{i}_kernel"] + arrays[f"layer{i}_bias"])
-    return _action(description["action"], arrays, x, rows.get(MASK))
+    action = _action(description["action"], arrays, x, rows.get(MASK))
+    return action if memory is None else (action, memory)
 
 
 def one_hot(x: np.ndarray, first: int, count: int) -> np.ndarray:
@@ -254,20 +347,11 @@ def own_action(form: dict[str, Any], counts: np.ndarray, reals: np.ndarray) -> A
     return x.reshape(len(x), *form["shape"]).astype(form["dtype"])
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1.0))
-
-
-def _gelu(x: np.ndarray) -> np.ndarray:
-    inner = np.float32(np.sqrt(2.0 / np.pi)) * (x + np.float32(0.044715) * x**3)
-    return np.float32(0.5) * x * (np.float32(1.0) + np.tanh(inner))
-
-
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "none": lambda x: x,
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, np.float32(0.0)),
-    "swish": lambda x: x * _sigmoid(x),
-    "gelu": _gelu,  # the approximation by tanh
+    "swish": lambda x: x * sigmoid(x),
+    "gelu": gelu,  # the approximation by tanh
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, np.float32(0.0)))),
 }

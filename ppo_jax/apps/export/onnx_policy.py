@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.apps.export.layers import PlainPolicy
-from ppo_jax.apps.export.numpy_policy import FORMAT, MASK, one_hot, shapes_of
+from ppo_jax.apps.export.numpy_policy import (
+    FORMAT,
+    MASK,
+    Memory,
+    one_hot,
+    shapes_of,
+    start_of,
+)
+from ppo_jax.apps.export.onnx_cores import MEMORY_IN, MEMORY_OUT, add_core, port, read_start
 from ppo_jax.config.errors import InputError
 
 OPSET = 20  # the first with Gelu
@@ -64,7 +72,8 @@ def build(policy: PlainPolicy) -> bytes:
     """The model's bytes: named inputs, float32 [batch, *O] -> named actions [batch, ...].
 
     One array is `observation`, one action is `action`; leaves have their own names. A policy with
-    an action mask has the input `action_mask`, bool [batch, n].
+    an action mask has the input `action_mask`, bool [batch, n]. One with a memory has it as input
+    `memory_in` and output `memory_out`, or a pair for each leaf, such as `memory_in.cell`.
     """
     onnx, _ = require()
     helper, kinds = onnx.helper, onnx.TensorProto
@@ -81,7 +90,10 @@ def build(policy: PlainPolicy) -> bytes:
         _encode(graph, i, each, arrays, kinds) for i, each in enumerate(description["inputs"])
     ]
     x = encoded[0] if len(encoded) == 1 else graph.node("Concat", *encoded, axis=1)
+    start, last = start_of(description, arrays), len(description["layers"]) - 1
     for i, activation in enumerate(description["layers"]):
+        if i == last and start is not None:
+            x = add_core(graph, description["memory"], arrays, x)
         x = graph.node("Gemm", x, arrays[f"layer{i}_kernel"], arrays[f"layer{i}_bias"])
         x = _activate(graph, activation, x)
     rule = description["action"]
@@ -92,6 +104,10 @@ def build(policy: PlainPolicy) -> bytes:
         graph.nodes.append(helper.make_node("Identity", [own], [name]))
         kind = getattr(kinds, _KINDS[form["dtype"]])
         taken.append(helper.make_tensor_value_info(name, kind, ["batch", *form["shape"]]))
+    for name, leaf in (start or {}).items():
+        shape = ["batch", *leaf.shape]
+        given.append(helper.make_tensor_value_info(port(MEMORY_IN, name), kinds.FLOAT, shape))
+        taken.append(helper.make_tensor_value_info(port(MEMORY_OUT, name), kinds.FLOAT, shape))
     model = helper.make_model(
         helper.make_graph(
             graph.nodes, "policy", given, taken, graph.constants, doc_string=description["text"]
@@ -101,7 +117,11 @@ def build(policy: PlainPolicy) -> bytes:
         producer_name="ppo_jax",
         doc_string=description["text"],
     )
-    helper.set_model_props(model, {"ppo_jax": json.dumps(description)})
+    words = {
+        **description,
+        "start": start and {name: leaf.tolist() for name, leaf in start.items()},
+    }
+    helper.set_model_props(model, {"ppo_jax": json.dumps(words)})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
@@ -230,8 +250,12 @@ def _own(graph: _Graph, form: dict[str, Any], parts: dict[str, str], kinds: Any)
     return graph.node("Cast", x, to=getattr(kinds, _KINDS[form["dtype"]]))
 
 
-def load(model: bytes) -> tuple[Callable[[dict[str, np.ndarray]], Any], Shapes, int | None]:
-    """A model as a function of its inputs by name [n, ...], their shapes, and the mask's size.
+def load(model: bytes) -> tuple[Callable[..., Any], Shapes, int | None, Memory | None]:
+    """A model as `numpy_policy.as_policy` takes it.
+
+    Returns:
+        the function of its inputs by name [n, ...], their shapes, the mask's size, and the memory
+        of a new episode.
 
     Raises:
         InputError: ONNX Runtime is missing, or cannot read the model as an exported policy.
@@ -245,18 +269,24 @@ def load(model: bytes) -> tuple[Callable[[dict[str, np.ndarray]], Any], Shapes, 
             raise ValueError("it is another model, or one of another version")
         form = description["action"]["form"]
         numbers = {each["name"]: each["numbers"] for each in description["inputs"]}
+        start = read_start(description)
     except Exception as error:  # the runtime's errors share no class of their own
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"This is no exported ONNX policy ({reason}): export it again.") from error
     names = [each.name for each in session.get_outputs()]
 
-    def run(rows: dict[str, np.ndarray]) -> Any:
+    def run(rows: dict[str, np.ndarray], memory: Memory | None = None) -> Any:
         for name, space in numbers.items():
             if space is not None:
                 _require_numbers(rows[name], space)
-        return _assembled(form, dict(zip(names, session.run(names, rows), strict=True)))
+        given = {**rows, **{port(MEMORY_IN, name): leaf for name, leaf in (memory or {}).items()}}
+        found = dict(zip(names, session.run(names, given), strict=True))
+        action = _assembled(form, found)
+        if memory is None:
+            return action
+        return action, {name: found[port(MEMORY_OUT, name)] for name in memory}
 
-    return run, shapes_of(description), description["mask_size"]
+    return run, shapes_of(description), description["mask_size"], start
 
 
 def _require_numbers(observation: np.ndarray, numbers: dict[str, int]) -> None:

@@ -13,13 +13,13 @@ from jax import Array
 from jax.core import Tracer
 
 from ppo_jax.apps.export.numpy_policy import read
-from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.trust import Trust
 from ppo_jax.envs import leaves
 from ppo_jax.envs.actions import own_actions
 from ppo_jax.envs.interface import ObservationSpace
-from ppo_jax.models.agent import acting_policy, assemble, env_params
+from ppo_jax.models.agent import acting_policy, assemble, env_params, has_memory
+from ppo_jax.rl.types import PyTree
 from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.training import evaluation
 
@@ -39,7 +39,6 @@ def run_policy(
             environment's where it shows whole numbers.
     """
     config, hyper, member = load_member(run, seed_index, env, network, "seed_index", trust)
-    refuse_memory(config)
     parts = assemble(config)
     world = env_params(parts.environment, hyper)
     acting = acting_policy(config, parts, member.params, member.observation_moments, world)
@@ -48,35 +47,59 @@ def run_policy(
     shapes = {name: tuple(space.shape) for name, space in spaces.items()}
 
     @jax.jit
-    def act(rows: dict[str, Array], key: Array | None) -> Any:
+    def act(memory: PyTree, rows: dict[str, Array], key: Array | None) -> tuple[PyTree, Any]:
         stored = jax.vmap(partial(leaves.to_stored, environment))(rows)
-        if key is None:
-            action = evaluation.act(acting, stored, (), None, is_deterministic=True)
-        else:
+        noise, key_action = (), None
+        if key is not None:
             key_noise, key_action = jax.random.split(key)
             noise = acting.family.draw_noise(key_noise, jax.tree.leaves(rows)[0].shape[0])
-            action = evaluation.act(acting, stored, noise, key_action, is_deterministic=False)
-        return own_actions(environment, action)
+        memory, action = evaluation.act(acting, memory, stored, noise, key_action)
+        return memory, own_actions(environment, action)
 
-    def policy(observation: Any, key: Array | None = None, legal: Any = None) -> Any:
+    def read_rows(observation: Any, legal: Any) -> tuple[dict[str, Array], bool]:
         try:
             rows, is_one = read(shapes, mask_size, observation, legal, jnp.asarray)
         except ValueError as error:
             raise InputError(str(error)) from error
         for name, space in spaces.items():
             require_number(space, rows[name])
-        action = act(rows, key)
-        return jax.tree.map(lambda leaf: leaf[0], action) if is_one else action
+        return rows, is_one
 
-    return policy
+    if not has_memory(parts.network):
+
+        def policy(observation: Any, key: Array | None = None, legal: Any = None) -> Any:
+            rows, is_one = read_rows(observation, legal)
+            action = act((), rows, key)[1]
+            return jax.tree.map(lambda leaf: leaf[0], action) if is_one else action
+
+        return policy
+
+    def start(n: int | None = None) -> PyTree:
+        memory = acting.network.start(acting.params, 1 if n is None else n)["actor"]
+        return jax.tree.map(lambda leaf: leaf[0], memory) if n is None else memory
+
+    def remember(
+        observation: Any, memory: Any = None, key: Array | None = None, legal: Any = None
+    ) -> tuple[Any, PyTree]:
+        rows, is_one = read_rows(observation, legal)
+        count = None if is_one else jax.tree.leaves(rows)[0].shape[0]
+        require_memory(start(count), memory)
+        if is_one:
+            memory = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], memory)
+        after, action = act({"actor": memory}, rows, key)
+        found = action, after["actor"]
+        return jax.tree.map(lambda leaf: leaf[0], found) if is_one else found
+
+    remember.start = start  # type: ignore[attr-defined]
+    return remember
 
 
-def refuse_memory(config: Config) -> None:
-    """Refuse a recurrent policy: used without its memory, it would silently act differently."""
-    if config.memory != "none":
+def require_memory(start: PyTree, memory: Any) -> None:
+    """Refuse a recurrent policy without its memory: it would silently act differently."""
+    if jax.tree.map(jnp.shape, start) != jax.tree.map(jnp.shape, memory):
         raise InputError(
-            f"This run's policy has a memory ({config.memory}), and a policy outside of the "
-            "program cannot carry one yet; ppo-jax eval RUN plays it, with --video as well."
+            "This policy has a memory: call it as action, memory = policy(observation, memory), "
+            "with memory = policy.start() at the start of an episode, or policy.start(n) of n."
         )
 
 

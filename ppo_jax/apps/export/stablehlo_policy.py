@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from ppo_jax.apps.export.numpy_policy import MASK, WHOLE
+from ppo_jax.apps.export.numpy_policy import MASK, WHOLE, Memory
 from ppo_jax.config.errors import InputError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -29,14 +29,18 @@ def require() -> None:
         ) from None
 
 
-def build(act: Callable[..., Any], shapes: Shapes, mask_size: int | None) -> bytes:
+def build(
+    act: Callable[..., Any], shapes: Shapes, mask_size: int | None, start: Memory | None = None
+) -> bytes:
     """The bytes of `act` with its parameters inside.
 
     It takes one array, float32 [n, *O], or a dict of inputs by name; the mask `action_mask` is
-    bool [n, size]. It gives actions in the environment's own form.
+    bool [n, size]. It gives actions in the environment's own form. With a memory it takes that as
+    well, a dict of leaves [n, ...], and gives (actions, memory, memory of a new episode [...]).
 
     Args:
-        act: a function of a dict of inputs by name.
+        act: a function of a dict of inputs by name, and of the memory if there is one.
+        start: the memory of a new episode, [...].
 
     Raises:
         InputError: a network of the user's own that cannot be exported for every n.
@@ -49,9 +53,18 @@ def build(act: Callable[..., Any], shapes: Shapes, mask_size: int | None) -> byt
     if mask_size is not None:
         rows[MASK] = jax.ShapeDtypeStruct((count, mask_size), jnp.bool_)
     is_whole = list(rows) == [WHOLE]
-    function = jax.jit((lambda x: act({WHOLE: x})) if is_whole else act)
+    memory = {
+        name: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype)
+        for name, leaf in (start or {}).items()
+    }
+
+    def function(x: Any, memory: Any = None) -> Any:
+        rows = {WHOLE: x} if is_whole else x
+        return act(rows) if memory is None else (*act(rows, memory), start)
+
+    given = [rows[WHOLE] if is_whole else rows] + ([] if start is None else [memory])
     try:
-        exported = export.export(function, platforms=PLATFORMS)(rows[WHOLE] if is_whole else rows)
+        exported = export.export(jax.jit(function), platforms=PLATFORMS)(*given)
     except Exception as error:  # whatever the user's network raises becomes a sentence
         reason = str(error).strip().split("\n")[0]
         raise InputError(
@@ -61,8 +74,12 @@ def build(act: Callable[..., Any], shapes: Shapes, mask_size: int | None) -> byt
     return bytes(exported.serialize())
 
 
-def load(program: bytes) -> tuple[Callable[[dict[str, np.ndarray]], Any], Shapes, int | None]:
-    """A program as a function of its inputs by name [n, ...], their shapes, and the mask's size.
+def load(program: bytes) -> tuple[Callable[..., Any], Shapes, int | None, Memory | None]:
+    """A program as `numpy_policy.as_policy` takes it.
+
+    Returns:
+        the function of its inputs by name [n, ...], their shapes, the mask's size, and the memory
+        of a new episode.
 
     Raises:
         InputError: flatbuffers is missing, or these are no such program's bytes.
@@ -70,7 +87,7 @@ def load(program: bytes) -> tuple[Callable[[dict[str, np.ndarray]], Any], Shapes
     require()
     try:
         exported = export.deserialize(bytearray(program))
-        (given,), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+        (given, *memory), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
         is_whole = not isinstance(given, dict)
         avals = {WHOLE: given} if is_whole else given
         shapes = {name: tuple(map(int, each.shape[1:])) for name, each in avals.items()}
@@ -83,7 +100,16 @@ def load(program: bytes) -> tuple[Callable[[dict[str, np.ndarray]], Any], Shapes
         ) from error
     call = jax.jit(exported.call)
 
-    def run(rows: dict[str, np.ndarray]) -> Any:
-        return jax.tree.map(np.asarray, call(rows[WHOLE] if is_whole else rows))
+    def ask(rows: dict[str, np.ndarray], *memory: Any) -> Any:
+        return jax.tree.map(np.asarray, call(rows[WHOLE] if is_whole else rows, *memory))
 
-    return run, shapes, None if mask is None else mask[0]
+    def run(rows: dict[str, np.ndarray], memory: Memory | None = None) -> Any:
+        return ask(rows) if memory is None else ask(rows, memory)[:2]
+
+    start = None
+    if memory:  # any call gives the memory of a new episode as well
+        rows = {name: np.zeros((1, *shape), np.float32) for name, shape in shapes.items()}
+        rows |= {} if mask is None else {MASK: np.ones((1, *mask), bool)}
+        blank = {n: np.zeros((1, *leaf.shape[1:]), leaf.dtype) for n, leaf in memory[0].items()}
+        start = ask(rows, blank)[2]
+    return run, shapes, None if mask is None else mask[0], start
