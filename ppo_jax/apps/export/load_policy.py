@@ -82,7 +82,7 @@ def _numpy(file: Path) -> Callable[..., Any]:
 
 
 def _batched(*artefact: Any) -> Callable[..., Any]:
-    """What a format's `load` returns, as a function whose refusals are InputErrors."""
+    """A policy from the parts that a format's `load` returns; its refusals are InputErrors."""
     return _refusing(numpy_policy.as_policy(*artefact))
 
 
