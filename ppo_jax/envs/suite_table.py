@@ -64,6 +64,16 @@ _ROWS = (
         ),
     ),
     Suite(
+        "memory",
+        "ppo_jax",  # they come with the package
+        "small tasks that need a memory",
+        (
+            *("TMaze-v0", "Recall-v0", "RepeatPrevious-v0", "RepeatFirst-v0"),
+            *("CartPole-NoVelocity-v1", "Pendulum-NoVelocity-v1"),
+            "MountainCarContinuous-NoVelocity-v0",
+        ),
+    ),
+    Suite(
         "xminigrid",
         "xminigrid",
         "grid worlds: MiniGrid's tasks and XLand-MiniGrid's rooms",
