@@ -93,7 +93,8 @@ def fingerprint_notes(metadata: Mapping[str, Any], now: Mapping[str, Any]) -> li
     """Sentences if the training goes on under another fingerprint."""
     changed = differences(metadata["fingerprint"], now)
     other = other_programs(metadata["fingerprint"], now)
-    return [f"Not bit for bit any more: {changed}"] * bool(changed) + [other] * bool(other)
+    bits = None if changed is None else f"Not bit for bit any more: {changed}"
+    return [note for note in (bits, other) if note is not None]
 
 
 def save_pack(

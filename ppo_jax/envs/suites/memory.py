@@ -42,7 +42,8 @@ POSITIONS = {
 def make(name: str) -> Environment:
     """The task `name`."""
     if name in POSITIONS:
-        return positions_only(*POSITIONS[name], f"memory/{name}")
+        base, places = POSITIONS[name]
+        return positions_only(base, places, f"memory/{name}")
     return _TASKS[name](f"memory/{name}")
 
 
@@ -211,7 +212,7 @@ def repeat_previous(name: str) -> Environment:
         k = values.get("k", 0)
         if isinstance(k, (int, float)) and not 0 <= k < MAX_K:
             raise InputError(f"env.k={k} is not in 0 to {MAX_K - 1}, the symbols that are kept.")
-        return environment.override(params, values)
+        return environment.override(params, dict(values))
 
     return environment._replace(override=override)
 
