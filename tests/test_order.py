@@ -84,7 +84,6 @@ def test_pure_folders_touch_no_file_clock_or_screen(module: str) -> None:
     allowed |= {"config.presets": {"pathlib"}, "config.layers": {"pathlib"}}
     allowed |= {"config.reading": {"os", "pathlib"}}
     allowed |= {"config.trust": {"os", "pathlib"}}
-    allowed |= {"kernels.compiler": {"os", "time", "pathlib"}}
     allowed |= {"kernels.backend": {"os"}}
     assert loud_names(TREES[module]) <= allowed.get(module, set())
 

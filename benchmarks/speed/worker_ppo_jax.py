@@ -81,7 +81,6 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
 
     from ppo_jax.distributed import programs
     from ppo_jax.distributed.layout import Layout, choose_layout
-    from ppo_jax.kernels.compiler import compiled
     from ppo_jax.runtime.startup import begin
 
     config, hyper = settings(case)
@@ -90,7 +89,7 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
         spread = Layout(layout, tuple(jax.local_devices()), case.seeds)
     begun = begin(config, hyper, 0, spread)
     mark("trace_seconds")
-    chunk_compiled = compiled(begun.chunk)
+    chunk_compiled = begun.chunk.compile()
     mark("compile_seconds")
 
     def run(seed: int) -> Any:

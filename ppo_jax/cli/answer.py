@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,8 +26,9 @@ def no_flags(parser: Parser, words: Sequence[str]) -> None:
 
 
 def print_progress(line: str) -> None:
-    """Print a line on stderr at once."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line on stderr at once, if there is still a terminal."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 class Command(NamedTuple):

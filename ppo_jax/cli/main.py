@@ -5,6 +5,7 @@ Input is validated before jax is imported.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -16,6 +17,7 @@ from ppo_jax.cli.answer import BAD_INPUT, FAILED, INTERRUPTED, Answer
 from ppo_jax.cli.commands.table import COMMANDS
 from ppo_jax.config.errors import InputError, RunError, nearest
 from ppo_jax.config.values import masked
+from ppo_jax.runtime import signals
 
 # A name that is too long, or names something else or nothing that this user may use.
 _OF_A_NAME = (
@@ -25,19 +27,49 @@ _OF_A_NAME = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run one command and return its exit code.
+
+    Args:
+        argv: the words of the command; None for those of this process.
+    """
+    open_missing_streams()
+    code = _run(list(sys.argv[1:] if argv is None else argv))
+    if argv is None and code in (signals.STOPPED, INTERRUPTED):
+        # A call into XLA may be left behind, and Python would wait for it or be ended by it.
+        _flush()
+        os._exit(code)
+    return code
+
+
+def open_missing_streams() -> None:
+    """Open the null device in place of stdin, stdout and stderr that are closed (`2>&-`).
+
+    Else the next file that is opened takes the place of a stream, and its content is mixed with
+    what libraries print.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _run(words: list[str]) -> int:
     try:
         _check_words(words)
         return _print(_dispatch(words), "--json" in words)
     except KeyboardInterrupt:
         return _refuse("interrupted", words, INTERRUPTED)
+    except signals.Stopped as error:
+        return _refuse(str(error), words, error.exit_code)
     except InputError as error:
         return _refuse(str(error), words, BAD_INPUT)
     except RunError as error:
         return _refuse(str(error), words, FAILED)
     except BrokenPipeError:  # `ppo-jax envs | head` closes the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout.fileno())
         return FAILED
     except OSError as error:
         if error.errno not in _OF_A_NAME:
@@ -62,24 +94,37 @@ def _check_words(words: Sequence[str]) -> None:
 
 
 def _print(answer: Answer, as_json: bool) -> int:
-    if as_json:
-        print(json.dumps(answer.data, allow_nan=False))
-    else:
-        text = "\n".join(answer.lines)
-        coding = sys.stdout.encoding or "utf-8"  # a folder's name may have bytes that are no text
-        print(text.encode(coding, "backslashreplace").decode(coding))
-    sys.stdout.flush()
+    text = json.dumps(answer.data, allow_nan=False) if as_json else "\n".join(answer.lines)
+    coding = sys.stdout.encoding or "utf-8"  # a folder's name may have bytes that are no text
+    try:
+        print(text.encode(coding, "backslashreplace").decode(coding), flush=True)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        _silence(sys.stdout.fileno())  # the terminal is gone, and all is saved
     return answer.exit_code
+
+
+def _silence(stream: int) -> None:
+    """Let a stream that cannot be written end in the null device."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 def _refuse(sentence: str, words: Sequence[str], exit_code: int) -> int:
     sentence = masked(" ".join(sentence.split()))  # a user's module may raise many lines
     if "--debug" in words:
         traceback.print_exc()
-    if "--json" in words:
-        print(json.dumps({"error": sentence}), flush=True)
-    else:
-        print(f"ppo-jax: {sentence}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the exit code says it as well
+        if "--json" in words:
+            print(json.dumps({"error": sentence}), flush=True)
+        else:
+            print(f"ppo-jax: {sentence}", file=sys.stderr, flush=True)
     return exit_code
 
 

@@ -35,6 +35,9 @@ ENVS_LAYOUT_ROWS = 512
 VMAP_LAYOUT_MINIBATCH = 256
 
 
+MAX_CHUNK = 256  # iterations in one call of a chunk, and rows of its buffer of metrics
+
+
 class Layout(NamedTuple):
     """Seeds and environments on devices."""
 

@@ -15,6 +15,7 @@ from jax import Array
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed.layout import MAX_CHUNK as MAX_CHUNK
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.distributed.population import has_own_hyper, without_budget
 from ppo_jax.kernels import backend
@@ -28,8 +29,6 @@ from ppo_jax.training.trainer import Estimates, Experience, iterate, sample
 
 Result = tuple[TrainState, MetricTable]
 Keep = Callable[[Experience, Estimates], PyTree]
-
-MAX_CHUNK = 256  # iterations in one call of a chunk, and rows of its buffer of metrics
 
 # Folded into a member's key for evaluation; iterations fold in 0, 1, 2, ... and stay below it.
 EVALUATION = 2**32 - 1

@@ -12,9 +12,13 @@ import jax
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed.layout import local_devices
+from ppo_jax.distributed.memory import Forecast, show_bytes
 from ppo_jax.storage.manifest import core_count
 
 _MEMINFO = Path("/proc/meminfo")
+# The limit of a container, and the memory that it has taken (version 2 of Linux' control groups).
+_CGROUP = Path("/sys/fs/cgroup")
+_LIMITS = ("memory.max", "memory.current")
 _SMALL_MACHINE = 8 * 2**30  # bytes assumed if the system reports no memory
 
 
@@ -82,12 +86,19 @@ def memory_bytes() -> int | None:
 
 
 def free_memory_bytes() -> int:
-    """Bytes of main memory that are free or can be freed; all of it if the system reports less."""
+    """Bytes of main memory that are free or can be freed; all of it if the system reports less.
+
+    The limit of a container counts, if it leaves less.
+    """
+    free = memory_bytes() or _SMALL_MACHINE
     with suppress(OSError, ValueError, IndexError):
         for line in _MEMINFO.read_text("utf-8").splitlines():
             if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    return memory_bytes() or _SMALL_MACHINE
+                free = 1024 * int(line.split()[1])
+    with suppress(OSError, ValueError):  # no such file, or the word "max"
+        limit, taken = (int((_CGROUP / name).read_text("ascii")) for name in _LIMITS)
+        free = min(free, max(limit - taken, 0))
+    return free
 
 
 def device_memory_bytes() -> int | None:
@@ -102,3 +113,32 @@ def free_device_bytes(device: Any, num_devices: int) -> int:
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return free_memory_bytes() // num_devices
+
+
+def require_memory(needed: Forecast, device: Any, held: int = 0) -> None:
+    """Refuse training that this machine has no memory for, before it takes any.
+
+    Args:
+        device: one of those that it would run on. held: bytes of it that are taken already.
+
+    Raises:
+        InputError: a sentence with both numbers and the remedy.
+    """
+    remedy = (
+        "take fewer seeds, environments (num_envs), steps (rollout_length), hidden_sizes or "
+        "eval_episodes."
+    )
+    offered = free_memory_bytes()
+    if needed.main - (held if needed.is_cpu else 0) > offered:
+        raise InputError(
+            f"{needed.num_members:,} members need about {show_bytes(needed.main)} of main memory "
+            f"(states {show_bytes(needed.state)}), and {show_bytes(offered)} are free: {remedy}"
+        )
+    if needed.is_cpu:
+        return
+    offered = free_device_bytes(device, needed.num_devices)
+    if needed.device - held // needed.num_devices > offered:
+        raise InputError(
+            f"{needed.num_members:,} members need about {show_bytes(needed.device)} on each of "
+            f"{needed.num_devices} devices, and {show_bytes(offered)} are free there: {remedy}"
+        )

@@ -16,6 +16,7 @@ from ppo_jax.distributed.layout import Layout
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.rl.types import TrainState
+from ppo_jax.runtime.background import interruptible
 from ppo_jax.training.evaluation import Episodes
 
 # Steps after which an episode is cut and counted as it stands, unless the environment's own time
@@ -30,12 +31,14 @@ Play = Callable[[TrainState, int], Episodes]  # (state, stream) -> [S, n] on the
 def player(config: Config, hyper: Hyper, layout: Layout, options: RunOptions) -> Play:
     """The evaluation of a population as a function; `stream` picks its own random numbers."""
     is_deterministic = options.policy_mode == "deterministic"
-    compiled = programs.make_evaluation(
-        config, layout, options.eval_episodes, max_steps(config, hyper), is_deterministic
+    program = interruptible(
+        programs.make_evaluation(
+            config, layout, options.eval_episodes, max_steps(config, hyper), is_deterministic
+        )
     )
 
     def play(state: TrainState, stream: int) -> Episodes:
-        played = jax.device_get(compiled(hyper, state, np.uint32(stream)))
+        played = jax.device_get(program(hyper, state, np.uint32(stream)))
         return jax.tree.map(lambda leaf: leaf[: layout.num_seeds], played)
 
     return play

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ class Screen:
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = stream or sys.stderr or open(os.devnull, "w")  # noqa: SIM115, it was closed
         console = Console(file=self._stream)
         self._bar = None
         if console.is_terminal:
@@ -44,7 +45,8 @@ class Screen:
     def show(self, share: float, text: str) -> None:
         """Change the line on a terminal: `share` of the work is done."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=share, description=text)
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.update(self._task, completed=share, description=text)
 
     def message(self, text: str) -> None:
         """A line of its own, above the one that changes."""
@@ -57,7 +59,8 @@ class Screen:
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
+                self._bar.stop()
 
 
 class Progress:

@@ -5,7 +5,11 @@ No jax here: the command line listens before it imports any, so that no moment o
 
 from __future__ import annotations
 
+import math
+import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,8 +18,43 @@ from typing import Any
 INTERRUPTED = 130  # exit code of Ctrl-C
 STOPPED = 75  # exit code of every other signal and of the time limit: "run it again"
 
-_NAMES = {"SIGINT": INTERRUPTED, "SIGTERM": STOPPED, "SIGUSR1": STOPPED}
+PATIENCE = 2.0  # seconds that a step has to end by itself after a request
+# Seconds after which a SIGTERM is a second one: `timeout` sends each to the process and its group.
+REPEATED_AFTER = 0.1
+
+# Signals that ask for a stop. A system without one of them has no entry for it.
+_NAMES = {
+    "SIGINT": INTERRUPTED,
+    "SIGTERM": STOPPED,
+    "SIGHUP": STOPPED,  # the terminal or its ssh is gone
+    "SIGXCPU": STOPPED,  # the limit of CPU time of a batch system
+    "SIGUSR1": STOPPED,
+    "SIGUSR2": STOPPED,
+}
 EXIT_CODES = {getattr(signal, name): code for name, code in _NAMES.items() if hasattr(signal, name)}
+
+
+class Stopped(Exception):
+    """A stop was requested while nothing had to be saved."""
+
+    def __init__(self, reason: str, exit_code: int) -> None:
+        super().__init__(
+            f"Stopped by {reason}: what was saved before is kept; run the command again to go on."
+        )
+        self.exit_code = exit_code
+
+
+class Terms:
+    """The SIGTERMs that one listener has heard; the second one ends the process."""
+
+    def __init__(self) -> None:
+        self._first_at = math.inf
+
+    def hear(self) -> None:
+        now = time.monotonic()
+        if now - self._first_at >= REPEATED_AFTER:
+            end_process(STOPPED)
+        self._first_at = min(self._first_at, now)
 
 
 class StopRequest:
@@ -27,20 +66,40 @@ class StopRequest:
         self.tell: Callable[[str], None] = lambda sentence: None
         self._started = time.monotonic()
         self._limit: float | None = None
+        self._has_progress = False
+        self._requested_at = math.inf
+        self._terms = Terms()
 
     def __bool__(self) -> bool:
-        late = self._limit is not None and time.monotonic() - self._started >= self._limit
+        limit = math.inf if self._limit is None else self._limit
+        is_counted = self._has_progress or limit <= 0.0
+        late = is_counted and time.monotonic() - self._started >= limit
         if late and self.reason is None:
             self.request(f"the time limit of {self._limit:g} seconds", STOPPED)
         return self.reason is not None
 
     def limit(self, seconds: float | None) -> None:
-        """Ask for a stop so many seconds after this request began to listen; None for never."""
+        """Ask for a stop so many seconds after this request began to listen; None for never.
+
+        0 is a request at once.
+        The limit counts from the first `progress` on. So a limit below the time of the start-up
+        stops each start after some training, and a loop of restarts comes to an end.
+        """
         self._limit = seconds
+
+    def progress(self) -> None:
+        """Record that this process has done work that a later one need not repeat."""
+        self._has_progress = True
 
     def request(self, reason: str, exit_code: int) -> None:
         if self.reason is None:
             self.reason, self.exit_code = reason, exit_code
+            self._requested_at = time.monotonic()
+
+    def check(self, patience: float = 0.0) -> None:
+        """Raise `Stopped` if a stop was requested `patience` seconds ago or earlier."""
+        if self and time.monotonic() - self._requested_at >= patience:
+            raise Stopped(self.reason or "", self.exit_code or STOPPED)
 
     def on_signal(self, number: int, frame: Any = None) -> None:
         """A signal handler. A Ctrl-C after any other request means it: KeyboardInterrupt."""
@@ -48,11 +107,13 @@ class StopRequest:
         name = signal.Signals(number).name
         if self.reason is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGTERM:
+            self._terms.hear()
         self.request("Ctrl-C" if name == "SIGINT" else name, EXIT_CODES[signal.Signals(number)])
         with suppress(Exception):  # the display may have been interrupted in the middle of a line
             self.tell(
-                f"{self.reason}: stopping as soon as everything is saved (Ctrl-C once more leaves "
-                "at once)"
+                f"{self.reason}: stopping as soon as everything is saved (Ctrl-C or a second "
+                "SIGTERM leaves at once)"
             )
 
 
@@ -61,8 +122,9 @@ _listening: StopRequest | None = None
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Remember Ctrl-C, SIGTERM and SIGUSR1 instead of dying; nested, it is the outer request.
+    """Remember the signals of `EXIT_CODES` instead of dying; nested, it is the outer request.
 
+    A second SIGTERM ends the process at once. A SIGHUP that is ignored stays so, as under nohup.
     Outside the main thread signals are not ours: there only a time limit can stop a run.
     """
     global _listening
@@ -73,14 +135,70 @@ def listening() -> Iterator[StopRequest]:
     before: dict[int, Any] = {}
     try:
         for number in EXIT_CODES:
+            if number == getattr(signal, "SIGHUP", None) and is_ignored(number):
+                continue
             before[number] = signal.signal(number, stop.on_signal)
     except ValueError:  # only the main thread may set handlers
         yield stop
         return
     _listening = stop
     try:
-        yield stop
+        with _watching():
+            yield stop
     finally:
         _listening = None
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def is_ignored(number: int) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
+def check() -> None:
+    """End a long step that has nothing to save, if a stop of this process was requested.
+
+    Short steps come to their end, so that as much as possible is saved.
+
+    Raises:
+        Stopped: a stop was requested at least `PATIENCE` seconds ago.
+    """
+    if _listening is not None:
+        _listening.check(PATIENCE)
+
+
+def end_process(exit_code: int) -> None:
+    """End the process at once; like a SIGKILL it leaves files as they are."""
+    os._exit(exit_code)
+
+
+@contextmanager
+def _watching() -> Iterator[None]:
+    """Watch for a second SIGTERM on a thread of its own.
+
+    Handlers of Python run on the main thread, and only when a call into XLA has returned. This
+    thread hears the signals meanwhile.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    if before != -1:  # somebody else listens in this way, such as asyncio
+        signal.set_wakeup_fd(before)
+    thread = threading.Thread(target=_watch, args=(ours,), name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        if before == -1:
+            signal.set_wakeup_fd(-1)
+        theirs.close()
+        thread.join()
+        ours.close()
+
+
+def _watch(numbers: socket.socket) -> None:
+    """Read numbers of signals until the other end is closed; end the process at a second TERM."""
+    terms = Terms()
+    while heard := numbers.recv(64):
+        if int(signal.SIGTERM) in heard:
+            terms.hear()

@@ -1,10 +1,12 @@
-"""The start of a run: its first state is compiled while its loop is traced."""
+"""The start of a run: its first state is compiled while its loop is traced.
+
+Every step hears requests to stop: nothing has to be saved yet, so the step is left behind.
+"""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -14,8 +16,12 @@ from jax import Array
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout
-from ppo_jax.kernels.compiler import compiled
+from ppo_jax.distributed.memory import Use, forecast
 from ppo_jax.rl.types import TrainState
+from ppo_jax.runtime import devices, signals
+from ppo_jax.runtime.background import Aside, called, compiled
+
+_TRAINING = Use()
 
 
 class Beginning(NamedTuple):
@@ -26,19 +32,46 @@ class Beginning(NamedTuple):
     start: Callable[[Hyper, Array], TrainState]  # `population.make_init`, compiled
 
 
-def begin(config: Config, hyper: Hyper, seed: int | Sequence[int], layout: Layout) -> Beginning:
+def begin(
+    config: Config, hyper: Hyper, seed: int | Sequence[int], layout: Layout, use: Use = _TRAINING
+) -> Beginning:
     """The population as `population.init_population` makes it, and its lowered loop.
 
     Python traces the loop while XLA, which needs no Python, compiles the start on another core.
+
+    Args:
+        use: of memory, beside the training.
+
+    Raises:
+        InputError: the machine has too little memory; nothing is compiled.
+        Stopped: a stop was requested.
     """
     keys = population.member_keys(seed, layout)
-    with _nothing_collected(), ThreadPoolExecutor(1) as pool:
+    with _nothing_collected():
         lowered = population.make_init(config).lower(hyper, keys)
-        compiling = pool.submit(compiled, lowered)
+        needed = forecast(config, layout, lowered.out_info, use)
+        devices.require_memory(needed, layout.devices[0])
+        signals.check()
+        compiling = Aside(lowered.compile)
         shapes = population.in_place(lowered.out_info, layout)
         chunk = programs.make_chunk(config, layout).lower(hyper, shapes, np.int32(1))
         start = compiling.result()
-    return Beginning(population.place(start(hyper, keys), layout), chunk, start)
+    return Beginning(population.place(called(start, hyper, keys), layout), chunk, start)
+
+
+def compile_chunk(
+    config: Config, layout: Layout, state: TrainState, traced: Any, use: Use
+) -> Callable[..., Any]:
+    """Compile the loop of a population whose state is there; its memory is known exactly then.
+
+    Raises:
+        InputError: the machine has too little memory to train.
+        Stopped: a stop was requested.
+    """
+    program = compiled(traced)
+    needed = forecast(config, layout, state, use).with_program(program)
+    devices.require_memory(needed, layout.devices[0], held=needed.state)
+    return program
 
 
 @contextmanager

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +25,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import FIELDS
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import validate
+from ppo_jax.runtime import signals
 
 
 @pytest.fixture(autouse=True)
@@ -203,6 +207,47 @@ def test_ctrl_c_is_exit_code_130(
     monkeypatch.setitem(main.COMMANDS, "presets", command)
     assert main.main(["presets", "--json"]) == 130
     assert json.loads(capsys.readouterr().out) == {"error": "interrupted"}
+
+
+def test_a_stop_with_nothing_to_save_is_its_exit_code(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(given: dict, params: dict) -> None:
+        raise signals.Stopped("SIGHUP", signals.STOPPED)
+
+    command = main.COMMANDS["presets"]._replace(run=stop)
+    monkeypatch.setitem(main.COMMANDS, "presets", command)
+    assert main.main(["presets"]) == 75
+    assert capsys.readouterr().err.startswith("ppo-jax: Stopped by SIGHUP: ")
+
+
+def test_a_terminal_that_is_gone_does_not_change_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+        def fileno(self) -> int:
+            return 1
+
+    silenced: list[int] = []
+    monkeypatch.setattr(main, "_silence", silenced.append)
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert main.main(["presets"]) == 0
+    assert silenced == [1]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(closed: str, tmp_path: Path) -> None:
+    """The next file must not take the place of a stream, as its content would be mixed."""
+    code = (
+        "import os, sys; from ppo_jax.cli import main; "
+        "code = main.main(['presets']); file = open('new', 'w'); "
+        "sys.exit(code if file.fileno() > 2 and sys.stdout and sys.stderr else 9)"
+    )
+    words = f"exec {sys.executable} -c {shlex.quote(code)} {closed}"
+    assert subprocess.run(["sh", "-c", words], cwd=tmp_path, timeout=60).returncode == 0
 
 
 # --- precedence ----------------------------------------------------------------------------------

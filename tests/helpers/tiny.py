@@ -89,11 +89,12 @@ BATCH, STEPS = 32, 224
 @contextmanager
 def programs_are_kept() -> Iterator[None]:
     """Runs with equal settings share their compiled programs, which saves the tests minutes."""
-    make_chunk = programs.make_chunk
+    make_chunk, make_evaluation = programs.make_chunk, programs.make_evaluation
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(population, "make_init", lru_cache(population.make_init))
-        patch.setattr(programs, "make_evaluation", lru_cache(programs.make_evaluation))
         patch.setattr(programs, "make_chunk", lru_cache(lambda *given: Kept(make_chunk(*given))))
+        played = lru_cache(lambda *given: Kept(make_evaluation(*given)))
+        patch.setattr(programs, "make_evaluation", played)
         yield
 
 

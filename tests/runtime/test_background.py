@@ -6,7 +6,26 @@ import threading
 
 import pytest
 
-from ppo_jax.runtime.background import Background
+from ppo_jax.runtime import signals
+from ppo_jax.runtime.background import Aside, Background
+
+
+def test_a_call_aside_gives_its_result_or_its_error() -> None:
+    assert Aside(lambda: 7).result() == 7
+    with pytest.raises(ZeroDivisionError):
+        Aside(lambda: 1 // 0).result()
+
+
+def test_a_call_aside_is_left_behind_by_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "PATIENCE", 0.0)
+    released = threading.Event()
+    with signals.listening() as stop:
+        call = Aside(lambda: released.wait(30))
+        stop.request("SIGHUP", signals.STOPPED)
+        with pytest.raises(signals.Stopped):
+            call.result()
+    released.set()
+    assert call.result() is True  # nobody asks for a stop any more
 
 
 def test_work_goes_on_while_the_caller_does() -> None:

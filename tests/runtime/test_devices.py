@@ -9,6 +9,9 @@ from typing import Any
 import jax
 import pytest
 
+from ppo_jax.config.errors import InputError
+from ppo_jax.distributed import memory
+from ppo_jax.distributed.memory import Forecast
 from ppo_jax.runtime import devices
 
 
@@ -21,6 +24,7 @@ def test_free_memory_is_what_the_kernel_calls_available(
 ) -> None:
     meminfo = tmp_path / "meminfo"
     monkeypatch.setattr(devices, "_MEMINFO", meminfo)
+    monkeypatch.setattr(devices, "_CGROUP", tmp_path)
     meminfo.write_text("MemTotal: 99 kB\nMemAvailable:   12 kB\n")
     assert devices.free_memory_bytes() == 12 * 1024
     for text in ("MemTotal: 99 kB\n", "MemAvailable: much\n", "MemAvailable:\n"):
@@ -30,6 +34,35 @@ def test_free_memory_is_what_the_kernel_calls_available(
     assert devices.free_memory_bytes() == devices.memory_bytes()
     monkeypatch.setattr(devices, "memory_bytes", lambda: None)
     assert devices.free_memory_bytes() == 8 * 2**30
+
+
+def test_the_limit_of_a_container_counts_if_it_leaves_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text("MemAvailable:   12 kB\n")
+    monkeypatch.setattr(devices, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(devices, "_CGROUP", tmp_path)
+    (tmp_path / "memory.current").write_text("9000\n")
+    for limit, free in (("10000", 1000), ("99999", 12 * 1024), ("8000", 0), ("max", 12 * 1024)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert devices.free_memory_bytes() == free
+
+
+NEEDED = Forecast(7, 2, True, 100, 0, 50, 0, 0, saves_beside=False)
+
+
+def test_what_does_not_fit_is_refused_with_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "PROGRAMS", 0)
+    assert NEEDED.main == 300  # the states, their snapshot and the file's bytes
+    monkeypatch.setattr(devices, "free_memory_bytes", lambda: 299)
+    with pytest.raises(InputError, match=r"7 members need about 300 B .* 299 B are free: take"):
+        devices.require_memory(NEEDED, device(None))
+    devices.require_memory(NEEDED, device(None), held=100)
+    other = NEEDED._replace(is_cpu=False)
+    assert (other.main, other.device) == (200, 100)
+    devices.require_memory(other, device({"bytes_limit": 100}))
+    with pytest.raises(InputError, match=r"need about 100 B on each of 2 devices, and 99 B"):
+        devices.require_memory(other, device({"bytes_limit": 99}))
 
 
 def test_an_accelerator_has_its_limit_less_what_is_in_use() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 
@@ -30,6 +31,13 @@ def row(env_steps: int) -> dict:
         "kl_old_new": [0.01, 0.02, None],
         "env_steps_per_second": 1500.0,
     }
+
+
+def test_a_closed_stderr_is_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    progress = Progress(1, 1, num_seeds=1)
+    progress.message("nobody reads it")
+    progress.close()
 
 
 def test_a_progress_line_says_what_there_is_to_know():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,7 +16,10 @@ from ppo_jax.runtime import signals
 
 @pytest.mark.parametrize(
     "name, reason, code",
-    [("SIGINT", "Ctrl-C", 130), ("SIGTERM", "SIGTERM", 75), ("SIGUSR1", "SIGUSR1", 75)],
+    [
+        ("SIGINT", "Ctrl-C", 130),
+        *((name, name, 75) for name in ("SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2")),
+    ],
 )
 def test_a_signal_is_remembered_with_its_exit_code_and_told(
     name: str, reason: str, code: int
@@ -50,6 +55,65 @@ def test_the_first_reason_counts_and_ctrl_c_after_it_means_it() -> None:
     assert not stop
 
 
+def test_a_hang_up_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.listening() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_sigterm_ends_the_process_while_its_main_thread_is_deaf() -> None:
+    """The main thread waits in C, where no handler of Python runs, as in a call into XLA."""
+    program = """
+import ctypes, os, signal, threading, time
+from ppo_jax.runtime import signals
+
+def send_two():
+    for _ in range(2):
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+with signals.listening():
+    threading.Thread(target=send_two, daemon=True).start()
+    libc = ctypes.CDLL(None)
+    lock = ctypes.create_string_buffer(256)
+    libc.pthread_mutex_lock(lock)
+    libc.pthread_mutex_lock(lock)  # for ever; a signal does not interrupt it
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    assert done.returncode == signals.STOPPED
+
+
+def test_two_kinds_of_request_do_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(signals, "end_process", ended.append)
+    stop = signals.StopRequest()
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP):
+        stop.on_signal(number)
+    stop.on_signal(signal.SIGTERM)  # at once: the same request, sent to process and group
+    assert ended == []
+    monkeypatch.setattr(signals, "REPEATED_AFTER", 0.0)
+    stop.on_signal(signal.SIGTERM)
+    assert ended == [signals.STOPPED]
+
+
+def test_a_long_step_that_saves_nothing_is_ended_by_a_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with signals.listening() as stop:
+        signals.check()
+        stop.request("SIGTERM", 75)
+        signals.check()  # it has some seconds to come to its end
+        monkeypatch.setattr(signals, "PATIENCE", 0.0)
+        with pytest.raises(signals.Stopped, match="Stopped by SIGTERM") as raised:
+            signals.check()
+    assert raised.value.exit_code == 75
+    signals.check()  # nobody listens any more
+
+
 def test_a_display_that_fails_does_not_break_the_handler() -> None:
     def broken(text: str) -> None:
         raise RuntimeError("reentrant call")
@@ -76,6 +140,8 @@ def test_a_time_limit_is_a_request_of_its_own() -> None:
     assert not stop
     stop.limit(0.01)
     time.sleep(0.02)
+    assert not stop  # nothing is done yet: a later start would stop here, too
+    stop.progress()
     assert stop
     assert (stop.reason, stop.exit_code) == ("the time limit of 0.01 seconds", 75)
 
@@ -93,6 +159,7 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     def work() -> None:
         with signals.listening() as stop:
             stop.limit(1e-9)
+            stop.progress()
             seen.append((bool(stop), signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=work)

@@ -18,11 +18,11 @@ from ppo_jax.config.options import RunOptions
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout, choose_layout
-from ppo_jax.kernels import compiler
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl.types import EnvCarry, PyTree, Rollout, TrainState
 from ppo_jax.runtime import frames
+from ppo_jax.runtime.background import compiled
 from ppo_jax.runtime.chunk_loop import Advance, advance_by, chunks, until
 from ppo_jax.runtime.saved_run import load_where_trained, start_from
 from ppo_jax.storage.fingerprint import fingerprint, list_changes
@@ -80,7 +80,7 @@ def replay(
     alone = layout_of_one(layout)
     arrays = schedules.as_arrays(config, hyper)
     state = start_member(config, arrays, options, layout, alone, member, trust)
-    chunk = compiler.compiled(programs.make_chunk(config, alone).lower(arrays, state, np.int32(1)))
+    chunk = compiled(programs.make_chunk(config, alone).lower(arrays, state, np.int32(1)))
     advance = advance_by(chunk, arrays, alone.num_members)
     recorder = Recorder(config, arrays, alone, folder, video, tell)
     state, points = train_recorded(recorder, advance, state, kept, last)

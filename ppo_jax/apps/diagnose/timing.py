@@ -18,9 +18,9 @@ from jax import Array
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import population, programs
-from ppo_jax.kernels import compiler
+from ppo_jax.distributed import memory, population, programs
 from ppo_jax.rl.types import PyTree, TrainState
+from ppo_jax.runtime.devices import require_memory
 from ppo_jax.training import schedules
 from ppo_jax.training.trainer import Estimates, Experience
 
@@ -70,12 +70,14 @@ def prepare(
     numbers = schedules.as_arrays(config, hyper)
     layout = layouts.choose_layout(config, seeds, devices)
     began = time.perf_counter()
+    shapes = population.abstract_population(config, numbers, layout)
+    require_memory(memory.forecast(config, layout, shapes), layout.devices[0])
     state = population.init_population(config, numbers, seed, layout)
     jax.block_until_ready(state)
     started, started_cpu = time.perf_counter(), time.process_time()
     lowered = programs.make_chunk(config, layout).lower(numbers, state, jnp.asarray(1))
     traced = time.perf_counter()
-    chunk = compiler.compiled(lowered)
+    chunk = lowered.compile()
     compiled = time.perf_counter()
     return Program(
         config=config,

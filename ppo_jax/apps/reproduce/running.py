@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -229,9 +229,12 @@ def run_packs(
         if stop:
             return
         tell(f"{suite.name} {number}/{len(packs)}: {describe(pack.jobs)}")
-        trained = training.train_jobs(pack, save_seconds, stop, tell)
+        trained = None
+        with suppress(signals.Stopped):
+            trained = training.train_jobs(pack, save_seconds, stop, tell)
         if trained is None:
             return
+        stop.progress()
         first = 0
         for job in pack.jobs:
             last = first + len(job.seeds)

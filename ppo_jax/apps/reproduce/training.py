@@ -21,10 +21,11 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout, choose_layout
-from ppo_jax.kernels import compiler
+from ppo_jax.distributed.memory import Use
 from ppo_jax.runtime.chunk_loop import Advance, advance_by, chunks, until
 from ppo_jax.runtime.evaluation import FINAL, player
-from ppo_jax.runtime.startup import begin
+from ppo_jax.runtime.signals import Stopped, StopRequest
+from ppo_jax.runtime.startup import begin, compile_chunk
 from ppo_jax.storage.fingerprint import fingerprint
 from ppo_jax.training import schedules
 from ppo_jax.training.evaluation import Episodes
@@ -92,20 +93,26 @@ def train_jobs(
     layout, hyper, seeds = arrange(config, members)
     was_begun = pack.folder.exists()
     owner = unfinished.begin(pack, layout)
-    state, traced, _ = begin(config, hyper, seeds, layout)
+    use = Use(pack.jobs[0].cell.episodes)
+    state, traced, _ = begin(config, hyper, seeds, layout, use)
+    program = compile_chunk(config, layout, state, traced, use)
     reached = unfinished.restore(owner, layout, state, tell)
     if reached is None:
         if was_begun:
             tell("    it had no checkpoint yet: its training begins anew")
         reached = Reached(state, {}, 0, 0.0, 0.0)
-    advance = advance_by(compiler.compiled(traced), hyper, len(members))
+    advance = advance_by(program, hyper, len(members))
     compile_seconds = time.perf_counter() - start
     save = partial(unfinished.save, owner, layout, config.batch_size)
     reached = train_all(config, advance, reached, save, (save_seconds, stop, tell))
     if reached.iteration < config.num_iterations:
         return None
     start = time.perf_counter()
-    played = _play(config, hyper, layout, pack.jobs[0].cell, reached.state)
+    try:
+        played = _play(config, hyper, layout, pack.jobs[0].cell, reached.state)
+    except Stopped:
+        save(reached)
+        return None
     if played is not None:
         played = jax.tree.map(lambda leaf: leaf[: len(members)], played)
     return Trained(
@@ -160,6 +167,8 @@ def train_all(
             train_seconds=reached.train_seconds + chunk.seconds,
             train_cpu_seconds=time.process_time() - cpu_start,
         )
+        if isinstance(stop, StopRequest):
+            stop.progress()
         if reached.train_seconds - saved.train_seconds > save_seconds:
             save(_with_rows(reached, kept))
             saved = reached

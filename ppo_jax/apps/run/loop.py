@@ -21,6 +21,7 @@ from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, text, windows
 from ppo_jax.runtime.background import Background
 from ppo_jax.runtime.chunk_loop import Chunk, advance_by, chunks
+from ppo_jax.runtime.signals import Stopped
 
 
 def train_run(
@@ -62,6 +63,7 @@ def _train(
         if status.iteration == 0:
             check_first_ratios(session, state, chunk.rows["log_ratio_abs_first"][:, 0])
         keep_frozen(session, state, chunk.rows["alive"][:, -1], status)
+        session.stop.progress()
         status = log_chunk(session, cadence, chunk, status)
         if not chunk.rows["alive"][:, -1].any():  # nobody is left to train
             status = status._replace(ended_by="failure")
@@ -169,7 +171,7 @@ def write_row(
 ) -> RunStatus:
     """Write one row of `metrics.jsonl`, with the evaluation that is due there.
 
-    If a stop is requested, no evaluation begins: the row waits in `status.pending`.
+    If a stop is requested, no evaluation begins or goes on: the row waits in `status.pending`.
     """
     config = session.config
     env_steps = iteration * config.batch_size
@@ -177,9 +179,11 @@ def write_row(
     has_ended = False
     is_hint = is_goal_near(session, status, row["episode_return"]) and not cadence.evaluate
     if iteration == status.iteration and (cadence.is_due(cadence.evaluate, iteration) or is_hint):
-        if session.stop:
+        try:
+            session.stop.check()
+            played = session.play(state, iteration)
+        except Stopped:
             return status._replace(pending=window)
-        played = session.play(state, iteration)
         alive = evaluation.alive_seeds(state, session.layout)
         row["eval_return"] = evaluation.mean_returns(played, alive)
         score = score_of(row["eval_return"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,15 +29,15 @@ from ppo_jax.config.trust import Trust, vouched
 from ppo_jax.config.validate import validate
 from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout, choose_layout
+from ppo_jax.distributed.memory import Use, forecast
 from ppo_jax.envs import first_look
-from ppo_jax.kernels import compiler
 from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, loggers, signals, text
-from ppo_jax.runtime.devices import device_count, prepare_jax
+from ppo_jax.runtime.devices import device_count, prepare_jax, require_memory
 from ppo_jax.runtime.progress import display
 from ppo_jax.runtime.saved_run import start_from
-from ppo_jax.runtime.startup import begin
+from ppo_jax.runtime.startup import begin, compile_chunk
 from ppo_jax.storage import jsonl, lock, run_folder
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.fingerprint import fingerprint, spaces
@@ -212,11 +212,18 @@ def start_new(job: RunJob) -> tuple[Hyper, TrainState, Any]:
     config, layout, seed = job.config, job.layout, job.options.seed
     arrays = schedules.as_arrays(config, job.hyper)
     if not job.options.init_from:
-        state, traced, _ = begin(config, arrays, seed, layout)
+        state, traced, _ = begin(config, arrays, seed, layout, use_of(job))
         return arrays, state, traced
+    shapes = population.abstract_population(config, arrays, layout)
+    require_memory(forecast(config, layout, shapes, use_of(job)), layout.devices[0])
     state = population.init_population(config, arrays, seed, layout)
     state = start_from(Path(job.options.init_from), config, state, layout, job.trust)
     return arrays, state, programs.make_chunk(config, layout).lower(arrays, state, np.int32(1))
+
+
+def use_of(job: RunJob) -> Use:
+    """The use of memory of a run beside its training."""
+    return Use(job.options.eval_episodes, saves_beside=True)
 
 
 def start_again(job: RunJob, state: TrainState) -> tuple[Hyper, TrainState, Any]:
@@ -286,13 +293,17 @@ def carry_out(
     """Compile, train and conclude; after a stop, `resume` does the rest."""
     config = session.config
     if not session.stop and not status.is_over(config):
-        session = session._replace(chunk=compiler.compiled(traced))
+        with suppress(signals.Stopped):  # the start is saved: `train_run` trains nothing
+            chunk = compile_chunk(config, session.layout, state, traced, use_of(job))
+            session = session._replace(chunk=chunk)
     compile_seconds = time.perf_counter() - job.started
     state, status = train_run(session, state, status)
     status = saving.save_run(session, state, status)
-    if session.stop:
+    try:
+        session.stop.check()
+        return conclude(session, state, status, compile_seconds)
+    except signals.Stopped:
         return conclude_stopped(session, state, status, compile_seconds)
-    return conclude(session, state, status, compile_seconds)
 
 
 def with_changes(options: RunOptions, changes: dict[str, Any]) -> RunOptions:

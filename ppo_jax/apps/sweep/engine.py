@@ -14,16 +14,17 @@ from ppo_jax.apps.sweep.axes import Values, apply
 from ppo_jax.apps.sweep.groups import Member, Memory, largest_pack
 from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed import memory, programs
 from ppo_jax.distributed import population as populations
-from ppo_jax.distributed import programs
 from ppo_jax.distributed.layout import Layout, choose_layout, local_devices
-from ppo_jax.kernels import compiler
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation
+from ppo_jax.runtime.background import called, compiled, interruptible
 from ppo_jax.runtime.devices import device_count, free_device_bytes
 from ppo_jax.runtime.windows import Rows
 from ppo_jax.training import schedules
 
+MEMBER_BYTES = 10_000  # on the host: the numbers of one member, as Python objects
 MEMORY_SHARE = 0.8  # share of the free memory: evaluation and the runtime need some, too
 
 
@@ -66,12 +67,14 @@ def build(
         config, hyper, num_members, options, what
     )
     evaluate, score = (
-        programs.make_evaluation(
-            config,
-            layout,
-            num_episodes,
-            evaluation.max_steps(config, hyper),
-            options.policy_mode == "deterministic",
+        interruptible(
+            programs.make_evaluation(
+                config,
+                layout,
+                num_episodes,
+                evaluation.max_steps(config, hyper),
+                options.policy_mode == "deterministic",
+            )
         )
         for num_episodes in (options.eval_episodes, options.score_episodes)
     )
@@ -79,12 +82,12 @@ def build(
         config=config,
         layout=layout,
         chunk=program,
-        init=populations.make_init(config),
+        init=interruptible(populations.make_init(config)),
         evaluate=evaluate,
         score=score,
         gather=populations.make_gather(layout),
         refill=populations.make_refill(layout),
-        memory=memory_of(program),
+        memory=memory_of(config, layout, program, options),
         limit=limit,
         compilations=compilations,
         compile_seconds=time.perf_counter() - start,
@@ -95,15 +98,15 @@ def compile_widest(
     config: Config, hyper: Hyper, num_members: int, options: SweepOptions, what: str
 ) -> tuple[int, int, tuple[Layout, Any]]:
     """Bytes that a device offers, the number of compilations, and the widest program that fits."""
-    compiled: dict[int, tuple[Layout, Any]] = {}
+    found: dict[int, tuple[Layout, Any]] = {}
     count = device_count(options.run_options())
     arrays = schedules.as_arrays(config, hyper)
 
     def compile_for(members: int) -> Memory:
         layout = choose_pack_layout(config, members, count, options.layout)
-        if members not in compiled:
-            compiled[members] = layout, compiler.compiled(lower(config, arrays, layout))
-        return memory_of(compiled[members][1])
+        if members not in found:
+            found[members] = layout, compiled(lower(config, arrays, layout))
+        return memory_of(config, *found[members], options)
 
     devices = local_devices(count)
     limit = device_bytes(devices[0], len(devices), options.device_memory)
@@ -111,7 +114,7 @@ def compile_widest(
     num_packs = -(-num_members // width)
     width = -(-num_members // num_packs)  # packs of equal size
     compile_for(width)
-    return limit, len(compiled), compiled[width]
+    return limit, len(found), found[width]
 
 
 def fastest(
@@ -192,16 +195,20 @@ def advance(
 
     If members run side by side, all of them train for the longest of `lengths`.
     """
+    each = lengths_of(engine, lengths)
+    state, rows = engine.chunk(hyper, state, each)
+    rows = jax.device_get(rows)
+    longest = int(each.max())
+    return state, {name: value[: engine.width, :longest] for name, value in rows.items()}
+
+
+def lengths_of(engine: Engine, lengths: int | Sequence[int]) -> np.ndarray | np.int32:
+    """Iterations of each member; the longest of them if all run side by side."""
     given = np.atleast_1d(np.asarray(lengths, np.int32))
     each = np.zeros(engine.layout.num_members, np.int32)
     count = engine.width if np.ndim(lengths) == 0 else len(given)
     each[:count] = given  # padding of the pack and of the devices need not train
-    longest = int(each.max())
-    state, rows = engine.chunk(
-        hyper, state, np.int32(longest) if engine.layout.kind == "vmap" else each
-    )
-    rows = jax.device_get(rows)
-    return state, {name: value[: engine.width, :longest] for name, value in rows.items()}
+    return np.int32(each.max()) if engine.layout.kind == "vmap" else each
 
 
 def advance_all(
@@ -235,24 +242,25 @@ def seconds_per_iteration(engine: Engine, hypers: Sequence[Hyper]) -> float:
     """Time of the second of two iterations of a pack, on a throw-away state."""
     hyper = stacked(engine.config, hypers, engine.layout)
     state = start(engine, hyper, range(engine.width))
+    lengths = lengths_of(engine, 1)
     seconds = 0.0
     for _ in range(2):
         begin = time.perf_counter()
-        state, _ = advance(engine, hyper, state, 1)
+        state, rows = called(engine.chunk, hyper, state, lengths)
+        jax.device_get(rows)
         seconds = time.perf_counter() - begin
     return seconds
 
 
-def memory_of(compiled: Any) -> Memory:
-    """Memory of a program on one device, as XLA reports it."""
-    found = compiled.memory_analysis()
-    if found is None:  # a backend that reports nothing: no forecast
-        return Memory(0, 0, 0)
-    return Memory(
-        state=found.argument_size_in_bytes,
-        outputs=max(found.output_size_in_bytes - found.alias_size_in_bytes, 0),
-        working=found.temp_size_in_bytes,
-    )
+def memory_of(config: Config, layout: Layout, program: Any, options: SweepOptions) -> Memory:
+    """Forecast of one device's share of a pack, from the compiled program."""
+    hyper = widened(schedules.as_arrays(config, Hyper()), layout.num_members)
+    shapes = populations.abstract_population(config, hyper, layout)
+    use = memory.Use(options.eval_episodes, MEMBER_BYTES)
+    found = memory.forecast(config, layout, shapes, use).with_program(program)
+    total = found.main // found.num_devices if found.is_cpu else found.device
+    state, tables = (size // found.num_devices for size in (found.state, found.tables))
+    return Memory(state, tables, total - state - tables)
 
 
 def device_bytes(device: Any, num_devices: int, wanted: str | None) -> int:

@@ -9,6 +9,8 @@ from ppo_jax.apps.sweep.axes import Values, apply, describe, is_numeric
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import validate
+from ppo_jax.distributed.memory import show_bytes
+from ppo_jax.runtime import signals
 
 
 class Group(NamedTuple):
@@ -27,11 +29,11 @@ class Member(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes that one device needs for its share of a pack, as reported for the program."""
+    """Bytes that one device needs for its share of a pack, at the peak; see `memory.Forecast`."""
 
-    state: int  # arguments: parameters, optimiser, environments
-    outputs: int  # the metrics' buffer; the state is donated, so it does not count again
-    working: int  # temporaries: rollout, batch, gradients
+    state: int  # parameters, optimiser, environments
+    outputs: int  # metrics of a chunk
+    working: int  # the rest: rollout, batch, gradients, copies while a checkpoint is written
 
     @property
     def total(self) -> int:
@@ -46,6 +48,7 @@ def compile_groups(config: Config, hyper: Hyper, settings: Sequence[Values]) -> 
     """
     found: list[tuple[Config, list[int]]] = []
     for place, values in enumerate(settings):
+        signals.check()
         one, numbers = apply(config, hyper, values)
         try:
             validate(one, numbers)
@@ -98,8 +101,8 @@ def largest_pack(
     if one.total > limit:
         raise InputError(
             f"One member of {what} needs {show_bytes(one.total)} on a device (state "
-            f"{show_bytes(one.state)} + metrics {show_bytes(one.outputs)} + rollout and gradients "
-            f"{show_bytes(one.working)}), and the device offers {show_bytes(limit)}: lower "
+            f"{show_bytes(one.state)} + metrics {show_bytes(one.outputs)} + rollout, gradients and "
+            f"copies {show_bytes(one.working)}), and the device offers {show_bytes(limit)}: lower "
             "num_envs, rollout_length or hidden_sizes, or raise --device-memory if it has more."
         )
     per_device = -(-num_members // num_devices)
@@ -108,15 +111,3 @@ def largest_pack(
     while width > num_devices and need(min(width, num_members)).total > limit:
         width = max(num_devices, int(0.9 * width / num_devices) * num_devices)
     return min(width, num_members)
-
-
-def show_bytes(size: float) -> str:
-    """Format bytes with three digits and a unit of 1024: 812 B, 1.53 MiB, 40.2 GiB."""
-    for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if size >= factor:
-            return (
-                f"{size / factor:.3g} {unit}"
-                if size < 1000 * factor
-                else f"{size / factor:.0f} {unit}"
-            )
-    return f"{size:.0f} B"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ppo_jax.config.config import option
+from ppo_jax.config.config import Config, option
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import PLATFORMS, POLICY_MODES, RunOptions
 from ppo_jax.config.validate import check_fields, check_names
@@ -17,6 +17,7 @@ from ppo_jax.config.values import masked
 SAMPLERS = ("grid", "random", "halving", "pbt", "tpe")
 NUMERIC_ONLY = ("halving", "pbt")  # one population from start to end, so one program
 MAX_SETTINGS = 10**5  # limit of one sweep
+MAX_MEMBERS = 2**20  # settings x seeds of one sweep
 LAYOUTS = ("auto", "measure", "map", "vmap")
 
 
@@ -72,6 +73,12 @@ class SweepOptions:
     @property
     def num_fresh_seeds(self) -> int:
         return self.seeds if self.fresh_seeds is None else self.fresh_seeds
+
+
+def log_iterations(config: Config, options: SweepOptions) -> int:
+    """Iterations between logged points."""
+    steps = options.log_every or config.trained_env_steps // 100
+    return max(1, -(-steps // config.batch_size))
 
 
 # name: (lowest, highest whole number)

@@ -16,7 +16,7 @@ from ppo_jax.apps.sweep import engine as engines
 from ppo_jax.apps.sweep.axes import Values
 from ppo_jax.apps.sweep.engine import Engine
 from ppo_jax.apps.sweep.groups import Member
-from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.apps.sweep.options import SweepOptions, log_iterations
 from ppo_jax.apps.sweep.pack_files import (
     METRICS,
     PackJob,
@@ -27,12 +27,12 @@ from ppo_jax.apps.sweep.pack_files import (
     read_result,
     write_pack,
 )
-from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.config import Hyper
 from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import progress, windows
 from ppo_jax.runtime.chunk_loop import Chunk, chunks, until
-from ppo_jax.runtime.signals import StopRequest
+from ppo_jax.runtime.signals import Stopped, StopRequest
 from ppo_jax.runtime.windows import Rows
 from ppo_jax.storage import resume_point
 from ppo_jax.storage.jsonl import LogFiles
@@ -99,15 +99,16 @@ def train_pack(
     phases = list(phases_of(engine, job))
     owner = owner_of(job, engine.layout)
     logs = LogFiles(job.folder, (METRICS,))
+    reached = None
     try:
-        begun = restore_state(engine, owner, phases[0][1], control.tell)
-        if begun is None:
+        reached = restore_state(engine, owner, phases[0][1], control.tell)
+        if reached is None:
             if was_begun:
                 control.tell(f"{job.label} had no checkpoint yet: its training begins anew")
             state = engines.start(engine, phases[0][1], [member.seed for member in job.members])
-            begun = PackState(state, None, 0, 0.0)
-            save_state(engine, job, owner, begun, logs)
-        reached = _loop(engine, job, (owner, logs, phases), begun, options, control)
+            reached = PackState(state, None, 0, 0.0)
+            save_state(engine, job, owner, reached, logs)
+        reached = _loop(engine, job, (owner, logs, phases), reached, options, control)
         if reached.iteration < job.config.num_iterations:
             return None
         returns = engines.final_returns(engine, phases[-1][1], reached.state)
@@ -118,6 +119,10 @@ def train_pack(
             train_seconds=reached.train_seconds,
         )
         finish_pack(job, result, logs)
+    except Stopped:  # at the start there is nothing to save yet
+        if reached is not None:
+            save_state(engine, job, owner, reached, logs)
+        return None
     finally:
         logs.close()
     return result
@@ -177,12 +182,6 @@ def _trained(
         for chunk in chunks(advance, state, until(end), start=iteration):
             state, iteration = chunk.state, iteration + chunk.length
             yield chunk
-
-
-def log_iterations(config: Config, options: SweepOptions) -> int:
-    """Iterations between logged points."""
-    steps = options.log_every or config.trained_env_steps // 100
-    return max(1, -(-steps // config.batch_size))
 
 
 def _progress(job: PackJob, done: float, train_seconds: float, fresh: Rows) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,22 @@ from ppo_jax.apps.sweep import groups as plan
 from ppo_jax.apps.sweep import rules, samplers
 from ppo_jax.apps.sweep.axes import Values
 from ppo_jax.apps.sweep.folder import Sweep
-from ppo_jax.apps.sweep.options import LAYOUTS, NUMERIC_ONLY, validate_sweep, with_changes
+from ppo_jax.apps.sweep.options import (
+    LAYOUTS,
+    MAX_MEMBERS,
+    NUMERIC_ONLY,
+    SweepOptions,
+    log_iterations,
+    validate_sweep,
+    with_changes,
+)
+from ppo_jax.apps.sweep.results import table
+from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.reading import read_record
 from ppo_jax.config.validate import check_count, validate
 from ppo_jax.models.agent import assemble, env_params
-from ppo_jax.runtime import devices, progress
+from ppo_jax.runtime import devices, progress, signals
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.sealed import read_sealed, write_sealed
 
@@ -77,6 +88,8 @@ def prepare(sweep: Sweep) -> Prepared:
     environment = assemble(sweep.config).environment
     axes = samplers.whole_env_ranges(sweep.axes, environment.default_params)
     if options.sampler == "grid":
+        points = math.prod(len(axis.choices) for axis in axes)
+        count_members(points * len(sweep.changes), options.seeds)
         chosen = samplers.crossed(sweep.changes, axis_words.grid(axes))
         config, _ = samplers.settle_budget(
             sweep.config, "grid", options.budget, len(chosen), options.seeds
@@ -93,12 +106,38 @@ def prepare(sweep: Sweep) -> Prepared:
         chosen = samplers.random(axes, count, generator)
         if options.sampler == "tpe":  # its settings come from the study: these represent programs
             chosen = axis_words.grid([a._replace(choices=a.examples()[:1]) for a in axes])
+    count_members(options.settings or len(chosen), options.seeds)
+    count_members(options.batch if options.sampler == "tpe" else 1, options.seeds)
     groups = plan.compile_groups(config, sweep.hyper, chosen)
     for values in chosen:
+        signals.check()
         one, numbers = axis_words.apply(config, sweep.hyper, values)
         env_params(assemble(one).environment, numbers)  # refuses unknown names
+    require_table(config, options, options.settings or len(chosen))
     settled = sweep._replace(config=config, axes=axes, options=options)
     return Prepared(settled, dict(enumerate(chosen)), groups)
+
+
+def count_members(num_settings: int, num_seeds: int) -> None:
+    """Refuse a sweep of too many runs, before any is listed."""
+    if num_settings * num_seeds > MAX_MEMBERS:
+        raise InputError(
+            f"{num_settings} settings x {num_seeds} seeds are {num_settings * num_seeds} runs, and "
+            f"a sweep takes at most {MAX_MEMBERS}: take fewer settings or seeds."
+        )
+
+
+def require_table(config: Config, options: SweepOptions, num_settings: int) -> None:
+    """Refuse a sweep whose table of all logged points needs more memory than there is."""
+    points = -(-config.num_iterations // log_iterations(config, options))
+    needed = table.ROW_BYTES * points * num_settings * options.seeds
+    offered = devices.free_memory_bytes()
+    if needed > offered:
+        raise InputError(
+            f"The table of {num_settings * options.seeds:,} runs x {points:,} logged points needs "
+            f"about {plan.show_bytes(needed)} of main memory, and {plan.show_bytes(offered)} are "
+            "free: raise --log-every, or take fewer settings or seeds."
+        )
 
 
 def plan_group(prepared: Prepared, group: plan.Group, known: Mapping[str, Any] | None) -> Planned:

@@ -362,6 +362,7 @@ def test_curves_are_means_over_the_episodes_of_their_window():
         (["clasic"], "Nearest: classic"),
         (["classic", "--seeds", "none"], "must be a whole number"),
         (["classic", "--seeds", "0"], "at least 1"),
+        (["classic", "--seeds", "1e9"], "seeds=1000000000 must be at most 1048576"),
         (["classic", "--show", "--check"], "give one of them"),
         (["classic", "--platform", "cup"], "Nearest: cpu"),
         (["classic", "--show", "--out", "no/such/folder"], "There are no results"),

@@ -24,7 +24,7 @@ from ppo_jax.config.config import Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import population, programs
 from ppo_jax.envs import registration
-from ppo_jax.runtime import chunk_loop, evaluation, loggers
+from ppo_jax.runtime import chunk_loop, devices, evaluation, loggers, signals, startup
 from ppo_jax.storage import checkpoint
 from ppo_jax.storage.jsonl import read_jsonl
 
@@ -225,12 +225,24 @@ def test_a_signal_ends_the_run_with_everything_saved(
 
 def test_a_time_limit_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     stopped = tiny_run(tmp_path / "a", max_seconds=1e-6)
-    assert (stopped.exit_code, stopped.summary["env_steps"]) == (75, 0)
+    assert (stopped.exit_code, stopped.summary["env_steps"]) == (75, 32)
     assert stopped.summary["stopped_by"] == "the time limit of 1e-06 seconds"
     assert checkpoint.latest(stopped.folder) == (
-        checkpoint.checkpoint_folder(stopped.folder, 0),
+        checkpoint.checkpoint_folder(stopped.folder, 32),
         [],
     )
+
+
+def test_a_loop_of_starts_with_a_limit_below_their_compile_time_comes_to_its_end(
+    ran: Any, tmp_path: Path
+) -> None:
+    result = tiny_run(tmp_path / "a", max_seconds=1e-6)
+    steps = [result.summary["env_steps"]]
+    while result.exit_code == 75 and len(steps) < 12:
+        result = runner.resume(tmp_path / "a", max_seconds=1e-6, quiet=True)
+        steps.append(result.summary["env_steps"])
+    assert steps == [32, 64, 96, 128, 160, 192, 224, 224]  # the last start evaluates
+    assert result.summary["final_return"] == ran[0].summary["final_return"]
 
 
 def test_ctrl_c_twice_leaves_at_once_and_hands_the_signals_back(tmp_path: Path) -> None:
@@ -282,6 +294,37 @@ def test_a_signal_during_the_final_evaluation_is_answered_by_its_code_after_it(
     assert ended.exit_code == 75
     assert ended.summary["final_return"] == ran[0].summary["final_return"]
     assert ended.summary["stopped_by"] is None  # nothing is left to do
+
+
+def test_a_signal_in_a_long_evaluation_leaves_it_to_the_next_start(
+    ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(program: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGHUP)
+            signals.check()
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signals, "PATIENCE", 0.0)
+        patch.setattr(evaluation, "interruptible", endless)
+        stopped = tiny_run(tmp_path / "a")
+    assert (stopped.exit_code, stopped.summary["env_steps"]) == (75, 224)
+    assert stopped.summary["stopped_by"] == "SIGHUP"
+    ended = runner.resume(tmp_path / "a", quiet=True)
+    assert ended.exit_code == 0
+    assert ended.summary["final_return"] == ran[0].summary["final_return"]
+
+
+def test_a_run_without_memory_is_refused_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "free_memory_bytes", lambda: 2**20)
+    monkeypatch.setattr(startup, "Aside", lambda *_: pytest.fail("compiled"))
+    with pytest.raises(InputError, match=r"members need about .* 1 MiB are free: take fewer seeds"):
+        tiny_run(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_whose_seeds_all_fail_says_so_and_ends_with_code_1(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import logging
 import tomllib
 from collections.abc import Iterator
@@ -326,6 +327,44 @@ def test_a_device_too_small_for_one_member_is_refused_and_nothing_is_written(
     with pytest.raises(InputError, match=r"One member of all settings needs .* offers 10 KiB"):
         sweep(tmp_path / "small", device_memory="10K")
     assert not (tmp_path / "small").exists()
+
+
+def test_a_table_without_memory_and_too_many_runs_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = [0.1 / (i + 1) for i in range(20)]
+    with pytest.raises(InputError, match="20 settings x 1000000 seeds are 20000000 runs"):
+        sweep(tmp_path / "many", {"learning_rate": rates}, seeds=10**6)
+    monkeypatch.setattr(plan.devices, "free_memory_bytes", lambda: 2**20)
+    with pytest.raises(InputError, match=r"table of 2,000 runs x 4 logged points .* --log-every"):
+        sweep(tmp_path / "long", {"learning_rate": rates}, seeds=100)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_columns_of_packs_that_differ_are_filled_up(tmp_path: Path) -> None:
+    """Words, numbers and metrics that only some lines have; rows by setting, seed and step."""
+    packs = [
+        ({"1": {"a": "x", "b": 2}}, [[1, 0]], [{"env_steps": 8, "m": [1.5], "a": [7.0]}]),
+        (
+            {"0": {"a": 0.5, "b": 3}},
+            [[0, 0], [0, 1]],
+            [{"env_steps": 8, "m": [None, 2.5], "extra": [1.0, 2.0], "a": [8.0, 9.0]}],
+        ),
+    ]
+    for number, (settings, members, lines) in enumerate(packs):
+        there = tmp_path / str(number)
+        there.mkdir()
+        content = {"settings": settings, "members": members}
+        (there / "pack.json").write_text(json.dumps(content))
+        (there / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    found = table.read_columns([tmp_path / "0", tmp_path / "1"])
+    assert {name: column.tolist() for name, column in found.items() if name != "extra"} == {
+        **{"setting": [0, 0, 1], "seed": [0, 1, 0], "a": ["0.5", "0.5", "x"], "b": [3, 3, 2]},
+        **{"env_steps": [8, 8, 8], "m": [pytest.approx(np.nan, nan_ok=True), 2.5, 1.5]},
+        **{"a_now": [8.0, 9.0, 7.0]},
+    }
+    np.testing.assert_array_equal(found["extra"], [1.0, 2.0, np.nan])
+    assert found["b"].dtype == np.int64
 
 
 def test_another_sweep_does_not_go_on_in_a_folder(whole: Table) -> None:

@@ -22,6 +22,9 @@ from ppo_jax.storage import jsonl
 from ppo_jax.storage.files import replacing, to_json
 
 CLOCK = "env_steps"
+# Memory of a row: some 40 columns, joined and sorted, and the texts of one line.
+ROW_BYTES = 2 * 40 * 8
+PIECE = 10_000  # rows that are Python objects at a time
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,27 @@ def read_columns(folders: Iterable[Path]) -> dict[str, np.ndarray]:
     members change (halving, pbt), the line names its settings, seeds, steps and axis values. The
     table has no columns before the first line is written.
     """
-    records = [record for folder in folders for record in _checked(folder)]
-    if not records:
+    blocks: dict[str, list[np.ndarray]] = {}
+    done = 0
+    for block in (block for folder in folders for block in _checked(folder)):
+        length = len(block["seed"])
+        for name in [name for name in block if name not in blocks]:
+            blocks[name] = [np.full(done, math.nan)] if done else []
+        for name, parts in blocks.items():
+            parts.append(block[name] if name in block else np.full(length, math.nan))
+        done += length
+    if not done:
         return {}
-    names: dict[str, None] = dict.fromkeys(name for record in records for name in record)
-    columns = {name: _column([record.get(name) for record in records]) for name in names}
-    order = np.lexsort([columns[name] for name in (CLOCK, "seed", "setting") if name in columns])
-    return {name: column[order] for name, column in columns.items()}
+    keys = [_joined(blocks[name]) for name in (CLOCK, "seed", "setting")]
+    order = np.lexsort(keys)
+    # Each column's blocks are freed before the next column is joined.
+    return {name: _joined(blocks.pop(name))[order] for name in list(blocks)}
 
 
-def _checked(folder: Path) -> list[dict[str, Any]]:
-    """The records of a pack, or a sentence if its files do not go together."""
+def _checked(folder: Path) -> Iterator[dict[str, np.ndarray]]:
+    """The blocks of a pack, or a sentence if its files do not go together."""
     try:
-        return list(_records(folder))
+        yield from _blocks(folder)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
@@ -88,26 +99,42 @@ def _checked(folder: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def _records(folder: Path) -> Iterator[dict[str, Any]]:
+def _blocks(folder: Path) -> Iterator[dict[str, np.ndarray]]:
+    """Columns of one logged line after the other: setting, seed, axes, steps, metrics."""
     pack = pack_files.read_pack(folder)
     rows = folder / "metrics.jsonl"
-    for line in jsonl.read_jsonl(rows) if rows.exists() else []:
+    for line in jsonl.stream_jsonl(rows) if rows.exists() else ():
         clock = line.pop(CLOCK)
-        own = {
-            "setting": line.pop("setting", [member[0] for member in pack["members"]]),
-            "seed": line.pop("seed", [member[1] for member in pack["members"]]),
-            CLOCK: line.pop("member_env_steps", None),
-        }
-        own[CLOCK] = own[CLOCK] or [clock] * len(own["seed"])
-        axes = line.pop("values", None)
-        for i, (setting, seed) in enumerate(zip(own["setting"], own["seed"], strict=True)):
-            values = pack["settings"][str(setting)] if axes is None else axes[i]
-            texts = {name: _plain(value) for name, value in values.items()}
-            numbers = {
-                f"{name}_now" if name in texts else name: _number(value[i])
-                for name, value in line.items()
-            }
-            yield {"setting": setting, "seed": seed, **texts, CLOCK: own[CLOCK][i], **numbers}
+        settings = line.pop("setting", None) or [member[0] for member in pack["members"]]
+        seeds = line.pop("seed", None) or [member[1] for member in pack["members"]]
+        clocks = line.pop("member_env_steps", None) or [clock] * len(seeds)
+        axes = line.pop("values", None) or [pack["settings"][str(place)] for place in settings]
+        if not seeds:
+            continue
+        names = list(dict.fromkeys(name for values in axes for name in values))
+        columns: dict[str, list[Any]] = {"setting": settings, "seed": seeds}
+        columns |= {name: [_plain(values.get(name)) for values in axes] for name in names}
+        columns[CLOCK] = clocks
+        for name, values in line.items():
+            columns[f"{name}_now" if name in names else name] = [_number(x) for x in values]
+        if any(len(values) != len(seeds) for values in columns.values()):
+            raise ValueError(f"a line has not a number for each of {len(seeds)} members")
+        yield {name: _column(values) for name, values in columns.items()}
+
+
+def _joined(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Join blocks of a column; a column with words holds words only, empty where unknown."""
+    if not any(block.dtype == object for block in blocks):
+        return np.concatenate(blocks)
+    words = [
+        block if block.dtype == object else np.array(_words(block.tolist()), object)
+        for block in blocks
+    ]
+    return np.concatenate(words)
+
+
+def _words(values: Sequence[Any]) -> list[str]:
+    return ["" if value is None or value != value else str(value) for value in values]
 
 
 def _number(value: Any) -> float | None:
@@ -127,7 +154,7 @@ def _plain(value: Any) -> Any:
 
 def _column(values: Sequence[Any]) -> np.ndarray:
     if any(isinstance(value, str) for value in values):
-        return np.array(["" if value is None else str(value) for value in values], object)
+        return np.array(_words(values), object)
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         return np.array(values, np.int64)
     return np.array([math.nan if value is None else value for value in values], np.float64)
@@ -139,9 +166,11 @@ def write(columns: Mapping[str, np.ndarray], folder: Path) -> list[str]:
     with replacing(path) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        lists = [column.tolist() for column in columns.values()]
-        for row in zip(*lists, strict=True):
-            writer.writerow(["" if value != value else value for value in row])
+        length = len(next(iter(columns.values())))
+        for first in range(0, length, PIECE):
+            lists = [column[first : first + PIECE].tolist() for column in columns.values()]
+            for row in zip(*lists, strict=True):
+                writer.writerow(["" if value != value else value for value in row])
     written = [str(path)]
     if find_spec("pyarrow") is not None:
         import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]

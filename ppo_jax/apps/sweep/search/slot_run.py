@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ppo_jax.apps.sweep import pack, pack_files
+from ppo_jax.apps.sweep import pack_files
 from ppo_jax.apps.sweep.axes import Values
+from ppo_jax.apps.sweep.options import log_iterations
 from ppo_jax.apps.sweep.pack import Outcome
 from ppo_jax.apps.sweep.search import slots
 from ppo_jax.apps.sweep.search.slots import IDLE, LINEAGE, LOGS, SlotPopulation, SlotStatus
@@ -92,9 +93,7 @@ def train_population(
 
 def next_length(population: SlotPopulation, until: int) -> int:
     """Iterations of the next chunk: to the next event, but a logged point at a time."""
-    return min(
-        until, pack.log_iterations(population.config, population.options), programs.MAX_CHUNK
-    )
+    return min(until, log_iterations(population.config, population.options), programs.MAX_CHUNK)
 
 
 def outcome(

@@ -27,6 +27,7 @@ from ppo_jax.apps.sweep.search.study import TrialClaim
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import validate
 from ppo_jax.config.values import masked
+from ppo_jax.runtime.signals import Stopped
 from ppo_jax.storage.checkpoint import checkpoint_folder
 from ppo_jax.storage.sealed import checksum
 
@@ -62,7 +63,11 @@ def run_tpe(
         study.mark_place(claims, own)
         control.tell(f"training settings {', '.join(str(each.root) for each in claims)}")
         with study.beating(claims, options.grace_seconds):
-            steps, elapsed = train_batch(prepared, built, folder, opened, claims, control)
+            try:
+                steps, elapsed = train_batch(prepared, built, folder, opened, claims, control)
+            except Stopped:  # while a program was compiled: nothing of it is trained
+                study.give_back(opened, claims)
+                break
         trained_steps, seconds = trained_steps + steps, seconds + elapsed
     spent = (trained_steps, seconds)
     return _outcome(prepared, folder, opened, worker, built, spent)
