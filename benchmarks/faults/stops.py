@@ -15,7 +15,8 @@ from processes import Process, finish
 
 from ppo_jax.storage import checkpoint
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGUSR1: 75}
+NAMES = ("SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2")
+EXIT_CODES = {signal.SIGINT: 130, **{getattr(signal, name): 75 for name in NAMES}}
 
 
 def signals(case: Case, folder: Path, number: int, until: float, seed: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ppo_jax.rl.types import PyTree, TrainState
 NUM_METRICS = len(METRICS) - len(OF_POINTS)
 SAVE_COPIES = 2  # copies of all states while they are saved: the snapshot and the file's bytes
 START_COPIES = 2  # all states at the start: as computed, and on their devices
-PROGRAMS = 64 * 2**20  # compiling the evaluation, which comes after training has begun
+PROGRAM = 64 * 2**20  # compiling a program after training has begun
 ROW_BYTES = 100  # one number of a logged row, as a Python object and as text
 
 
@@ -31,6 +31,7 @@ class Use(NamedTuple):
     episodes: int = 0  # an evaluation plays so many of each member
     member_bytes: int = 0  # on the host for each member, beside one logged row
     saves_beside: bool = False  # a thread writes checkpoints while the program runs
+    programs: int = 1  # compiled after the training program: the evaluation, ...
 
 
 class Forecast(NamedTuple):
@@ -44,6 +45,7 @@ class Forecast(NamedTuple):
     working: int  # temporaries of the training program
     playing: int  # environments and activations of an evaluation
     rows: int  # on the host: logged rows, and the numbers of the members
+    programs: int  # on the host: compiling the programs that follow
     saves_beside: bool
 
     @property
@@ -59,7 +61,7 @@ class Forecast(NamedTuple):
     @property
     def host(self) -> int:
         """Peak of the host, without the devices."""
-        return SAVE_COPIES * self.state + self.tables + self.rows + PROGRAMS
+        return SAVE_COPIES * self.state + self.tables + self.rows + self.programs
 
     @property
     def main(self) -> int:
@@ -74,7 +76,7 @@ class Forecast(NamedTuple):
             saved + self.tables,
             self.state + self.playing + self.tables,
         )
-        return max(phases) + self.rows + PROGRAMS
+        return max(phases) + self.rows + self.programs
 
     def with_program(self, program: Any) -> Forecast:
         """The forecast with the numbers that XLA reports for a compiled training program."""
@@ -107,6 +109,7 @@ def forecast(config: Config, layout: Layout, shapes: TrainState, use: Use = _TRA
         working=at_once * _working(config, layout, shapes, params),
         playing=at_once * use.episodes * (4 * carry + 8 * _width(config)),
         rows=(use.member_bytes + ROW_BYTES * NUM_METRICS) * members,
+        programs=PROGRAM * use.programs,
         saves_beside=use.saves_beside,
     )
 

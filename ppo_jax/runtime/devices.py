@@ -132,7 +132,8 @@ def require_memory(needed: Forecast, device: Any, held: int = 0) -> None:
     if needed.main - (held if needed.is_cpu else 0) > offered:
         raise InputError(
             f"{needed.num_members:,} members need about {show_bytes(needed.main)} of main memory "
-            f"(states {show_bytes(needed.state)}), and {show_bytes(offered)} are free: {remedy}"
+            f"(states {show_bytes(needed.state)}, temporaries {show_bytes(needed.working)}), and "
+            f"{show_bytes(offered)} are free: {remedy}"
         )
     if needed.is_cpu:
         return

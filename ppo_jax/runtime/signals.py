@@ -69,6 +69,7 @@ class StopRequest:
         self._has_progress = False
         self._requested_at = math.inf
         self._terms = Terms()
+        self.is_free = False  # nothing has to be saved: code may be left anywhere
 
     def __bool__(self) -> bool:
         limit = math.inf if self._limit is None else self._limit
@@ -109,6 +110,10 @@ class StopRequest:
             raise KeyboardInterrupt
         if number == signal.SIGTERM:
             self._terms.hear()
+        if self.reason is not None:
+            if self.is_free:
+                self.check(PATIENCE)
+            return
         self.request("Ctrl-C" if name == "SIGINT" else name, EXIT_CODES[signal.Signals(number)])
         with suppress(Exception):  # the display may have been interrupted in the middle of a line
             self.tell(
@@ -143,7 +148,7 @@ def listening() -> Iterator[StopRequest]:
         return
     _listening = stop
     try:
-        with _watching():
+        with _watching(stop):
             yield stop
     finally:
         _listening = None
@@ -167,14 +172,32 @@ def check() -> None:
         _listening.check(PATIENCE)
 
 
+@contextmanager
+def free() -> Iterator[None]:
+    """Mark code that has nothing to save, such as tracing: a stop leaves it wherever it is.
+
+    Raises:
+        Stopped: a stop was requested `PATIENCE` seconds ago, and the code has not ended since.
+    """
+    stop = _listening
+    if stop is None:
+        yield
+        return
+    before, stop.is_free = stop.is_free, True
+    try:
+        yield
+    finally:
+        stop.is_free = before
+
+
 def end_process(exit_code: int) -> None:
     """End the process at once; like a SIGKILL it leaves files as they are."""
     os._exit(exit_code)
 
 
 @contextmanager
-def _watching() -> Iterator[None]:
-    """Watch for a second SIGTERM on a thread of its own.
+def _watching(stop: StopRequest) -> Iterator[None]:
+    """Watch for signals on a thread of its own.
 
     Handlers of Python run on the main thread, and only when a call into XLA has returned. This
     thread hears the signals meanwhile.
@@ -184,7 +207,7 @@ def _watching() -> Iterator[None]:
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     if before != -1:  # somebody else listens in this way, such as asyncio
         signal.set_wakeup_fd(before)
-    thread = threading.Thread(target=_watch, args=(ours,), name="signals", daemon=True)
+    thread = threading.Thread(target=_watch, args=(ours, stop), name="signals", daemon=True)
     thread.start()
     try:
         yield
@@ -196,9 +219,22 @@ def _watching() -> Iterator[None]:
         ours.close()
 
 
-def _watch(numbers: socket.socket) -> None:
-    """Read numbers of signals until the other end is closed; end the process at a second TERM."""
+def _watch(numbers: socket.socket, stop: StopRequest) -> None:
+    """Read numbers of signals until the other end is closed.
+
+    End the process at a second SIGTERM. Remind the main thread of a request now and then, so that
+    code that is `free` ends.
+    """
     terms = Terms()
-    while heard := numbers.recv(64):
+    while True:
+        try:
+            heard = numbers.recv(64)
+        except TimeoutError:
+            if stop.reason is not None and stop.is_free:
+                os.kill(os.getpid(), signal.SIGUSR1)  # any signal that is not counted
+            continue
+        if not heard:
+            return
+        numbers.settimeout(PATIENCE + 0.1)
         if int(signal.SIGTERM) in heard:
             terms.hear()

@@ -47,7 +47,7 @@ def begin(
         Stopped: a stop was requested.
     """
     keys = population.member_keys(seed, layout)
-    with _nothing_collected():
+    with _nothing_collected(), signals.free():
         lowered = population.make_init(config).lower(hyper, keys)
         needed = forecast(config, layout, lowered.out_info, use)
         devices.require_memory(needed, layout.devices[0])

@@ -14,12 +14,7 @@ from ppo_jax.distributed.layout import choose_layout
 from ppo_jax.distributed.memory import Forecast, Use
 from ppo_jax.training import schedules
 
-PLAIN = Forecast(4, 2, True, 100, 10, 40, 30, 5, saves_beside=False)
-
-
-@pytest.fixture(autouse=True)
-def _no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "PROGRAMS", 0)
+PLAIN = Forecast(4, 2, True, 100, 10, 40, 30, 5, 0, saves_beside=False)
 
 
 def test_the_states_are_counted_to_the_byte() -> None:
@@ -30,7 +25,7 @@ def test_the_states_are_counted_to_the_byte() -> None:
     plain = state._replace(key=jax.random.key_data(state.key))
     found = memory.forecast(CONFIG, layout, shapes, Use(episodes=4))
     assert found.state == sum(leaf.nbytes for leaf in jax.tree.leaves(plain))
-    assert (found.num_members, found.num_devices) == (4, 2)
+    assert (found.num_members, found.num_devices, found.programs) == (4, 2, memory.PROGRAM)
     more = memory.forecast(CONFIG, layout, shapes, Use(episodes=8, member_bytes=9))
     assert (more.playing, more.rows) == (2 * found.playing, found.rows + 4 * 9)
 

@@ -10,7 +10,6 @@ import jax
 import pytest
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.distributed import memory
 from ppo_jax.distributed.memory import Forecast
 from ppo_jax.runtime import devices
 
@@ -48,11 +47,10 @@ def test_the_limit_of_a_container_counts_if_it_leaves_less(
         assert devices.free_memory_bytes() == free
 
 
-NEEDED = Forecast(7, 2, True, 100, 0, 50, 0, 0, saves_beside=False)
+NEEDED = Forecast(7, 2, True, 100, 0, 50, 0, 0, 0, saves_beside=False)
 
 
 def test_what_does_not_fit_is_refused_with_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "PROGRAMS", 0)
     assert NEEDED.main == 300  # the states, their snapshot and the file's bytes
     monkeypatch.setattr(devices, "free_memory_bytes", lambda: 299)
     with pytest.raises(InputError, match=r"7 members need about 300 B .* 299 B are free: take"):

@@ -114,6 +114,24 @@ def test_a_long_step_that_saves_nothing_is_ended_by_a_request(
     signals.check()  # nobody listens any more
 
 
+def test_code_that_is_free_is_left_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handler runs between two operations of Python, as while a program is traced."""
+    monkeypatch.setattr(signals, "PATIENCE", 0.2)
+    with signals.listening():
+        os.kill(os.getpid(), signal.SIGHUP)  # nothing is left outside of such code
+        time.sleep(0.5)
+        until = time.monotonic() + 30
+        with pytest.raises(signals.Stopped, match="SIGHUP"):
+            busy(until)
+        assert time.monotonic() < until
+
+
+def busy(until: float) -> None:
+    with signals.free():
+        while time.monotonic() < until:
+            pass
+
+
 def test_a_display_that_fails_does_not_break_the_handler() -> None:
     def broken(text: str) -> None:
         raise RuntimeError("reentrant call")

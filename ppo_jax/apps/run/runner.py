@@ -79,6 +79,7 @@ def run(
     Raises:
         InputError: settings that cannot run, before anything is compiled or written.
         RunError: the run's folder cannot be written any more.
+        Stopped: a signal came during a start-up that takes long; nothing is left behind.
         KeyboardInterrupt: Ctrl-C twice.
     """
     options = with_changes(options or RunOptions(), changes)

@@ -92,10 +92,11 @@ def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
     """Train all settings that are left, then write the table, the winner and the pictures."""
     if sweep.options.sampler == "tpe":
         study.load()  # refused before anything is compiled
-    prepared = plan.prepare(sweep)
     out = sweep.options.out
     begun = Path(out) if out is not None and folders.is_sweep(out) else None
-    planned = plan.plan_all(prepared, begun)
+    with signals.free():
+        prepared = plan.prepare(sweep)
+        planned = plan.plan_all(prepared, begun)
     for line in plan.plan_lines(prepared, planned, source):
         listener.tell(line)
     folder = folders.open_folder(sweep)

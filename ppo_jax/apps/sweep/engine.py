@@ -25,6 +25,7 @@ from ppo_jax.runtime.windows import Rows
 from ppo_jax.training import schedules
 
 MEMBER_BYTES = 10_000  # on the host: the numbers of one member, as Python objects
+LATER_PROGRAMS = 3  # compiled after the training program: start, evaluation, copies of members
 MEMORY_SHARE = 0.8  # share of the free memory: evaluation and the runtime need some, too
 
 
@@ -166,7 +167,8 @@ def widened(arrays: Hyper, count: int) -> Hyper:
 def stacked(config: Config, hypers: Sequence[Hyper], layout: Layout) -> Hyper:
     """Stack the members' numbers on the member axis; the first one fills up the devices."""
     hypers = [*hypers, *[hypers[0]] * (layout.num_members - len(hypers))]
-    arrays = [schedules.as_arrays(config, hyper) for hyper in hypers]
+    known = {id(hyper): schedules.as_arrays(config, hyper) for hyper in _distinct(hypers)}
+    arrays = [known[id(hyper)] for hyper in hypers]
     joined = jax.tree.map(lambda *leaves: np.stack(leaves), *arrays)
     return populations.place_hyper(joined, layout)
 
@@ -174,8 +176,14 @@ def stacked(config: Config, hypers: Sequence[Hyper], layout: Layout) -> Hyper:
 def hypers_of(
     config: Config, hyper: Hyper, settings: Mapping[int, Values], members: Sequence[Member]
 ) -> list[Hyper]:
-    """The members' own numbers."""
-    return [apply(config, hyper, settings[member.setting])[1] for member in members]
+    """The members' own numbers; the seeds of a setting share one object."""
+    known = {place: apply(config, hyper, values)[1] for place, values in settings.items()}
+    return [known[member.setting] for member in members]
+
+
+def _distinct(hypers: Sequence[Hyper]) -> list[Hyper]:
+    """Each object once."""
+    return list({id(hyper): hyper for hyper in hypers}.values())
 
 
 def start(engine: Engine, hyper: Hyper, seeds: Sequence[int]) -> TrainState:
@@ -256,7 +264,7 @@ def memory_of(config: Config, layout: Layout, program: Any, options: SweepOption
     """Forecast of one device's share of a pack, from the compiled program."""
     hyper = widened(schedules.as_arrays(config, Hyper()), layout.num_members)
     shapes = populations.abstract_population(config, hyper, layout)
-    use = memory.Use(options.eval_episodes, MEMBER_BYTES)
+    use = memory.Use(options.eval_episodes, MEMBER_BYTES, programs=LATER_PROGRAMS)
     found = memory.forecast(config, layout, shapes, use).with_program(program)
     total = found.main // found.num_devices if found.is_cpu else found.device
     state, tables = (size // found.num_devices for size in (found.state, found.tables))

@@ -144,11 +144,8 @@ def read_status(content: dict[str, Any]) -> SlotStatus:
 
 def arrays(population: SlotPopulation, values: Sequence[Values]) -> Hyper:
     """The numbers of every member, on the devices."""
-    hypers = [
-        apply(population.config, population.hyper, each)[1]
-        for each in values
-        for _ in population.seeds
-    ]
+    own = [apply(population.config, population.hyper, each)[1] for each in values]
+    hypers = [hyper for hyper in own for _ in population.seeds]
     return engines.stacked(population.config, hypers, population.engine.layout)
 
 
