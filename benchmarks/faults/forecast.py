@@ -119,7 +119,7 @@ def child(command: str, members: int) -> None:
 
     def described(config: Any, layout: Any, *given: Any) -> Any:
         memory = memory_of(config, layout, *given)
-        begin(memory.total * len(layout.devices), 0)
+        begin(memory.total * len(layout.devices) + engine.PROGRAMS, 0)
         return memory
 
     devices.require_memory, engine.memory_of = required, described

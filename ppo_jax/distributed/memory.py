@@ -78,6 +78,10 @@ class Forecast(NamedTuple):
         )
         return max(phases) + self.rows + self.programs
 
+    def at_least(self) -> Forecast:
+        """The forecast with half the estimate of temporaries: less is not enough."""
+        return self._replace(working=self.working // 2)
+
     def with_program(self, program: Any) -> Forecast:
         """The forecast with the numbers that XLA reports for a compiled training program."""
         found = program.memory_analysis()
@@ -116,16 +120,13 @@ def forecast(config: Config, layout: Layout, shapes: TrainState, use: Use = _TRA
 
 def _working(config: Config, layout: Layout, shapes: TrainState, params: int) -> int:
     """Estimate the temporaries of one member's iteration on one device (measured on CPUs)."""
-    observation = sum(
-        int(np.prod(leaf.shape[2:], dtype=np.int64))
-        for leaf in jax.tree.leaves(shapes.carry.observation)
-    )
+    observation = num_bytes(shapes.carry.observation) // (layout.num_members * config.num_envs)
     samples = config.batch_size // layout.num_shares
     rows = config.minibatch_size // layout.num_shares
     if is_cpu_device(layout.devices[0]):
         rows = min(rows, CHUNK_ROWS)
-    record = 2 * observation + 11  # numbers of a sample: observations, action, distribution, ...
-    kept = 4 * samples * (record * 3 // 2 + config.num_epochs + 2)
+    record = 2 * observation + 44  # bytes of a sample: observations, action, distribution, ...
+    kept = samples * (record * 3 // 2 + 4 * (config.num_epochs + 2))
     return kept + 6 * rows * _width(config) + 4 * params
 
 

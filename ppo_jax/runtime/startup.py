@@ -50,7 +50,7 @@ def begin(
     with _nothing_collected(), signals.free():
         lowered = population.make_init(config).lower(hyper, keys)
         needed = forecast(config, layout, lowered.out_info, use)
-        devices.require_memory(needed, layout.devices[0])
+        devices.require_memory(needed.at_least(), layout.devices[0])
         signals.check()
         compiling = Aside(lowered.compile)
         shapes = population.in_place(lowered.out_info, layout)

@@ -105,7 +105,8 @@ def run(
         job = prepare(config, hyper, options, callbacks, stop, trust)
         claim = run_folder.claimed(config, hyper, options, list(job.layout.devices))
         folder = stack.enter_context(claim)
-        arrays, state, traced = start_new(job)
+        with signals.free():
+            arrays, state, traced = start_new(job)
         lines = [] if source is None else [f"settings: {source}"]
         session = open_session(stack, job, arrays, folder, RunStatus(), lines)
         # A folder that cannot hold a checkpoint is refused now; a run killed later can go on.
@@ -156,7 +157,8 @@ def resume(
             with display(0, 0, 0, saved.options.quiet) as progress:
                 progress.message(f"the run in {folder} is over: this is its summary")
             return RunResult(summary, folder, state, exit_code_of(summary))
-        arrays, state, traced = start_new(job) if state is None else start_again(job, state)
+        with signals.free():
+            arrays, state, traced = start_new(job) if state is None else start_again(job, state)
         going_on = f"going on with {folder} after {env_steps:,} environment steps a seed"
         try:
             record_resume(folder, saved, finger, env_steps)
@@ -216,7 +218,8 @@ def start_new(job: RunJob) -> tuple[Hyper, TrainState, Any]:
         state, traced, _ = begin(config, arrays, seed, layout, use_of(job))
         return arrays, state, traced
     shapes = population.abstract_population(config, arrays, layout)
-    require_memory(forecast(config, layout, shapes, use_of(job)), layout.devices[0])
+    needed = forecast(config, layout, shapes, use_of(job))
+    require_memory(needed.at_least(), layout.devices[0])
     state = population.init_population(config, arrays, seed, layout)
     state = start_from(Path(job.options.init_from), config, state, layout, job.trust)
     return arrays, state, programs.make_chunk(config, layout).lower(arrays, state, np.int32(1))

@@ -17,15 +17,16 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed import memory, programs
 from ppo_jax.distributed import population as populations
 from ppo_jax.distributed.layout import Layout, choose_layout, local_devices
+from ppo_jax.kernels import backend
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation
 from ppo_jax.runtime.background import called, compiled, interruptible
-from ppo_jax.runtime.devices import device_count, free_device_bytes
+from ppo_jax.runtime.devices import device_count, free_device_bytes, require_memory
 from ppo_jax.runtime.windows import Rows
 from ppo_jax.training import schedules
 
 MEMBER_BYTES = 10_000  # on the host: the numbers of one member, as Python objects
-LATER_PROGRAMS = 3  # compiled after the training program: start, evaluation, copies of members
+PROGRAMS = 3 * memory.PROGRAM  # compiled after the training: start, evaluation, copies of members
 MEMORY_SHARE = 0.8  # share of the free memory: evaluation and the runtime need some, too
 
 
@@ -67,6 +68,8 @@ def build(
     limit, compilations, (layout, program) = compile_widest(
         config, hyper, num_members, options, what
     )
+    if not backend.is_cpu_device(layout.devices[0]):  # the host's memory is another one
+        require_memory(forecast_of(config, layout, program, options), layout.devices[0])
     evaluate, score = (
         interruptible(
             programs.make_evaluation(
@@ -261,18 +264,27 @@ def seconds_per_iteration(engine: Engine, hypers: Sequence[Hyper]) -> float:
 
 
 def memory_of(config: Config, layout: Layout, program: Any, options: SweepOptions) -> Memory:
-    """Forecast of one device's share of a pack, from the compiled program."""
-    hyper = widened(schedules.as_arrays(config, Hyper()), layout.num_members)
-    shapes = populations.abstract_population(config, hyper, layout)
-    use = memory.Use(options.eval_episodes, MEMBER_BYTES, programs=LATER_PROGRAMS)
-    found = memory.forecast(config, layout, shapes, use).with_program(program)
+    """One device's share of the forecast of a pack."""
+    found = forecast_of(config, layout, program, options)
     total = found.main // found.num_devices if found.is_cpu else found.device
     state, tables = (size // found.num_devices for size in (found.state, found.tables))
     return Memory(state, tables, total - state - tables)
+
+
+def forecast_of(
+    config: Config, layout: Layout, program: Any, options: SweepOptions
+) -> memory.Forecast:
+    """Forecast a pack's memory from its compiled program."""
+    hyper = widened(schedules.as_arrays(config, Hyper()), layout.num_members)
+    shapes = populations.abstract_population(config, hyper, layout)
+    use = memory.Use(options.eval_episodes, MEMBER_BYTES, programs=0)  # see `device_bytes`
+    return memory.forecast(config, layout, shapes, use).with_program(program)
 
 
 def device_bytes(device: Any, num_devices: int, wanted: str | None) -> int:
     """Bytes that a pack may use on one device: `wanted`, or a share of the free memory."""
     if wanted is not None:
         return parse_bytes(wanted)
-    return int(MEMORY_SHARE * free_device_bytes(device, num_devices))
+    offered = int(MEMORY_SHARE * free_device_bytes(device, num_devices))
+    is_main = backend.is_cpu_device(device)
+    return max(offered - is_main * PROGRAMS // num_devices, 0)
