@@ -36,7 +36,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "random": {"settings": 2},
     "halving": {"eta": 2, "min_env_steps": 64},
     "pbt": {"interval": 64},
-    "tpe": {"settings": 2, "batch": 2},
+    "tpe": {"settings": 4, "batch": 2},
 }
 
 
@@ -245,7 +245,7 @@ def doubled(path: Path) -> None:
         ("grid", "sweep.json", cut, "is damaged (it is no JSON"),
         ("pbt", "packs/000-000/standing.json", edited, "is damaged (its content is not"),
         ("pbt", "packs/000-000/lineage.jsonl", doubled, "does not hold the rows"),
-        ("tpe", "packs/*/result.json", edited, "is damaged (its content is not"),
+        ("tpe", "packs/00000-*/result.json", edited, "is damaged (its content is not"),
     ],
 )
 def test_a_damaged_or_edited_file_of_a_finished_sweep_is_refused(
@@ -320,8 +320,15 @@ def test_a_batch_of_tpe_that_was_trained_before_the_kill_is_reported_and_not_tra
         patch.setattr(study, "tell", raise_killed)
         with pytest.raises(Killed):
             sweep(tmp_path / "tpe", "tpe")
-    monkeypatch.setattr(resume_point, "save_pack", lambda *_: pytest.fail("trained again"))
+    saved, inner = [], resume_point.save_pack
+
+    def watched(owner: Any, *more: Any) -> None:
+        saved.append(owner.folder.name[:5])
+        inner(owner, *more)
+
+    monkeypatch.setattr(resume_point, "save_pack", watched)
     assert not any("dead" in line for line in resumed(tmp_path / "tpe"))
+    assert set(saved) == {"00002"}  # the second batch alone
     assert tables(tmp_path / "tpe") == tables(whole["tpe"])
 
 

@@ -50,18 +50,18 @@ def run_tpe(
     worker = f"{socket.gethostname()}-{os.getpid()}"
     own = folders.sweep_id(folder)
     if own is not None:  # this process holds the folder's lock, so whoever had it before is dead
-        take_back(opened, own, folder, options.seeds, control)
+        take_back(prepared, opened, own, folder, control)
     built = [each.engine for each in planned]
     trained_steps, seconds = 0, 0.0
     while not control.stop and not study.is_over(opened, count):
         for root in study.take_over(opened, count, options.grace_seconds, time.time()):
-            control.tell(f"setting {root} is taken over from a worker that is silent")
+            number = setting_numbers(opened, count, own)[root]
+            control.tell(f"setting {number} is taken over from a worker that is silent")
         claims = study.claim(opened, prepared.sweep.axes, options.batch, count, worker)
         if not claims:
             time.sleep(POLL_SECONDS)
             continue
         study.mark_place(claims, own)
-        control.tell(f"training settings {', '.join(str(each.root) for each in claims)}")
         with study.beating(claims, options.grace_seconds):
             try:
                 steps, elapsed = train_batch(prepared, built, folder, opened, claims, control)
@@ -84,18 +84,20 @@ def _outcome(
     """The results of the whole study; `spent` are this worker's environment steps and seconds."""
     options = prepared.sweep.options
     count = options.settings or 0
-    done = study.finished(opened, count)
-    where = {root: pack_of(folder, trial) for root, trial in done.items()}
+    own = folders.sweep_id(folder)
+    numbers = setting_numbers(opened, count, own)
+    done = {numbers[root]: trial for root, trial in study.finished(opened, count).items()}
+    where = {number: pack_of(folder, trial) for number, trial in done.items()}
     refuse_other_returns(done, where, options.seeds)
     settings = {
-        root: study.values_of(prepared.sweep.axes, trial.params) for root, trial in done.items()
+        number: study.values_of(prepared.sweep.axes, trial.params) for number, trial in done.items()
     }
     readable = [pack for pack in sorted(set(where.values())) if (pack / PACK).is_file()]
     return Outcome(
         settings=settings,
         returns={
-            root: trial.user_attrs[study.RETURNS]
-            for root, trial in done.items()
+            number: trial.user_attrs[study.RETURNS]
+            for number, trial in done.items()
             if study.RETURNS in trial.user_attrs
         },
         env_steps=spent[0],
@@ -111,28 +113,42 @@ def _outcome(
             "given_up": count - len(done) if study.is_over(opened, count) else 0,
         },
         built=built,
-        reruns_winner=_told_last(done, worker),
+        reruns_winner=_told_last(done, worker, own),
         packs=readable,
     )
 
 
-def take_back(opened: Any, own: str, folder: Path, num_seeds: int, control: packs.Control) -> None:
+def setting_numbers(opened: Any, count: int, own: str | None) -> dict[int, int]:
+    """Root -> the setting's number in tables: its place among the roots.
+
+    So it does not depend on trials that were taken over. In a sweep that version 0.1.0 began, it
+    is the root itself.
+    """
+    known = study.roots(opened.get_trials(deepcopy=False), count)
+    return {root: root if own is None else place for place, root in enumerate(known)}
+
+
+def take_back(
+    prepared: Prepared, opened: Any, own: str, folder: Path, control: packs.Control
+) -> None:
     """Report the trials of this folder's dead worker that are trained, and let the others wait.
 
     A death after a new checkpoint does not count towards the limit of take-overs.
     """
-    left = study.abandoned(opened, own)
+    left, options = study.abandoned(opened, own), prepared.sweep.options
+    numbers = setting_numbers(opened, options.settings or 0, own)
     done: dict[int, tuple[Path, list[float | None]]] = {}
     for path in folder.glob("packs/*/result.json") if left else ():
         result = read_result(path.parent)
         returns = packs.by_setting(result.members, result.final_return)
-        done |= {root: (path.parent, mine) for root, mine in returns.items()}
+        done |= {number: (path.parent, mine) for number, mine in returns.items()}
     for each in left:
-        pack, mine = done.get(each.root, (folder, []))
-        if len(mine) == num_seeds:
-            _tell_one(opened, each, mine, pack, control)
+        number = numbers.get(each.root, -1)
+        result = done.get(number, (folder, []))
+        if len(result[1]) == options.seeds:
+            _tell_one(opened, number, each, result, control)
             continue
-        control.tell(f"setting {each.root} was left by a worker that is dead")
+        control.tell(f"setting {number} was left by a worker that is dead")
         if has_progress(folder, each.trial.datetime_start.timestamp()):
             study.give_back(opened, [each])
         else:
@@ -160,28 +176,38 @@ def refuse_other_returns(
 ) -> None:
     """Refuse returns in the study that are not those of the pack's own result.
 
+    Args:
+        done, where: setting -> its trial, and its pack.
+
     Raises:
         InputError: a result is damaged, or one of the two was changed.
     """
-    for root, trial in done.items():
-        pack = where[root]
+    for number, trial in done.items():
+        pack = where[number]
         if study.RETURNS not in trial.user_attrs or not is_finished(pack):
             continue
         found = read_result(pack)
-        mine = packs.by_setting(found.members, found.final_return).get(root)
+        mine = packs.by_setting(found.members, found.final_return).get(number)
         if mine and len(mine) == num_seeds and mine != trial.user_attrs[study.RETURNS]:
             raise InputError(
-                f"the study's final returns of setting {root} are not those of "
+                f"the study's final returns of setting {number} are not those of "
                 f"{str(pack / 'result.json')!r}: one of the two was changed; restore it from a "
                 "copy, or begin the sweep again in another folder with another --study."
             )
 
 
-def _told_last(done: Mapping[int, Any], worker: str) -> bool:
-    """Check whether this worker reported last; that one trains the winner again."""
+def _told_last(done: Mapping[int, Any], worker: str, own: str | None) -> bool:
+    """Check whether this worker reported last; that one trains the winner again.
+
+    A worker that was stopped is the same one if it goes on in its folder, whose id is `own`.
+    """
     order = sorted(done.values(), key=lambda trial: (trial.datetime_complete, trial.number))
     last = order[-1] if order else None
-    return last is not None and last.user_attrs.get(study.WORKER) == worker
+    if last is None:
+        return False
+    if own is not None and study.PLACE in last.user_attrs:
+        return last.user_attrs[study.PLACE] == own
+    return last.user_attrs.get(study.WORKER) == worker
 
 
 def train_batch(
@@ -194,21 +220,24 @@ def train_batch(
 ) -> tuple[int, float]:
     """Train claimed settings, those of one program together; environment steps and seconds."""
     sweep, options = prepared.sweep, prepared.sweep.options
+    numbers = setting_numbers(opened, options.settings or 0, folders.sweep_id(folder))
+    control.tell(f"training settings {', '.join(str(numbers[each.root]) for each in claims)}")
     runnable = []
     for each in claims:
         try:
             validate(*apply(sweep.config, sweep.hyper, each.values))
             runnable.append(each)
         except InputError as error:  # values that do not go together: no worker can train them
-            control.tell(f"setting {each.root} cannot run: {error}")
+            control.tell(f"setting {numbers[each.root]} cannot run: {error}")
             study.tell(opened, each, None, {})
     groups = compile_groups(sweep.config, sweep.hyper, [each.values for each in runnable])
     steps, seconds = 0, 0.0
     for group in groups:
         mine = [runnable[place] for place in group.settings]
         engine = find_engine(built, prepared, group.config, mine[0], group.words)
-        roots = [each.root for each in mine]
-        members = [Member(root, options.seed + i) for root in roots for i in range(options.seeds)]
+        settings = {numbers[each.root]: each.values for each in mine}
+        seeds = range(options.seed, options.seed + options.seeds)
+        members = [Member(setting, seed) for setting in settings for seed in seeds]
         trained = []
         for number in range(0, len(members), engine.width):
             there = members[number : number + engine.width]
@@ -218,9 +247,9 @@ def train_batch(
                 run_id=folders.pack_id(folder, own),
                 config=group.config,
                 hyper=sweep.hyper,
-                settings={each.root: each.values for each in mine},
+                settings=settings,
                 members=there,
-                label=f"settings {', '.join(map(str, roots))}",
+                label=f"settings {', '.join(map(str, settings))}",
             )
             result = packs.train_pack(engine, pack, options, control)
             if result is None:
@@ -229,7 +258,7 @@ def train_batch(
             trained.append((pack, result))
             steps += result.env_steps * len(result.members)
             seconds += result.train_seconds
-        _tell_all(opened, mine, trained, control)
+        _tell_all(opened, dict(zip(settings, mine, strict=True)), trained, control)
     return steps, seconds
 
 
@@ -241,7 +270,7 @@ def pack_folder(folder: Path, members: Sequence[Member]) -> Path:
 
 def _tell_all(
     opened: Any,
-    claims: list[TrialClaim],
+    claims: Mapping[int, TrialClaim],  # by setting
     trained: list[tuple[PackJob, PackResult]],
     control: packs.Control,
 ) -> None:
@@ -249,17 +278,23 @@ def _tell_all(
     values = [value for _, result in trained for value in result.final_return]
     returns = packs.by_setting(members, values)
     where = {member.setting: work.folder for work, _ in trained for member in work.members}
-    for each in claims:
-        _tell_one(opened, each, returns[each.root], where[each.root], control)
+    for setting, each in claims.items():
+        _tell_one(opened, setting, each, (where[setting], returns[setting]), control)
 
 
 def _tell_one(
-    opened: Any, each: TrialClaim, returns: list[float | None], pack: Path, control: packs.Control
+    opened: Any,
+    setting: int,
+    each: TrialClaim,
+    result: tuple[Path, list[float | None]],
+    control: packs.Control,
 ) -> None:
+    """Report a setting's returns, and the pack that holds them, to the study."""
+    pack, returns = result
     score = rules.score(returns)
     facts = {study.RETURNS: returns, study.PACK: str(pack.resolve())}
     if not study.tell(opened, each, score if math.isfinite(score) else None, facts):
-        control.tell(f"setting {each.root} was taken over: this result does not count")
+        control.tell(f"setting {setting} was taken over: this result does not count")
 
 
 def find_engine(
