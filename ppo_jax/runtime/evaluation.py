@@ -11,7 +11,7 @@ import numpy as np
 from ppo_jax.analysis import stats
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.models.agent import assemble, env_params
@@ -45,10 +45,15 @@ def player(config: Config, hyper: Hyper, layout: Layout, options: RunOptions) ->
 
 
 def max_steps(config: Config, hyper: Hyper) -> int:
-    """Steps after which an evaluation cuts an episode."""
+    """Steps after which an evaluation cuts an episode; if members differ, those of the longest."""
     environment = assemble(config).environment
-    limit = time_limit(environment, env_params(environment, hyper))
-    return min(max(MAX_STEPS, limit or 0), LONGEST)
+    members = [hyper]
+    if population.has_own_hyper(hyper):
+        own = jax.device_get(hyper)
+        count = len(own.schedule_env_steps)
+        members = [jax.tree.map(lambda leaf, i=i: leaf[i], own) for i in range(count)]
+    limits = [time_limit(environment, env_params(environment, each)) or 0 for each in members]
+    return min(max(MAX_STEPS, *(int(limit) for limit in limits)), LONGEST)
 
 
 def mean_returns(played: Episodes, alive: np.ndarray) -> list[float | None]:

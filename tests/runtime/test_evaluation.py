@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
 from ppo_jax.runtime.evaluation import max_steps, summary
+from ppo_jax.training import schedules
 from ppo_jax.training.evaluation import Episodes
 
 
@@ -29,3 +31,9 @@ def test_an_episode_is_cut_at_its_own_limit_unless_its_return_cannot_be_summed(
     limit: int, expected: int
 ) -> None:
     assert max_steps(Config(), Hyper(env={"max_steps_in_episode": limit})) == expected
+
+
+def test_members_with_limits_of_their_own_are_cut_at_the_longest() -> None:
+    own = [Hyper(env={"max_steps_in_episode": limit}) for limit in (500, 12_000, 50)]
+    arrays = [schedules.as_arrays(Config(), hyper) for hyper in own]
+    assert max_steps(Config(), jax.tree.map(lambda *leaves: np.stack(leaves), *arrays)) == 12_000

@@ -30,6 +30,8 @@ rollout_length = 8
 num_epochs = 1
 num_minibatches = 2
 hidden_sizes = [8]
+[defaults.hyper.env]
+speed = 0.4
 [[task]]
 name = "tiny:Walk"
 [[variant]]
