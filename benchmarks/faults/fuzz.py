@@ -30,7 +30,6 @@ from ppo_jax.apps.report.html import charts
 from ppo_jax.apps.report.html.markup import Html
 from ppo_jax.apps.reproduce import running, store
 from ppo_jax.apps.run import resume, runner
-from ppo_jax.apps.run.saving import read_status
 from ppo_jax.apps.sweep import axes, pack, plan
 from ppo_jax.apps.sweep import folder as sweeps
 from ppo_jax.apps.sweep.options import SweepOptions
@@ -46,6 +45,7 @@ from ppo_jax.storage.files import write_json
 from ppo_jax.storage.sealed import checksum, write_sealed
 
 HANG_SECONDS = 5.0
+ARRAYS = {"x": np.zeros(2, np.float32)}  # in the checkpoint, which is that of no run
 SUITE = (
     'title = "Made up"\nabout = "A text."\n[defaults]\nseeds = 2\nepisodes = 4\n'
     '[[task]]\nname = "CartPole-v1"\nenv = "CartPole-v1"\nrandom = 9.0\nbest = 500.0\n'
@@ -108,11 +108,13 @@ def make_run(folder: Path) -> None:
     manifest = {"versions": {"jax": "1"}, "devices": ["cpu:cpu"], "command": ["ppo-jax"]}
     write_json(folder / "manifest.json", {"started": "now", "cores": 2, **manifest})
     names = ("episode_return", "kl_old_new", "entropy")
+    logs = {}
     for name, keys in (("metrics", names), ("timing", ())):
         log = jsonl.JsonlLog(folder / f"{name}.jsonl")
         for steps in range(128, 1281, 128):
             row = {key: [float(steps), 1.0 / steps] for key in keys}
             log.write({"env_steps": steps, "env_steps_per_second": 5.0, **row})
+        logs[f"{name}.jsonl"] = log.position()._asdict()
         log.close()
     final = {"per_seed": [1.0, 3.0], "iqm": 2.0, "mean": 2.0, "ci95": [1.0, 3.0]}
     summary = {"env": "CartPole-v1", "env_steps": 1280, "num_seeds": 2, "num_failed": 0}
@@ -120,6 +122,7 @@ def make_run(folder: Path) -> None:
     speed = {"compile_seconds": 2.0, "env_steps_per_second": 100, "stopped_by": None}
     write_json(folder / "summary.json", {**summary, **more, **speed, "final_return": final})
     write_json(folder / "run.lock", {"pid": 1, "host": "elsewhere", "since": "2026"})
+    os.utime(folder / "run.lock", (0, 0))  # void since long ago
     described = json.loads((folder / "config.json").read_text())
     metadata = {
         **{"env_steps": 1280, "iteration": 10, "num_seeds": 2, "train_seconds": 1.5},
@@ -127,9 +130,9 @@ def make_run(folder: Path) -> None:
         **{"ended_by": None, "stop_at_return": None, "score": 1.0, "best_score": 2.0},
         **{"run_id": "an-id", "config": described["config"], "hyper": described["hyper"]},
         **{"fingerprint": {"jax": "1"}},
-        "logs": {f"{n}.jsonl": {"num_bytes": 9, "sha256": "0"} for n in ("metrics", "timing")},
+        "logs": logs,
     }
-    checkpoint.save(checkpoint.checkpoint_folder(folder, 1280), {"x": np.zeros(2)}, metadata)
+    checkpoint.save(checkpoint.checkpoint_folder(folder, 1280), ARRAYS, metadata)
 
 
 def make_results(folder: Path, suite: Path) -> None:
@@ -169,7 +172,13 @@ def make_policy(folder: Path) -> None:
     one = {"name": "observation", "shape": [3], "numbers": None, "clip": 10.0, "activation": None}
     form = {"kind": "count", "at": [0, 1], "start": [0], "shape": [], "dtype": "int32"}
     description = {
-        **{"format": numpy_policy.FORMAT, "text": "words", "inputs": [one], "mask_size": None},
+        **{
+            "format": numpy_policy.FORMAT,
+            "text": "words",
+            "inputs": [one],
+            "mask_size": None,
+            "memory": None,
+        },
         **{"layers": ["tanh", "none"], "action": {"kind": "none", "dials": [2], "form": form}},
     }
     (folder / "description.json").write_text(json.dumps(description))
@@ -195,6 +204,8 @@ def command(words: str) -> Callable[[], None]:
         code, output = spoken(words.split())
         if code not in (0, 2):
             raise RuntimeError(f"exit code {code} of {words}: {output.strip()[:300]}")
+        if code == 2:
+            raise InputError(output)
 
     return run
 
@@ -216,13 +227,14 @@ def checkpoints() -> None:
     newest, _ = checkpoint.latest(Path("run"))
     checkpoint.best(Path("run"))
     if newest is not None:
-        metadata = checkpoint.metadata_of(newest)
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            read_status(metadata)  # `restore_run` turns these into a sentence
-        saved = resume.read_run(Path("run"), {})
-        with contextlib.suppress(KeyError, TypeError, AttributeError):
-            resume.refuse_other_config(newest, metadata, saved)
-        checkpoint.load(newest, {"x": np.zeros(2)})
+        checkpoint.load(newest, ARRAYS)
+
+
+def restored() -> None:
+    """Go back to the checkpoint, as a resumed run does; its arrays are those of no run."""
+    saved = resume.read_run(Path("run"), {})
+    with mock.patch.object(resume, "load_checkpoint", return_value=(None, {})):
+        resume.restore_run(Path("run"), saved, {})
 
 
 def summary() -> None:
@@ -256,19 +268,21 @@ def logs() -> None:
 
 RUN_COMMANDS = ("eval run", "resume run", "train --config run/config.json", "export run --out new")
 DOORS: dict[str, tuple[Callable[[], Any], ...]] = {
-    "run/config.json": (*map(command, RUN_COMMANDS), page_of_runs, checkpoints),
+    "run/config.json": (*map(command, RUN_COMMANDS), page_of_runs, restored),
     "run/manifest.json": (
         page_of_runs,
         lambda: resume.record_resume(Path("run"), resume.read_run(Path("run"), {}), {}, 0),
     ),
     "run/summary.json": (page_of_runs, summary),
-    "run/metrics.jsonl": (page_of_runs, logs),
+    "run/metrics.jsonl": (page_of_runs, logs, restored),
     "run/timing.jsonl": (page_of_runs,),
     "run/run.lock": (lock_file,),
-    "run/checkpoints/step_000000001280/manifest.json": (checkpoints, command("eval run")),
+    "run/checkpoints/step_000000001280/manifest.json": (
+        *(restored, restored, checkpoints, command("eval run")),
+    ),
     "preset.toml": (
         command("train CartPole-v1 --preset preset.toml"),
-        command("sweep Pendulum-v1 gamma=0.9,0.99 --preset preset.toml"),
+        command("sweep CartPole-v1 gamma=0.9,0.99 --preset preset.toml"),
     ),
     "settings.toml": (command("train CartPole-v1 --config settings.toml"),),
     "settings.json": (command("train CartPole-v1 --config settings.json"),),
@@ -368,6 +382,7 @@ def mutated_files(root: Path, number: int, seed: int, draws: float = 0.02) -> Co
     chance = random.Random(seed)
     found = Counts({}, [])
     with contextlib.chdir(root):
+        entries = sorted(Path("run").iterdir())
         for i in range(number):
             name = chance.choice(list(DOORS))
             path = Path(name)
@@ -379,7 +394,11 @@ def mutated_files(root: Path, number: int, seed: int, draws: float = 0.02) -> Co
                 door = chance.choice(doors)
                 tried(door, f"file {i} of seed {seed}, {name}: {changed(keep, path)}", found)
             path.write_bytes(keep)
+            os.utime(path, (0, 0))  # a lock that was just written would hold
             shutil.rmtree("new", ignore_errors=True)
+            if sorted(Path("run").iterdir()) != entries:  # a lock is gone, a log is set aside
+                shutil.rmtree("run")
+                make_run(Path("run"))
     return found
 
 

@@ -103,12 +103,13 @@ def build(
             own[name] = merged[name]
     given = settings.file_layer(where, {"config": own, "hyper": merged.get("hyper", {})})
     found = settings.resolve([*([presets.layer(preset)] if preset else []), given])
+    validate(found.config, found.hyper)
     full = found.config.trained_env_steps
     config = found.config
     if is_quick:
         budget = int(merged.get("quick_env_steps", QUICK_SHARE * config.total_env_steps))
         config = dataclasses.replace(config, total_env_steps=max(config.batch_size, budget))
-    validate(config, found.hyper)
+        validate(config, found.hyper)
     for name, bounds in _COUNTS.items():
         if name in merged:
             check_count(f"{where}: {name}", merged[name], *bounds)
