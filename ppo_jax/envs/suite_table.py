@@ -30,6 +30,10 @@ class Suite(NamedTuple):
         return tuple(f"{self.name}/{each}" for each in self.ids)
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 _ROWS = (
     Suite(
         "brax",
@@ -72,6 +76,35 @@ _ROWS = (
             *("CartPole-NoVelocity-v1", "Pendulum-NoVelocity-v1"),
             "MountainCarContinuous-NoVelocity-v0",
         ),
+    ),
+    Suite(
+        "navix",
+        "navix",
+        "grid worlds: MiniGrid's tasks, seen from above",
+        tuple(
+            f"Navix-{each}-v0"
+            for each in _words(
+                "BlockedUnlockPickup DistShift1 DistShift2 DoorKey-5x5 DoorKey-6x6 DoorKey-8x8 "
+                "DoorKey-16x16 DoorKey-Random-5x5 DoorKey-Random-6x6 DoorKey-Random-8x8 "
+                "DoorKey-Random-16x16 Dynamic-Obstacles-5x5 Dynamic-Obstacles-5x5-Random "
+                "Dynamic-Obstacles-6x6 Dynamic-Obstacles-6x6-Random Dynamic-Obstacles-8x8 "
+                "Dynamic-Obstacles-16x16 Empty-5x5 Empty-6x6 Empty-8x8 Empty-16x16 "
+                "Empty-Random-5x5 Empty-Random-6x6 Empty-Random-8x8 Empty-Random-16x16 "
+                "Fetch-5x5-N2 Fetch-6x6-N2 Fetch-8x8-N3 FourRooms FourRooms-7x7 FourRooms-9x9 "
+                "FourRooms-11x11 FourRooms-13x13 FourRooms-15x15 FourRooms-17x17 GoToDoor-5x5 "
+                "GoToDoor-6x6 GoToDoor-8x8 GoToObject-6x6-N2 GoToObject-8x8-N2 KeyCorridorS3R1 "
+                "KeyCorridorS3R2 KeyCorridorS3R3 KeyCorridorS4R3 KeyCorridorS5R3 KeyCorridorS6R3 "
+                "LavaCrossingS9N1 LavaCrossingS9N2 LavaCrossingS9N3 LavaCrossingS11N5 LavaGapS5 "
+                "LavaGapS6 LavaGapS7 LockedRoom MemoryS7 MemoryS9 MemoryS11 MemoryS13 "
+                "MemoryS13Random MemoryS17Random MultiRoom-N2-S4 MultiRoom-N4-S5 MultiRoom-N6 "
+                "ObstructedMaze-1Dl ObstructedMaze-1Dlh ObstructedMaze-1Dlhb ObstructedMaze-2Dl "
+                "ObstructedMaze-2Dlh ObstructedMaze-2Dlhb ObstructedMaze-1Q ObstructedMaze-2Q "
+                "ObstructedMaze-Full Playground PutNear-6x6-N2 PutNear-8x8-N3 RedBlueDoors-6x6 "
+                "RedBlueDoors-8x8 SimpleCrossingS9N1 SimpleCrossingS9N2 SimpleCrossingS9N3 "
+                "SimpleCrossingS11N5 Unlock UnlockPickup"
+            )
+        ),
+        python=(3, 12),
     ),
     Suite(
         "xminigrid",

@@ -1,0 +1,50 @@
+"""Navix: MiniGrid's tasks, seen from above as symbols, uint8 [height, width, 3].
+
+Every environment has a time limit of its own, which navix fixes when it makes one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from ppo_jax.envs.conform import conform
+from ppo_jax.envs.interface import Discrete, Environment
+
+suite: Any = import_module("navix")
+
+_FIXED = ("height", "width", "max_steps", "gamma", "penalty_coeff")
+
+
+def make(name: str, **settings: Any) -> Environment:
+    """The environment `name` of navix.
+
+    Args:
+        settings: of its constructor, such as `max_steps=50`.
+    """
+    env = suite.make(name, disable_autoreset=True, **settings)
+
+    def reset(key: Any, params: Any) -> tuple:
+        timestep = env.reset(key)
+        return timestep.observation, timestep
+
+    def step(key: Any, timestep: Any, action: Any, params: Any) -> tuple:
+        timestep = env.step(timestep, action)
+        return (
+            timestep.observation,
+            timestep,
+            timestep.reward,
+            timestep.is_termination(),
+            timestep.is_truncation(),
+            timestep.info,
+        )
+
+    return conform(
+        f"navix/{name}",
+        reset,
+        step,
+        params=(),
+        action_space=Discrete(len(env.action_set)),
+        max_episode_steps=int(env.max_steps),
+        fixed=_FIXED,
+    )
