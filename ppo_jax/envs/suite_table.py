@@ -107,6 +107,26 @@ _ROWS = (
         python=(3, 12),
     ),
     Suite(
+        "playground",
+        "mujoco_playground",
+        "DeepMind's control suite, and robots whose models are downloaded apart",
+        _words(
+            "AcrobotSwingup AcrobotSwingupSparse BallInCup CartpoleBalance CartpoleBalanceSparse "
+            "CartpoleSwingup CartpoleSwingupSparse CheetahRun FingerSpin FingerTurnEasy "
+            "FingerTurnHard FishSwim HopperHop HopperStand HumanoidStand HumanoidWalk HumanoidRun "
+            "PendulumSwingup PointMass ReacherEasy ReacherHard SwimmerSwimmer6 WalkerRun "
+            "WalkerStand WalkerWalk ApolloJoystickFlatTerrain BarkourJoystick "
+            "BerkeleyHumanoidJoystickFlatTerrain BerkeleyHumanoidJoystickRoughTerrain "
+            "G1JoystickFlatTerrain G1JoystickRoughTerrain Go1JoystickFlatTerrain "
+            "Go1JoystickRoughTerrain Go1Getup Go1Handstand Go1Footstand H1InplaceGaitTracking "
+            "H1JoystickGaitTracking Op3Joystick SpotFlatTerrainJoystick SpotGetup "
+            "SpotJoystickGaitTracking T1JoystickFlatTerrain T1JoystickRoughTerrain AlohaHandOver "
+            "AlohaSinglePegInsertion PandaPickCube PandaPickCubeOrientation "
+            "PandaPickCubeCartesian PandaOpenCabinet PandaRobotiqPushCube LeapCubeReorient "
+            "LeapCubeRotateZAxis AeroCubeRotateZAxis"
+        ),
+    ),
+    Suite(
         "xminigrid",
         "xminigrid",
         "grid worlds: MiniGrid's tasks and XLand-MiniGrid's rooms",

@@ -1,0 +1,71 @@
+"""MuJoCo Playground: MJX's physics in plain jax, on every device.
+
+Its wrappers for training reset by themselves and overwrite the last observation, so the bare
+environments are stepped here, with the time limit and the repetition of actions of their settings.
+A task that has an observation for the critic alone shows the actor's.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs.conform import conform, with_time_limit
+from ppo_jax.envs.interface import Box, Environment
+
+suite: Any = import_module("mujoco_playground")
+mjx_env: Any = import_module("mujoco_playground._src.mjx_env")
+
+ACTOR = "state"  # the observation that a policy may see, if there are several
+
+
+def make(name: str, **settings: Any) -> Environment:
+    """The environment `name` of Playground.
+
+    Args:
+        settings: changes of its configuration, such as `sim_dt=0.005`.
+
+    Raises:
+        InputError: its robot would be downloaded.
+    """
+    own = name in suite.dm_control_suite.ALL_ENVS
+    if not own and not mjx_env.MENAGERIE_PATH.exists():
+        raise InputError(
+            f"playground/{name} needs MuJoCo Menagerie, which Playground downloads: clone it to "
+            f"{mjx_env.MENAGERIE_PATH} at {mjx_env.MENAGERIE_COMMIT_SHA} yourself."
+        )
+    changes = {"impl": "jax", **settings}
+    config = suite.registry.get_default_config(name)
+    config.update_from_flattened_dict(changes)
+    env = suite.registry.load(name, config_overrides=changes)
+    one = np.ones(env.action_size, np.float32)
+    repeat = int(config.action_repeat)
+
+    def reset(key: Any, params: Any) -> tuple:
+        state = env.reset(key)
+        return _seen(state.obs), state
+
+    def step(key: Any, state: Any, action: Any, params: Any) -> tuple:
+        reward = jnp.zeros(())
+        for _ in range(repeat):
+            state = env.step(state, action)
+            reward += state.reward
+        return _seen(state.obs), state, reward, state.done != 0, False, state.metrics
+
+    bare = conform(
+        f"playground/{name}",
+        reset,
+        step,
+        params=(),
+        action_space=Box(one.shape, -one, one),
+        max_episode_steps=None,
+    )
+    return with_time_limit(bare, -(-int(config.episode_length) // repeat))  # counted unrepeated
+
+
+def _seen(observation: Any) -> Any:
+    return observation[ACTOR] if isinstance(observation, dict) else observation

@@ -1,0 +1,55 @@
+"""The adapter of MuJoCo Playground beside its own functions."""
+
+from __future__ import annotations
+
+import beside
+import pytest
+
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs import registration
+from ppo_jax.envs.interface import time_limit
+from ppo_jax.envs.suite_table import SUITES
+
+pytest.importorskip("mujoco_playground", reason="pip install 'ppo-jax[playground]'")
+NAME = "playground/CartpoleBalance"
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return registration.make(NAME)
+
+
+def test_the_table_has_the_ids_that_the_suite_registers():
+    from mujoco_playground import registry
+
+    assert sorted(SUITES["playground"].ids) == sorted(registry.ALL_ENVS)
+
+
+def test_random_play_is_the_suites_own(environment):
+    from mujoco_playground import registry
+
+    env = registry.load("CartpoleBalance", config_overrides={"impl": "jax"})
+
+    def reset(key):
+        state = env.reset(key)
+        return state.obs, state
+
+    def step(key, state, action):
+        state = env.step(state, action)
+        return state.obs, state, state.reward, state.done > 0, False
+
+    _, ours, own = beside.play(environment, reset, step, envs=2)
+    beside.require_equal(ours, own, rtol=1e-4)
+
+
+def test_types_are_steady_and_the_limit_is_that_of_its_configuration(environment):
+    beside.require_steady_types(environment)
+    assert time_limit(environment, environment.default_params) == 1000
+    space = environment.action_space
+    assert (space.low.tolist(), space.high.tolist()) == ([-1.0], [1.0])
+
+
+def test_a_download_is_refused_before_it_begins(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("it fetches something"))
+    with pytest.raises(InputError, match="needs MuJoCo Menagerie, which Playground downloads"):
+        registration.make("playground/Go1JoystickFlatTerrain")
