@@ -25,6 +25,11 @@ class Suite(NamedTuple):
     python: tuple[int, int] = (3, 11)  # the oldest version on which the package runs
 
     @property
+    def is_ours(self) -> bool:
+        """A suite that comes with this package, and needs no extra."""
+        return self.imported == "ppo_jax"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of its environments."""
         return tuple(f"{self.name}/{each}" for each in self.ids)
@@ -69,7 +74,7 @@ _ROWS = (
     ),
     Suite(
         "memory",
-        "ppo_jax",  # they come with the package
+        "ppo_jax",
         "small tasks that need a memory",
         (
             *("TMaze-v0", "Recall-v0", "RepeatPrevious-v0", "RepeatFirst-v0"),

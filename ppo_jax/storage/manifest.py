@@ -55,7 +55,8 @@ def package_versions() -> dict[str, str | None]:
 
     A suite of environments is among them if this process has imported it.
     """
-    suites = [suite.name for suite in SUITES.values() if suite.imported in sys.modules]
+    others = [suite for suite in SUITES.values() if not suite.is_ours]
+    suites = [suite.name for suite in others if suite.imported in sys.modules]
     return {name: _version(name) for name in (*PACKAGES, *suites)}
 
 

@@ -59,7 +59,7 @@ def test_every_row_has_its_adapter_its_extra_and_ids_of_its_own() -> None:
     assert not {name.partition("/")[2] for name in names} & set(gymnax_names.GYMNAX_NAMES)
     for suite in table._ROWS:
         assert (FOLDER / f"{suite.name}.py").is_file()
-        assert suite.imported == "ppo_jax" or f"\n{suite.name} = [" in extras
+        assert suite.is_ours or f"\n{suite.name} = [" in extras
 
 
 def test_a_folder_of_that_name_is_no_installed_suite(
