@@ -34,6 +34,8 @@ def made(folder: Path, config: Config, hyper: Hyper | None = None, **options: ob
 def test_the_default_folder_names_environment_objective_and_utc_time() -> None:
     path = run_folder.default_path(Config(env="my.module:Env", objective="kl"), NOW)
     assert path == Path("runs/my.module-Env-kl-20260304T050607")
+    path = run_folder.default_path(Config(env="brax/ant"), NOW)
+    assert path == Path("runs/brax-ant-clip-20260304T050607")
 
 
 @pytest.mark.parametrize(
