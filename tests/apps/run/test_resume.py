@@ -141,11 +141,21 @@ def test_a_row_left_to_the_resume_is_not_written_twice_by_a_second_one(
     assert bits(folder) == bits(whole)
 
 
-@pytest.mark.parametrize("objective, seeds", [("kl", 3), ("trpo", 1)])
+@pytest.mark.parametrize(
+    "objective, seeds, memory",
+    [
+        ("kl", 3, {"memory": "attention", "memory_window": 3, "previous_inputs": "action+reward"}),
+        ("trpo", 1, {"memory": "lru", "memory_start": "learned"}),
+    ],
+    ids=["kl", "trpo"],
+)
 def test_every_kind_of_improver_goes_on_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str, seeds: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str, seeds: int, memory: dict
 ) -> None:
-    config = dataclasses.replace(CONFIG, objective=objective, normalize_rewards=True)
+    """With a memory that is carried over the kill."""
+    config = dataclasses.replace(
+        CONFIG, objective=objective, normalize_rewards=True, memory_size=4, **memory
+    )
     hyper = dataclasses.replace(HYPER, kl_target=0.01, learning_rate=Schedule(0.02, 0.001))
     given = {"config": config, "hyper": hyper, "seeds": seeds}
     one = tiny_run(tmp_path / "whole", **given, **EVERY)
