@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from toy import CHOICE, SWING, all_metrics, flat, jit, toy_rollout
@@ -144,8 +145,11 @@ def test_statistics_over_two_devices_are_those_of_all_rows():
     np.testing.assert_allclose(advantage, advantage_both, atol=1e-5)
 
 
-def test_a_seed_spread_over_two_devices_learns_and_counts_all_environments():
-    config = dataclasses.replace(CHOICE, activation="tanh", num_envs=32)
+@pytest.mark.parametrize("memory", ["none", "mingru"])
+def test_a_seed_spread_over_two_devices_learns_and_counts_all_environments(memory):
+    config = dataclasses.replace(
+        CHOICE, activation="tanh", num_envs=32, memory=memory, memory_size=8
+    )
     layout = layouts.Layout("envs", tuple(jax.devices()[:2]), 1)
     hyper = schedules.as_arrays(config, Hyper(learning_rate=1e-2))
     state = population.init_population(config, hyper, 0, layout)
@@ -160,3 +164,5 @@ def test_a_seed_spread_over_two_devices_learns_and_counts_all_environments():
     # The devices' environments have different draws.
     halves = np.asarray(state.carry.episode_length).reshape(2, -1)
     assert halves.shape == (2, 16)
+    for leaf in jax.tree.leaves(state.carry.memory):
+        assert {shard.data.shape for shard in leaf.addressable_shards} == {(1, 16, 8)}
