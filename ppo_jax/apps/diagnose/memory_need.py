@@ -24,18 +24,16 @@ MIN_SHARE = 0.01  # least share of such steps; fewer are no reason for a memory
 
 def findings(environment: Environment, play: Play) -> Iterator[Finding]:
     """A note if observation and action leave open what a step pays, or if it ends the episode."""
-    rows = _suspects(play)
+    groups, outcomes = _groups(play), _outcomes(play)
+    rows = np.flatnonzero(np.isin(groups, _ambiguous(groups, outcomes)))
     if not len(rows):
         return
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_STEPS)).astype(int)]
     chosen = np.unique(chosen)
     sure = chosen[_is_certain(environment, play, chosen)]
-    groups, outcome = _groups(play)[sure], _outcomes(play)[sure]
-    differing = [
-        group for group in np.unique(groups) if len(np.unique(outcome[groups == group], axis=0)) > 1
-    ]
-    share = np.mean(np.isin(_groups(play), differing))
-    if differing and share >= MIN_SHARE:
+    differing = _ambiguous(groups[sure], outcomes[sure])
+    share = np.mean(np.isin(groups, differing))
+    if share >= MIN_SHARE:
         yield Finding(
             "note",
             f"this environment may need memory: in {share:.0%} of the random steps another step "
@@ -64,12 +62,11 @@ def _outcomes(play: Play) -> np.ndarray:
     return np.stack([np.round(reward / step), np.asarray(play.terminated).ravel()], axis=1)
 
 
-def _suspects(play: Play) -> np.ndarray:
-    """The steps whose kind had more than one outcome."""
-    groups, outcomes = _groups(play), _outcomes(play)
+def _ambiguous(groups: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+    """The kinds of steps that had more than one outcome."""
     kinds = np.unique(np.column_stack([groups, outcomes]), axis=0)[:, 0]
-    several = np.unique(kinds)[np.unique(kinds, return_counts=True)[1] > 1]
-    return np.flatnonzero(np.isin(groups, several))
+    numbers, counts = np.unique(kinds, return_counts=True)
+    return numbers[counts > 1]
 
 
 def _is_certain(environment: Environment, play: Play, rows: np.ndarray) -> np.ndarray:
