@@ -22,7 +22,7 @@ FILES = {
 }
 MAX_FILES = 12
 MAX_LINES, MAX_PARAMETERS = 45, 6  # of a function of rl/ and training/
-MAX_CHAIN = 23
+MAX_CHAIN = 22
 LOUD = {"open", "print", "input"} | {"time", "datetime", "os", "pathlib", "shutil", "logging"}
 APPS = {("report", "reproduce"), ("diagnose", "run")}  # the arrows between families of commands
 
