@@ -16,7 +16,7 @@ import jax
 
 from ppo_jax.config.config import Config
 from ppo_jax.config.data import PACKAGE
-from ppo_jax.config.loading import load_attribute
+from ppo_jax.config.loading import load_attribute, require_own
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.envs.interface import Box, Environment
 from ppo_jax.envs.registration import describe_space
@@ -103,10 +103,13 @@ def own_sources(config: Config) -> dict[str, str]:
     """A digest of the source of each program of the user's own that a run takes."""
     found = {}
     for field in OWN:
-        given = _given(getattr(config, field))
+        name = getattr(config, field)
+        given = _given(name)
         modules = _modules(given)
         if field == "env" and inspect.isroutine(given):  # a factory
             with suppress(Exception):  # the run itself reports why it cannot be called
+                if isinstance(name, str):
+                    require_own(name, given, "environment")
                 modules |= _modules(given())
         texts = sorted(source for source in map(_source, modules) if source is not None)
         if texts:

@@ -102,3 +102,12 @@ def test_what_is_not_the_users_own_has_no_source() -> None:
     assert own_sources(Config(env="probe:action-choice")) == {}
     assert spaces(config) == {"action": "discrete 2", "observation": "float32 [4]"}
     assert spaces(Config(env="Pendulum-v1"))["action"] == "box [1]"
+
+
+def test_an_object_that_a_module_only_imported_is_not_called(own_modules: Path) -> None:
+    (own_modules / "borrows.py").write_text("from lends import leave\n")
+    (own_modules / "lends.py").write_text("called = []\ndef leave(): called.append(1)\n")
+    own_sources(Config(env="borrows:leave"))
+    assert sys.modules["lends"].called == []
+    own_sources(Config(env="lends:leave"))
+    assert sys.modules["lends"].called == [1]
