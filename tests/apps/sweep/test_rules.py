@@ -21,6 +21,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed import programs
 from ppo_jax.runtime import evaluation
 from ppo_jax.runtime.signals import StopRequest
+from ppo_jax.storage.jsonl import LogFiles
 
 LOST = float("-inf")
 
@@ -74,13 +75,16 @@ def test_the_setting_with_the_best_returns_survives_a_halving(
     control = pack.Control(StopRequest(), pack.ignore, pack.ignore)
     layout = SimpleNamespace(num_members=4)
     engine: Any = SimpleNamespace(width=4, layout=layout, score="score", evaluate="evaluate")
-    population = slots.SlotPopulation(engine, config, Hyper(), options, tmp_path, (0,), control)
     settings = {i: {"gamma": i / 10} for i in range(4)}
-    state: Any = None
+    job = pack.PackJob(tmp_path, None, config, Hyper(), settings, [], "halving")
+    logs = LogFiles(tmp_path, slots.LOGS)
+    population = slots.SlotPopulation(engine, job, options, (0,), control, logs)
+    nobody: Any = None
     status = slots.first_status(population, list(settings), list(settings.values()))
     levels = rules.rungs(budget, eta, first)
     strategy = halving.strategy_of(halving.Halving(population, settings, levels))
-    _, _, status = slot_run.train_population(population, strategy, Hyper(), state, status)
+    begun = (Hyper(), nobody, status)
+    _, _, status = slot_run.train_population(population, nobody, strategy, begun)
     assert "3" in status.returns
     assert "0" not in status.returns
     assert all(score == setting for _, setting, score in status.records)
