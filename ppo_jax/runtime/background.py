@@ -17,7 +17,8 @@ Result = TypeVar("Result")
 class Aside(Generic[Result]):
     """A call into XLA on a thread, so that the caller hears signals meanwhile.
 
-    The thread does not keep the process alive: a caller that stops leaves the call behind.
+    A caller that stops leaves the call behind. The end of a Python program waits for it, as a
+    thread that is killed within XLA aborts the process; the command line ends without waiting.
     """
 
     def __init__(self, work: Callable[[], Result]) -> None:
@@ -25,7 +26,7 @@ class Aside(Generic[Result]):
         self._failure: BaseException | None = None
         self._work = work
         self._is_done = threading.Event()
-        threading.Thread(target=self._carry_out, daemon=True).start()
+        threading.Thread(target=self._carry_out).start()
 
     def result(self) -> Result:
         """Wait for the result.
