@@ -1,4 +1,4 @@
-"""Damages to files of sweeps and reproductions: refused, reported or harmless; never silent.
+"""Damages to files of sweeps and reproductions: refused, reported or harmless, never silent.
 
 Each damage hits a file of a sweep or reproduction that was killed or is finished, which then goes
 on. All of it happens in one process whose programs are compiled once.
@@ -195,8 +195,19 @@ def outcome(pack: Pack, out: Path, words: list[str], expected: bytes) -> str:
     is_told = any(word in told for word in _REPORTS)
     if numbers(out) == expected:
         return "reported" if is_told else "harmless"
-    # A cell that was set aside trains in a program of another width, which rounds otherwise.
-    return "reported, trained again" if "set-aside" in told else "silent, other numbers"
+    # Cells without a result train again, in a program of another width, which rounds otherwise.
+    is_again = not pack.is_sweep and widths(out) != widths(out.with_name("finished"))
+    return "trained again at another width" if is_again else "silent, other numbers"
+
+
+def widths(out: Path) -> list[Any]:
+    """The seeds of each batch of a reproduction's results, and the runs of its program."""
+    contents = [json.loads(path.read_text("utf-8")) for path in sorted(out.glob("*__*.json"))]
+    return [
+        (batch["seeds"], batch["runs_side_by_side"])
+        for content in contents
+        for batch in content["batches"]
+    ]
 
 
 def results(
@@ -225,7 +236,7 @@ def results(
             if found == "harmless":
                 name = f"{kind.__name__} {path.name} of {was}"
                 harmless[name] = harmless.get(name, 0) + 1
-            if found not in ("refused", "reported", "reported, trained again", "harmless"):
+            if found.startswith(("silent", "error")):
                 entry = {"work": f"{was} {pack.name}", "file": str(path), "damage": kind.__name__}
                 strange.append({**entry, "outcome": found})
         names = sorted({name for count in counts.values() for name in count})
