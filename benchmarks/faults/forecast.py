@@ -174,7 +174,7 @@ def main(commands: list[str]) -> None:
         "worst_ratio": max(max(x := r["forecast_over_peak"], 1 / x) for r in rows),
         "rows": rows,
     }
-    name = f"forecast_{os.cpu_count()}-cores_{today}.json"
+    name = f"forecast_{platform.machine()}-{os.cpu_count()}-cores_{today}.json"
     (RESULTS / name).write_text(json.dumps(content, indent=1) + "\n")
 
 
