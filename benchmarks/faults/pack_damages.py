@@ -12,9 +12,9 @@ import json
 import os
 import random
 import shutil
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from packs import Pack, numbers, words_of
@@ -104,23 +104,24 @@ def keep_programs() -> None:
     from ppo_jax.apps.sweep import engine
     from ppo_jax.apps.sweep.results import pictures
     from ppo_jax.distributed import population
-    from ppo_jax.kernels import compiler
     from ppo_jax.runtime import chunk_loop
     from ppo_jax.runtime.startup import Beginning
 
     engines: dict[Any, Any] = {}
     begun: dict[Any, Any] = {}
     build, begin = engine.build, training.begin
+    compile_chunk = training.compile_chunk
 
     def build_once(config: Any, hyper: Any, members: int, options: Any, what: str) -> Any:
         if (config, members) not in engines:
             engines[config, members] = build(config, hyper, members, options, what)
         return engines[config, members]
 
-    def begin_once(config: Any, hyper: Any, seeds: Any, layout: Any) -> Any:
+    def begin_once(config: Any, hyper: Any, seeds: Any, layout: Any, use: Any) -> Any:
         if (config, layout) not in begun:
-            first = begin(config, hyper, seeds, layout)
-            begun[config, layout] = compiler.compiled(first.chunk), first.start
+            first = begin(config, hyper, seeds, layout, use)
+            chunk = compile_chunk(config, layout, first.state, first.chunk, use)
+            begun[config, layout] = chunk, first.start
         chunk, start = begun[config, layout]
         state = start(hyper, population.member_keys(seeds, layout))
         return Beginning(population.place(state, layout), chunk, start)
@@ -129,7 +130,7 @@ def keep_programs() -> None:
     engine.seconds_per_iteration = lambda *_: 0.1
     pictures.draw_all = lambda *_: []
     training.begin = begin_once
-    training.compiler = SimpleNamespace(compiled=lambda program: program)
+    training.compile_chunk = lambda config, layout, state, program, use: program
     chunk_loop.CHUNK_SECONDS = training.CHUNK_SECONDS = 1e-9
 
 
@@ -271,6 +272,8 @@ def in_process(
                     file.write(json.dumps(found) + "\n")
                     file.flush()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     os.close(writer)
