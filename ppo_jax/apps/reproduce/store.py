@@ -100,7 +100,7 @@ def _problem(content: Any, cell: Cell) -> str | None:
         return f"is the result of another cell than {cell.full_name}"
     setting = content.get("setting")
     if isinstance(setting, Mapping):
-        setting = with_new_fields(setting)
+        setting = _completed(setting, cell)
     changed = first_change(setting, setting_of(cell))
     if changed:
         return f"was made with another setting than the spec's: {changed}"
@@ -117,6 +117,16 @@ def _problem(content: Any, cell: Cell) -> str | None:
     if {len(each["curve"]) for each in content["seeds"]} - {len(content["curve_env_steps"])}:
         return "has a curve of another length than its steps"
     return None
+
+
+def _completed(setting: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
+    """A stored setting with the fields that are newer than it."""
+    completed, config = with_new_fields(setting), setting.get("config")
+    is_older = isinstance(config, Mapping) and "scale_bytes" not in config
+    if is_older and ":" not in str(cell.config.env):
+        # No environment of gymnax shows bytes, so the field would have changed nothing.
+        completed["config"] = {**completed["config"], "scale_bytes": cell.config.scale_bytes}
+    return completed
 
 
 def write_result(folder: Path, cell: Cell, content: Mapping[str, Any]) -> Path:
