@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "fau
 import damages
 import saves
 
+pytestmark = pytest.mark.slow
+
 TINY = (
     "tiny:Walk --num-envs 4 --rollout-length 8 --num-epochs 1 --num-minibatches 2 --hidden-sizes 8 "
     "--total-env-steps 1600 --seeds 2 --eval-episodes 2 --log-every 96 --checkpoint-every 32 "

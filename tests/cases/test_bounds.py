@@ -17,6 +17,8 @@ from ppo_jax.cli import main
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.training import trainer
 
+pytestmark = pytest.mark.slow
+
 Enter = Callable[[str], Shell]
 CASE = "bounds-follow-params"  # its reward is the action: the best return is the limit
 

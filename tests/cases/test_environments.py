@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 from case_folder import FAST, ONCE, Shell
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's
 
 Enter = Callable[[str], Shell]

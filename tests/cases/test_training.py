@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 from case_folder import FAST, ONCE, Shell
 
+pytestmark = pytest.mark.slow
+
 Enter = Callable[[str], Shell]
 
 

@@ -108,6 +108,7 @@ def trained(workplace: Path) -> Path:
     return workplace
 
 
+@pytest.mark.slow
 def test_python_of_the_api_page_runs_from_top_to_bottom(workplace: Path) -> None:
     space: dict[str, Any] = {}
     for code in blocks("docs/api.md", "python"):
@@ -120,6 +121,7 @@ def test_python_of_the_api_page_runs_from_top_to_bottom(workplace: Path) -> None
     assert space["total"] == space["step"] + 1  # CartPole pays 1 a step
 
 
+@pytest.mark.slow
 def test_python_of_the_sweeps_page_gives_a_table(workplace: Path) -> None:
     (code,) = blocks("docs/sweeps.md", "python")
     space: dict[str, Any] = {}
@@ -137,6 +139,7 @@ def commands_to_run() -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands_to_run(), ids=" ".join)
 def test_a_command_of_a_shell_block_runs(
     trained: Path, command: list[str], capsys: pytest.CaptureFixture[str]
@@ -154,6 +157,7 @@ def test_every_reason_not_to_run_a_command_is_still_needed() -> None:
         assert any(command.startswith(start) for command in shown), start
 
 
+@pytest.mark.slow
 def test_python_of_the_checkpoint_format_reads_a_checkpoint(workplace: Path) -> None:
     assert main(["train", "CartPole-v1", "--out", "runs/format", *SMALLER["train"]]) == 0
     (newest,) = sorted((workplace / "runs/format/checkpoints").glob("step_*"))[-1:]
@@ -164,6 +168,7 @@ def test_python_of_the_checkpoint_format_reads_a_checkpoint(workplace: Path) -> 
     assert {len(array) for array in space["arrays"].values()} == {2}  # seeds
 
 
+@pytest.mark.slow
 def test_python_of_the_export_page_acts(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_numpy, in_onnx = blocks("docs/export.md", "python")
     assert main(["export", "runs/cartpole", "-o", "alone"]) == 0
@@ -179,6 +184,7 @@ def test_python_of_the_export_page_acts(trained: Path, monkeypatch: pytest.Monke
     assert (space["actions"].shape, space["actions"].dtype) == ((3,), np.int32)
 
 
+@pytest.mark.slow
 def test_python_of_a_masked_policy_serves_what_is_legal(workplace: Path) -> None:
     words = ["train", "kitchen:Kitchen", "--out", "runs/served", *SMALLER["train"]]
     assert main(words) == 0

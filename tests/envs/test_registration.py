@@ -122,6 +122,7 @@ def test_a_compiled_batch_moves_as_gymnax_itself_does(name):
     np.testing.assert_array_equal(truncated, np.asarray(raw[3]) & ~np.asarray(raw[2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SLOW))
 def test_minatar_observations_are_zeros_and_ones_so_that_bool_loses_nothing(name):
     """Uncompiled steps, each from the adapter's state, also through gymnax's own functions."""

@@ -364,6 +364,7 @@ def two_iterations(name: str, form: str) -> Any:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", TUNED)
 @pytest.mark.parametrize("name", CASES)
 def test_two_iterations_of_a_tuned_form_are_those_of_the_plain_one(name: str, form: str) -> None:

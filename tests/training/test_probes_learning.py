@@ -213,6 +213,7 @@ def test_a_time_limit_that_is_taken_for_a_termination_is_worth_less():
         assert value[0] < 5.0 < PROBES["time-limit"].value(np.zeros(1), GAMMA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["gaussian", "gaussian-state-std", "gsde", "tanh-gaussian"])
 def test_every_continuous_policy_finds_the_best_action(policy):
     """With normalised observations; one of them is constant.
@@ -242,6 +243,7 @@ def settings_of(objective: str) -> dict[str, Any]:
     return {"objective": objective, **needed.get(objective, {})}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["clip", "pg", "trpo"])
 def test_both_parts_of_a_multi_discrete_action_are_learnt(objective):
     name = "action-choice-multi-discrete"
@@ -262,6 +264,7 @@ def test_a_convolution_reads_the_grid():
 OTHERS = [name for name in OBJECTIVES if name != "clip"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OTHERS)
 def test_every_objective_learns_the_discrete_probes(objective):
     """One step a batch moves a critic less far than eight do: the policy gradient gets more."""
@@ -274,6 +277,7 @@ def test_every_objective_learns_the_discrete_probes(objective):
     check(config, state, rows, DISCRETE, value_error=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OTHERS)
 def test_every_objective_learns_the_continuous_probes(objective):
     config = config_of(switch(CONTINUOUS), policy="gaussian", **settings_of(objective))

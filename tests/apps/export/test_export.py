@@ -62,6 +62,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["numpy", "onnx"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_built_in_policy_acts_alike_in_numpy_and_onnx(

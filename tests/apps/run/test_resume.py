@@ -141,6 +141,7 @@ def test_a_row_left_to_the_resume_is_not_written_twice_by_a_second_one(
     assert bits(folder) == bits(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective, seeds, memory",
     [
