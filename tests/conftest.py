@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,10 @@ _root = Path(__file__).resolve().parent.parent
 
 # The commands that tests start, from whatever folder, run this checkout.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_root), os.environ.get("PYTHONPATH")]))
+
+# A runner under `nohup` ignores this signal, and so would its tests.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A vector that meets a matrix is a mistake, unless it says so.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")

@@ -176,7 +176,7 @@ def gaussian_policy(name, mean) -> Policy:
     [("gaussian", 0.25), ("gsde", 0.25), ("tanh-gaussian", -0.5 + 0.375 * (1 + np.tanh(3.0)))],
 )
 def test_the_environment_is_given_the_clipped_or_squashed_mode(name, expected):
-    action = act(gaussian_policy(name, 3.0), jnp.zeros((5, 1)), (), None, True)
+    _, action = act(gaussian_policy(name, 3.0), (), jnp.zeros((5, 1)), (), None)
     np.testing.assert_allclose(action, np.full((5, 1), expected), atol=1e-6)
     result = evaluate(countdown(4, 4, space=BOX), gaussian_policy(name, 3.0), n=5)
     np.testing.assert_allclose(result.episode_return, 10.0 + 400.0 * expected, rtol=1e-5)

@@ -21,7 +21,6 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import checkpoint, run_folder
-from ppo_jax.storage.files import write_json
 from ppo_jax.training import schedules, trainer, update
 
 
@@ -49,8 +48,7 @@ def frozen_run(folder: Path, config: Config, spoil: Any = lambda state: state) -
     for _ in range(3):
         state = step(state)
     folder.mkdir()
-    described = run_folder.describe_run(config, HYPER, RunOptions(out=str(folder), seeds=2))
-    write_json(folder / "config.json", described)
+    run_folder.write_config(folder, config, HYPER, RunOptions(out=str(folder), seeds=2), None)
     metadata = {"env_steps": 3 * config.batch_size, "num_seeds": 2}
     checkpoint.save(checkpoint.checkpoint_folder(folder, 96), state, metadata)
     return folder
