@@ -25,6 +25,8 @@ from ppo_jax.training.batch import make_batch
 from ppo_jax.training.rollout import rollout
 from ppo_jax.training.update import Learner, minibatch_order, minibatch_updates
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "one_page_ppo.py"
 
 

@@ -22,6 +22,8 @@ from ppo_jax.models.agent import Agent, assemble
 from ppo_jax.rl.types import Window
 from ppo_jax.training import schedules, trainer
 
+pytestmark = pytest.mark.slow
+
 PAY = np.array([0.0, 1.0, 0.4, 0.8])
 ILLEGAL = -1e6
 

@@ -22,6 +22,8 @@ from ppo_jax.training import trainer
 from ppo_jax.training.evaluation import Contest, episodes
 from ppo_jax.training.rollout import reset_all, rollout
 
+pytestmark = pytest.mark.slow
+
 T, B = 17, 4
 CONFIG = Config(
     env=counter(),

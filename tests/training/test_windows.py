@@ -26,6 +26,8 @@ from ppo_jax.training import objectives, trainer
 from ppo_jax.training.batch import make_batch
 from ppo_jax.training.update import take_minibatches
 
+pytestmark = pytest.mark.slow
+
 T, B = 9, 8
 
 

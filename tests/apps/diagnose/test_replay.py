@@ -23,6 +23,8 @@ from ppo_jax.models.agent import assemble
 from ppo_jax.runtime import saved_run
 from ppo_jax.storage import run_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _kept() -> Iterator[None]:

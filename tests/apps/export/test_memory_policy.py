@@ -24,6 +24,8 @@ from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.storage import checkpoint, run_folder
 from ppo_jax.training import schedules, trainer
 
+pytestmark = pytest.mark.slow
+
 
 def own_init(key: jax.Array) -> dict[str, jax.Array]:
     keys = jax.random.split(key, 2)

@@ -16,6 +16,8 @@ from ppo_jax.apps.export.export import export
 from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.config.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 FORMATS = ["numpy", "onnx", "stablehlo"]
 CONFIG = dataclasses.replace(
     TINY, env="workshop:Locked", normalize_observations=True, policy="gaussian-state-std"

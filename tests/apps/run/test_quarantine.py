@@ -19,6 +19,8 @@ from ppo_jax.distributed import population, programs
 from ppo_jax.storage import checkpoint
 from ppo_jax.training import schedules, trainer
 
+pytestmark = pytest.mark.slow
+
 
 class Trap(Walk):
     """A single step to the right, which every batch has, and the reward is not a number."""

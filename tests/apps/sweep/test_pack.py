@@ -38,6 +38,8 @@ from ppo_jax.runtime import chunk_loop
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.training import schedules
 
+pytestmark = pytest.mark.slow
+
 AXES = {"learning_rate": [0.01, 0.1], "env.speed": [0.5, 0.25]}
 OPTIONS: dict[str, Any] = {
     "seeds": 2,

@@ -28,6 +28,8 @@ from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.storage import files, jsonl
 from ppo_jax.storage.jsonl import LogFiles
 
+pytestmark = pytest.mark.slow
+
 # With the limit among the parameters, longer episodes take the same program.
 HYPER = dataclasses.replace(SPEED, env={**SPEED.env, "max_steps_in_episode": LENGTH})
 AXES = {"learning_rate": "1e-3..0.2:log", "gamma": "0.5..0.99"}

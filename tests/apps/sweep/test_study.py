@@ -29,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks" / "swe
 
 import postgres  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 COUNT = 10
 AXES = axes.parse(["learning_rate=1e-4..1e-2:log", "objective=clip,kl", "env.limit=1,2,3"])
 
