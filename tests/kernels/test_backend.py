@@ -19,6 +19,7 @@ from ppo_jax.kernels.backend import Backend
     [("cpu", Backend.CPU), ("tpu", Backend.TPU), ("gpu", Backend.GPU), ("cuda", Backend.GPU)],
 )
 def test_the_form_follows_the_platform(monkeypatch, platform, expected):
+    monkeypatch.setattr(backend, "_forced", None)  # whatever the environment asks for
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     assert backend.current() is expected
     with backend.on(SimpleNamespace(platform=platform)):

@@ -13,6 +13,7 @@ from objective_cases import SMALL, train
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
+from ppo_jax.kernels.backend import Backend, current
 from ppo_jax.models.agent import assemble
 from ppo_jax.models.drift import check_drift
 from ppo_jax.training.objectives import SURROGATES, Terms, find_surrogate
@@ -54,7 +55,9 @@ def test_the_clip_given_as_ones_own_drift_trains_as_objective_clip_does() -> Non
     found, _ = train(Config(**SMALL, objective="drift", drift=clip_as_drift), hyper)
     assert rows["clip_fraction"].max() > 0.1
     for leaf, other in zip(jax.tree.leaves(found.params), jax.tree.leaves(expected.params)):
-        np.testing.assert_allclose(leaf, other, atol=1e-6)
+        # The plain form sums a minibatch in an order that XLA chooses for each of the two losses.
+        atol = 1e-5 if current() is Backend.PLAIN else 1e-6
+        np.testing.assert_allclose(leaf, other, atol=atol)
     for state in (found, expected):
         np.testing.assert_array_equal(np.stack(state.adapted), 1.0)
 
