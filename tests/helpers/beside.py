@@ -18,7 +18,7 @@ from ppo_jax.envs.interface import Environment, action_mask
 
 
 class Steps(NamedTuple):
-    """What came back, [T, B, ...]."""
+    """Values that both sides returned, [T, B, ...]."""
 
     observation: Any
     reward: Any
