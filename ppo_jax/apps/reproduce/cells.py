@@ -119,7 +119,7 @@ def build(
             f"{where}: protocol={protocol!r} is not one of {', '.join(PROTOCOLS)}."
             + nearest(protocol, PROTOCOLS)
         )
-    task, variant = label.split("/")
+    task, _, variant = label.rpartition("/")  # a task may have a slash in its name
     return Cell(
         suite=suite,
         task=task,

@@ -207,6 +207,10 @@ def _renamed(table: Mapping[str, Any], role: str) -> dict[str, Any]:
 
 def _label(layers: Sequence[Mapping[str, Any]], key: str, suite: str) -> str:
     found = [layer[key] for layer in layers if key in layer]
-    if not found or not isinstance(found[-1], str) or "/" in found[-1]:
-        raise InputError(f"A cell of the suite {suite!r} has no {key} (a name without a slash).")
+    if not found or not isinstance(found[-1], str):
+        raise InputError(f"A cell of the suite {suite!r} has no {key}.")
+    if key == "variant" and "/" in found[-1]:
+        raise InputError(
+            f"The variant {found[-1]!r} of the suite {suite!r} has a slash in its name."
+        )
     return found[-1]

@@ -57,8 +57,8 @@ def test_every_setting_of_the_package_fits_its_environment(name):
         assemble(config)  # refuses a network or a policy that does not fit
 
 
-def test_the_six_suites_are_there():
-    wanted = {"classic", "known-failures", "bsuite", "minatar", "ppo-table-1"}
+def test_the_seven_suites_are_there():
+    wanted = {"classic", "known-failures", "bsuite", "memory", "minatar", "ppo-table-1"}
     assert wanted | {"implementation-details"} <= set(specs.names())
 
 
@@ -119,6 +119,16 @@ def test_a_selection_keeps_the_cells_asked_for():
     assert len(specs.select(["ppo-table-1/Pendulum-v1"])[0].cells) == 15
 
 
+def test_a_task_may_have_a_slash_in_its_name():
+    suite = specs.select(["memory/memory/TMaze-v0/gru", "memory/MemoryChain-bsuite"])[0]
+    found = [(cell.task, cell.variant, cell.config.memory) for cell in suite.cells]
+    assert found == [
+        ("memory/TMaze-v0", "gru", "gru"),
+        ("MemoryChain-bsuite", "gru", "gru"),
+        ("MemoryChain-bsuite", "none", "none"),
+    ]
+
+
 def test_number_of_seeds_can_be_asked_for():
     assert {cell.seeds for cell in specs.select(["classic"], seeds=12)[0].cells} == {12}
 
@@ -144,6 +154,7 @@ def test_unknown_specs_are_refused_with_the_nearest_name(wanted, words):
         ("num_envs = 4", "num_env = 4", "num_envs"),
         ("learning_rate = 1e-3", "learning_rate = -1", "learning_rate"),
         ('name = "b"', 'name = "a"', "defined twice"),
+        ('name = "b"', 'name = "b/c"', "has a slash"),
         ('name = "CartPole-v1"', 'name = "CartPol-v1"', "CartPole-v1"),
         ("seeds = 3", 'seeds = 3\nprotocol = "sample"', "Nearest: sampled"),
         ('title = "small"', "title = small", "not TOML"),
