@@ -192,7 +192,7 @@ def _distinct(hypers: Sequence[Hyper]) -> list[Hyper]:
 def start(engine: Engine, hyper: Hyper, seeds: Sequence[int]) -> TrainState:
     """The members' first states, equal to those of a run of that seed alone."""
     seeds = [*seeds, *[seeds[0]] * (engine.layout.num_members - len(seeds))]
-    keys = jax.numpy.stack([jax.random.key(seed) for seed in seeds])
+    keys = populations.member_keys(seeds, engine.layout)
     # Members start one after the other on one device. From numbers that are spread over devices XLA
     # would make a loop of collectives, in which the devices of a CPU wait for each other.
     here = jax.device_get(hyper)
