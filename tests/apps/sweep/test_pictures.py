@@ -44,3 +44,15 @@ def test_scores_without_rows_are_drawn_and_nothing_draws_nothing(tmp_path: Path)
     drawn = pictures.draw_all(tmp_path, columns, ranked, axes.parse(["gamma=0.5,0.9"]), summary)
     assert [Path(path).name for path in drawn] == ["axes.svg", "settings.svg"]
     assert pictures.draw_all(tmp_path, columns, [], (), summary) == []
+
+
+@pytest.mark.parametrize("draw", [pictures.along_axes, pictures.parallel_coordinates])
+def test_a_picture_of_many_settings_is_no_larger_than_its_pixels(draw, tmp_path: Path) -> None:
+    def drawn(count: int) -> str:
+        shares = np.random.default_rng(0).uniform(size=count)
+        known = [{"values": {"a": x, "b": 1 - x}, "final_return": {"mean": x}} for x in shares]
+        return draw(known, ("a", "b"), set(), tmp_path / "it.svg", "title").read_text()
+
+    few, many = drawn(40), drawn(4000)
+    assert many.count("<image") == few.count("<image") + {"along_axes": 2}.get(draw.__name__, 1)
+    assert len(many) < len(few) + 200_000  # a shape for each would take 400,000 bytes and more

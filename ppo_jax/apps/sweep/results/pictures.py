@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BEST = 5  # curves drawn
 BINS = 6  # bins of a range, along an axis
 LEAST = 4  # settings in a bin
+MOST = 1000  # settings as shapes of their own; more become pixels, so that a file stays small
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
@@ -111,7 +112,8 @@ def along_axes(
     scores = np.array([row["final_return"]["mean"] for row in known])
     for axes, name in zip(panels, names, strict=True):
         places, ticks = positions([row["values"][name] for row in known], name in logs)
-        axes.plot(places, scores, "o", color=plots.MUTED, alpha=0.6, markersize=5, linewidth=0)
+        style = {"color": plots.MUTED, "alpha": 0.6, "linewidth": 0}
+        axes.plot(places, scores, "o", markersize=5, rasterized=len(known) > MOST, **style)
         generator = np.random.default_rng(0)
         middles = []
         for group in groups(places):
@@ -161,8 +163,7 @@ def parallel_coordinates(
     title: str,
 ) -> Path:
     """Draw one line per setting through its values, coloured by its score."""
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import LineCollection
     from matplotlib.colors import Normalize
 
     figure, (axes,) = _figure(1, title, "every setting by its final return", len(names))
@@ -178,13 +179,23 @@ def parallel_coordinates(
         for end, word in spelled.items():
             share = (end - low) / (high - low) if high > low else 0.5
             axes.text(place + 0.02, share, word, size=9, color=plots.INK, va="center")
-    for line, score in sorted(zip(np.array(heights).T, scores, strict=True), key=lambda x: x[1]):
-        axes.plot(range(len(names)), line, color=colormaps["viridis"](norm(score)), linewidth=1.2)
+    order = np.argsort(scores, kind="stable")  # the best are drawn last, above the others
+    where = np.broadcast_to(np.arange(len(names)), (len(known), len(names)))
+    lines = LineCollection(
+        list(np.stack([where, np.array(heights).T], axis=2)[order]),
+        cmap="viridis",
+        norm=norm,
+        linewidth=1.2,
+        rasterized=len(known) > MOST,
+    )
+    lines.set_array(scores[order])
+    axes.add_collection(lines, autolim=False)
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(names) - 0.7)
+    axes.set_ylim(-0.05, 1.05)
     axes.grid(visible=True, axis="x")
-    figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, pad=0.01)
+    figure.colorbar(lines, ax=axes, pad=0.01)
     return _save(figure, path)
 
 
