@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -19,6 +20,7 @@ from ppo_jax.config.errors import InputError
 
 _PIECE = 1 << 20  # bytes written at once
 _TEMPORARY = re.compile(r"\..+\.tmp-[0-9a-f]{8}(\.\w+)?")
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _OWN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 # A new file only: an existing name is refused, and a symlink is not followed.
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OWN
@@ -48,6 +50,38 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def write_first(path: Path, content: bytes) -> bool:
+    """Write a file in one step, unless another process has made it before.
+
+    A hard link gives the synced content its name, which fails if the name is taken. A file system
+    without hard links gets the file by its exclusive creation, which a kill may leave cut.
+
+    Returns:
+        True if this process made the file.
+
+    Raises:
+        OSError: the disk is full, read-only or gone.
+    """
+    temporary = _temporary_beside(path)
+    try:
+        write_synced(temporary, content)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        try:
+            write_synced(path, content)
+        except FileExistsError:
+            return False
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    sync_folder(path.parent)
+    return True
 
 
 @contextmanager

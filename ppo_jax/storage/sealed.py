@@ -10,7 +10,7 @@ from typing import Any
 
 from ppo_jax.config import reading
 from ppo_jax.config.errors import InputError
-from ppo_jax.storage.files import to_json, write_atomic
+from ppo_jax.storage.files import to_json, write_atomic, write_first
 
 SEAL = "sha256"
 
@@ -28,8 +28,17 @@ def checksum(content: Mapping[str, Any]) -> str:
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     """Write `to_json(content)` and its checksum in one step."""
+    write_atomic(path, _sealed(content))
+
+
+def write_first_sealed(path: Path, content: Mapping[str, Any]) -> bool:
+    """Write it unless another process has made the file before; True if this one did."""
+    return write_first(path, _sealed(content))
+
+
+def _sealed(content: Mapping[str, Any]) -> bytes:
     plain = to_json(content)
-    write_atomic(path, _spelled(plain | {SEAL: checksum(plain)}))
+    return _spelled(plain | {SEAL: checksum(plain)})
 
 
 def read_sealed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -98,6 +100,23 @@ def test_text_is_written_as_utf8_and_an_old_file_is_replaced(tmp_path: Path) -> 
     write_atomic(tmp_path / "a", "a longer first text")
     write_atomic(tmp_path / "a", "§")
     assert (tmp_path / "a").read_bytes() == b"\xc2\xa7"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_of_many_writers_exactly_one_is_first_and_its_content_stays(
+    has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_links(*names: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here", *names)
+
+    if not has_links:
+        monkeypatch.setattr(files.os, "link", without_links)
+    contents = [NEW + bytes([i]) for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        firsts = list(pool.map(lambda c: files.write_first(tmp_path / "it", c), contents))
+    assert firsts.count(True) == 1
+    assert (tmp_path / "it").read_bytes() == contents[firsts.index(True)]
+    assert names(tmp_path) == ["it"]
 
 
 def test_the_temporary_file_does_not_follow_a_symlink(

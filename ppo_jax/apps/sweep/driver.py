@@ -9,12 +9,14 @@ from typing import Any
 
 from ppo_jax.apps.sweep import axes as axis_words
 from ppo_jax.apps.sweep import folder as folders
-from ppo_jax.apps.sweep import pack, pack_files, plan, samplers
+from ppo_jax.apps.sweep import pack, plan, samplers
 from ppo_jax.apps.sweep.axes import Axis
+from ppo_jax.apps.sweep.crew import join, units
+from ppo_jax.apps.sweep.crew.units import Units
 from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.options import SweepOptions, with_changes
 from ppo_jax.apps.sweep.pack import Listener, Outcome
-from ppo_jax.apps.sweep.pack_files import PackJob, PackResult
+from ppo_jax.apps.sweep.plan import Planned, Prepared
 from ppo_jax.apps.sweep.results import summary
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.apps.sweep.search import halving, pbt, study, tpe
@@ -27,8 +29,8 @@ from ppo_jax.storage import lock
 from ppo_jax.storage.files import write_json
 from ppo_jax.storage.manifest import make_manifest
 
-# Samplers with a training of their own; the others train each setting for the whole budget.
-HOW = {"halving": halving.run_halving, "pbt": pbt.run_pbt, "tpe": tpe.run_tpe}
+SLOTS = {"halving": halving.run_halving, "pbt": pbt.run_pbt}  # samplers of one population
+MANIFEST = "manifest.json"
 UNHEARD = Listener()
 
 
@@ -90,29 +92,68 @@ def resume(
 
 def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
     """Train all settings that are left, then write the table, the winner and the pictures."""
-    if sweep.options.sampler == "tpe":
+    options = sweep.options
+    if options.sampler == "tpe" or options.join:
         study.load()  # refused before anything is compiled
-    out = sweep.options.out
-    begun = Path(out) if out is not None and folders.is_sweep(out) else None
+    begun = Path(options.out) if options.out is not None and folders.is_sweep(options.out) else None
     with signals.free():
         prepared = plan.prepare(sweep)
         planned = plan.plan_all(prepared, begun)
     for line in plan.plan_lines(prepared, planned, source):
         listener.tell(line)
     folder = folders.open_folder(sweep)
-    with writing(folder), signals.listening() as stop, lock.held(folder):
+    with writing(folder), signals.listening() as stop:
         stop.tell = listener.tell
-        if folders.sweep_id(folder) is None:
-            listener.tell(
-                "version 0.1.0 began this sweep: it goes on, but files of that version have no "
-                "checksum, so damage to them may pass unnoticed"
-            )
-        write_json(folder / "manifest.json", make_manifest(local_devices()))
-        plan.write_plan(folder, planned)
         control = pack.Control(stop, *listener)
-        how = HOW.get(sweep.options.sampler, train_packs)
-        outcome = how(prepared, planned, folder, control)
-        return summary.conclude(prepared.sweep, folder, outcome, control)
+        if options.join:
+            return work_together(prepared, planned, folder, control)
+        with lock.held(folder):
+            if folders.sweep_id(folder) is None:
+                listener.tell(
+                    "version 0.1.0 began this sweep: it goes on, but files of that version have "
+                    "no checksum, so damage to them may pass unnoticed"
+                )
+            write_json(folder / MANIFEST, make_manifest(local_devices()))
+            plan.write_plan(folder, planned)
+            outcome = train(prepared, planned, folder, control)
+            return summary.conclude(prepared.sweep, folder, outcome, control)
+
+
+def train(
+    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: pack.Control
+) -> Outcome:
+    """Train all settings that are left in this process."""
+    if prepared.sweep.options.sampler == "tpe":
+        return tpe.run_tpe(prepared, planned, folder, control)
+    return units.train_alone(units_of(prepared, planned, folder, control), control)
+
+
+def units_of(
+    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: pack.Control
+) -> Units:
+    """The packs of grid and random, or the one population of halving or pbt."""
+    run = SLOTS.get(prepared.sweep.options.sampler)
+    if run is None:
+        return units.pack_units(prepared, planned, folder, control)
+    return units.slot_unit(folder, lambda: run(prepared, planned, folder, control))
+
+
+def work_together(
+    prepared: Prepared, planned: Sequence[Planned], folder: Path, control: pack.Control
+) -> Table:
+    """Be one of several workers in one folder; the first to see the end writes the results."""
+    if not plan.settle_plan(folder, planned):
+        control.tell("another worker has planned packs of another size: this one takes them over")
+        with signals.free():
+            planned = plan.plan_all(prepared, folder)
+    if not (folder / MANIFEST).exists():
+        write_json(folder / MANIFEST, make_manifest(local_devices()))
+    shared = units_of(prepared, planned, folder, control)
+    join.train_shared(shared, prepared.sweep, folder, control)
+    outcome = shared.outcome()
+    with join.alone(folder, control):
+        known = summary.concluded(prepared.sweep, folder, outcome)
+        return known or summary.conclude(prepared.sweep, folder, outcome, control)
 
 
 @contextmanager
@@ -126,50 +167,3 @@ def writing(folder: Path) -> Iterator[None]:
             f"({error.strerror or error}): what is in it is untouched; mend that, then "
             f"ppo-jax sweep {folder} goes on."
         ) from error
-
-
-def train_packs(
-    prepared: plan.Prepared,
-    planned: Sequence[plan.Planned],
-    folder: Path,
-    control: pack.Control,
-) -> Outcome:
-    """Train every setting with every seed for the whole budget, pack by pack."""
-    results: list[PackResult] = []
-    is_cut = False
-    for number, each in enumerate(planned):
-        for place, members in enumerate(each.packs):
-            chosen = sorted({member.setting for member in members})
-            words = f"group {number + 1}/{len(planned)}, pack {place + 1}/{len(each.packs)}"
-            own = folder / "packs" / f"{number:03d}-{place:03d}"
-            work = PackJob(
-                folder=own,
-                run_id=folders.pack_id(folder, own),
-                config=each.group.config,
-                hyper=prepared.sweep.hyper,
-                settings={setting: prepared.settings[setting] for setting in chosen},
-                members=members,
-                label=words,
-            )
-            if control.stop and not pack_files.is_finished(work.folder):
-                continue
-            result = pack.train_pack(each.engine, work, prepared.sweep.options, control)
-            is_cut = is_cut or result is None
-            results += [] if result is None else [result]
-    members = [member for result in results for member in result.members]
-    values = [value for result in results for value in result.final_return]
-    whole = pack.by_setting(members, values)
-    seeds = prepared.sweep.options.seeds
-    return Outcome(
-        settings=prepared.settings,
-        returns={setting: found for setting, found in whole.items() if len(found) == seeds},
-        env_steps=sum(result.env_steps * len(result.members) for result in results),
-        train_seconds=sum(result.train_seconds for result in results),
-        compile_seconds=sum(each.engine.compile_seconds for each in planned),
-        compilations=[each.engine.compilations for each in planned],
-        more={
-            "finished": f"{len(results)} of {sum(len(each.packs) for each in planned)} packs"
-            + ", and the one in work is saved" * is_cut
-        },
-        built=[each.engine for each in planned],
-    )

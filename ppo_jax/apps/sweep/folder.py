@@ -20,7 +20,7 @@ from ppo_jax.config.validate import validate
 from ppo_jax.config.values import MASK, masked
 from ppo_jax.storage import run_folder, signature
 from ppo_jax.storage.files import to_json
-from ppo_jax.storage.sealed import read_sealed, write_sealed
+from ppo_jax.storage.sealed import read_sealed, write_first_sealed
 
 FORMAT, OLD_FORMAT = 2, 1  # version 0.1.0 wrote format 1, without id and checksums
 RECORD = "sweep.json"
@@ -40,6 +40,7 @@ _HOW = (
     "out",
     "grace_seconds",
     "storage",
+    "join",
 )
 
 
@@ -118,21 +119,19 @@ def open_folder(sweep: Sweep) -> Path:
     """
     path = Path(sweep.options.out) if sweep.options.out else _new_path(sweep.config)
     content = describe(sweep)
-    if is_sweep(path):
-        found = layers.with_new_fields(_load(path))
-        found["sweep"] = to_json(dataclasses.asdict(SweepOptions())) | found["sweep"]
-        _require_same(path, found, content)
-        return path
     try:
         path.mkdir(parents=True, exist_ok=True)
         more = {"sweep_id": uuid.uuid4().hex, **signature.sign(programs(sweep))}
-        write_sealed(path / RECORD, content | more)
+        if is_sweep(path) or not write_first_sealed(path / RECORD, content | more):
+            found = layers.with_new_fields(_load(path))
+            found["sweep"] = to_json(dataclasses.asdict(SweepOptions())) | found["sweep"]
+            _require_same(path, found, content)
+        return path
     except OSError as error:
         raise InputError(
             f"The sweep's folder {str(path)!r} cannot be made ({error.strerror}): name another "
             "place with --out."
         ) from error
-    return path
 
 
 def _new_path(config: Config) -> Path:
@@ -150,7 +149,9 @@ def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
         old, new = found[table], wanted[table]
         if isinstance(new, dict):
             names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-            names = [name for name in names if not (table == "sweep" and name in _HOW)]
+            is_tpe = wanted["sweep"]["sampler"] == "tpe"  # whose study draws the settings
+            how = (*_HOW, *(() if is_tpe else ("study",))) if table == "sweep" else ()
+            names = [name for name in names if name not in how]
         else:
             names = [table] if old != new else []
         if names:

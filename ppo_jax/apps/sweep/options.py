@@ -56,12 +56,20 @@ class SweepOptions:
     slots: int | None = option(None, "halving: settings trained at a time (0 or auto: by eta)")
     interval: int = option(0, "pbt: environment steps between exploits (0: a twentieth)")
     batch: int = option(8, "tpe: settings asked for and trained at a time")
-    study: str = option("sweep", "tpe: name of the study, which several workers may join")
+    packs: int = option(
+        1, "grid, random: least number of packs of a compile group, for workers that share them"
+    )
+    join: bool = option(
+        False, "share the packs in --out with identical processes, of which each claims the next"
+    )
+    study: str = option("sweep", "tpe, join: name of the study, which several workers may join")
     storage: str | None = option(
-        None, "tpe: Optuna's storage as a URL or a journal's FILE.log (else a SQLite file in out)"
+        None,
+        "tpe, join: Optuna's storage as a URL or a journal's FILE.log (else a file in out: tpe "
+        "SQLite, join a journal)",
     )
     grace_seconds: float = option(
-        60.0, "tpe: a worker that is silent for so long has its batch taken over"
+        60.0, "tpe, join: a worker that is silent for so long has its work taken over"
     )
     quiet: bool = option(False, "no progress")
 
@@ -97,7 +105,9 @@ _COUNTS = {
     "slots": (0, 2**20),
     "interval": (0, 2**53),
     "batch": (1, 2**20),
+    "packs": (1, MAX_MEMBERS),
 }
+SHARED = ("study", "storage", "grace_seconds")  # join has them, too
 _OF_SAMPLER = {
     "score_episodes": NUMERIC_ONLY,
     "eta": ("halving",),
@@ -105,9 +115,8 @@ _OF_SAMPLER = {
     "slots": ("halving",),
     "interval": ("pbt",),
     "batch": ("tpe",),
-    "study": ("tpe",),
-    "storage": ("tpe",),
-    "grace_seconds": ("tpe",),
+    "packs": ("grid", "random"),
+    **dict.fromkeys(SHARED, ("tpe",)),
 }
 
 
@@ -128,18 +137,33 @@ def validate_sweep(options: SweepOptions) -> None:
         )
     if options.device_memory is not None:
         parse_bytes(options.device_memory)
+    _check_join(options)
     _check_sampler(options)
+
+
+def _check_join(options: SweepOptions) -> None:
+    """Refuse to join where packs cannot be shared."""
+    if options.join and options.sampler == "tpe":
+        raise InputError(
+            "join=True is for packs, and workers of sampler tpe share its study, each in a folder "
+            "of its own: leave --join out, and give all of them one --study and --storage."
+        )
+    if options.join and options.out is None:
+        raise InputError("join=True needs the folder that all workers share: give --out DIR.")
 
 
 def _check_sampler(options: SweepOptions) -> None:
     """Refuse options that the chosen sampler does not have, and a sampler without its number."""
     defaults = SweepOptions()
     for name, samplers in _OF_SAMPLER.items():
+        if options.join and name in SHARED:
+            continue
         if options.sampler not in samplers and getattr(options, name) != getattr(defaults, name):
             given = masked(repr(getattr(options, name)))
             raise InputError(
                 f"{name}={given} belongs to sampler {' and '.join(samplers)}, and this sweep's is "
-                f"{options.sampler}: leave it out, or choose --sampler {samplers[0]}."
+                f"{options.sampler}: leave it out, or choose --sampler {samplers[0]}"
+                + f"{', or --join' if name in SHARED else ''}."
             )
     if options.sampler in NUMERIC_ONLY and options.layout == "measure":
         raise InputError("layout='measure' is for grid, random and tpe: choose auto, map or vmap.")

@@ -19,6 +19,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.storage import files, resume_point, run_folder
+from ppo_jax.storage.checkpoint import checkpoint_folder
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.fingerprint import fingerprint
 from ppo_jax.storage.jsonl import LogFiles, Position
@@ -27,6 +28,7 @@ from ppo_jax.storage.sealed import DamagedError, checksum, first_change, read_se
 
 PACKS = "packs"  # folder of them
 PACK, RESULT, METRICS = "pack.json", "result.json", "metrics.jsonl"
+STATUS = "standing.json"  # the result of a population of slots
 # The shapes of pack.json and result.json, see `reading.expect`.
 _PACK = {"settings": dict, "members": [[int, int]]}
 _RESULT = {
@@ -144,6 +146,13 @@ def owner_of(job: PackJob, layout: Layout) -> Owner:
 
 def is_finished(folder: Path) -> bool:
     return (folder / RESULT).is_file()
+
+
+def saved_since(folder: Path, since: float) -> bool:
+    """Check whether a pack was saved after its start, later than `since`."""
+    saved = [*folder.glob("checkpoints/step_*"), *folder.glob(RESULT)]
+    begin = checkpoint_folder("", 0).name
+    return any(path.stat().st_mtime > since for path in saved if path.name != begin)
 
 
 def finish_pack(job: PackJob, result: PackResult, logs: LogFiles) -> None:

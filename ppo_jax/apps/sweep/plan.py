@@ -34,7 +34,7 @@ from ppo_jax.config.validate import check_count, validate
 from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.runtime import devices, progress, signals
 from ppo_jax.storage import run_folder
-from ppo_jax.storage.sealed import read_sealed, write_sealed
+from ppo_jax.storage.sealed import read_sealed, write_first_sealed, write_sealed
 
 PLAN = "plan.json"
 
@@ -152,7 +152,7 @@ def plan_group(prepared: Prepared, group: plan.Group, known: Mapping[str, Any] |
     sweep, options = prepared.sweep, prepared.sweep.options
     members = plan.members_of(group, options.seed, options.seeds)
     first = axis_words.apply(sweep.config, sweep.hyper, prepared.settings[group.settings[0]])[1]
-    width = len(members)
+    width = -(-len(members) // min(options.packs, len(members)))
     if known is not None:
         width = known["width"]
         options = with_changes(options, {"layout": known["layout"]})
@@ -313,8 +313,19 @@ def read_plan(folder: Path | None) -> list[dict[str, Any]]:
 
 
 def write_plan(folder: Path, planned: Sequence[Planned]) -> None:
+    write_sealed(folder / PLAN, _recorded(folder, planned))
+
+
+def settle_plan(folder: Path, planned: Sequence[Planned]) -> bool:
+    """Write the plan unless another worker has; True if the folder's plan is this one."""
+    wanted = _recorded(folder, planned)
+    write_first_sealed(folder / PLAN, wanted)
+    return read_plan(folder) == wanted["groups"]
+
+
+def _recorded(folder: Path, planned: Sequence[Planned]) -> dict[str, Any]:
     groups = [{"width": each.engine.width, "layout": each.engine.layout.kind} for each in planned]
-    write_sealed(folder / PLAN, {"sweep_id": folders.sweep_id(folder), "groups": groups})
+    return {"sweep_id": folders.sweep_id(folder), "groups": groups}
 
 
 def plan_only(sweep: Sweep, source: str | None = None) -> tuple[dict[str, Any], list[str]]:

@@ -54,6 +54,16 @@ def test_a_storage_of_a_stranger_is_not_opened(tmp_path: Path) -> None:
         folder.read(path, trusted=True, storage="sqlite:///other.db")
 
 
+def test_a_sweep_that_others_join_is_the_same_however_they_share_it(tmp_path: Path) -> None:
+    path = folder.open_folder(sweep(tmp_path / "a"))
+    own = folder.sweep_id(path)
+    for how in ({"join": True, "study": "again"}, {"join": True, "storage": "b.log"}):
+        assert folder.open_folder(sweep(tmp_path / "a", **how)) == path
+    assert folder.sweep_id(path) == own
+    with pytest.raises(InputError, match="packs was 1 and is 4"):
+        folder.open_folder(sweep(tmp_path / "a", packs=4))
+
+
 def test_a_password_is_in_no_file_and_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from ppo_jax.apps.sweep import axes  # noqa: E402
-from ppo_jax.apps.sweep.search import study  # noqa: E402
+from ppo_jax.apps.sweep.search import parameters, study  # noqa: E402
 from ppo_jax.config.errors import InputError  # noqa: E402
 from ppo_jax.config.values import masked  # noqa: E402
 
@@ -248,17 +248,17 @@ def test_another_seed_draws_other_settings(tmp_path: Path) -> None:
 
 def test_values_that_are_equal_to_six_digits_are_choices_of_their_own() -> None:
     known = axes.parse(["gamma=0.9999999,1,0.5", "lr=0.10000001:0,0.1:0", "objective=clip,kl"])
-    found = study.distributions(known)
+    found = parameters.distributions(known)
     for axis in known:
         words = found[axis.name].choices
-        values = [study.values_of([axis], {axis.name: word})[axis.name] for word in words]
+        values = [parameters.values_of([axis], {axis.name: word})[axis.name] for word in words]
         assert tuple(values) == axis.choices
         assert len(set(words)) == len(words)
 
 
 def test_a_log_range_of_whole_numbers_is_proposed_on_its_scale() -> None:
     axis = axes.Axis("env.limit", (), axes.Range(1, 1000, True, is_whole=True))
-    found = study.distributions([axis])["env.limit"]
+    found = parameters.distributions([axis])["env.limit"]
     assert found == optuna.distributions.IntDistribution(1, 1000, log=True)
 
 

@@ -20,10 +20,31 @@ from ppo_jax.apps.sweep.pack import Outcome
 from ppo_jax.apps.sweep.pack_files import PackJob
 from ppo_jax.apps.sweep.results import pictures, table
 from ppo_jax.apps.sweep.results.table import Table
+from ppo_jax.config import reading
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.trust import code_names
 from ppo_jax.storage import run_folder, signature
 from ppo_jax.storage.files import to_json, write_atomic, write_json
+
+SUMMARY = "summary.json"
+
+
+def concluded(sweep: Sweep, folder: Path, outcome: Outcome) -> Table | None:
+    """The results that another worker has written since the last pack was finished, or None."""
+    path = folder / SUMMARY
+    newest = max((p.stat().st_mtime for p in folder.glob("packs/*/*.json")), default=0.0)
+    if not path.is_file() or path.stat().st_mtime < newest:
+        return None
+    try:
+        summary = reading.read_json(path)
+        best = summary["best"]
+        lacks_fresh = best is not None and best["fresh"] is None and sweep.options.num_fresh_seeds
+        if summary["stopped_early"] or lacks_fresh:
+            return None
+    except (ValueError, TypeError, KeyError):
+        return None  # damaged: it is written anew
+    ranked = table.scores(outcome.settings, outcome.returns)
+    return Table(table.read_columns(table.pack_folders(folder)), ranked, summary, folder)
 
 
 def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control) -> Table:
@@ -64,7 +85,7 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
         summary["best_toml"] = str(folder / "best.toml")
         write_atomic(folder / "best.toml", preset(sweep, summary))
     summary["pictures"] = pictures.draw_all(folder, columns, ranked, sweep.axes, summary)
-    write_json(folder / "summary.json", summary)
+    write_json(folder / SUMMARY, summary)
     write_atomic(folder / "report.md", report(summary, ranked))
     return Table(columns, ranked, summary, folder, exit_code)
 

@@ -23,8 +23,6 @@ from ppo_jax.storage import resume_point
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.resume_point import Owner
 
-STATUS = "standing.json"
-
 Moment = tuple[Hyper, TrainState, SlotStatus]
 
 
@@ -48,7 +46,7 @@ def carry_on(
     Args:
         first: the status of a new start.
     """
-    job, path = population.job, population.folder / STATUS
+    job, path = population.job, population.folder / pack_files.STATUS
     was_begun = pack_files.write_pack(job, population.control.tell)
     if path.is_file():
         shape = {"values": [dict], "records": [list]}

@@ -14,14 +14,15 @@ import itertools
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ppo_jax.apps.sweep.axes import Axis, Values, show
+from ppo_jax.apps.sweep.axes import Axis, Values
+from ppo_jax.apps.sweep.search.parameters import distributions, load, values_of
 from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.values import masked
@@ -43,19 +44,6 @@ class TrialClaim(NamedTuple):
     trial: Any  # optuna's
     root: int  # the setting's number in the sweep
     values: Values
-
-
-def load() -> Any:
-    """The package Optuna; refuses with the way to install it."""
-    try:
-        import optuna  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise InputError(
-            "sampler tpe needs the package optuna, which is not installed: install it with "
-            "pip install 'ppo-jax[sweep]', or choose --sampler random."
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
 
 
 def open_study(name: str, storage: str | None, folder: Path, seed: int) -> optuna.Study:
@@ -156,41 +144,6 @@ def require_same(study: optuna.Study, description: Mapping[str, Any]) -> None:
         )
 
 
-def distributions(axes: Sequence[Axis]) -> dict[str, Any]:
-    """Axes as Optuna's distributions; choices that are no numbers go by their spelling."""
-    optuna = load()
-    found: dict[str, Any] = {}
-    for axis in axes:
-        whole = [c for c in axis.choices if isinstance(c, int) and axis.is_numeric]
-        is_run = bool(whole) and list(axis.choices) == [*range(whole[0], whole[0] + len(whole))]
-        if axis.range is not None:
-            low, high, is_log, is_whole = axis.range
-            kind = "IntDistribution" if is_whole else "FloatDistribution"
-            found[axis.name] = getattr(optuna.distributions, kind)(low, high, log=is_log)
-        elif is_run:
-            found[axis.name] = optuna.distributions.IntDistribution(whole[0], whole[-1])
-        else:
-            found[axis.name] = optuna.distributions.CategoricalDistribution(_words(axis))
-    return found
-
-
-def _words(axis: Axis) -> list[str]:
-    """The choices as tables spell them, and in full if two would be spelt alike."""
-    words = [show(choice) for choice in axis.choices]
-    return words if len(set(words)) == len(words) else [repr(choice) for choice in axis.choices]
-
-
-def values_of(axes: Sequence[Axis], params: Mapping[str, Any]) -> Values:
-    """A trial's parameters as a setting."""
-    found: Values = {}
-    for axis in axes:
-        value = params[axis.name]
-        if axis.range is None and isinstance(value, str):
-            value = axis.choices[_words(axis).index(value)]
-        found[axis.name] = value
-    return found
-
-
 def root_of(trial: Any) -> int:
     """The setting that a trial is about: its own number, or that of the trial it took over."""
     return int(trial.user_attrs.get(ROOT, trial.number))
@@ -261,20 +214,40 @@ def _has_waiting(study: optuna.Study) -> bool:
     return any(trial.state.name == "WAITING" for trial in study.get_trials(deepcopy=False))
 
 
-def take_over(study: optuna.Study, count: int, grace_seconds: float, now: float) -> list[int]:
+def take_over(
+    study: optuna.Study,
+    count: int,
+    grace_seconds: float,
+    now: float,
+    is_held: Callable[[int], bool] = lambda root: False,
+    has_progress: Callable[[int, float], bool] = lambda root, since: False,
+) -> list[int]:
     """Fail trials of silent workers, and let every setting that nobody trains wait again.
+
+    Args:
+        is_held: root -> True if a process still writes there, silent or not: it is left alone.
+        has_progress: (root, time) -> True if more was saved since. Such a death does not count
+            towards `MAX_TAKEOVERS`.
 
     Returns:
         the settings (roots) that wait again.
     """
     for trial in study.get_trials(deepcopy=False):
-        if trial.state.name == "RUNNING" and now - _last_sign(trial) > grace_seconds:
-            fail(study, trial.number)
+        if trial.state.name != "RUNNING" or now - _last_sign(trial) <= grace_seconds:
+            continue
+        root = root_of(trial)
+        if is_held(root):
+            continue
+        if has_progress(root, _begun(trial)):
+            give_back(study, [_claimed(study, trial)])
+        fail(study, trial.number)
     trials = study.get_trials(deepcopy=False)
     again = []
     for root in roots(trials, count):
         family = [trial for trial in trials if root_of(trial) == root]
         if any(is_done(trial) for trial in family) or _is_live(family) or _is_hopeless(family):
+            continue
+        if is_held(root):
             continue
         first = next(trial for trial in family if trial.number == root)
         study.enqueue_trial(dict(first.params), user_attrs={ROOT: root})
@@ -283,8 +256,17 @@ def take_over(study: optuna.Study, count: int, grace_seconds: float, now: float)
 
 
 def _last_sign(trial: Any) -> float:
-    begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    return max(begun, float(trial.user_attrs.get(BEAT, 0.0)))
+    return max(_begun(trial), float(trial.user_attrs.get(BEAT, 0.0)))
+
+
+def _begun(trial: Any) -> float:
+    return trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+
+
+def _claimed(study: optuna.Study, trial: Any) -> TrialClaim:
+    """The claim of a trial that another process, or an earlier one, has made."""
+    handle = load().trial.Trial(study, trial._trial_id)
+    return TrialClaim(handle, root_of(trial), dict(trial.params))
 
 
 def fail(study: optuna.Study, number: int) -> None:
@@ -302,9 +284,8 @@ def mark_place(claims: Sequence[TrialClaim], place: str | None) -> None:
 
 def abandoned(study: optuna.Study, place: str) -> list[TrialClaim]:
     """The running trials of a folder whose last worker is dead; they need no grace."""
-    optuna = load()
     return [
-        TrialClaim(optuna.trial.Trial(study, trial._trial_id), root_of(trial), dict(trial.params))
+        _claimed(study, trial)
         for trial in study.get_trials(deepcopy=False)
         if trial.state.name == "RUNNING" and trial.user_attrs.get(PLACE) == place
     ]

@@ -20,15 +20,21 @@ from ppo_jax.apps.sweep import rules
 from ppo_jax.apps.sweep.axes import apply
 from ppo_jax.apps.sweep.groups import Member, compile_groups
 from ppo_jax.apps.sweep.pack import Outcome
-from ppo_jax.apps.sweep.pack_files import PACK, PackJob, PackResult, is_finished, read_result
+from ppo_jax.apps.sweep.pack_files import (
+    PACK,
+    PackJob,
+    PackResult,
+    is_finished,
+    read_result,
+    saved_since,
+)
 from ppo_jax.apps.sweep.plan import Planned, Prepared
-from ppo_jax.apps.sweep.search import study
+from ppo_jax.apps.sweep.search import parameters, study
 from ppo_jax.apps.sweep.search.study import TrialClaim
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import validate
 from ppo_jax.config.values import masked
 from ppo_jax.runtime.signals import Stopped
-from ppo_jax.storage.checkpoint import checkpoint_folder
 from ppo_jax.storage.sealed import checksum
 
 POLL_SECONDS = 1.0  # between looks at a study if other workers train its last settings
@@ -90,7 +96,8 @@ def _outcome(
     where = {number: pack_of(folder, trial) for number, trial in done.items()}
     refuse_other_returns(done, where, options.seeds)
     settings = {
-        number: study.values_of(prepared.sweep.axes, trial.params) for number, trial in done.items()
+        number: parameters.values_of(prepared.sweep.axes, trial.params)
+        for number, trial in done.items()
     }
     readable = [pack for pack in sorted(set(where.values())) if (pack / PACK).is_file()]
     return Outcome(
@@ -157,10 +164,7 @@ def take_back(
 
 def has_progress(folder: Path, since: float) -> bool:
     """Check whether a pack of this folder was saved after its start, later than `since`."""
-    saved = [*folder.glob("packs/*/checkpoints/step_*"), *folder.glob("packs/*/result.json")]
-    return any(
-        path.stat().st_mtime > since for path in saved if path.name != checkpoint_folder("", 0).name
-    )
+    return any(saved_since(path, since) for path in folder.glob("packs/*"))
 
 
 def pack_of(folder: Path, trial: Any) -> Path:
