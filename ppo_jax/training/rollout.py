@@ -36,6 +36,15 @@ class Draws(NamedTuple):
     key_noise: Array  # []
 
 
+class Choice(NamedTuple):
+    """The policy's part of a step of B environments."""
+
+    action: PyTree  # [B, ...]
+    distribution: PyTree  # [B, *D]
+    memory: PyTree  # [B, ...], after the policy saw the observation
+    noise: PyTree
+
+
 class Transition(NamedTuple):
     """One step of B environments, before any reset."""
 
@@ -99,6 +108,26 @@ def step(
     Args:
         draws: of this step. is_noise_due: [], True if gSDE's noise is drawn again.
     """
+    chosen = choose(policy, carry, draws, is_noise_due)
+    observation, state, reward, terminated, truncated, _ = jax.vmap(
+        environment.transition, in_axes=(0, 0, 0, None)
+    )(draws.key_env, carry.state, policy.to_env(chosen.action), env_params)
+    found = Transition(
+        action=chosen.action,
+        distribution=policy.family.keep(chosen.distribution),
+        memory=chosen.memory,
+        noise=chosen.noise,
+        observation=observation,
+        state=state,
+        reward=reward,
+        terminated=terminated,
+        truncated=truncated & ~terminated,
+    )
+    return marked(carry, found) if policy.drops_bad else found
+
+
+def choose(policy: Policy, carry: EnvCarry, draws: Draws, is_noise_due: Array) -> Choice:
+    """Choose an action for each of B environments; for the arguments see `step`."""
     num_envs = carry.episode_length.shape[0]
     noise = carry.noise
     if jax.tree.leaves(noise):
@@ -113,21 +142,7 @@ def step(
         action = policy.family.mode(distribution)
     else:
         action = policy.family.sample(draws.action, distribution, noise)
-    observation, state, reward, terminated, truncated, _ = jax.vmap(
-        environment.transition, in_axes=(0, 0, 0, None)
-    )(draws.key_env, carry.state, policy.to_env(action), env_params)
-    found = Transition(
-        action=action,
-        distribution=policy.family.keep(distribution),
-        memory=memory,
-        noise=noise,
-        observation=observation,
-        state=state,
-        reward=reward,
-        terminated=terminated,
-        truncated=truncated & ~terminated,
-    )
-    return marked(carry, found) if policy.drops_bad else found
+    return Choice(action, distribution, memory, noise)
 
 
 def marked(carry: EnvCarry, found: Transition) -> Transition:
@@ -234,23 +249,30 @@ def count(
     Args:
         following: observation and state of the next step, fresh for an episode that ended.
     """
-    num_envs = carry.episode_length.shape[0]
     ended = found.terminated | found.truncated
-    episode_return = carry.episode_return + found.reward
-    episode_length = carry.episode_length + 1
-    finished = EpisodeStats(jnp.ones(num_envs), episode_return, episode_length * 1.0)
-    stats = jax.tree.map(lambda total, new: total + jnp.where(ended, new, 0.0), stats, finished)
+    running = (carry.episode_return, carry.episode_length)
+    (episode_return, episode_length), stats = lengthened(running, stats, found.reward, ended)
     observation, state = following
-    start = policy.network.start(policy.params, num_envs)
+    start = policy.network.start(policy.params, ended.shape[0])
     carry = EnvCarry(
         state=state,
         observation=observation,
-        episode_return=jnp.where(ended, 0.0, episode_return),
-        episode_length=jnp.where(ended, 0, episode_length),
+        episode_return=episode_return,
+        episode_length=episode_length,
         noise=found.noise,
         memory=where_rows(ended, start, found.memory),
     )
     return carry, stats
+
+
+def lengthened(
+    running: tuple[Array, Array], stats: EpisodeStats, reward: Array, ended: Array
+) -> tuple[tuple[Array, Array], EpisodeStats]:
+    """Return and length [B] of the running episodes one step later, and the sums over the ended."""
+    episode_return, episode_length = running[0] + reward, running[1] + 1
+    finished = EpisodeStats(jnp.ones(ended.shape[0]), episode_return, episode_length * 1.0)
+    stats = jax.tree.map(lambda total, new: total + jnp.where(ended, new, 0.0), stats, finished)
+    return (jnp.where(ended, 0.0, episode_return), jnp.where(ended, 0, episode_length)), stats
 
 
 def valued(

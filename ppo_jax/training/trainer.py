@@ -59,8 +59,15 @@ def iterate(
     """
     setting, keys = begin(config, hyper, state, across)
     experience = collect(setting, state, keys[:-1])
+    return learn_from(setting, state, experience, keys[-1])
+
+
+def learn_from(
+    setting: Setting, state: TrainState, experience: Experience, key: Array
+) -> tuple[TrainState, Metrics]:
+    """The second part of an iteration: from its steps, wherever they were taken."""
     estimates = estimate(setting, state, experience)
-    proposal = update(setting, state, experience, estimates, keys[-1])
+    proposal = update(setting, state, experience, estimates, key)
     return guard(setting.hyper, state, proposal)
 
 
