@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config
 from ppo_jax.config.validate import KEYS, KEYS_PER_ITERATION
+from ppo_jax.envs.registration import find
 from ppo_jax.kernels.backend import is_cpu_device
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl.types import TrainState
@@ -90,6 +91,8 @@ def choose_layout(config: Config, num_seeds: int, num_devices: int | None = None
     """Choose the fastest layout known for this batch, number of seeds and kind of device."""
     devices = local_devices(num_devices)
     count = len(devices)
+    if find(config.env).host is not None:  # one seed after the other
+        return Layout("map", devices[:1], num_seeds)
     if (
         num_seeds < count
         and config.num_envs % count == 0

@@ -5,7 +5,8 @@ Only this file, `layout` and `population` use meshes, shardings and vmap over ru
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,11 @@ from jax import Array
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed import hosted
 from ppo_jax.distributed.layout import MAX_CHUNK as MAX_CHUNK
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.distributed.population import has_own_hyper, without_budget
+from ppo_jax.envs.interface import refuse_host
 from ppo_jax.kernels import backend
 from ppo_jax.kernels.compiler import compiler_options
 from ppo_jax.kernels.packing import MetricTable
@@ -70,6 +73,8 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
     filled.
     """
     plain = without_budget(config)
+    if assemble(plain).environment.host is not None:
+        return hosted.Chunk(plain, layout)  # pyright: ignore[reportReturnType]
 
     # The inner jit traces it once, for the shapes of a row and for the loop.
     @jax.jit
@@ -110,6 +115,16 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
     return jax.jit(chunk, donate_argnums=1, compiler_options=compiler_options(1))
 
 
+@contextmanager
+def released(chunk: Any) -> Iterator[None]:
+    """Close at the end what a chunk holds outside jax."""
+    try:
+        yield
+    finally:
+        if isinstance(chunk, hosted.Chunk):
+            chunk.close()
+
+
 def make_evaluation(
     config: Config, layout: Layout, num_episodes: int, max_steps: int, is_deterministic: bool
 ) -> Callable[..., evaluation.Episodes]:
@@ -120,6 +135,8 @@ def make_evaluation(
     """
     plain = without_budget(config)
     parts = assemble(plain)
+    if parts.environment.host is not None:
+        return hosted.Evaluation(plain, num_episodes, max_steps, is_deterministic)
 
     def member(
         may_skip: bool, hyper: Hyper, stream: Array, state: TrainState
@@ -161,6 +178,7 @@ def make_phase(config: Config, layout: Layout, keep: Keep) -> Any:
     `keep` drops are not computed.
     """
     plain = without_budget(config)
+    refuse_host(assemble(plain).environment, *hosted.REFUSED["phases"])
 
     def member(hyper: Hyper, n: Array, state: TrainState) -> Array:
         def first_half(state: TrainState) -> tuple[Experience, Estimates]:

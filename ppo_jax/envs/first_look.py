@@ -55,6 +55,8 @@ def notices(
         is_scaled = normalized and stored[name] is environment.observation
         if stored[name].dtype == jnp.uint8 and not (is_scaled or scaled):
             found.append(unscaled_bytes(float(np.max(space.high))))
+    if environment.host is not None:  # it cannot be played here
+        return [notice for notice in found if notice is not None]
     if (time_limit(environment, params) or math.inf) <= 1 and _is_cut(environment, params):
         found.append(CUT_AT_ONCE)
     numbers = {name: space for name, space in spaces.items() if space.is_number}

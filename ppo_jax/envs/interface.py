@@ -11,7 +11,9 @@ where the episode ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from ppo_jax.config.errors import InputError
 
 
 class Discrete(NamedTuple):
@@ -64,6 +66,48 @@ class Raw(NamedTuple):
     action_form: dict[str, Any] | None = None  # `actions.own_action` reads it; None if it is ours
 
 
+class HostStep(NamedTuple):
+    """One step of B environments outside jax, as NumPy arrays; those that ended are reset."""
+
+    observation: Any  # [B, ...], the environment's own, of the next step
+    final: Any  # [B, ...], the true successor, before any reset
+    reward: Any  # [B], float32
+    terminated: Any  # [B], bool
+    truncated: Any  # [B], bool
+    cut: Any  # [B], bool: ended by `cut_at` alone
+
+
+class HostVector(Protocol):
+    """B environments that are stepped outside jax; their state is in no checkpoint."""
+
+    def reset(self, seed: int) -> Any:
+        """Begin anew: the first observations [B, ...]; environment i has the seed `seed + i`."""
+        ...
+
+    def step(self, action: Any) -> HostStep:
+        """Take one step; actions [B, ...] in the environment's own form."""
+        ...
+
+    def pictures(self) -> Any:
+        """Pictures of the first environment since the last call, RGB uint8, before any reset."""
+        ...
+
+    def close(self) -> None:
+        """Free what the environments hold; they can be closed twice."""
+        ...
+
+
+class Host(NamedTuple):
+    """An environment that lives outside jax: `reset` returns zeros, and `transition` refuses."""
+
+    # (number, params, for_pictures, cut_at) -> B environments. Pictures are drawn of the first; an
+    # episode of `cut_at` steps (None: never) is cut
+    make: Callable[[int, Any, bool, int | None], HostVector]
+    encode: Callable[[Any], Any]  # one observation of its own -> the stored one; traced
+    observation: Any  # shapes and dtypes of one observation of its own
+    check: Callable[[], list[str]]  # sentences of its own library's checker
+
+
 ACTION_MASK = "action_mask"  # leaf of a dict observation: bool [n], True for a legal action
 
 
@@ -82,6 +126,7 @@ class _Fields(NamedTuple):
     # None if the bounds depend on no parameter
     action_bounds: Callable[[Any], tuple[Any, Any]] | None = None
     raw: Raw | None = None  # None if it returns the contract's own types
+    host: Host | None = None  # None if it is pure and compiled with the rest
 
 
 class Environment(_Fields):
@@ -128,6 +173,16 @@ def time_limit(environment: Environment, params: Any) -> int | None:
     """The time limit in steps under `params`, None if there is none."""
     limit = environment.max_episode_steps
     return limit(params) if callable(limit) else limit
+
+
+def refuse_host(environment: Environment, what: str, remedy: str) -> None:
+    """Refuse a use that only pure environments have.
+
+    Raises:
+        InputError: `environment` is stepped outside jax.
+    """
+    if environment.host is not None:
+        raise InputError(f"{environment.name} is stepped outside jax, so {what}: {remedy}.")
 
 
 def without_action_mask(observation: Any) -> Any:

@@ -16,7 +16,13 @@ from jax import Array
 
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.actions import box_of, dials_of, take_apart
-from ppo_jax.envs.interface import ActionSpace, Environment, ObservationSpace, Raw
+from ppo_jax.envs.interface import (
+    ActionSpace,
+    Environment,
+    ObservationSpace,
+    Raw,
+    refuse_host,
+)
 from ppo_jax.envs.leaves import WHOLE
 
 LEAVES = {"action": "previous_action", "reward": "previous_reward", "start": "episode_start"}
@@ -33,6 +39,7 @@ def with_previous(environment: Environment, inputs: str) -> Environment:
     """
     if inputs == "none":
         return environment
+    refuse_host(environment, f"previous_inputs={inputs!r} cannot be added", "leave it at none")
     words = inputs.split("+")
     space = environment.action_space
     kinds = {"action": _seen_action(space), "reward": jnp.zeros(()), "start": jnp.zeros((), bool)}

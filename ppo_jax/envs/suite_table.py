@@ -23,6 +23,8 @@ class Suite(NamedTuple):
     summary: str
     ids: tuple[str, ...]
     python: tuple[int, int] = (3, 11)  # the oldest version on which the package runs
+    is_open: bool = False  # other packages register more ids; the adapter refuses unknown ones
+    shared: tuple[str, ...] = ()  # ids that gymnax has as well: without a slash they mean its own
 
     @property
     def is_ours(self) -> bool:
@@ -32,7 +34,7 @@ class Suite(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """The names of its environments."""
-        return tuple(f"{self.name}/{each}" for each in self.ids)
+        return tuple(f"{self.name}/{each}" for each in (*self.shared, *self.ids))
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -58,6 +60,21 @@ _ROWS = (
             *("Craftax-Symbolic-v1", "Craftax-Pixels-v1"),
             *("Craftax-Classic-Symbolic-v1", "Craftax-Classic-Pixels-v1"),
         ),
+    ),
+    Suite(
+        "gymnasium",
+        "gymnasium",
+        "any id that Gymnasium knows, MuJoCo's among them; stepped outside jax",
+        (
+            *("BipedalWalker-v3", "BipedalWalkerHardcore-v3", "CarRacing-v3"),
+            *("LunarLander-v3", "LunarLanderContinuous-v3", "Blackjack-v1", "CliffWalking-v1"),
+            *("CliffWalkingSlippery-v1", "FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4"),
+            *("Ant-v5", "HalfCheetah-v5", "Hopper-v5", "Humanoid-v5", "HumanoidStandup-v5"),
+            *("InvertedDoublePendulum-v5", "InvertedPendulum-v5", "Pusher-v5", "Reacher-v5"),
+            *("Swimmer-v5", "Walker2d-v5"),
+        ),
+        is_open=True,
+        shared=_words("Acrobot-v1 CartPole-v1 MountainCar-v0 MountainCarContinuous-v0 Pendulum-v1"),
     ),
     Suite(
         "jumanji",
@@ -195,7 +212,7 @@ def require_known(env: str) -> tuple[Suite, str]:
     """
     head, _, rest = env.partition("/")
     suite = find_suite(head)
-    if rest not in suite.ids:
+    if f"{head}/{rest}" not in suite.names and not suite.is_open:
         raise InputError(
             f"{env!r} is no environment of the suite {head}: `ppo-jax envs {head}` lists them."
             f"{_nearest(rest, suite)}"
@@ -216,11 +233,12 @@ def refuse_without_slash(env: str) -> None:
     head, colon, rest = env.partition(":")
     if colon and head in SUITES:
         suite = SUITES[head]
-        right = rest if rest in suite.ids else "ID"
+        is_known = f"{head}/{rest}" in suite.names
+        right = rest if is_known else "ID"
         raise InputError(
             f"{env!r} has a colon, which stands in names of your own modules: an environment of "
             f"the suite {head} has a slash, {head}/{right}."
-            f"{'' if rest in suite.ids else _nearest(rest, suite)}"
+            f"{'' if is_known else _nearest(rest, suite)}"
         )
     found = [name for name in all_names() if name.partition("/")[2].lower() == env.lower()]
     if found:
@@ -231,8 +249,8 @@ def refuse_without_slash(env: str) -> None:
 
 
 def all_names() -> list[str]:
-    """The names of all environments of all suites."""
-    return [name for suite in SUITES.values() for name in suite.names]
+    """The names of all environments of all suites, without those that gymnax has as well."""
+    return [f"{suite.name}/{each}" for suite in SUITES.values() for each in suite.ids]
 
 
 def _nearest(word: str, suite: Suite) -> str:

@@ -12,11 +12,11 @@ from ppo_jax.config.validate import check_whole_envs
 from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import Environment, without_action_mask
 from ppo_jax.envs.previous import with_previous
-from ppo_jax.kernels.reductions import finite_or_zero
+from ppo_jax.models.body import Network
 from ppo_jax.models.drift import load_drift
-from ppo_jax.models.network import Network, make_network
+from ppo_jax.models.network import make_network
+from ppo_jax.models.policy import Policy
 from ppo_jax.models.policy_head import Family
-from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments, PyTree
 
 
@@ -26,29 +26,6 @@ class Agent(NamedTuple):
     environment: Environment
     network: Network
     family: Family
-
-
-class Policy(NamedTuple):
-    """The acting policy: frozen for the length of a rollout."""
-
-    network: Network
-    family: Family
-    params: PyTree
-    moments: Moments | None  # observations' moments, None if they are not normalised
-    bounds: PyTree = None  # (low, high) of the actions, None if no parameter moves them
-    drops_bad: bool = False  # transitions that are not finite are left out
-
-    def see(self, observation: PyTree) -> PyTree:
-        """Return raw observations in the form that the network takes."""
-        if self.drops_bad:
-            observation = finite_or_zero(observation)
-        if self.moments is None:
-            return observation
-        return moments.standardise(self.moments, observation)
-
-    def to_env(self, action: PyTree) -> PyTree:
-        """Sampled actions as the environment takes them."""
-        return self.family.to_env(action, self.bounds)
 
 
 def assemble(config: Config) -> Agent:

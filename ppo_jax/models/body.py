@@ -27,6 +27,31 @@ class Body(NamedTuple):
     log_std_shape: tuple[int, ...] | None  # shape of a log std that is a parameter
 
 
+class Network(NamedTuple):
+    """Pure functions of the parameters. Without a memory, memory is `()`.
+
+    Rows are [N, ...], in any order. With a memory they are whole environments [B x T, ...], the T
+    steps of each together; `window.memory` [B, ...] is the memory before the first step.
+    """
+
+    init: Callable[..., PyTree]  # (key, log_std_init=0.0) -> params
+    start: Callable[[PyTree, int], PyTree]  # (params, B) -> memory [B, ...] of a new episode
+    act: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Any]]
+    # (params, memory, observation [B, *O]) -> (memory, distribution [B, *D]); the actor alone
+    apply: Callable[[PyTree, Window], tuple[Any, Array]]  # -> (distribution, value), rows
+    policy: Callable[[PyTree, Window], Any]  # -> distribution, rows; the actor alone
+    values: Callable[[PyTree, Window], tuple[Array, PyTree]]
+    # -> (value, the critic's memory after each row); the critic alone
+    value_after: Callable[[PyTree, PyTree, PyTree], Array]
+    # (params, the critic's memory before, observation) -> value, rows; no reset
+    carry_on: Callable[[PyTree, PyTree], PyTree]
+    # (memory after acting, the critic's memory after the last step) -> memory
+
+    def value(self, params: PyTree, window: Window) -> Array:
+        """The critic's values of rows."""
+        return self.values(params, window)[0]
+
+
 def feed_forward(
     init: Callable[[Array, Any], PyTree],
     apply: Callable[[PyTree, PyTree], tuple[Any, Any, Array]],

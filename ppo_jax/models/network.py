@@ -6,9 +6,8 @@ into the family's parameters. It applies an action mask, and owns the log std th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from jax.interpreters import partial_eval
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import ActionSpace, MultiDiscrete, Product, action_mask
 from ppo_jax.models.actor_critic import make_body
+from ppo_jax.models.body import Network
 from ppo_jax.models.custom import wrap_network
 from ppo_jax.models.policy_head import Family, make_family
 from ppo_jax.models.torsos import real
@@ -30,31 +30,6 @@ from ppo_jax.rl.distributions import (
     state_dependent_noise,
 )
 from ppo_jax.rl.types import PyTree, Window
-
-
-class Network(NamedTuple):
-    """Pure functions of the parameters. Without a memory, memory is `()`.
-
-    Rows are [N, ...], in any order. With a memory they are whole environments [B x T, ...], the T
-    steps of each together; `window.memory` [B, ...] is the memory before the first step.
-    """
-
-    init: Callable[..., PyTree]  # (key, log_std_init=0.0) -> params
-    start: Callable[[PyTree, int], PyTree]  # (params, B) -> memory [B, ...] of a new episode
-    act: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Any]]
-    # (params, memory, observation [B, *O]) -> (memory, distribution [B, *D]); the actor alone
-    apply: Callable[[PyTree, Window], tuple[Any, Array]]  # -> (distribution, value), rows
-    policy: Callable[[PyTree, Window], Any]  # -> distribution, rows; the actor alone
-    values: Callable[[PyTree, Window], tuple[Array, PyTree]]
-    # -> (value, the critic's memory after each row); the critic alone
-    value_after: Callable[[PyTree, PyTree, PyTree], Array]
-    # (params, the critic's memory before, observation) -> value, rows; no reset
-    carry_on: Callable[[PyTree, PyTree], PyTree]
-    # (memory after acting, the critic's memory after the last step) -> memory
-
-    def value(self, params: PyTree, window: Window) -> Array:
-        """The critic's values of rows."""
-        return self.values(params, window)[0]
 
 
 def make_network(

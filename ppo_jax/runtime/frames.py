@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,11 +13,12 @@ from jax import Array
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import hosted, programs
 from ppo_jax.envs.interface import Environment
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl.types import EnvCarry, TrainState
 from ppo_jax.training import evaluation, schedules
+from ppo_jax.training import hosted as training_hosted
 from ppo_jax.training.rollout import reset_all, step
 
 MAX_FRAMES = 1_000  # a video ends here even if the episode goes on
@@ -50,6 +52,8 @@ def draw_frames(
     parts = assemble(config)
     environment = parts.environment
     render = renderer(environment)
+    if environment.host is not None:
+        return draw_hosted(config, hyper, member, policy_mode, stream)
     params = env_params(environment, schedules.resolve(hyper, jnp.ones(())))
     policy = acting_policy(config, parts, member.params, member.observation_moments, params)
     key = jax.random.fold_in(jax.random.fold_in(member.key, programs.EVALUATION), stream)
@@ -72,4 +76,28 @@ def draw_frames(
         pictures.append(picture(carry))
         if ended:
             break
+    return pictures
+
+
+def draw_hosted(
+    config: Config, hyper: Hyper, member: TrainState, policy_mode: str, stream: int
+) -> list[np.ndarray]:
+    """`draw_frames` of an environment that is stepped outside jax and draws itself."""
+    is_deterministic = policy_mode == "deterministic"
+    answer = jax.jit(partial(training_hosted.answer, config, is_deterministic))
+    vector = hosted.make_vector(config, hyper, 1, for_pictures=True, cut_at=MAX_FRAMES)
+    pictures: list[np.ndarray] = []
+    try:
+        for found in hosted.plays(config, answer, vector, member, stream):
+            pictures += vector.pictures()
+            if found.terminated[0] or found.truncated[0] or found.cut[0]:
+                break
+    except Exception as error:
+        name, reason = assemble(config).environment.name, str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{name} cannot be drawn here ({type(error).__name__}: {reason}): install what it "
+            "needs to draw, or leave --video out."
+        ) from error
+    finally:
+        vector.close()
     return pictures

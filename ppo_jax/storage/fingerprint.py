@@ -20,6 +20,7 @@ from ppo_jax.config.loading import load_attribute, require_own
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.envs.interface import Box, Environment
 from ppo_jax.envs.registration import describe_space
+from ppo_jax.envs.suite_table import is_suite_name
 from ppo_jax.models.agent import assemble
 from ppo_jax.storage.manifest import core_count, package_versions, processor
 
@@ -121,7 +122,8 @@ def _given(value: Any) -> Any:
     """The object that a setting names as `module:attribute`, or the object that it is."""
     if not isinstance(value, str):
         return value
-    return load_attribute(value) if ":" in value and not value.startswith("probe:") else None
+    is_own = ":" in value and not value.startswith("probe:") and not is_suite_name(value)
+    return load_attribute(value) if is_own else None
 
 
 def _modules(value: Any) -> set[str]:

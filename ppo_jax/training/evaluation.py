@@ -10,7 +10,7 @@ from jax import Array
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Environment
-from ppo_jax.models.agent import Policy
+from ppo_jax.models.policy import Policy
 from ppo_jax.rl.types import EnvCarry, PyTree
 from ppo_jax.training.rollout import Draws, Transition, reset_all, step
 

@@ -13,8 +13,8 @@ from jax.flatten_util import ravel_pytree
 
 from ppo_jax.config.config import TRUST_REGION, Config, Hyper
 from ppo_jax.kernels.reductions import mean, mean_of_each
+from ppo_jax.models.body import Network
 from ppo_jax.models.drift import load_drift
-from ppo_jax.models.network import Network
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import advantages, ratios, surrogates
 from ppo_jax.rl.types import Batch, Metrics, PyTree, Scalar, Setting

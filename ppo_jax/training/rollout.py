@@ -19,7 +19,7 @@ from ppo_jax.kernels.chunks import map_chunks
 from ppo_jax.kernels.packing import scan_rows
 from ppo_jax.kernels.reductions import finite_or_zero, finite_rows
 from ppo_jax.kernels.select import Refill, make_refill, map_where, where_rows
-from ppo_jax.models.agent import Policy
+from ppo_jax.models.policy import Policy
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import advantages
 from ppo_jax.rl.types import EnvCarry, EpisodeStats, PyTree, Rollout, Window
@@ -123,7 +123,9 @@ def step(
         terminated=terminated,
         truncated=truncated & ~terminated,
     )
-    return marked(carry, found) if policy.drops_bad else found
+    if not policy.drops_bad:
+        return found
+    return found._replace(**marked(found.reward, (found.observation, carry.observation)))
 
 
 def choose(policy: Policy, carry: EnvCarry, draws: Draws, is_noise_due: Array) -> Choice:
@@ -145,10 +147,9 @@ def choose(policy: Policy, carry: EnvCarry, draws: Draws, is_noise_due: Array) -
     return Choice(action, distribution, memory, noise)
 
 
-def marked(carry: EnvCarry, found: Transition) -> Transition:
+def marked(reward: Array, seen: PyTree) -> dict[str, Array]:
     """Mark the transitions with a number that is not finite; an unknown reward counts as 0."""
-    numbers = (found.reward, found.observation, carry.observation)
-    return found._replace(reward=finite_or_zero(found.reward), is_bad=~finite_rows(numbers))
+    return {"reward": finite_or_zero(reward), "is_bad": ~finite_rows((reward, *seen))}
 
 
 def is_noise_due(config: Config, t: Array) -> Array:

@@ -14,7 +14,8 @@ from ppo_jax.config.config import TRUST_REGION, Config, Hyper
 from ppo_jax.config.validate import validate
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.kernels.reductions import all_finite, finite_or_zero, finite_rows
-from ppo_jax.models.agent import Policy, acting_policy, assemble, env_params
+from ppo_jax.models.agent import acting_policy, assemble, env_params
+from ppo_jax.models.policy import Policy
 from ppo_jax.rl import moments
 from ppo_jax.rl.ratios import Ratios, measure_ratios, ratio_metrics
 from ppo_jax.rl.surrogates import adapted_factor

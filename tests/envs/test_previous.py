@@ -16,7 +16,8 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete
 from ppo_jax.envs.previous import LEAVES, with_previous
-from ppo_jax.models.agent import Policy, assemble
+from ppo_jax.models.agent import assemble
+from ppo_jax.models.policy import Policy
 from ppo_jax.training.rollout import reset_all, rollout
 
 ALL = "action+reward+start"

@@ -56,8 +56,10 @@ def test_every_row_has_its_adapter_its_extra_and_ids_of_its_own() -> None:
     extras = (FOLDER.parents[2] / "pyproject.toml").read_text("utf-8")
     names = [name for suite in table._ROWS for name in suite.names]
     assert len(set(names)) == len(names)
-    assert not {name.partition("/")[2] for name in names} & set(gymnax_names.GYMNAX_NAMES)
+    known = set(gymnax_names.GYMNAX_NAMES)
+    assert not {name.partition("/")[2] for name in table.all_names()} & known
     for suite in table._ROWS:
+        assert set(suite.shared) <= known
         assert (FOLDER / f"{suite.name}.py").is_file()
         assert suite.is_ours or f"\n{suite.name} = [" in extras
 

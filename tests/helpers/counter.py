@@ -11,7 +11,7 @@ from networks import network_of
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Discrete, Environment
-from ppo_jax.models.agent import Policy
+from ppo_jax.models.policy import Policy
 from ppo_jax.models.policy_head import make_family
 from ppo_jax.rl.distributions import Categorical
 from ppo_jax.rl.types import Moments

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ppo_jax.models.network import Network
+from ppo_jax.models.body import Network
 
 
 def network_of(

@@ -11,7 +11,7 @@ import numpy as np
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete, Product
-from ppo_jax.models.network import Network
+from ppo_jax.models.body import Network
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl.types import Batch, Window
 from ppo_jax.training import trainer

@@ -16,7 +16,8 @@ from objective_cases import POLICIES, draw_batch
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.kernels.collectives import ALONE, Across
-from ppo_jax.models.network import Network, make_network
+from ppo_jax.models.body import Network
+from ppo_jax.models.network import make_network
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl.ratios import ratio_metrics
 from ppo_jax.rl.types import Batch, Setting

@@ -10,7 +10,8 @@ from scipy import stats
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Box, Environment
-from ppo_jax.models.agent import Policy, assemble
+from ppo_jax.models.agent import assemble
+from ppo_jax.models.policy import Policy
 from ppo_jax.training.rollout import reset_all, rollout
 
 

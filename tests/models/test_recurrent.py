@@ -13,7 +13,8 @@ from networks import shown
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Box, Discrete
 from ppo_jax.kernels.select import where_rows
-from ppo_jax.models.network import Network, make_network
+from ppo_jax.models.body import Network
+from ppo_jax.models.network import make_network
 from ppo_jax.rl.types import Window
 
 F, H, T, B = 3, 5, 7, 4

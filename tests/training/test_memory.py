@@ -16,7 +16,8 @@ from toy import jit
 
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.envs.interface import Discrete, Environment, MultiDiscrete
-from ppo_jax.models.agent import Policy, assemble
+from ppo_jax.models.agent import assemble
+from ppo_jax.models.policy import Policy
 from ppo_jax.rl.types import Moments, Window
 from ppo_jax.training import trainer
 from ppo_jax.training.evaluation import Contest, episodes

@@ -18,7 +18,8 @@ from objective_cases import POLICIES, SMALL, draw_batch, jit, train
 
 from ppo_jax.config.config import OBJECTIVES, Config, Hyper
 from ppo_jax.envs.interface import Discrete
-from ppo_jax.models.network import Network, make_network
+from ppo_jax.models.body import Network
+from ppo_jax.models.network import make_network
 from ppo_jax.models.policy_head import Family, make_family
 from ppo_jax.rl import advantages
 from ppo_jax.rl.distributions import Categorical

@@ -6,16 +6,19 @@ This file traces, `contract_play` looks at a random play.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ppo_jax.apps.diagnose import contract_play, memory_need
 from ppo_jax.apps.diagnose.contract_play import Finding
 from ppo_jax.apps.diagnose.random_play import NUM_STEPS, play_twice, random_action
 from ppo_jax.envs import slips
+from ppo_jax.envs.actions import own_actions
 from ppo_jax.envs.interface import Environment
 
 
@@ -26,6 +29,8 @@ def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> l
         key: start states, transitions and random actions are drawn from it.
         num_steps: steps of each of NUM_ENVS environments.
     """
+    if environment.host is not None:
+        return list(_check_host(environment, key, num_steps))
     findings = list(_check_types(environment))
     if any(finding.severity == "error" for finding in findings):
         return findings  # it cannot be played
@@ -38,6 +43,33 @@ def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> l
     findings += memory_need.findings(environment, play)
     findings += _check_parameters(environment, key)
     return findings
+
+
+def _check_host(environment: Environment, key: Array, num_steps: int) -> Iterator[Finding]:
+    """An environment that is stepped outside jax: its own library's checker, and a random play."""
+    assert environment.host is not None
+    for complaint in environment.host.check():
+        yield Finding("warning", complaint, "see its own library's guide for environments")
+    vector = environment.host.make(1, environment.default_params, False, None)
+    actions = jax.vmap(partial(random_action, environment.action_space))
+    own = jax.device_get(own_actions(environment, actions(jax.random.split(key, num_steps))))
+    shown = [vector.reset(0)]
+    try:
+        for t in range(num_steps):
+            found = vector.step(jax.tree.map(lambda leaf, t=t: leaf[t : t + 1], own))
+            shown += [found.final, found.reward]
+    except Exception as error:
+        yield _fails("a random play of it", error)
+    finally:
+        vector.close()
+    numbers = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(shown)]
+    share = np.mean([not np.isfinite(each).all() for each in numbers])
+    if share:
+        yield Finding(
+            "error",
+            f"{share:.2%} of its observations and rewards are not finite: the first ends training",
+            "find the division or overflow behind it, or train with --drop-bad-transitions",
+        )
 
 
 def _fails(what: str, error: Exception) -> Finding:

@@ -17,7 +17,9 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population, programs
+from ppo_jax.distributed.hosted import REFUSED
 from ppo_jax.distributed.layout import Layout, choose_layout
+from ppo_jax.envs.interface import refuse_host
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl.types import EnvCarry, PyTree, Rollout, TrainState
@@ -69,6 +71,7 @@ def replay(
     """
     run = Path(run)
     config, hyper, options, saved, metadata = load_where_trained(run, member, env, network, trust)
+    refuse_host(assemble(config).environment, *REFUSED["replay"])
     last = metadata["env_steps"] // config.batch_size
     kept = chosen_iterations(keep, last)
     folder = run / f"replay-{member}" if out is None else Path(out)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ppo_jax.config.config import Config
 from ppo_jax.models import attention
-from ppo_jax.models.agent import Policy
+from ppo_jax.models.policy import Policy
 
 ALONE = "memory"  # name of a memory that is one array
 

@@ -26,24 +26,20 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.config.trust import Trust
+from ppo_jax.distributed import hosted
 from ppo_jax.envs import leaves
 from ppo_jax.envs.actions import action_form, counts_and_reals, own_actions
 from ppo_jax.envs.interface import ACTION_MASK, Environment, action_mask
 from ppo_jax.kernels.select import where_rows
-from ppo_jax.models.agent import (
-    Agent,
-    Policy,
-    acting_policy,
-    assemble,
-    env_params,
-    has_memory,
-)
+from ppo_jax.models.agent import Agent, acting_policy, assemble, env_params, has_memory
+from ppo_jax.models.policy import Policy
 from ppo_jax.rl.types import TrainState, Window
 from ppo_jax.runtime import devices
 from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.files import write_atomic, write_folder_atomic
 from ppo_jax.training import evaluation, rollout, schedules
+from ppo_jax.training import hosted as hosted_training
 
 TOLERANCE = 1e-5  # for an action, relative if it is larger than 1; for a logit
 NUM_ENVS, NUM_STEPS = 8, 128  # size of the rollout whose observations are compared
@@ -207,6 +203,10 @@ def record(config: Config, hyper: Hyper, state: TrainState) -> Record:
     short = dataclasses.replace(config, num_envs=NUM_ENVS, rollout_length=NUM_STEPS)
     parts = assemble(config)
     params = env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
+    if parts.environment.host is not None:
+        like = state._replace(discounted_return=jnp.zeros(NUM_ENVS))
+        observation, ended = hosted.record(short, hyper, hosted_training.fresh(short, hyper, like))
+        return Record(observation, np.concatenate([np.ones_like(ended[:1]), ended[:-1]]))
 
     @jax.jit
     def play(state: TrainState) -> tuple[Any, jax.Array]:

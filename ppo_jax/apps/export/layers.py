@@ -15,7 +15,8 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.envs import leaves
 from ppo_jax.envs.actions import action_form, box_of
 from ppo_jax.envs.interface import Environment, ObservationSpace, without_action_mask
-from ppo_jax.models.agent import Agent, Policy, byte_scales
+from ppo_jax.models.agent import Agent, byte_scales
+from ppo_jax.models.policy import Policy
 from ppo_jax.models.torsos import Encoder
 from ppo_jax.rl import moments
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ import numpy as np
 
 from ppo_jax.analysis import video as video_files
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout, choose_layout
+from ppo_jax.envs import leaves, registration
+from ppo_jax.envs.actions import box_of
+from ppo_jax.envs.interface import Environment
+from ppo_jax.envs.registration import find
 from ppo_jax.models.agent import assemble
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import prepare_jax
@@ -31,6 +37,7 @@ def evaluate(
     policy_mode: str = "deterministic",
     seed: int | None = None,
     video: Path | str | None = None,
+    on: Any = None,
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
@@ -41,6 +48,8 @@ def evaluate(
         run: a run folder. episodes: per seed. policy_mode: deterministic or sampled.
         seed: picks the random numbers; None repeats the evaluation at the end of training.
         video: a .gif or .mp4 file for one more episode, of the seed with the best return.
+        on: another environment to play, such as the Gymnasium twin of the one trained on, under its
+            own default parameters; it must have the same observations and actions.
         env, network: the same Python objects again, if the run was trained with objects.
         trust: True to load the programs that the run names, or a list of them; a run of this user
             on this machine needs none.
@@ -49,7 +58,8 @@ def evaluate(
         the content that `ppo-jax eval --json` prints; see docs/design.md.
 
     Raises:
-        InputError: no run folder, or a video that cannot be made, before anything is played.
+        InputError: no run folder, a video that cannot be made, or other observations or actions
+            on `on`, before anything is played.
     """
     options = RunOptions(eval_episodes=episodes, policy_mode=policy_mode, seed=seed or 0)
     validate_options(options)
@@ -57,6 +67,9 @@ def evaluate(
         video_files.check(Path(video))
     prepare_jax(options)
     config, hyper, trained, state, metadata = load_state(run, env, network, trust)
+    trained_on = run_folder.env_name(config)
+    if on is not None:
+        config, hyper = moved(config, hyper, on)
     if video is not None:
         renderer(assemble(config).environment)  # refuses before anything is played
     stream = FINAL if seed is None else seed
@@ -66,6 +79,7 @@ def evaluate(
         video_files.write(Path(video), draw_frames(config, hyper, best, policy_mode, stream))
     return {
         "env": run_folder.env_name(config),
+        **({} if on is None else {"trained_on": trained_on}),
         "objective": config.objective,
         "num_seeds": trained.seeds,
         "env_steps": metadata["env_steps"],
@@ -76,6 +90,44 @@ def evaluate(
         "run": str(run),
         **({} if video is None else {"video": str(video)}),
     }
+
+
+def moved(config: Config, hyper: Hyper, on: Any) -> tuple[Config, Hyper]:
+    """The settings of a run on another environment, under that one's default parameters.
+
+    Raises:
+        InputError: the policy does not fit its observations or its actions.
+    """
+    before, after = find(config.env), find(on)
+    pairs = {
+        "observations": [kinds(environment) for environment in (before, after)],
+        "actions": [acts(environment) for environment in (before, after)],
+    }
+    for word, (own, other) in pairs.items():
+        if own != other:
+            raise InputError(
+                f"{after.name} has the {word} {other}, and the policy was trained on {before.name} "
+                f"with {own}: evaluate it on an environment that has the same."
+            )
+    return dataclasses.replace(config, env=on), dataclasses.replace(hyper, env={})
+
+
+def kinds(environment: Environment) -> str:
+    """Dtypes and shapes of an environment's observations in words."""
+    shown = leaves.named(environment.observation)
+    return ", ".join(f"{name} {x.dtype.name}{list(x.shape)}" for name, x in shown.items())
+
+
+def acts(environment: Environment) -> str:
+    """The action space of an environment in words, with the bounds of each number."""
+    space, params = environment.action_space, environment.default_params
+    box, words = box_of(space), registration.describe_space(space)
+    if box is None:
+        return words
+    follow = environment.action_bounds
+    low, high = (box.low, box.high) if follow is None else follow(params)
+    ends = [np.asarray(end, np.float64).ravel().round(6).tolist() for end in (low, high)]
+    return f"{words}, from {ends[0]} to {ends[1]}"
 
 
 def play_all(

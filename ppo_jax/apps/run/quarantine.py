@@ -18,6 +18,7 @@ import numpy as np
 from ppo_jax.config.config import TRUST_REGION, Config, Hyper
 from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout
+from ppo_jax.envs import registration as environments
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.rl.types import Batch, PyTree, TrainState
 from ppo_jax.storage import checkpoint, files
@@ -43,7 +44,8 @@ def keep_frozen(
     """Save the last good states of frozen members, and the samples of their failed update.
 
     `frozen-K/state` is a checkpoint of member K alone, `frozen-K/batch.npz` the samples [N, ...]
-    of the iteration, with the rows of each minibatch of each epoch [E, M, N / M].
+    of the iteration, with the rows of each minibatch of each epoch [E, M, N / M]. They cannot be
+    had of an environment that is stepped outside jax.
 
     Args:
         state: of all members [S, ...]; that of a frozen one no longer changes.
@@ -62,10 +64,11 @@ def keep_frozen(
     find = sampler(config, shares)
     for member in wanted:
         one = offending(alone(state, member))
-        batch, rows = find(hyper, one)
         files.refuse_links(folder_of(run, member))
         folder_of(run, member).mkdir(exist_ok=True)
-        save_batch(folder_of(run, member) / BATCH, batch, rows)
+        if environments.find(config.env).host is None:  # else its samples cannot be drawn again
+            batch, rows = find(hyper, one)
+            save_batch(folder_of(run, member) / BATCH, batch, rows)
         metadata = {"member": member, "failures": int(one.failures)}
         checkpoint.save(folder_of(run, member) / STATE, one, metadata)
     return {member: folder_of(run, member) for member in wanted}

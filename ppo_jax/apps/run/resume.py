@@ -16,6 +16,7 @@ from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import CHANGEABLE, RunOptions, validate_options
 from ppo_jax.config.trust import Trust
 from ppo_jax.config.validate import validate
+from ppo_jax.envs.registration import find
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.saved_run import load_checkpoint, saved_like
 from ppo_jax.storage import resume_point, run_folder
@@ -182,6 +183,12 @@ def restore_run(
     state, _ = load_checkpoint(newest, like, saved.config)
     notes += resume_point.rewind(folder, {name: positions[name] for name in (METRICS, TIMING)})
     notes += resume_point.fingerprint_notes(metadata, fingerprint)
+    environment = find(saved.config.env)
+    if environment.host is not None:
+        notes.append(
+            f"The environments of {environment.name} start anew, as a checkpoint holds nothing of "
+            "them: from here on the numbers are not those of a run that was never stopped."
+        )
     if status.ended_by == "callback" or (
         status.ended_by == "return" and metadata["stop_at_return"] != saved.options.stop_at_return
     ):

@@ -301,7 +301,8 @@ def carry_out(
             chunk = compile_chunk(config, session.layout, state, traced, use_of(job))
             session = session._replace(chunk=chunk)
     compile_seconds = time.perf_counter() - job.started
-    state, status = train_run(session, state, status)
+    with programs.released(session.chunk):
+        state, status = train_run(session, state, status)
     status = saving.save_run(session, state, status)
     try:
         session.stop.check()

@@ -31,6 +31,8 @@ from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.reading import read_record
 from ppo_jax.config.validate import check_count, validate
+from ppo_jax.distributed.hosted import REFUSED
+from ppo_jax.envs.interface import refuse_host
 from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.runtime import devices, progress, signals
 from ppo_jax.storage import run_folder
@@ -86,6 +88,7 @@ def prepare(sweep: Sweep) -> Prepared:
     devices.prepare_jax(options.run_options())
     devices.device_count(options.run_options())
     environment = assemble(sweep.config).environment
+    refuse_host(environment, *REFUSED["sweep"])
     axes = samplers.whole_env_ranges(sweep.axes, environment.default_params)
     if options.sampler == "grid":
         points = math.prod(len(axis.choices) for axis in axes)

@@ -55,7 +55,7 @@ def _one_suite(suite: table.Suite) -> Answer:
 def _described(suite: table.Suite) -> dict[str, Any]:
     return {
         "suite": suite.name,
-        "environments": len(suite.ids),
+        "environments": len(suite.names),
         "summary": suite.summary,
         "installed": table.is_installed(suite),
         "install": table.install_hint(suite),

@@ -13,6 +13,7 @@ from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import Layer
 from ppo_jax.config.options import POLICY_MODES, validate_options
+from ppo_jax.envs import registration
 from ppo_jax.runtime.text import summary_lines
 
 
@@ -25,6 +26,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     parser.add_value(group, "--policy-mode", modes, "NAME")
     parser.add_value(group, "--seed", "seed of the evaluation [default: as after training]", "N")
     parser.add_value(group, "--video", "draw one episode into FILE.gif or FILE.mp4", "FILE")
+    parser.add_value(group, "--on", "play another environment, of equal spaces", "ENV")
     add_trust_flags(parser)
 
 
@@ -38,6 +40,8 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     video = flags.get("video")
     if video is not None and not video.lower().endswith((".gif", ".mp4")):
         raise InputError(f"video={video!r} must end in .gif or .mp4.")
+    if "on" in flags:
+        registration.check_name(flags["on"])
     from ppo_jax.apps.run import evaluate
 
     summary = evaluate.evaluate(
@@ -46,6 +50,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         policy_mode=options.policy_mode,
         seed=options.seed if "seed" in flags else None,
         video=video,
+        on=flags.get("on"),
         trust=find_trust(flags),
     )
     return Answer(summary, summary_lines(summary))

@@ -1,0 +1,200 @@
+"""Gymnasium beside Stable-Baselines3 at equal settings: what is learnt, and how fast.
+
+    python benchmarks/gymnasium_sb3.py --peer PYTHON [--task CartPole-v1] [--seeds 3]
+
+PYTHON is an interpreter with stable-baselines3 and gymnasium[mujoco]; this one has ppo_jax and its
+extra `gymnasium`. Each seed is trained by either side in turn, in a process of its own, so that a
+machine that slows down slows both. Both are given the same networks, batches, optimiser, advantages
+and normalisers, and the same number of environments, which SB3 steps in its own process
+(`DummyVecEnv`, its default). Returns are means of deterministic episodes after training. Seconds
+are those of training alone; compilation and evaluation are apart. They differ by design: SB3 draws
+minibatches that way too, but cuts normalised observations and rewards at 10, and bootstraps a time
+limit by adding to the reward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks" / "speed"))
+
+EPISODES = 20
+COMMON = {
+    "num_envs": 8,
+    "rollout_length": 128,
+    "num_minibatches": 4,
+    "num_epochs": 10,
+    "learning_rate": 3e-4,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_epsilon": 0.2,
+    "entropy_coef": 0.0,
+    "value_coef": 0.5,
+    "max_grad_norm": 0.5,
+    "normalize": False,
+}
+TASKS: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {**COMMON, "total": 40_960},
+    "HalfCheetah-v5": {
+        **COMMON,
+        "total": 102_400,
+        "rollout_length": 256,
+        "num_minibatches": 32,
+        "normalize": True,
+    },
+    "Hopper-v5": {
+        **COMMON,
+        "total": 102_400,
+        "rollout_length": 256,
+        "num_minibatches": 32,
+        "normalize": True,
+    },
+}
+
+
+def ours(task: str, seed: int) -> dict[str, Any]:
+    """Train and evaluate with ppo_jax."""
+    import ppo_jax
+
+    case = TASKS[task]
+    config = ppo_jax.Config(
+        env=f"gymnasium/{task}",
+        total_env_steps=case["total"],
+        **{n: case[n] for n in ("num_envs", "rollout_length", "num_minibatches", "num_epochs")},
+        hidden_sizes=(64, 64),
+        activation="tanh",
+        normalize_observations=case["normalize"],
+        normalize_rewards=case["normalize"],
+    )
+    names = ("learning_rate", "gamma", "gae_lambda", "clip_epsilon", "entropy_coef")
+    hyper = ppo_jax.Hyper(
+        **{n: case[n] for n in (*names, "max_grad_norm")},
+        value_coef=2.0 * case["value_coef"],  # of half the squared error, which SB3 takes whole
+        value_clip_epsilon=float("inf"),
+        adam_epsilon=1e-5,
+    )
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        found = ppo_jax.run(
+            config, hyper, seed=seed, eval_episodes=EPISODES, quiet=True, out=out
+        ).summary
+    return {
+        "return": found["final_return"]["per_seed"][0],
+        "seconds": found["train_seconds"],
+        "compile_seconds": found["compile_seconds"],
+        "whole_seconds": time.perf_counter() - began,
+        "env_steps": found["env_steps"],
+    }
+
+
+def theirs(task: str, seed: int) -> dict[str, Any]:
+    """Train and evaluate with Stable-Baselines3."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.vec_env import VecNormalize
+    from torch.nn import Tanh
+
+    case = TASKS[task]
+    envs: Any = make_vec_env(task, n_envs=case["num_envs"], seed=seed)
+    if case["normalize"]:
+        envs = VecNormalize(envs, gamma=case["gamma"])
+    model = PPO(
+        "MlpPolicy",
+        envs,
+        n_steps=case["rollout_length"],
+        batch_size=case["num_envs"] * case["rollout_length"] // case["num_minibatches"],
+        n_epochs=case["num_epochs"],
+        learning_rate=case["learning_rate"],
+        gamma=case["gamma"],
+        gae_lambda=case["gae_lambda"],
+        clip_range=case["clip_epsilon"],
+        ent_coef=case["entropy_coef"],
+        vf_coef=case["value_coef"],
+        max_grad_norm=case["max_grad_norm"],
+        policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": Tanh},
+        seed=seed,
+        device="cpu",
+    )
+    began = time.perf_counter()
+    model.learn(case["total"])
+    seconds = time.perf_counter() - began
+    if case["normalize"]:
+        envs.training, envs.norm_reward = False, False
+    score, _ = evaluate_policy(model, envs, n_eval_episodes=EPISODES)
+    return {"return": float(score), "seconds": seconds, "env_steps": model.num_timesteps}
+
+
+def turn(python: str, side: str, task: str, seed: int) -> dict[str, Any]:
+    """One training in a process of its own."""
+    words = [python, __file__, "--side", side, "--task", task, "--seed", str(seed)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def versions(python: str, names: Sequence[str]) -> dict[str, str]:
+    code = (
+        "import json,sys; from importlib.metadata import version;"
+        "print(json.dumps({n: version(n) for n in sys.argv[1:]}))"
+    )
+    done = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--peer", help="interpreter with stable-baselines3")
+    parser.add_argument("--task", choices=TASKS, default="CartPole-v1")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--hardware", help="name of the machine")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        print(json.dumps({"ours": ours, "theirs": theirs}[given.side](given.task, given.seed)))
+        return
+    import machine
+
+    record = machine.begin(
+        f"{given.task} beside Stable-Baselines3 at equal settings, interleaved",
+        "python benchmarks/gymnasium_sb3.py " + " ".join(["--task", given.task]),
+        given.hardware,
+    )
+    hardware = record["machine"]["hardware"]
+    out = given.out or machine.default_out(hardware, f"gymnasium-{given.task.lower()}")
+    record["setting"] = TASKS[given.task]
+    record["versions"] = {
+        "ppo_jax": versions(sys.executable, ("jax", "gymnasium", "numpy")),
+        "stable-baselines3": versions(
+            given.peer, ("stable-baselines3", "torch", "gymnasium", "numpy")
+        ),
+    }
+    record["turns"] = turns = []
+    for seed in range(given.seeds):
+        pair = {
+            "ours": turn(sys.executable, "ours", given.task, seed),
+            "theirs": turn(given.peer, "theirs", given.task, seed),
+        }
+        pair["ratio"] = round(pair["theirs"]["seconds"] / pair["ours"]["seconds"], 3)
+        turns.append(pair)
+        record["median_ratio"] = statistics.median(each["ratio"] for each in turns)
+        for side in ("ours", "theirs"):
+            record[f"returns_{side}"] = [each[side]["return"] for each in turns]
+        machine.store(record, out)
+        print(json.dumps(pair), flush=True)
+
+
+if __name__ == "__main__":
+    main()
