@@ -53,10 +53,10 @@ def make_manifest(devices: Sequence[Any]) -> dict[str, Any]:
 def package_versions() -> dict[str, str | None]:
     """Versions of the packages that a run computes with; None if one is not installed.
 
-    A suite of environments is among them if this process has imported it.
+    A suite of environments is among them if this process has imported its adapter.
     """
-    others = [suite for suite in SUITES.values() if not suite.is_ours]
-    suites = [suite.name for suite in others if suite.imported in sys.modules]
+    others = [suite.name for suite in SUITES.values() if not suite.is_ours]
+    suites = [name for name in others if f"ppo_jax.envs.suites.{name}" in sys.modules]
     return {name: _version(name) for name in (*PACKAGES, *suites)}
 
 

@@ -1,0 +1,43 @@
+"""MuJoCo's tasks of Gymnasium; `test_gymnasium_host` has what needs no extra."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ppo_jax.envs import registration
+from ppo_jax.envs.interface import time_limit
+from ppo_jax.envs.suites.gymnasium_lanes import Workers
+
+gymnasium = pytest.importorskip("gymnasium")
+pytest.importorskip("mujoco", reason="pip install 'ppo-jax[gymnasium]'")
+LIMIT = 60
+
+
+def test_workers_step_the_suites_own_bodies():
+    environment = registration.make("gymnasium/HalfCheetah-v5")
+    assert time_limit(environment, environment.default_params) == 1000
+    assert (environment.action_space.low == -1).all()
+    params = environment.override(environment.default_params, {"max_episode_steps": LIMIT})
+    vector = environment.host.make(2, params, False, None)
+    assert isinstance(vector, Workers)
+    own = [gymnasium.make("HalfCheetah-v5", max_episode_steps=LIMIT) for _ in range(2)]
+    random, cuts = np.random.default_rng(0), []
+    try:
+        first = np.stack([env.reset(seed=3 + i)[0] for i, env in enumerate(own)])
+        np.testing.assert_array_equal(vector.reset(3), first)
+        for t in range(200):
+            action = random.uniform(-1, 1, (2, 6)).astype(np.float32)
+            found = vector.step(action)
+            for i, env in enumerate(own):
+                observation, reward, terminated, truncated, _ = env.step(action[i])
+                np.testing.assert_array_equal(found.final[i], observation)
+                assert found.reward[i] == np.float32(reward)
+                assert (found.terminated[i], found.truncated[i]) == (terminated, truncated)
+                if truncated:
+                    observation = env.reset()[0]
+                    cuts.append(t + 1)
+                np.testing.assert_array_equal(found.observation[i], observation)
+    finally:
+        vector.close()
+    assert cuts == [n for age in (60, 120, 180) for n in (age, age)]

@@ -1,0 +1,55 @@
+"""Environments of Gymnasium with known numbers, registered when this module is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+LIMIT = 5
+
+
+class Clock(gymnasium.Env):
+    """Pays 1 a step and never terminates; shows its age, and takes actions of several kinds."""
+
+    observation_space = spaces.Dict(
+        {"age": spaces.Box(0, 100, (1,), np.float64), "phase": spaces.Discrete(3, start=1)}
+    )
+    action_space = spaces.Tuple(
+        (
+            spaces.MultiDiscrete([2, 3]),
+            spaces.Box(-2, np.array([1.0, 3.0], np.float32), (2,)),
+            spaces.Discrete(4, start=-1),
+        )
+    )
+
+    def __init__(self, reward: float = 1.0, is_wide: bool = False) -> None:
+        self.reward = reward
+        if is_wide:
+            self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple:
+        super().reset(seed=seed)
+        self.age = 0
+        return self._seen(), {}
+
+    def step(self, action: Any) -> tuple:
+        if action not in self.action_space:
+            raise ValueError(f"{action} is not in {self.action_space}")
+        self.age += 1
+        return self._seen(), self.reward, False, False, {}
+
+    def _seen(self) -> dict[str, Any]:
+        return {"age": np.array([float(self.age)]), "phase": np.int64(1 + self.age % 3)}
+
+
+class Words(Clock):
+    """Shows a text, which no network reads."""
+
+    observation_space = spaces.Text(8)
+
+
+gymnasium.register("Clock-v0", Clock, max_episode_steps=LIMIT)
+gymnasium.register("Words-v0", Words)
