@@ -24,13 +24,15 @@ import jax
 from learning_table import (
     MODES,
     algorithm,
+    compared,
     describe,
+    hardest,
     label,
     line,
     share_reached,
     stem,
     stem_of,
-    tolerance,
+    verdict,
     write_table,
 )
 
@@ -121,9 +123,6 @@ def measure(preset: presets.Preset, seeds: int, out: Path) -> dict[str, Any]:
         "episodes_cut": result.summary["episodes_cut"],
         "policy_mode": mode,
         "returns": {each: rounded(returns[each]) for each in MODES},
-        "published": preset.reference,
-        "verdict": verdict(returns[mode], preset.reference),
-        "share_reached": share_reached(returns[mode]["per_seed"], preset.reference),
         "source": preset.source,
         "setting": {"config": vars(config), "hyper": vars(hyper)},
         "train_seconds": result.summary["train_seconds"],
@@ -136,6 +135,7 @@ def measure(preset: presets.Preset, seeds: int, out: Path) -> dict[str, Any]:
         "command": f"python benchmarks/learning.py {preset.name} --objective {preset.objective} "
         f"--seeds {seeds}",
     }
+    record |= judged(record, preset)
     name = stem(preset.env, preset.name, preset.objective)
     write_json(out / f"{name}.json", record)
     write_curve(out / f"{name}.csv", rows)
@@ -149,17 +149,24 @@ def mode_of(preset: presets.Preset) -> str:
     return mode if mode in MODES else MODES[0]
 
 
-def verdict(scores: dict[str, Any], reference: dict[str, Any] | None) -> str:
-    """Compare our IQM with the published score, up to the interval of the IQM."""
-    if reference is None:
-        return "nothing published"
-    if scores["iqm"] is None:
-        return "below"
-    enough = reference["score"] - tolerance(reference)
-    if scores["iqm"] >= enough:
-        return "reached"
-    highest = scores["iqm"] if scores["ci95"] is None else scores["ci95"][1]
-    return "within interval" if highest >= enough else "below"
+def judged(record: dict[str, Any], preset: presets.Preset) -> dict[str, Any]:
+    """The part of a record that follows from its scores and the published ones."""
+    reference = preset.reference and hardest(preset.reference, record["env_steps"])
+    found = {
+        "returns": {
+            mode: rounded(stats.summarise(record["returns"][mode]["per_seed"])) for mode in MODES
+        },
+        "published": reference,
+    }
+    whole = {**record, **found}
+    scores = found["returns"][record["policy_mode"]]["per_seed"]
+    difference = compared(whole)
+    return {
+        **found,
+        "compared": None if difference is None else difference._asdict(),
+        "verdict": verdict(whole),
+        "share_reached": share_reached(scores, reference),
+    }
 
 
 def rounded(scores: dict[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ppo_jax.analysis import plots
+from ppo_jax.analysis import plots, ranges, verdicts
+from ppo_jax.analysis.verdicts import Verdict
 
 MODES = ("deterministic", "sampled")
 # Trainer's name by objective; `pg` is A2C with one epoch and one minibatch.
 ALGORITHMS = {"clip": "PPO", "trpo": "TRPO", "pg": "A2C"}
+
+
+RULE = (
+    "Verdict: equal, the interval of the difference lies within the margin, 5% of the range from "
+    "random to best; better and worse, it lies above or below 0; undecided, neither, and about as "
+    "many seeds as stated would decide. A failed seed is worse. Published numbers have no interval "
+    "of their own."
+)
 
 
 def stem(env: str, preset: str, objective: str) -> str:
@@ -42,19 +51,19 @@ def write_table(out: Path) -> None:
     lines = [
         "# How well the presets learn",
         "",
-        "IQM over seeds with its 95% bootstrap interval (the seed is the unit), 128 whole episodes "
+        "IQM over seeds with its 95% interval (the seed is the unit), 128 whole episodes "
         "a seed after training (8192 where luck moves a return more than learning does), acted as "
         "the source of the published number acted. Written by `python benchmarks/learning.py`; "
         "the JSON files have the scores of every seed, setting, versions and hardware, the CSV "
         "files the learning curves.",
         "",
         "| environment | algorithm | compared with | measured | seeds that reach it | acts | "
-        "acting the other way | seeds x steps | seconds | verdict |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "acting the other way | seeds x steps | seconds | difference [95%] | margin | verdict | "
+        "compared number is unlike |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(line(record) for record in records),
         "",
-        "Seconds: training of all seeds together, without compilation. Verdict: reached, IQM >= "
-        "published; within interval, the interval's upper end is; below, it is not.",
+        f"Seconds: training of all seeds together, without compilation. {RULE}",
         "",
         "## Where the numbers to compare with come from",
         "",
@@ -77,6 +86,66 @@ def references(published: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [] if published is None else [published, *published.get("others", [])]
 
 
+def hardest(reference: dict[str, Any], env_steps: int) -> dict[str, Any]:
+    """The highest published score of the same policy mode at no more than `env_steps`."""
+    fair = [
+        each
+        for each in references(reference)
+        if each.get("kind", "published") == "published"
+        and each["policy_mode"] == reference["policy_mode"]
+        and each["env_steps"] <= 1.05 * env_steps
+    ]
+    best = max([reference, *fair], key=lambda each: each["score"])
+    if best is reference:
+        return reference
+    others = [each for each in references(reference) if each is not best]
+    others = [{k: v for k, v in each.items() if k != "others"} for each in others]
+    return {**best, "others": others}
+
+
+def compared(record: dict[str, Any]) -> Verdict | None:
+    """The verdict, computed from the score of every seed; None if nothing was published."""
+    if record["published"] is None:
+        return None
+    known = ranges.ranges().get(record["env"])
+    margin = 0.0 if known is None else verdicts.margin_of(known.random, known.best)
+    per_seed = record["returns"][record["policy_mode"]]["per_seed"]
+    return verdicts.against(per_seed, record["published"]["score"], margin)
+
+
+def verdict(record: dict[str, Any]) -> str:
+    """The verdict in words."""
+    found = compared(record)
+    return "nothing published" if found is None else verdicts.described(found)
+
+
+def difference(record: dict[str, Any]) -> tuple[str, str]:
+    """The difference with its interval, and the margin of equality."""
+    found = compared(record)
+    if found is None or found.difference is None:
+        return "–", "–"
+    ends = "" if found.ci95 is None else " [{:+.3g}, {:+.3g}]".format(*found.ci95)
+    return f"{found.difference:+.4g}{ends}", f"{found.margin:.3g}"
+
+
+def remarks(record: dict[str, Any]) -> str:
+    """What makes the number unlike ours: steps, the task, the optimiser, harder ones."""
+    published = record["published"]
+    if published is None:
+        return "–"
+    found, is_run = [], published.get("kind", "published") == "published"
+    ratio = record["env_steps"] / published["env_steps"]
+    if is_run and not 0.67 < ratio < 1.5:
+        found.append(f"we take {ratio:.2g} times its steps")
+    for each in published.get("others", []):
+        if each["score"] > published["score"] and each.get("kind", "published") == "published":
+            steps = plots.si(each["env_steps"])
+            found.append(f"also published: {each['score']:g} at {steps}, {each['policy_mode']}")
+    if algorithm(record) == "A2C":
+        found.append("trained with RMSprop, ours with Adam")
+    return "; ".join([*found, *([published["unlike"]] if "unlike" in published else [])]) or "–"
+
+
 def line(record: dict[str, Any]) -> str:
     """One row of the table."""
     scores, published = record["returns"][record["policy_mode"]], record["published"]
@@ -91,26 +160,18 @@ def line(record: dict[str, Any]) -> str:
         measured(record["returns"][other]),
         f"{record['num_seeds']} x {plots.si(record['env_steps'])}",
         f"{record['train_seconds']:.0f}",
+        *difference(record),
         verdict(record),
+        remarks(record),
     )
     return f"| {' | '.join(cells)} |"
-
-
-def verdict(record: dict[str, Any]) -> str:
-    """The verdict; none for A2C, whose published runs use another optimiser, RMSprop."""
-    return "–" if algorithm(record) == "A2C" else record["verdict"]
-
-
-def tolerance(reference: dict[str, Any]) -> float:
-    """Rounding error of a sum of rewards in float32."""
-    return 1e-4 * max(1.0, abs(reference["score"]))
 
 
 def share_reached(per_seed: list[float | None], reference: dict[str, Any] | None) -> float | None:
     """The share of seeds that reach the published score; a seed that failed does not."""
     if reference is None:
         return None
-    enough = reference["score"] - tolerance(reference)
+    enough = reference["score"] - verdicts.rounding(reference["score"])
     return sum(score is not None and score >= enough for score in per_seed) / len(per_seed)
 
 

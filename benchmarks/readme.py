@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from learning_table import algorithm, percent, verdict
+from learning_table import RULE, algorithm, difference, percent, remarks, verdict
 
 from ppo_jax.analysis.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
 
@@ -70,16 +70,18 @@ def headline() -> str | None:
     folder, timing = newest("learning_*"), newest("speed_*.json")
     if folder is None or timing is None:
         return None
-    verdicts = [verdict(record) for record in stored(folder, PPO_GOALS)]
+    words = [verdict(record).split(" ")[0] for record in stored(folder, PPO_GOALS)]
+    held = words.count("better") + words.count("equal")
     record = json.loads(timing.read_text("utf-8"))
     ratios = [case["speed_ratio"] for case in record["cases"].values()]
     curves = folder.relative_to(ROOT) / "curves.svg"
     return (
         f"![Learning curves on nine environments]({curves.as_posix()})\n\n"
-        f"{verdicts.count('reached')} of {len(verdicts)} published PPO scores are reached, with 10 "
-        f"seeds each. Training takes {min(ratios):.2f} to {max(ratios):.2f} times the environment "
-        f"steps per second of the fastest compiled peer ({record['machine']['cpu']}, "
-        f"{record['machine']['cores']} cores). [All results](docs/results.md)."
+        f"{held} of {len(words)} published PPO scores are equalled or bettered, with 10 seeds "
+        f"each; {words.count('undecided')} are undecided. Training takes {min(ratios):.2f} to "
+        f"{max(ratios):.2f} times the environment steps per second of the fastest compiled peer "
+        f"({record['machine']['cpu']}, {record['machine']['cores']} cores). "
+        "[All results](docs/results.md)."
     )
 
 
@@ -118,8 +120,7 @@ def learning() -> str | None:
         *HEAD,
         *(row(record) for record in records),
         "",
-        "With the other objectives, on the same trainer (`--objective trpo`, `--preset a2c`; A2C "
-        "has no verdict, as the published run used RMSprop):",
+        "With the other objectives, on the same trainer (`--objective trpo`, `--preset a2c`):",
         "",
         *HEAD,
         *(row(record) for record in others),
@@ -129,15 +130,17 @@ def learning() -> str | None:
         "one did. Published numbers are mostly of a single run, so the table also says how many "
         "of our seeds reach them. Sources, every seed and further environments are in "
         f"[{folder.name}]({link(folder)}/README.md). "
-        "Again: `python benchmarks/learning.py`.",
+        f"Again: `python benchmarks/learning.py`. {RULE} [coverage.md]"
+        f"({link(RESULTS / 'coverage.md')}) has the coverage of the intervals and the shares of "
+        "the words, by simulation.",
     ]
     return "\n".join(lines)
 
 
 HEAD = (
     "| environment | algorithm | published | ours: IQM, 95% interval | seeds that reach it | "
-    "seeds × steps | policy | verdict |",
-    "|---|---|---|---|---|---|---|---|",
+    "seeds × steps | policy | difference [95%] | verdict | published number is unlike |",
+    "|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -156,7 +159,8 @@ def row(record: dict[str, Any]) -> str:
         f"{published['score']:g} at {si(published['env_steps'])} | "
         f"**{scores['iqm']:.4g}** [{low:.4g}, {high:.4g}] | "
         f"{percent(record['share_reached'])} | "
-        f"{record['num_seeds']} × {si(record['env_steps'])} | {mode} | {verdict(record)} |"
+        f"{record['num_seeds']} × {si(record['env_steps'])} | {mode} | {difference(record)[0]} | "
+        f"{verdict(record)} | {remarks(record)} |"
     )
 
 
@@ -333,14 +337,15 @@ def table_1() -> str | None:
         low, high = row["mean_ci95"]
         tasks = " | ".join(f"{score:.2f}" for score in row["per_task"].values())
         lines.append(f"| {row['name']} | **{row['mean']:.2f}** [{low:.2f}, {high:.2f}] | {tasks} |")
-    held = sum(each["verdict"] == "reached" for each in record["claims"])
+    held = sum(each["verdict"] == "better" for each in record["claims"])
     lines += [
         "",
         "0 is a random policy, 1 the best known result; returns of the last 100 training "
         f"episodes, {rows[0]['num_seeds'] // len(rows[0]['per_task'])} seeds a task. Of the "
         "paper's orders "
         f"(each surrogate above `none`; clip 0.2 above the others) {held} of "
-        f"{len(record['claims'])} show here as well. Setting, every cell and what differs from "
+        f"{len(record['claims'])} show here as well, by an interval of the difference above 0. "
+        "Setting, every cell and what differs from "
         f"the paper: [{folder.name}]({link(folder / 'README.md')}). Again: `ppo-jax reproduce "
         "ppo-table-1`.",
     ]
@@ -355,13 +360,13 @@ def reproduced() -> str | None:
     lines = [
         "### Published next to measured: `ppo-jax reproduce classic`",
         "",
-        "| task | algorithm | rl-baselines3-zoo | here, IQM of the seeds [95%] | verdict |",
-        "|---|---|---|---|---|",
+        "| task | algorithm | rl-baselines3-zoo | here, IQM of the seeds [95%] | mean | "
+        "difference [95%] | verdict | published number is unlike |",
+        "|---|---|---|---|---|---|---|---|",
         *(cell_row(cell) for cell in cells_of(folder)),
         "",
         "Deterministic policy after as many environment steps as rl-baselines3-zoo took, 10 seeds "
-        "of ours (128 episodes each) next to its one trained agent. A2C has no verdict: its "
-        "published runs use RMSprop. Every seed and curve: "
+        "of ours (128 episodes each) next to its one trained agent. Every seed and curve: "
         f"[{folder.name}]({link(folder)}/README.md)." + other_suites(),
     ]
     return "\n".join(lines)
@@ -375,10 +380,13 @@ def cell_row(cell: dict[str, Any]) -> str:
     task, variant = cell["cell"].split("/")
     published, (low, high) = cell["published"][0], cell["ci95"]
     digits = 1 if abs(cell["iqm"]) >= 10 else 2
+    compared = cell["compared"]
     return (
         f"| {task} | {variant.upper()} | {published['value']:g} at {si(published['env_steps'])} "
         f"| **{cell['iqm']:.{digits}f}** [{low:.{digits}f}, {high:.{digits}f}] at "
-        f"{si(cell['env_steps'])} | {cell['verdict']} |"
+        f"{si(cell['env_steps'])} | {cell['mean']:.{digits}f} | "
+        "{:+.3g} [{:+.3g}, {:+.3g}] | ".format(compared["difference"], *compared["ci95"])
+        + f"{cell['verdict']} | {'; '.join(cell['unlike']) or '–'} |"
     )
 
 
@@ -403,11 +411,8 @@ def other_suites() -> str:
                 )
                 said += f" {where}."
                 continue
-            reached = sum(cell["verdict"] in ("reached", "within interval") for cell in cells)
-            said += (
-                f" `{name}`: {reached} of {len(cells)} published numbers reached or within the "
-                f"interval, {least} seeds {where}."
-            )
+            words = ", ".join(f"{n} {word}" for word, n in record["words"].items() if n)
+            said += f" `{name}`: of {len(cells)} published numbers {words}, {least} seeds {where}."
     return said
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ppo_jax.analysis import verdicts
 from ppo_jax.apps.report.html import charts
 from ppo_jax.apps.report.html.markup import Child, Html, Numbers, tag
 from ppo_jax.apps.report.html.parts import details, grouped, section, small, table
+from ppo_jax.apps.reproduce import tables
 
 LARGE = 24  # number of cells; the tables of a larger suite are folded
-STATES = ("reached", "within", "below")  # first words of verdicts, and classes in report.css
+STATES = verdicts.WORDS  # first words of verdicts, and classes in report.css
 
 
 def cells(data: Mapping[str, Any], numbers: Numbers) -> Html:
     """Show every cell, task by task; the tasks of a large suite are folded."""
     every = data["cells"]
     has_published = any(each["published"] for each in every)
-    head = ("cell", *(("verdict", "published") if has_published else ()), "IQM [95%]", "")
+    compared = ("verdict", "published", "difference [95%]") if has_published else ()
+    head = ("cell", *compared, "IQM [95%]", "")
     head = (*head, *(("reach it",) if has_published else ()), "mean", "seeds", "steps a seed")
     blocks: list[tuple[str, list[list[Child]]]] = []
     for task, places in grouped([each["task"] for each in every]).items():
@@ -38,13 +41,12 @@ def cells(data: Mapping[str, Any], numbers: Numbers) -> Html:
         shown = table(head, *([[task], *rows] if len(rows) > 1 else rows for task, rows in blocks))
     protocols = dict.fromkeys(each["protocol"] for each in every)
     words = (
-        f"A seed's score: {'; '.join(protocols)}. IQM over seeds, 95% bootstrap interval with the "
-        "seed as the unit."
+        f"A seed's score: {'; '.join(protocols)}. IQM over seeds, 95% interval with the seed as "
+        "the unit."
     )
     rule = (
-        " Reached: our IQM is at least the published value; within interval: only the upper end of "
-        "the interval is; below: neither, or a seed failed. The open diamond is the published "
-        "value; reach it: share of the seeds that reach it alone."
+        f" {tables.RULE} The open diamond is the published value; reach it: share of the seeds "
+        "that reach it alone."
         if has_published
         else ""
     )
@@ -60,7 +62,12 @@ def cell_row(
     published = cell["published"][0]["value"] if cell["published"] else None
     row: list[Child] = [cell["cell"]]
     if has_published:
-        row += [verdict(cell["verdict"]), published_value(i, cell, numbers)]
+        unlike = "; ".join(cell["unlike"])
+        row += [
+            [verdict(cell["verdict"]), tag("p", unlike, class_="small") if unlike else None],
+            published_value(i, cell, numbers),
+            difference(i, cell, numbers),
+        ]
     row += [
         [numbers.show(*at, "iqm"), " ", numbers.interval(*at, "ci95")],
         charts.whisker(span, cell["iqm"], cell["ci95"], published),
@@ -97,6 +104,14 @@ def published_value(i: int, cell: Mapping[str, Any], numbers: Numbers) -> Child:
         [" at ", numbers.show(*at, "env_steps")] if reference["env_steps"] is not None else None
     )
     return [value, tag("span", budget, class_="none") if budget else None]
+
+
+def difference(i: int, cell: Mapping[str, Any], numbers: Numbers) -> Child:
+    """Show the difference from the first published value, with its interval."""
+    at = ("cells", i, "compared")
+    if cell["compared"] is None or cell["compared"]["difference"] is None:
+        return tag("span", "–", class_="none")
+    return [numbers.show(*at, "difference", form="+.4g"), " ", numbers.interval(*at, "ci95")]
 
 
 def per_seed(data: Mapping[str, Any], numbers: Numbers) -> Html:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ppo_jax.analysis import verdicts
 from ppo_jax.apps.report import suite_cells, suite_setting
 from ppo_jax.apps.report.html import charts, parts
 from ppo_jax.apps.report.html.charts import Line, Look
 from ppo_jax.apps.report.html.markup import Child, Html, Numbers, prose, tag
 from ppo_jax.apps.report.html.parts import details, grouped, section, small, table
+from ppo_jax.apps.reproduce import scoring
 
 
 def page(data: Mapping[str, Any]) -> str:
@@ -42,7 +44,7 @@ def subtitle(data: Mapping[str, Any], numbers: Numbers) -> list[Child]:
     if data["lacking"]:
         lacking = len(data["lacking"])
         words = f"{lacking} cell{'s' if lacking > 1 else ''} without a result"
-        counted.append(tag("li", words, class_="within"))
+        counted.append(tag("li", words, class_=verdicts.UNDECIDED))
     quick = None
     if data["is_quick"]:
         words = "Quick: smaller budgets than the published ones; a shortfall here means nothing."
@@ -51,17 +53,16 @@ def subtitle(data: Mapping[str, Any], numbers: Numbers) -> list[Child]:
     return [tag("p", words), quick, tag("ul", counted, class_="badges")]
 
 
-def badges(verdicts: Sequence[str], what: str) -> list[Html]:
+def badges(words: Sequence[str], what: str) -> list[Html]:
     """Count the verdicts of each kind."""
     found = []
     for state in suite_cells.STATES:
-        count = sum(verdict.startswith(state) for verdict in verdicts)
-        words = "within interval" if state == "within" else state
+        count = sum(each.startswith(state) for each in words)
         if count:
-            found.append(tag("li", f"{count} of {len(verdicts)} {what} {words}", class_=state))
-    quick = sum(verdict.startswith("not reached") for verdict in verdicts)
+            found.append(tag("li", f"{count} of {len(words)} {what}: {state}", class_=state))
+    quick = sum(each == scoring.NOT_REACHED_QUICK for each in words)
     if quick:
-        found.append(tag("li", f"{quick} of {len(verdicts)} {what} not reached (quick)"))
+        found.append(tag("li", f"{quick} of {len(words)} {what}: {scoring.NOT_REACHED_QUICK}"))
     return found
 
 

@@ -37,6 +37,7 @@ _PLAIN = {
     "constants": str,  # the source of these two
     "compare": bool,  # False: published values are shown without a verdict
     "note": str,
+    "unlike": str,  # reason why the published number is easier or harder
 }
 # name: (lowest, highest whole number); the sum of the first two stays below 2^32
 _COUNTS = {
@@ -62,11 +63,12 @@ class Cell(NamedTuple):
     episodes: int
     random: float | None
     best: float | None
-    published: tuple[Reference, ...]  # the verdict compares with the first one
+    published: tuple[Reference, ...]  # the verdict compares with the hardest one, put first
     compare: bool
     is_quick: bool
     full_env_steps: int  # the whole budget, even if `is_quick`
     note: str
+    unlike: str = ""
 
     @property
     def name(self) -> str:
@@ -132,11 +134,14 @@ def build(
         episodes=int(merged.get("episodes", 100 if protocol == "training" else 128)),
         random=merged.get("random"),
         best=merged.get("best"),
-        published=tuple(references.find(row, where) for row in merged.get("published", [])),
+        published=references.hardest_first(
+            [references.find(row, where) for row in merged.get("published", [])], full
+        ),
         compare=bool(merged.get("compare", True)),
         is_quick=is_quick,
         full_env_steps=full,
         note=str(merged.get("note", "")),
+        unlike=str(merged.get("unlike", "")),
     )
 
 

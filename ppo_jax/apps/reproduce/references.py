@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -59,6 +60,19 @@ def find(wanted: Mapping[str, Any], where: str) -> Reference:
             "of one: name more columns, or correct them."
         )
     return _reference(found[0])
+
+
+def hardest_first(found: Sequence[Reference], env_steps: int) -> tuple[Reference, ...]:
+    """Sort published scores: the highest of those that took no more steps than ours comes first.
+
+    A score after more steps is no bar for fewer; if there is no other, the highest one is.
+    """
+
+    def rank(each: Reference) -> tuple[bool, float]:
+        is_longer = each.env_steps is not None and each.env_steps > 1.05 * env_steps
+        return is_longer, -(each.value if each.value is not None else -math.inf)
+
+    return tuple(sorted(found, key=rank))
 
 
 def _fits(row: Mapping[str, str], name: str, value: Any) -> bool:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ppo_jax.analysis import verdicts
 from ppo_jax.apps.reproduce import (
     drawing,
     records,
@@ -28,7 +29,7 @@ from ppo_jax.runtime import devices, signals
 from ppo_jax.storage import lock
 from ppo_jax.storage.files import replacing, set_aside
 
-BELOW = 3  # exit code
+WORSE = 3  # exit code
 
 Tell = Callable[[str], None]
 
@@ -110,35 +111,43 @@ def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduc
                 tell(note)
             notes += more
             run_packs(folder, suite, packs, request.save_seconds, stop, tell)
-        rows, lacking, machines = measured_rows(folder, suite)
-        chosen = {cell.variant for cell in suite.cells}
-        judged = [
-            scoring.judge(suite, rows, claim)
-            for claim in suite.claims
-            if {claim.higher, claim.lower} <= chosen
-        ]
-        found_variants = scoring.variants(suite, rows) if suite.is_normalised else []
-        table = tables.Table(
-            suite, rows, found_variants, judged, lacking, notes, machines, str(folder)
-        )
-        if rows and not request.is_show:
-            tables.write_tables(folder, table)
-            if found_variants:
-                with replacing(folder / "normalised_scores.svg") as path:
-                    drawing.draw(table, path)
+        table = made_table(folder, suite, notes)
+        if table.rows and not request.is_show:
+            store_table(folder, table)
     lines, data = tables.lines(table), tables.table_data(table)
-    verdicts = [row.verdict for row in rows] + [each.verdict for each in judged]
-    exit_code = BELOW if scoring.BELOW in verdicts else 0
+    words = [each.verdict for each in (*table.rows, *table.judged)]
+    exit_code = WORSE if any(each.startswith(verdicts.WORSE) for each in words) else 0
     if request.is_check:
         against = stored_folder(suite, folder, request)
-        compared, said = check(suite, rows, against)
+        compared, said = check(suite, table.rows, against)
         data["check"] = {"against": str(against), "cells": [each._asdict() for each in compared]}
         for each in data["check"]["cells"]:
             each["cell"] = each["cell"].name
         data["check"]["not_compared"] = not_compared(suite, compared)
         lines += ["", *said]
-        exit_code = BELOW if any(each.is_regression for each in compared) else 0
+        exit_code = WORSE if any(each.is_regression for each in compared) else 0
     return Reproduced(data, lines, exit_code)
+
+
+def made_table(folder: Path, suite: Suite, notes: Sequence[str]) -> tables.Table:
+    """Compute a suite's table from the seeds of its stored results."""
+    rows, lacking, machines = measured_rows(folder, suite)
+    chosen = {cell.variant for cell in suite.cells}
+    judged = [
+        scoring.judge(suite, rows, claim)
+        for claim in suite.claims
+        if {claim.higher, claim.lower} <= chosen
+    ]
+    variants = scoring.variants(suite, rows) if suite.is_normalised else []
+    return tables.Table(suite, rows, variants, judged, lacking, [*notes], machines, str(folder))
+
+
+def store_table(folder: Path, table: tables.Table) -> None:
+    """Write a suite's table as README.md and summary.json, and its picture."""
+    tables.write_tables(folder, table)
+    if table.variants:
+        with replacing(folder / "normalised_scores.svg") as path:
+            drawing.draw(table, path)
 
 
 def folder_of(request: Request, suite: Suite) -> Path:

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_jax.analysis import stats
+from ppo_jax.analysis import ranges, stats, verdicts
+from ppo_jax.analysis.verdicts import Verdict
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.specs import Claim, Suite
 
-REACHED, WITHIN, BELOW = "reached", "within interval", "below"
 NOT_REACHED_QUICK = "not reached (quick)"
 NO_VERDICT = "–"
 RESAMPLES = 2000
@@ -27,7 +27,9 @@ class Measured(NamedTuple):
     iqm: float | None
     mean: float | None
     ci95: tuple[float, float] | None
-    verdict: str
+    verdict: str  # in words
+    compared: Verdict | None  # with the first published score
+    remarks: tuple[str, ...]  # reasons why the published score is unlike ours
     share_reached: float | None  # share of the seeds that reach the published score alone
 
     @property
@@ -56,39 +58,23 @@ def last_episodes(returns: Any, counts: Any, episodes: int) -> float | None:
     return float(np.asarray(returns, np.float64)[-taken:].sum() / held[taken - 1])
 
 
-def verdict(iqm: float | None, ci95: Sequence[float] | None, published: float) -> str:
-    """Compare our IQM with the published value.
-
-    Reached: the IQM is at least that value. Within interval: the upper end of its 95% interval is.
-    Shortfalls as small as the rounding of float32 in a sum of rewards are ignored.
-    """
-    if iqm is None:
-        return BELOW
-    least = published - 1e-4 * max(1.0, abs(published))
-    if iqm >= least:
-        return REACHED
-    return WITHIN if ci95 is not None and ci95[1] >= least else BELOW
-
-
 def measured(cell: Cell, content: Mapping[str, Any]) -> Measured:
-    """Make a cell's row from the returns of the seeds asked for; further seeds are ignored.
-
-    The verdict is below if a seed failed: IQM and interval are those of the surviving seeds.
-    """
+    """Make a cell's row from the returns of the seeds asked for; further seeds are ignored."""
     seeds = sorted(content["seeds"], key=lambda each: each["seed"])
     per_seed = tuple(each["score"] for each in seeds if each["seed"] in wanted_seeds(cell))
     scores = stats.summarise(per_seed)
     published = cell.published[0].value if cell.published else None
-    words, share = NO_VERDICT, None
-    if published is not None and scores["iqm"] is not None:
-        share = float(np.mean([s is not None and s >= published for s in per_seed]))
-    if published is not None and cell.compare:
-        has_failed = scores["num_failed"] > 0
-        words = BELOW if has_failed else verdict(scores["iqm"], scores["ci95"], published)
+    words, share, compared = NO_VERDICT, None, None
+    if published is not None:
+        least = published - verdicts.rounding(published)
+        compared = verdicts.against(per_seed, published, margin_of(cell))
+        share = float(np.mean([s is not None and s >= least for s in per_seed] or [0.0]))
+    if compared is not None and cell.compare:
+        words = said(compared, cell.is_quick)
         if len(per_seed) < cell.seeds:
             words = f"{NO_VERDICT} ({cell.seeds - len(per_seed)} seeds missing)"
-        elif cell.is_quick:
-            words = NOT_REACHED_QUICK if words == BELOW else f"{words} (quick)"
+        elif scores["num_failed"]:
+            words += f" ({scores['num_failed']} of {len(per_seed)} seeds failed)"
     return Measured(
         cell=cell,
         per_seed=per_seed,
@@ -96,8 +82,41 @@ def measured(cell: Cell, content: Mapping[str, Any]) -> Measured:
         mean=scores["mean"],
         ci95=None if scores["ci95"] is None else tuple(scores["ci95"]),
         verdict=words,
+        compared=compared,
+        remarks=remarks(cell),
         share_reached=share,
     )
+
+
+def said(compared: Verdict, is_quick: bool) -> str:
+    """A verdict in words; a smaller budget than the published one is never worse."""
+    if not is_quick:
+        return verdicts.described(compared)
+    is_worse = compared.word == verdicts.WORSE
+    return NOT_REACHED_QUICK if is_worse else f"{compared.word} (quick)"
+
+
+def margin_of(cell: Cell) -> float:
+    """Margin of equality: 5% of the range from random to best, of the cell or of ranges.csv."""
+    known = ranges.ranges().get(cell.config.env)
+    random = cell.random if cell.random is not None or known is None else known.random
+    best = cell.best if cell.best is not None or known is None else known.best
+    return verdicts.margin_of(random, best)
+
+
+def remarks(cell: Cell) -> tuple[str, ...]:
+    """List why the published score is unlike ours: steps, protocol, harder ones, the task."""
+    if not cell.published:
+        return ()
+    first, found = cell.published[0], []
+    if first.env_steps is not None and not cell.is_quick:
+        ratio = cell.full_env_steps / first.env_steps
+        found += [f"{ratio:.2g} times its steps"] if not 0.67 < ratio < 1.5 else []
+    if first.policy_mode not in (cell.protocol, "unknown"):
+        found.append(f"published {first.policy_mode}, ours {cell.protocol}")
+    harder = [e for e in cell.published[1:] if (e.value or 0.0) > (first.value or 0.0) and e.value]
+    found += [f"also published: {e.value:g} at {e.env_steps:,} steps" for e in harder]
+    return (*found, *([cell.unlike] if cell.unlike else []))
 
 
 def wanted_seeds(cell: Cell) -> range:
@@ -179,11 +198,12 @@ class Judged(NamedTuple):
     difference: float | None  # between the mean normalised scores
     ci95: tuple[float, float] | None
     probability: float | None  # a run of the first beats one of the second; mean over tasks
-    verdict: str
+    verdict: str  # in words
+    seeds_needed: int | None = None  # seeds a task that would decide, if undecided
 
 
 def judge(suite: Suite, rows: Sequence[Measured], claim: Claim) -> Judged:
-    """Judge a claim: reached if the difference is not negative, below if its interval is."""
+    """Judge a claim by the interval of the difference: it holds if the first side is better."""
     first, second = (scores_of(suite, rows, name) for name in (claim.higher, claim.lower))
     if first is None or second is None:
         sides_of = {claim.higher, claim.lower}
@@ -191,10 +211,7 @@ def judge(suite: Suite, rows: Sequence[Measured], claim: Claim) -> Judged:
         why = f"{failed} seeds failed" if failed else "not measured"
         return Judged(claim, None, None, None, f"{NO_VERDICT} ({why})")
     sides = list(first.values()), list(second.values())
-    difference = float(np.concatenate(sides[0]).mean() - np.concatenate(sides[1]).mean())
-    ci95 = stats.difference_interval(
-        *sides, np.mean, resamples=RESAMPLES, generator=np.random.default_rng(0)
-    )
+    found = verdicts.between(*sides, verdicts.MARGIN, np.mean)
     probability = float(
         np.mean(
             [
@@ -204,10 +221,9 @@ def judge(suite: Suite, rows: Sequence[Measured], claim: Claim) -> Judged:
             ]
         )
     )
-    words = verdict(difference, ci95, 0.0) if claim.compare else NO_VERDICT
-    if claim.compare and any(row.cell.is_quick for row in rows):
-        words = NOT_REACHED_QUICK if words == BELOW else f"{words} (quick)"
-    return Judged(claim, difference, ci95, probability, words)
+    is_quick = any(row.cell.is_quick for row in rows)
+    words = said(found, is_quick) if claim.compare else NO_VERDICT
+    return Judged(claim, found.difference, found.ci95, probability, words, found.seeds_needed)
 
 
 class Compared(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ppo_jax.analysis import verdicts
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.references import Reference
 from ppo_jax.apps.reproduce.scoring import Compared, Judged, Measured, Variant
@@ -49,7 +50,16 @@ def lines(table: Table) -> list[str]:
     return said
 
 
-HEAD = ("cell", "published", "measured IQM [95%]", "mean", "seeds x steps", "verdict")
+HEAD = (
+    *("cell", "published", "measured IQM [95%]", "mean", "seeds x steps"),
+    *("difference [95%]", "margin", "verdict", "published number is unlike"),
+)
+RULE = (
+    "Equal: the interval of the difference lies within the margin, 5% of the range from random to "
+    "best. Better and worse: it lies above or below 0. Undecided: neither, and about as many seeds "
+    "as stated would decide. A failed seed is worse. The interval is that of ours; a published "
+    "number has none, and is mostly of one agent."
+)
 CLAIM_HEAD = ("order", "difference [95%]", "P(better)", "verdict")
 
 
@@ -64,8 +74,19 @@ def cells_of(row: Measured) -> tuple[str, ...]:
         f"{number(row.iqm)} {interval(row.ci95)}".rstrip(),
         number(row.mean),
         f"{len(row.known)} x {steps(cell.config.trained_env_steps)}{mark(cell)}",
+        *difference(row),
         row.verdict + alone,
+        "; ".join(row.remarks) or "–",
     )
+
+
+def difference(row: Measured) -> tuple[str, str]:
+    """Texts of the difference from the published score, and of the margin of equality."""
+    found = row.compared
+    if found is None or found.difference is None:
+        return "–", "–"
+    ends = interval(found.ci95, "+.3g")
+    return f"{found.difference:+.4g} {ends}".rstrip(), f"{found.margin:.3g}"
 
 
 def mark(cell: Cell) -> str:
@@ -178,6 +199,7 @@ def markdown(table: Table) -> str:
     said = [f"# {table.title}", "", table.suite.about.strip(), ""]
     if table.rows:
         said += [*piped([HEAD, *(cells_of(row) for row in table.rows)]), ""]
+        said += [RULE, ""] if any(row.compared for row in table.rows) else []
     if table.variants:
         said += ["## Normalised score over all tasks", ""]
         said += [*piped(variant_rows(table)), ""]
@@ -238,15 +260,24 @@ def table_data(table: Table) -> dict[str, Any]:
                     "full_env_steps": row.cell.full_env_steps,
                     "share_reached": row.share_reached,
                     "verdict": row.verdict,
+                    "compared": None if row.compared is None else row.compared._asdict(),
+                    "unlike": list(row.remarks),
                 }
                 for row in table.rows
             ],
             "variants": [each._asdict() for each in table.variants],
+            "words": word_counts(table),
             "claims": [{**each._asdict(), "claim": each.claim._asdict()} for each in table.judged],
             "lacking": table.lacking,
             "notes": table.notes,
         }
     )
+
+
+def word_counts(table: Table) -> dict[str, int]:
+    """Count the cells that have each word as their verdict."""
+    judged = [row.verdict for row in table.rows]
+    return {word: sum(text.startswith(word) for text in judged) for word in verdicts.WORDS}
 
 
 def write_tables(folder: Path, table: Table) -> None:

@@ -177,11 +177,14 @@ def test_every_number_is_one_of_the_data_and_these_follow_from_the_seeds(
 
 def test_verdicts_and_their_counts_are_those_of_the_scores(spec: Path, results: Path) -> None:
     page = page_of(spec, results)
-    assert [cell["verdict"] for cell in page.data["cells"]] == ["reached", "below", "–", "–"]
+    assert [cell["verdict"] for cell in page.data["cells"]] == [
+        "equal (higher by less than the margin)",
+        *("worse", "–", "–"),
+    ]
     for words in (
-        "1 of 2 published values reached",
-        "1 of 2 published values below",
-        "1 of 1 published orders reached",
+        "1 of 2 published values: equal",
+        "1 of 2 published values: worse",
+        "1 of 1 published orders: better",
         "4 cells measured",
     ):
         assert words in page.text
@@ -257,7 +260,7 @@ def test_results_of_smaller_budgets_are_marked_as_such(spec: Path, tmp_path: Pat
     page = page_of(spec, folder, quick=True)
     assert "Quick: smaller budgets" in page.text
     assert ("/cells/0/full_env_steps", "640", "640") in page.numbers
-    assert page.data["cells"][0]["verdict"] == "reached (quick)"
+    assert page.data["cells"][0]["verdict"] == "equal (quick)"
     with pytest.raises(
         InputError, match=r"holds no result of made-up that can be used\. .*total_env_steps"
     ):

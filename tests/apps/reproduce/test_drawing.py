@@ -18,7 +18,7 @@ def table() -> tables.Table:
         Variant("none", tasks, 50, -0.6, (-0.9, -0.3), -0.5, None, 1.6, dict.fromkeys(tasks, -0.6)),
         Variant("clip-0.2", tasks, 50, 0.8, (0.7, 0.9), 0.8, None, 0.2, dict.fromkeys(tasks, 0.8)),
     ]
-    row = scoring.Measured(suite.cells[0], (1.0,) * 10, 1.0, 1.0, None, "–", None)
+    row = scoring.Measured(suite.cells[0], (1.0,) * 10, 1.0, 1.0, None, "–", None, (), None)
     return tables.Table(suite, [row], found, [], [], [], [], "folder")
 
 

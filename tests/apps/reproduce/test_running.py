@@ -126,7 +126,7 @@ def test_every_cell_has_its_seeds_scores_and_interval(finished):
         assert cell["iqm"] == pytest.approx(stats.iqm(cell["per_seed"]))
         assert cell["ci95"][0] <= cell["iqm"] <= cell["ci95"][1]
     assert cell_of(result, "fast")["mean"] > cell_of(result, "never")["mean"]
-    assert result.data["suites"][0]["claims"][0]["verdict"] == "reached"
+    assert result.data["suites"][0]["claims"][0]["verdict"] == "better"
 
 
 def test_members_of_a_pack_train_as_their_settings_say(suite, finished):
@@ -247,7 +247,7 @@ def test_a_score_below_the_published_one_exits_with_3(spec, finished, tmp_path, 
     code = main(["reproduce", str(path), "--out", str(tmp_path / "out"), "--trust", "--json"])
     answer = json.loads(capsys.readouterr().out)
     assert code == 3
-    assert answer["suites"][0]["cells"][0]["verdict"] == "below"
+    assert answer["suites"][0]["cells"][0]["verdict"] == "worse"
     assert answer["suites"][0]["cells"][0]["share_reached"] == 0.0
 
 

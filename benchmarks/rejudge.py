@@ -1,0 +1,67 @@
+"""Write all stored tables anew from the scores of their seeds; nothing is trained.
+
+    python benchmarks/rejudge.py
+
+Intervals, differences and verdicts of the newest learning results and suites are computed again,
+with the presets and references of today. `python benchmarks/readme.py` then renews the documents.
+It prints how many cells have each word.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from learning import judged, store
+from learning_table import write_table
+from readme import newest
+
+from ppo_jax.apps.reproduce import running, specs, tables
+from ppo_jax.config import presets
+from ppo_jax.storage.files import write_json
+
+
+def main() -> None:
+    folder = newest("learning_*")
+    if folder is not None:
+        print(folder.name, dict(Counter(learning(path) for path in sorted(folder.glob("*.json")))))
+        write_table(folder)
+    for name in specs.names():
+        for is_quick in (False, True):
+            found = newest(f"{name}_*_quick" if is_quick else f"{name}_*[0-9]")
+            if found is not None:
+                print(found.name, suite(found, specs.load(name, is_quick)))
+
+
+def learning(path: Path) -> str:
+    """Judge one preset's result again; return the word."""
+    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    found = [
+        each
+        for each in presets.all_presets()
+        if (each.name, each.objective) == (record["preset"], record["objective"])
+    ]
+    record |= judged(record, found[0])
+    write_json(path, record)
+    store(found[0], record)
+    return record["verdict"].split(" (")[0]
+
+
+def suite(folder: Path, of: specs.Suite) -> dict[str, int]:
+    """Judge a suite's results again; return how many cells have each word."""
+    table = running.made_table(folder, of, [])
+    table = table._replace(folder=folder.relative_to(Path.cwd()).as_posix())
+    running.store_table(folder, table)
+    return {
+        **tables.word_counts(table),
+        **{
+            f"orders {k}": v
+            for k, v in Counter(e.verdict.split(" ")[0] for e in table.judged).items()
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
