@@ -31,6 +31,7 @@ def page(data: Mapping[str, Any], animations: Mapping[int, Animation | str]) -> 
         headline(numbers) if len(runs) == 1 else None,
         learning(runs, by_env, episodes(runs, animations, numbers) if len(runs) == 1 else []),
         final_returns(runs, by_env, numbers),
+        differences(by_env, data, numbers),
         comparison(by_env, data, numbers),
         moving(runs, animations, numbers) if len(runs) > 1 else None,
         diagnostics(runs, by_env),
@@ -115,7 +116,7 @@ def learning(runs: Sequence[Any], by_env: Mapping[str, list[int]], beside: Seque
         drawn = charts.overlaid_or_many(f"curve-{number}", lines, look, "the other runs")
         figures.append(tag("div", heading, drawn, class_="chart-box"))
     few = any(run["num_seeds"] > 1 for run in runs)
-    words = "Interquartile mean (IQM) over seeds and its 95% bootstrap interval, the seed as unit"
+    words = "Interquartile mean (IQM) over seeds and its 95% interval, the seed as unit"
     pale = "; pale: single seeds" if any(len(own) == 1 for own in by_env.values()) else ""
     note = f"{words}{pale}." if few else "One seed: there is no interval."
     shown = tag("div", figures, class_="charts")
@@ -170,6 +171,51 @@ def _final_row(i: int, run: Mapping[str, Any], span: Any, numbers: Numbers) -> l
         numbers.show(*at, "num_failed"),
         summary["policy_mode"],
         numbers.show(*at, "episodes_per_seed"),
+    ]
+
+
+def differences(
+    by_env: Mapping[str, list[int]], data: Mapping[str, Any], numbers: Numbers
+) -> Html | None:
+    """Compare the runs of an environment with the first of them."""
+    shown: list[Child] = []
+    for k, found in enumerate(data["comparisons"]):
+        rows = found["groups"][1:]
+        ends = [end for row in rows for end in row["difference_ci95"] or [row["difference"]]]
+        span = charts.span_of([0.0, *ends])
+        head = (f"minus {found['groups'][0]['label']}", "difference [95%]", "0 at the line")
+        body = [
+            _difference_row(("comparisons", k, "groups", i), row, span, numbers)
+            for i, row in enumerate(rows, 1)
+        ]
+        if len(by_env) > 1:
+            shown.append(tag("h3", found["env"]))
+        shown.append(table((*head, "verdict", "seeds needed"), body))
+        shown.append(
+            small("Margin: ", numbers.show("comparisons", k, "margin"), f", for {found['env']}.")
+        )
+        shown += [small(note) for note in found["notes"]]
+    if not shown:
+        return None
+    note = (
+        "Difference of the IQMs of the final returns. Equal: its interval lies within the margin, "
+        "5% of the range of the environment's returns. Better and worse: it lies above or below 0. "
+        "Undecided: neither; about as many seeds of each run as stated would decide."
+    )
+    return section("Differences", small(note), shown)
+
+
+def _difference_row(
+    at: tuple[str | int, ...], row: Mapping[str, Any], span: Any, numbers: Numbers
+) -> list[Child]:
+    ends = row["difference_ci95"]
+    difference = numbers.show(*at, "difference", form="+.4g")
+    return [
+        row["label"],
+        [difference, " ", numbers.interval(*at, "difference_ci95", form="+.4g")],
+        charts.whisker(span, row["difference"], ends, guides=(0.0,)),
+        tag("span", row["word"], class_=f"verdict {row['word']}"),
+        "" if row["seeds_needed"] is None else numbers.show(*at, "seeds_needed"),
     ]
 
 

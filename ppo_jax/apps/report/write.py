@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppo_jax.apps.report import animation, run_data, run_page
+from ppo_jax.apps.report import animation, comparison, run_data, run_page
 from ppo_jax.apps.report.html import parts
 from ppo_jax.apps.reproduce import specs
 from ppo_jax.config.errors import InputError, nearest
@@ -150,6 +150,8 @@ def run_text(folders: Sequence[Path], animate: bool, notes: list[str], trust: Tr
     places = parts.grouped([run["env"] for run in data["runs"]])
     compared = [run_data.improvements(data["runs"], own) for own in places.values()]
     data["improvements"] = [found for found in compared if found is not None]
+    beside = [comparison.by_run(data["runs"], own) for own in places.values()]
+    data["comparisons"] = [found for found in beside if found is not None]
     shown: dict[int, animation.Animation | str] = {}
     if animate:
         chosen = range(min(len(folders), MAX_ANIMATIONS))

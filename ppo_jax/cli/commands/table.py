@@ -9,6 +9,7 @@ from __future__ import annotations
 from ppo_jax.cli.answer import Command
 from ppo_jax.cli.commands import (
     bench,
+    compare,
     debug,
     doctor,
     envs,
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Command] = {
         explain,
         reproduce,
         report,
+        compare,
         envs,
         presets,
         doctor,

@@ -53,6 +53,7 @@ def test_every_number_shown_is_one_of_the_data_and_these_are_those_of_the_files(
         wanted |= {f"{at}/{name}" for name in ("episodes_per_seed", "num_seeds", "train_seconds")}
         wanted |= {f"/runs/{i}/env_steps", f"/runs/{i}/total_env_steps"}
         assert wanted <= shown
+    assert {"/comparisons/0/groups/1/difference", "/comparisons/0/margin"} <= shown
     assert {"/improvements/0/probability/0/1", "/runs/0/summary/final_return/ci95/1"} <= shown
 
 

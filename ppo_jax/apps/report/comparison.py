@@ -1,0 +1,190 @@
+"""Groups of runs side by side: difference, interval, probability of improvement, seeds needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppo_jax.analysis import ranges, stats, verdicts
+from ppo_jax.analysis.verdicts import Verdict
+from ppo_jax.apps.report import run_data
+from ppo_jax.apps.reproduce.tables import aligned, interval, number
+from ppo_jax.config.errors import InputError
+
+HEAD = ("runs", "IQM [95%]", "mean", "seeds", "difference [95%]", "P(better)", "verdict")
+
+
+class Group(NamedTuple):
+    """Runs of one method: the seeds of all of them are compared as one sample."""
+
+    label: str
+    places: tuple[int, ...]  # in the list of runs
+
+
+def compare(words: Sequence[str], margin: float | None = None) -> dict[str, Any]:
+    """Compare groups of runs with the first one.
+
+    Args:
+        words: a run's folder each, or several folders of one group with commas between them.
+        margin: half-width of equality in returns; None for 5% of the environment's range.
+
+    Raises:
+        InputError: fewer than two groups, several environments, a run without a final return, or
+            files that are missing or damaged.
+    """
+    if len(words) < 2:
+        raise InputError(
+            "compare needs two runs or more, for example: ppo-jax compare runs/a runs/b."
+        )
+    parts = [[part for part in word.split(",") if part] for word in words]
+    folders = [Path(part) for group in parts for part in group]
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                f"{str(folder)!r} is no run's folder (there is no config.json in it): name the "
+                "folders of runs."
+            )
+    runs = run_data.collect(folders)["runs"]
+    for run in runs:
+        if final_return(run) is None:
+            raise InputError(
+                f"The run {run['label']!r} has no final return yet: go on with it by `ppo-jax "
+                "resume`, or leave it out."
+            )
+    envs = sorted({run["env"] for run in runs})
+    if len(envs) > 1:
+        raise InputError(f"The runs have several environments ({', '.join(envs)}): compare one.")
+    groups, first = [], 0
+    for group in parts:
+        places = tuple(range(first, first + len(group)))
+        groups.append(Group(", ".join(runs[i]["label"] for i in places), places))
+        first += len(group)
+    return compared(runs, groups, margin)
+
+
+def by_run(runs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> dict[str, Any] | None:
+    """Compare the evaluated runs of an environment, each alone; None if there are too few."""
+    known = [i for i in places if final_return(runs[i]) is not None]
+    if not 2 <= len(known) <= run_data.MAX_COMPARED:
+        return None
+    return compared(runs, [Group(runs[i]["label"], (i,)) for i in known])
+
+
+def final_return(run: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The final return of a run; None if it has none, or every seed failed."""
+    final = (run["summary"] or {}).get("final_return")
+    return final if final is not None and final["iqm"] is not None else None
+
+
+def compared(
+    runs: Sequence[Mapping[str, Any]], groups: Sequence[Group], margin: float | None = None
+) -> dict[str, Any]:
+    """Compare each group with the first; a failed seed counts as the lowest return of all."""
+    samples = [
+        [score for i in group.places for score in runs[i]["summary"]["final_return"]["per_seed"]]
+        for group in groups
+    ]
+    living = [score for sample in samples for score in stats.known(sample)]
+    low, high, source = range_of(runs, groups, living)
+    chosen = verdicts.margin_of(low, high) if margin is None else margin
+    worst = min(living)
+    whole = [[worst if score is None else score for score in sample] for sample in samples]
+    rows = []
+    for group, sample, scores in zip(groups, samples, whole, strict=True):
+        found = verdicts.between([scores], [whole[0]], chosen)._asdict()
+        verdict = verdicts.described(Verdict(**found))
+        found["difference_ci95"] = found.pop("ci95")
+        rows.append(
+            {
+                "label": group.label,
+                "runs": list(group.places),
+                "num_seeds": len(sample),
+                **stats.summarise(sample),
+                **found,
+                "verdict": verdict,
+                "probability": stats.probability_of_improvement(scores, whole[0]),
+            }
+        )
+    first = runs[groups[0].places[0]]
+    return {
+        "env": first["env"],
+        "groups": rows,
+        "margin": chosen,
+        "range": None if margin is not None else {"low": low, "high": high, "source": source},
+        "notes": notes(runs, groups, rows),
+    }
+
+
+def range_of(
+    runs: Sequence[Mapping[str, Any]], groups: Sequence[Group], living: Sequence[float]
+) -> tuple[float, float, str]:
+    """Range of returns, and the words for its two ends.
+
+    An environment that ranges.csv does not know ranges from the lowest return at the start of
+    training to the best seed.
+    """
+    known = ranges.ranges().get(runs[groups[0].places[0]]["env"])
+    if known is not None:
+        return known.random, known.best, f"random actions to {known.source}"
+    curves = [runs[i]["curve"]["iqm"] for group in groups for i in group.places]
+    starts = [next((x for x in curve if x is not None), None) for curve in curves]
+    low = min([x for x in starts if x is not None], default=min(living))
+    return low, max(living), "the start of training to the best seed"
+
+
+def notes(
+    runs: Sequence[Mapping[str, Any]], groups: Sequence[Group], rows: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Sentences on what makes the groups unlike, and on failed seeds."""
+    every = [runs[i] for group in groups for i in group.places]
+    found = []
+    steps = sorted({run["env_steps"] for run in every})
+    if steps[-1] > 1.05 * steps[0]:
+        found.append(f"The runs took {steps[0]:,} to {steps[-1]:,} environment steps a seed.")
+    modes = sorted({run["summary"]["policy_mode"] for run in every})
+    if len(modes) > 1:
+        found.append(f"The policies acted by several modes: {', '.join(modes)}.")
+    failed = sum(row["num_failed"] for row in rows)
+    if failed:
+        found.append(f"Failed seeds count as the lowest return of all: {failed}.")
+    return found
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """Describe a comparison in lines of text."""
+    rows = [HEAD]
+    for place, row in enumerate(found["groups"]):
+        ends = interval(row["ci95"])
+        failed = f" ({row['num_failed']} failed)" if row["num_failed"] else ""
+        shown = (
+            ("–", "–", "compared with")
+            if place == 0
+            else (
+                f"{row['difference']:+.4g} {interval_of(found, place)}".rstrip(),
+                f"{row['probability']:.2f}",
+                row["verdict"],
+            )
+        )
+        mean = f"{number(row['iqm'])} {ends}".rstrip()
+        seeds = f"{row['num_seeds']}{failed}"
+        rows.append((row["label"], mean, number(row["mean"]), seeds, *shown))
+    told = [found["env"], "", *aligned(rows), ""]
+    told.append(f"margin    {found['margin']:.4g}{margin_words(found)}")
+    return [*told, *(f"note      {note}" for note in found["notes"])]
+
+
+def margin_words(found: Mapping[str, Any]) -> str:
+    """Name the source of the margin."""
+    ends = found["range"]
+    if ends is None:
+        return ", as given"
+    return (
+        f", {verdicts.MARGIN:.0%} of the range {number(ends['low'])} to {number(ends['high'])} "
+        f"({ends['source']}); --margin sets it"
+    )
+
+
+def interval_of(found: Mapping[str, Any], place: int) -> str:
+    ends = found["groups"][place]["difference_ci95"]
+    return "" if ends is None else f"[{ends[0]:+.4g}, {ends[1]:+.4g}]"
