@@ -54,7 +54,7 @@ ONLY_PARSED = {
     "sweep CartPole-v1 lr=1e-4..1e-2:log gamma": "tests/apps/sweep runs halving",
     "sweep CartPole-v1 lr=1e-4..1e-2:log objective": "three compile groups of a study",
     "sweep CartPole-v1 lr=1e-4..1e-2:log --sampler tpe": "needs a database",
-    "sweep CartPole-v1 lr=1e-4..1e-2:64:log": "tests/apps/sweep/test_join.py shares packs",
+    "sweep CartPole-v1 lr=1e-4..1e-2:64:log": "test_join.py and test_ray_engine.py share packs",
     "sweep runs/sweep-": "a sweep of another day",
     "bench mymodule": "the line before it, with another environment",
     "bench Pendulum-v1 --sizes": "two minutes",

@@ -11,7 +11,7 @@ from ppo_jax.apps.sweep import axes as axis_words
 from ppo_jax.apps.sweep import folder as folders
 from ppo_jax.apps.sweep import pack, plan, samplers
 from ppo_jax.apps.sweep.axes import Axis
-from ppo_jax.apps.sweep.crew import join, units
+from ppo_jax.apps.sweep.crew import join, ray_engine, units
 from ppo_jax.apps.sweep.crew.units import Units
 from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.options import SweepOptions, with_changes
@@ -93,6 +93,8 @@ def resume(
 def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
     """Train all settings that are left, then write the table, the winner and the pictures."""
     options = sweep.options
+    if options.engine == "ray":
+        return carry_out_on_ray(sweep, listener, source)
     if options.sampler == "tpe" or options.join:
         study.load()  # refused before anything is compiled
     begun = Path(options.out) if options.out is not None and folders.is_sweep(options.out) else None
@@ -154,6 +156,72 @@ def work_together(
     with join.alone(folder, control):
         known = summary.concluded(prepared.sweep, folder, outcome)
         return known or summary.conclude(prepared.sweep, folder, outcome, control)
+
+
+def carry_out_on_ray(sweep: Sweep, listener: Listener, source: str | None) -> Table:
+    """Let tasks of Ray plan, train every unit and write the results; only they use devices."""
+    ray_engine.load()
+    plan.check(sweep)
+    folder = folders.open_folder(sweep).resolve()
+    settled = with_changes(sweep.options, {"out": str(folder)})
+    sweep = sweep._replace(options=settled)
+    with writing(folder), signals.listening() as stop, lock.held(folder):
+        stop.tell = listener.tell
+        control = pack.Control(stop, *listener)
+        with ray_engine.connected(settled, folder, control) as tasks:
+            count = tasks.call(plan_task, sweep, source)
+
+            def show(done: int) -> None:
+                listener.show(done / count, f"{done} of {count} packs are finished")
+
+            tasks.call_all(unit_task, [(sweep, number) for number in range(count)], show)
+            return tasks.call(conclude_task, sweep)
+
+
+def plan_task(sweep: Sweep, source: str | None, tell: Callable[[str], None]) -> int:
+    """Plan a sweep in a task of Ray; the number of its units."""
+    folder = Path(sweep.options.out or "")
+    ray_engine.require_folder(folder)
+    prepared, planned = prepared_here(sweep)
+    for line in plan.plan_lines(prepared, planned, source):
+        tell(line)
+    plan.write_plan(folder, planned)
+    write_json(folder / MANIFEST, make_manifest(local_devices()))
+    control = pack.Control(ray_engine.FileStop(folder), tell, pack.ignore)
+    return len(units_of(prepared, planned, folder, control).folders)
+
+
+def unit_task(sweep: Sweep, number: int, tell: Callable[[str], None]) -> None:
+    """Train one unit in a task of Ray, unless it is finished or a stop is requested."""
+    folder = Path(sweep.options.out or "")
+    ray_engine.require_folder(folder)
+    control = pack.Control(ray_engine.FileStop(folder), tell, pack.ignore)
+    if not control.stop:
+        shared = units_of(*prepared_here(sweep), folder, control)
+        ray_engine.patiently(lambda: shared.train(number), control)
+
+
+def conclude_task(sweep: Sweep, tell: Callable[[str], None]) -> Table:
+    """Write the results in a task of Ray, which may train the winner."""
+    folder = Path(sweep.options.out or "")
+    ray_engine.require_folder(folder)
+    control = pack.Control(ray_engine.FileStop(folder), tell, pack.ignore)
+    prepared, planned = prepared_here(sweep)
+    outcome = units_of(prepared, planned, folder, control).outcome()
+    return summary.conclude(prepared.sweep, folder, outcome, control)
+
+
+_HERE: dict[str, tuple[Prepared, list[Planned]]] = {}  # the sweep of this process, by its folder
+
+
+def prepared_here(sweep: Sweep) -> tuple[Prepared, list[Planned]]:
+    """The settings and compiled programs of a sweep, made once in a process of Ray."""
+    out = sweep.options.out or ""
+    if out not in _HERE:
+        prepared = plan.prepare(sweep)
+        _HERE.clear()
+        _HERE[out] = prepared, plan.plan_all(prepared, Path(out))
+    return _HERE[out]
 
 
 @contextmanager

@@ -41,6 +41,10 @@ _HOW = (
     "grace_seconds",
     "storage",
     "join",
+    "engine",
+    "ray_address",
+    "ray_cpus",
+    "ray_gpus",
 )
 
 

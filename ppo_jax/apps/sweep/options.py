@@ -18,6 +18,7 @@ SAMPLERS = ("grid", "random", "halving", "pbt", "tpe")
 NUMERIC_ONLY = ("halving", "pbt")  # one population from start to end, so one program
 MAX_SETTINGS = 10**5  # limit of one sweep
 MAX_MEMBERS = 2**20  # settings x seeds of one sweep
+ENGINES = ("local", "ray")
 LAYOUTS = ("auto", "measure", "map", "vmap")
 
 
@@ -70,6 +71,14 @@ class SweepOptions:
     )
     grace_seconds: float = option(
         60.0, "tpe, join: a worker that is silent for so long has its work taken over"
+    )
+    engine: str = option("local", "processes that train packs: this one, or tasks of Ray", ENGINES)
+    ray_address: str | None = option(
+        None, "ray: address of the cluster (else RAY_ADDRESS, or a new one on this machine)"
+    )
+    ray_cpus: float = option(1.0, "ray: CPUs of a task, which trains one pack")
+    ray_gpus: float | None = option(
+        None, "ray: GPUs of a task, or a share of one (else 1 if the cluster has any)"
     )
     quiet: bool = option(False, "no progress")
 
@@ -137,12 +146,24 @@ def validate_sweep(options: SweepOptions) -> None:
         )
     if options.device_memory is not None:
         parse_bytes(options.device_memory)
-    _check_join(options)
+    _check_engine(options)
     _check_sampler(options)
 
 
-def _check_join(options: SweepOptions) -> None:
-    """Refuse to join where packs cannot be shared."""
+def _check_engine(options: SweepOptions) -> None:
+    """Refuse ways of sharing packs that do not go together, or lack what they need."""
+    defaults = SweepOptions()
+    for name in ("ray_address", "ray_cpus", "ray_gpus"):
+        if options.engine != "ray" and getattr(options, name) != getattr(defaults, name):
+            raise InputError(f"{name}={getattr(options, name)!r} needs --engine ray.")
+    for name in ("ray_cpus", "ray_gpus"):
+        if not 0.0 <= (getattr(options, name) or 0.0) < math.inf:
+            raise InputError(f"{name}={getattr(options, name)!r} must be 0 or more.")
+    if options.engine == "ray" and (options.join or options.sampler == "tpe"):
+        other = "--join" if options.join else "sampler tpe"
+        raise InputError(
+            f"engine ray and {other} both spread the work over machines: leave one of them out."
+        )
     if options.join and options.sampler == "tpe":
         raise InputError(
             "join=True is for packs, and workers of sampler tpe share its study, each in a folder "
