@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=record.default_out("scale"))
     arguments = parser.parse_args()
     result = record.opening("a random sweep of tiny runs by the number of its settings")
-    result |= {"device_memory": arguments.device_memory, "env_steps_per_member": 256, "runs": []}
+    result |= {"env_steps_per_member": 256, "runs": []}
     for count in arguments.settings:
         for source in arguments.source:
             found = measured(source.resolve(), count, arguments.device_memory)
@@ -69,6 +69,7 @@ def measured(source: Path, count: int, device_memory: str | None) -> dict[str, A
         return {
             "source": git_commit(source),
             "settings": count,
+            "device_memory": device_memory,
             "packs": len(list(folder.glob("packs/*/pack.json"))),
             "wall_seconds": round(seconds, 1),
             "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -19,6 +20,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from ppo_jax.apps.sweep import driver, pack_files  # noqa: E402
 from ppo_jax.config.errors import InputError  # noqa: E402
+from ppo_jax.storage import lock  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +29,7 @@ OPTIONS: dict[str, Any] = {
     **{"seeds": 2, "eval_episodes": 4, "layout": "map", "fresh_seeds": 1, "devices": 1},
     **{"packs": 4, "save_seconds": 1e-9},
 }
-LONG = replace(CONFIG, total_env_steps=200_000)
+LONG = replace(CONFIG, total_env_steps=400_000)
 
 
 @pytest.fixture
@@ -43,33 +45,42 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         made.shutdown()
 
 
-def in_training(folder: Path) -> list[Path]:
-    """Packs that have a checkpoint after their start, and no result."""
-    found = [path for path in folder.glob("packs/*") if pack_files.saved_since(path, 0.0)]
-    return [path for path in found if not pack_files.is_finished(path)]
+def in_training(folder: Path) -> dict[int, Path]:
+    """Packs that have a checkpoint after their start and no result, by the process's parent."""
+    found: dict[int, Path] = {}
+    for path in folder.glob("packs/*"):
+        holder = lock.holder(path)
+        if holder and pack_files.saved_since(path, 0.0) and not pack_files.is_finished(path):
+            with suppress(OSError):  # it has just ended
+                status = Path(f"/proc/{holder['pid']}/stat").read_text()
+                found[int(status.rpartition(")")[2].split()[1])] = path
+    return found
 
 
 def test_of_two_nodes_one_dies_and_the_table_is_that_of_one_process(
     cluster: Any, tmp_path: Path
 ) -> None:
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
     told: list[str] = []
-    killed: list[list[Path]] = []
+    killed: list[Path] = []
 
     def kill() -> None:
-        while len(busy := in_training(tmp_path / "ray")) < 2:  # so each node trains one
-            time.sleep(0.05)
-        cluster.remove_node(nodes[0], allow_graceful=False)
-        killed.append(busy)
+        """Kill the first node that trains."""
+        while not (busy := in_training(tmp_path / "ray")):
+            time.sleep(0.02)
+        parent, pack = next(iter(busy.items()))
+        cluster.remove_node(raylets[parent], allow_graceful=False)
+        killed.append(pack)
 
     killer = Thread(target=kill, daemon=True)
     killer.start()
     own = {"engine": "ray", "ray_address": cluster.address, "out": str(tmp_path / "ray")}
     found = driver.sweep(LONG, AXES, HYPER, tell=told.append, **{**OPTIONS, **own})
-    killer.join()
+    killer.join(timeout=10.0)
+    assert len(killed) == 1
     alone = driver.sweep(LONG, AXES, HYPER, out=str(tmp_path / "alone"), **OPTIONS)
-    assert len(killed[0]) == 2
-    for name in ("table.csv", "scores.csv", "packs/000-000/metrics.jsonl"):
+    for name in ("table.csv", "scores.csv", f"packs/{killed[0].name}/metrics.jsonl"):
         assert (tmp_path / "ray" / name).read_text() == (tmp_path / "alone" / name).read_text()
     assert found.settings == alone.settings
     assert found.summary["finished"] == "4 of 4 packs"
