@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tiny import Walk
 
+from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.apps.run import evaluate
 from ppo_jax.cli import main
 from ppo_jax.config.config import Config, Hyper
@@ -319,8 +320,9 @@ def test_a_run_is_trained_resumed_exported_and_moved(tmp_path: Path, capsys):
         found = json.loads(capsys.readouterr().out)
         assert (found["env"], found["trained_on"], found["episodes_cut"]) == (on, name, 0)
     assert main.main(["export", run, "--out", str(tmp_path / "policy")]) == 0
+    assert load_policy(run)(np.zeros(4, np.float32)) in (0, 1)
     assert main.main(["doctor", name]) == 0
-    for command in (["replay", run], ["sweep", name, "--learning-rate", "1e-3,1e-4"]):
+    for command in (["replay", run], ["sweep", name, "learning_rate=1e-3,1e-4"]):
         assert main.main(command) == 2
         assert "stepped outside jax" in capsys.readouterr().err
 
@@ -346,8 +348,8 @@ def test_a_time_limit_leaves_the_value_that_has_no_end(tmp_path: Path):
 def test_cartpole_is_learnt(tmp_path: Path):
     from ppo_jax.apps.run.runner import run
 
-    config = Config(
-        env="gymnasium/CartPole-v1", total_env_steps=16_384, num_envs=8, rollout_length=128
-    )
-    found = run(config, Hyper(), out=str(tmp_path / "run"), eval_episodes=8, quiet=True).summary
+    sizes = {"num_envs": 8, "rollout_length": 128, "num_epochs": 10, "num_minibatches": 4}
+    config = Config(env="gymnasium/CartPole-v1", total_env_steps=20_480, **sizes)
+    hyper = Hyper(learning_rate=3e-4, entropy_coef=0.0, value_coef=1.0)
+    found = run(config, hyper, out=str(tmp_path / "run"), eval_episodes=8, quiet=True).summary
     assert found["final_return"]["iqm"] > 200  # a random policy has 22
