@@ -234,7 +234,7 @@ def take(
     return hosted.Steps(*whole, following=seen.observation), hand, seen
 
 
-def record(config: Config, hyper: Hyper, state: TrainState) -> tuple[PyTree, np.ndarray]:
+def record(config: Config, hyper: Hyper, state: TrainState) -> tuple[PyTree, Any]:
     """The stored observations [T, B, *O] of a member's steps from fresh starts, and their ends."""
     programs = Programs(*(each.compile() for each in lower_iteration(config, hyper, state)))
     vector, seen = start(config, hyper, state)
@@ -299,11 +299,11 @@ class Evaluation:
                 total[i], age[i] = 0.0, 0
             if all(len(own) >= wanted for own, wanted in zip(returns, share, strict=True)):
                 break
-        kept = [
-            [value for own, wanted in zip(each, share, strict=True) for value in own[:wanted]]
+        kept: list[Any] = [
+            np.concatenate([own[:wanted] for own, wanted in zip(each, share, strict=True)])
             for each in (returns, lengths, is_whole)
         ]
-        return Episodes(np.float32(kept[0]), np.int32(kept[1]), np.array(kept[2]))
+        return Episodes(kept[0].astype(np.float32), kept[1].astype(np.int32), kept[2])
 
 
 def plays(

@@ -55,7 +55,7 @@ class Seen(NamedTuple):
     """Observations that the host shows before a step."""
 
     observation: PyTree  # [B, ...], the environment's own
-    begins: Array  # [B], bool, True at the first step of an episode
+    begins: Any  # [B], bool, True at the first step of an episode
 
 
 class Reply(NamedTuple):
@@ -67,15 +67,15 @@ class Reply(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """T steps of B environments, as the host has recorded them."""
+    """T steps of B environments, as the host has recorded them, in NumPy arrays."""
 
     observation: PyTree  # [T, B, ...], the environment's own, before each step
     final: PyTree  # [T, B, ...], the true successors
     action: PyTree  # [T, B, ...]
     distribution: PyTree  # [T, B, *D]
-    reward: Array  # [T, B]
-    terminated: Array  # [T, B]
-    truncated: Array  # [T, B]
+    reward: Any  # [T, B]
+    terminated: Any  # [T, B]
+    truncated: Any  # [T, B]
     following: PyTree  # [B, ...], the observation of the next step
 
 
@@ -215,7 +215,8 @@ def episodes_of(before: EnvCarry, records: Record) -> tuple[tuple[Array, Array],
     stats = EpisodeStats(*(jnp.zeros(ended.shape[1]) for _ in EpisodeStats._fields))
 
     def one(loop: Any, row: tuple[Array, Array]) -> tuple[Any, None]:
-        return lengthened(*loop, *row), None
+        running, stats = loop
+        return lengthened(running, stats, *row), None
 
     start = ((before.episode_return, before.episode_length), stats)
     (running, stats), _ = jax.lax.scan(one, start, (records.reward, ended))

@@ -28,7 +28,7 @@ class Lanes:
     """Environments that are stepped one after the other in this process."""
 
     def __init__(self, envs: Sequence[Any], cut_at: int | None) -> None:
-        self.envs = envs
+        self.envs: Sequence[Any] = envs
         self.cut_at = cut_at
         self.ages = np.zeros(len(envs), int)
         self.drawn: list[Any] = []
@@ -74,7 +74,7 @@ class Lanes:
     def close(self) -> None:
         for env in self.envs:
             env.close()
-        self.envs = ()
+        self.envs = []
 
 
 class Workers:
