@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.distributed.population import has_own_hyper, place
 from ppo_jax.envs.interface import HostStep, HostVector, refuse_host
@@ -202,6 +203,22 @@ def beginning(config: Config, vector: HostVector, stream: int, state: TrainState
     return hosted.Seen(shown, np.ones(len(jax.tree.leaves(shown)[0]), bool))
 
 
+def stepped(config: Config, vector: HostVector, action: PyTree) -> HostStep:
+    """Take one step.
+
+    Raises:
+        InputError: an environment failed; the sentence has its own words.
+    """
+    try:
+        return vector.step(action)
+    except Exception as error:
+        name, reason = assemble(config).environment.name, str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{name} failed in a step ({type(error).__name__}: {reason}): `ppo-jax doctor` plays "
+            "it alone; mend the environment, then resume the run from its newest checkpoint."
+        ) from error
+
+
 def fitting(config: Config, observation: PyTree) -> PyTree:
     """Observations in the dtypes that the programs take."""
     host = assemble(config).environment.host
@@ -225,7 +242,7 @@ def take(
     for t in range(config.rollout_length):
         reply, hand = programs.respond(acting, draws, hand, seen, np.int32(t))
         own, action, distribution = jax.device_get(reply)
-        found = vector.step(own)
+        found = stepped(config, vector, own)
         following, final = (fitting(config, rows) for rows in (found.observation, found.final))
         ends = (found.reward, found.terminated, found.truncated)
         kept.append((seen.observation, final, action, distribution, *ends))
@@ -326,7 +343,7 @@ def plays(
     t = 0
     while True:
         reply, hand = answer(acting, hand, seen, (key, np.int32(t)))
-        found = vector.step(jax.device_get(reply.own))
+        found = stepped(config, vector, jax.device_get(reply.own))
         yield found
         ended = found.terminated | found.truncated | found.cut
         seen = hosted.Seen(fitting(config, found.observation), ended)

@@ -251,6 +251,15 @@ def test_a_name_that_cannot_be_made_is_a_sentence(name, words):
     assert words in sentence(lambda: registration.make(name))
 
 
+def test_an_environment_that_fails_is_a_sentence():
+    config = dataclasses.replace(SMALL, env="gymnasium/Clock-v0")
+    vector = hosted.make_vector(config, Hyper(), 1)
+    vector.reset(0)
+    wrong = (np.array([[9, 9]]), np.zeros((1, 2), np.float32), np.array([2]))
+    words = sentence(lambda: hosted.stepped(config, vector, wrong))
+    assert words.startswith("gymnasium/Clock-v0 failed in a step (ValueError: ")
+
+
 def test_a_missing_mujoco_names_the_extra(monkeypatch):
     def fail(*_, **__):
         raise gymnasium.error.DependencyNotInstalled("mujoco is not installed")
