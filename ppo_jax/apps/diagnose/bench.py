@@ -24,7 +24,10 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import check_seconds, validate, with_one_iteration
+from ppo_jax.distributed.hosted import REFUSED
 from ppo_jax.distributed.layout import local_devices
+from ppo_jax.envs.interface import refuse_host
+from ppo_jax.models.agent import assemble
 from ppo_jax.runtime import devices as host
 from ppo_jax.storage.manifest import make_manifest
 
@@ -71,6 +74,7 @@ def report(
     validate_options(options)
     seconds = check_seconds((SIZES_SECONDS if sizes else SECONDS) if seconds is None else seconds)
     host.prepare_jax(options)
+    refuse_host(assemble(config).environment, *REFUSED["phases"])
     devices = host.device_count(options)
     deadline = time.perf_counter() + seconds
     with no_compile_cache():
