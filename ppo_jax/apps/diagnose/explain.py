@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -81,17 +82,41 @@ def surrogate(
     devices.prepare_jax(RunOptions())
     registration.make(env)
     cells = [(objective, count) for count in epochs for objective in OBJECTIVES]
-    rows = []
-    for objective, count in [(REFERENCE, 1), *cells]:
+    cells.insert(0, (REFERENCE, 1))
+    shares = np.cumsum([work(config, objective, count, seeds) for objective, count in cells])
+    tell = tell or (lambda _: None)
+    tell(
+        f"{len(cells)} trainings of {seeds} seeds x {config.trained_env_steps:,} environment "
+        f"steps: about {duration(shares[-1])} on two idle cores"
+    )
+    rows, started = [], time.monotonic()
+    for (objective, count), share in zip(cells, shares, strict=True):
         rows.append(run_cell(config, objective, count, seeds))
-        if tell is not None:
-            tell(describe(rows[-1]))
+        left = (time.monotonic() - started) * (shares[-1] / share - 1.0)
+        tell(describe(rows[-1]) + (f"; {duration(left)} left" if len(rows) < len(cells) else ""))
     result = record(config, seeds, rows) | {"figure": str(folder / "explain.svg")}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "explain.json", to_strict_json(result))
     for suffix in ("svg", "png"):
         explain_figure.draw(rows, folder / f"explain.{suffix}", env, seeds)
     return result
+
+
+# Seconds on two idle cores: to compile a cell, for a step, and for its share of each epoch.
+COMPILE_SECONDS, STEP_SECONDS, EPOCH_SECONDS = 9.0, 2e-6, 2.5e-6
+CRITIC_EPOCHS = 10  # the reference has no others
+
+
+def work(config: Config, objective: str, num_epochs: int, seeds: int) -> float:
+    """Forecast the seconds of a cell."""
+    steps = CRITIC_EPOCHS if objective == REFERENCE else num_epochs
+    per_step = STEP_SECONDS + EPOCH_SECONDS * steps
+    return COMPILE_SECONDS + seeds * config.trained_env_steps * per_step
+
+
+def duration(seconds: float) -> str:
+    """Seconds or minutes, rounded."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def record(config: Config, seeds: int, rows: Sequence[Row]) -> dict[str, Any]:
@@ -114,7 +139,7 @@ def run_cell(config: Config, objective: str, num_epochs: int, seeds: int) -> Row
     """Train all seeds of one objective and one E, and reduce them to one row."""
     cell = dataclasses.replace(config, objective=objective)
     if objective == REFERENCE:  # its epochs are the critic's
-        cell = dataclasses.replace(cell, num_epochs=10, measure_gradient_cosine=False)
+        cell = dataclasses.replace(cell, num_epochs=CRITIC_EPOCHS, measure_gradient_cosine=False)
     else:
         cell = dataclasses.replace(cell, num_epochs=num_epochs)
     keys = jax.vmap(jax.random.key)(np.arange(seeds))
@@ -145,53 +170,100 @@ def run_cell(config: Config, objective: str, num_epochs: int, seeds: int) -> Row
 
 def describe(row: Row) -> str:
     """One row in one line."""
-
-    def middle(name: str) -> str:
-        value = row.get(name, {}).get("iqm")
-        return "-" if value is None else f"{value:.3g}"
-
     interval = row["return"]["ci95"]
     spread = "" if interval is None else f" ({interval[0]:.3g} to {interval[1]:.3g})"
     return (
-        f"{row['objective']:<5} E={row['epochs']:<3} return {middle('return')}{spread}, KL "
-        f"{middle('kl_old_new')}, effective sample size {middle('ess_fraction')} N, cosine "
-        f"{middle('gradient_cosine')}"
+        f"{row['objective']:<5} E={row['epochs']:<3} return {middle(row, 'return')}{spread}, KL "
+        f"{middle(row, 'kl_old_new')}, effective sample size {middle(row, 'ess_fraction')} N, "
+        f"cosine {middle(row, 'gradient_cosine')}"
     )
 
 
 def conclusions(rows: Sequence[Row]) -> list[str]:
-    """Sum up the rows in a few lines, step by step; each line is computed from them."""
+    """Five claims on the rows, each as shown, or as not shown at this budget.
+
+    A claim is shown if the 95% intervals of the returns that it compares do not overlap.
+    """
     table = {(row["objective"], row["epochs"]): row for row in rows}
     epochs = sorted({row["epochs"] for row in rows if row["objective"] in OBJECTIVES})
-    most = epochs[-1]
+    first, most = epochs[0], epochs[-1]
 
-    def score(objective: str, count: int) -> float:
-        return table[objective, count]["return"]["iqm"] or 0.0
+    def at(objective: str, count: int) -> str:
+        return f"{NAMES[objective]} {scored(table[objective, count])}"
 
-    def kl(objective: str, count: int) -> float:
-        return table[objective, count]["kl_old_new"]["iqm"] or 0.0
+    def below(one: tuple[str, int], other: tuple[str, int]) -> bool:
+        return is_below(table[one], table[other])
 
     lines = []
-    if 1 in epochs:
-        first = [score(name, 1) for name in ("pg", "is", "clip")]
-        lines.append(
-            f"One step a batch (E = 1): L^PG {first[0]:.4g}, L^IS {first[1]:.4g}, clip "
-            f"{first[2]:.4g}. At theta_old the ratio is 1 and the three gradients are equal. Only "
-            "rounding differs, and training amplifies it: compare the intervals."
+    if first == 1:
+        names = ("pg", "is", "clip")
+        apart = any(below((a, 1), (b, 1)) for a in names for b in names)
+        claim = "at E = 1 the ratio is 1, the three gradients are equal, and the intervals overlap"
+        lines.append(verdict(not apart, claim, ", ".join(at(name, 1) for name in names)))
+    if most > first:
+        best = max(epochs, key=lambda count: table["is", count]["return"]["iqm"] or -math.inf)
+        reused = [count for count in epochs if count > 1]
+        better = [count for count in reused if below(("pg", count), ("is", count))]
+        places = ", ".join(f"E = {count}" for count in better) or f"E = {most}"
+        lines += [
+            verdict(
+                below(("pg", most), ("pg", first)),
+                "reuse of a batch ruins the logarithm",
+                f"{at('pg', first)} at E = {first}, {at('pg', most)} at E = {most}, "
+                f"KL {middle(table['pg', most], 'kl_old_new')}",
+            ),
+            verdict(
+                bool(better),
+                f"the ratio alone does better than the logarithm at {places} ({len(better)} of "
+                f"{len(reused)} values of E above 1)",
+                "; ".join(f"{at('pg', e)}, {at('is', e)} at E = {e}" for e in better or [most]),
+            ),
+            verdict(
+                below(("is", most), ("is", best)),
+                "the ratio alone is not enough for much reuse",
+                f"{at('is', best)} at E = {best}, {at('is', most)} at E = {most}, "
+                f"KL {middle(table['is', most], 'kl_old_new')}, effective sample size "
+                f"{middle(table['is', most], 'ess_fraction')} N",
+            ),
+        ]
+    bounds = [name for name in ("clip", "kl") if below(("is", most), (name, most))]
+    claim = " and ".join(BOUNDS[name] for name in bounds or BOUNDS)
+    lines.append(
+        verdict(
+            bool(bounds),
+            f"with a bound on the ratio ({claim}) the return is higher at E = {most}",
+            f"{at('is', most)}, {at('clip', most)}, {at('kl', most)}; {at(REFERENCE, 1)} with "
+            "one step a batch",
         )
-    best = {name: max(epochs, key=partial(score, name)) for name in OBJECTIVES}
-    lines += [
-        f"Reuse with the logarithm: L^PG goes from {score('pg', epochs[0]):.4g} at E = "
-        f"{epochs[0]} to {score('pg', most):.4g} at E = {most}; KL from the old policy "
-        f"{kl('pg', most):.3g}. From the second step on the samples come from another "
-        "distribution, and the logarithm does not correct for it.",
-        f"The ratio repairs the gradient, not the distance: L^IS is best at E = {best['is']} "
-        f"({score('is', best['is']):.4g}) and reaches {score('is', most):.4g} at E = {most}, KL "
-        f"{kl('is', most):.3g}, effective sample size "
-        f"{table['is', most]['ess_fraction']['iqm'] or 0.0:.2f} N.",
-        f"So the ratio needs a bound. Clipped: {score('clip', most):.4g} at E = {most} (best "
-        f"{score('clip', best['clip']):.4g} at E = {best['clip']}), KL {kl('clip', most):.3g}; "
-        f"with a KL penalty: {score('kl', most):.4g}, KL {kl('kl', most):.3g}; TRPO, one step a "
-        f"batch: {score(REFERENCE, 1):.4g}, KL {kl(REFERENCE, 1):.3g}.",
-    ]
+    )
     return lines
+
+
+NAMES = {"pg": "L^PG", "is": "L^IS", "kl": "KL penalty", "clip": "clip", REFERENCE: "TRPO"}
+BOUNDS = {"clip": "clip", "kl": "KL penalty"}
+
+
+def verdict(is_shown: bool, claim: str, evidence: str) -> str:
+    """A line with a claim and its numbers, marked if the intervals do not bear it out."""
+    opening = claim[0].upper() + claim[1:] if is_shown else f"Not shown at this budget: {claim}"
+    return f"{opening}. Returns: {evidence}."
+
+
+def is_below(row: Row, other: Row) -> bool:
+    """Check that the interval of a row's return ends before that of another begins."""
+    ours, theirs = row["return"]["ci95"], other["return"]["ci95"]
+    return ours is not None and theirs is not None and ours[1] < theirs[0]
+
+
+def scored(row: Row) -> str:
+    """The return of a row with its interval."""
+    interval = row["return"]["ci95"]
+    spread = "" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]"
+    value = row["return"]["iqm"]
+    return ("-" if value is None else f"{value:.4g}") + spread
+
+
+def middle(row: Row, name: str) -> str:
+    """The IQM of one measurement of a row."""
+    value = row.get(name, {}).get("iqm")
+    return "-" if value is None else f"{value:.3g}"

@@ -32,6 +32,12 @@ TITLES = {
     "return": "Return, last fifth of training",
     **{name: METRICS[metric].title for name, metric in MEASURED.items()},
 }
+UNITS = {
+    "return": "reward of an episode",
+    "kl_old_new": "nats",
+    "ess_fraction": "share of N",
+    "gradient_cosine": "cosine",
+}
 KL_FLOOR = 1e-4  # KL is 0 at E = 1, which a logarithmic axis cannot show
 
 
@@ -48,12 +54,13 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, env: str, seeds: int) ->
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.0, 7.4), dpi=160)
         grid = figure.subplots(2, 2)
-        figure.subplots_adjust(0.07, 0.08, 0.975, 0.79, wspace=0.18, hspace=0.42)
+        figure.subplots_adjust(0.08, 0.08, 0.975, 0.79, wspace=0.22, hspace=0.42)
         for axes, (name, title) in zip(grid.ravel(), TITLES.items(), strict=True):
             _panel(axes, rows, name, "log" if name == "kl_old_new" else None)
             axes.set_title(title, loc="left", size=12, color=INK, pad=8)
-        for axes in grid[1]:
+        for axes, name in zip(grid.ravel(), TITLES, strict=True):
             axes.set_xlabel("E, steps taken on each batch", size=11)
+            axes.set_ylabel(UNITS[name], size=11)
         figure.text(0.02, 0.975, "Why the ratio?", size=17, weight="bold", va="top")
         figure.text(
             0.02,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.rl.metrics import METRICS
 
 
-def row(objective: str, epochs: int) -> dict[str, Any]:
+def row(objective: str, epochs: int, level: float = 1.0) -> dict[str, Any]:
     """A cell as `run_cell` makes one, with made-up numbers."""
-    made = {name: stats.summarise([1.0, 2.0]) for name in explain_figure.TITLES}
+    made = {name: stats.summarise([level, level + 1.0]) for name in explain_figure.TITLES}
     return {"objective": objective, "epochs": epochs, "entropy": made["return"], **made}
 
 
@@ -44,10 +45,43 @@ def test_the_experiment_crosses_objectives_and_epochs_and_writes_its_files(
     )
     cells = [(cell["objective"], cell["epochs"]) for cell in result["rows"]]
     assert cells == [("trpo", 1), *((name, n) for n in (1, 4) for name in explain.OBJECTIVES)]
-    assert len(lines) == len(cells)
-    assert lines[0].startswith("trpo  E=1   return 1.5 (")
+    assert len(lines) == 1 + len(cells)
+    assert re.fullmatch(r"9 trainings of 2 seeds x 60,416 .* about \d+ (s|min) on .*", lines[0])
+    assert lines[1].startswith("trpo  E=1   return 1.5 (")
+    assert all(re.search(r"; \d+ (s|min) left$", line) for line in lines[1:-1])
     assert json.loads((out / "explain.json").read_text("utf-8"))["text"] == result["text"]
     assert all((out / f"explain.{suffix}").stat().st_size > 5000 for suffix in ("svg", "png"))
+
+
+# Returns by objective and E that bear out all five claims.
+AS_TOLD = {
+    **{(name, 1): 50.0 for name in explain.OBJECTIVES},
+    **{("pg", 8): 10.0, ("is", 8): 30.0, ("kl", 8): 70.0, ("clip", 8): 90.0, ("trpo", 1): 80.0},
+}
+UNSHOWN = "Not shown at this budget: "
+
+
+@pytest.mark.parametrize(
+    ("change", "unshown"),
+    [
+        ({}, []),
+        ({("pg", 1): 40.0}, ["at E = 1"]),
+        ({("pg", 8): 50.0}, ["reuse of a batch", "the ratio alone does"]),
+        ({("is", 8): 10.5}, ["the ratio alone does"]),
+        ({("is", 8): 50.0}, ["the ratio alone is"]),
+        ({("kl", 8): 30.5, ("clip", 8): 29.0}, ["with a bound"]),
+    ],
+)
+def test_a_claim_needs_intervals_that_are_apart(
+    change: dict[tuple[str, int], float], unshown: list[str]
+) -> None:
+    levels = AS_TOLD | change
+    lines = explain.conclusions([row(*cell, level) for cell, level in levels.items()])
+    assert len(lines) == 5
+    refused = [line.removeprefix(UNSHOWN) for line in lines if line.startswith(UNSHOWN)]
+    assert len(refused) == len(unshown)
+    assert all(map(str.startswith, refused, unshown))
+    assert all("[" in line for line in lines)  # no return without its interval
 
 
 def test_the_panels_show_metrics_of_the_table() -> None:
