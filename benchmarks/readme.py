@@ -18,6 +18,8 @@ import numpy as np
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
 
 from ppo_jax.analysis.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
+from ppo_jax.apps.diagnose import explain_figure
+from ppo_jax.apps.diagnose.explain import conclusions
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "speed"))
@@ -35,7 +37,8 @@ OTHER_GOALS = (*(f"{env}-trpo" for env in PPO_GOALS[:5]), "CartPole-v1-a2c")
 
 def main() -> None:
     """Replace every block whose results are stored."""
-    write(ROOT / "README.md", {"headline": headline(), "start": first_run()})
+    write(ROOT / "README.md", {"headline": headline()})
+    write(ROOT / "docs" / "index.md", {"start": first_run()})
     write(
         ROOT / "docs" / "results.md",
         {"learning": learning(), "reproduced": reproduced(), "speed": speed(), "costs": costs()},
@@ -66,7 +69,7 @@ def link(path: Path) -> str:
 
 
 def headline() -> str | None:
-    """The picture of all learning curves, and one sentence on reached goals and one on speed."""
+    """One sentence on reached goals and one on speed."""
     folder, timing = newest("learning_*"), newest("speed_*.json")
     if folder is None or timing is None:
         return None
@@ -74,9 +77,7 @@ def headline() -> str | None:
     held = words.count("better") + words.count("equal")
     record = json.loads(timing.read_text("utf-8"))
     ratios = [case["speed_ratio"] for case in record["cases"].values()]
-    curves = folder.relative_to(ROOT) / "curves.svg"
     return (
-        f"![Learning curves on nine environments]({curves.as_posix()})\n\n"
         f"{held} of {len(words)} published PPO scores are equalled or bettered, with 10 seeds "
         f"each; {words.count('undecided')} are undecided. Training takes {min(ratios):.2f} to "
         f"{max(ratios):.2f} times the environment steps per second of the fastest compiled peer "
@@ -305,10 +306,12 @@ def story() -> str | None:
     if folder is None:
         return None
     record = json.loads((folder / "explain.json").read_text("utf-8"))
+    rows = record["rows"]
+    explain_figure.draw(rows, folder / "explain.svg", record["env"], record["seeds"])
     lines = [
-        f"![Why the ratio]({link(folder / 'explain.svg')})",
+        f"![Return, KL, effective sample size and gradient cosine]({link(folder / 'explain.svg')})",
         "",
-        *(f"* {line}" for line in record["text"]),
+        *(f"* {line}" for line in conclusions(rows)),
         "",
         f"{record['seeds']} seeds, {record['env_steps']:,} environment steps each: `ppo-jax "
         "explain surrogate`.",
