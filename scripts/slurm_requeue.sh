@@ -1,5 +1,6 @@
 #!/bin/bash
-# A SLURM job that trains until it is done, however short its time limit: sbatch slurm_requeue.sh
+# A SLURM job that trains until it is done, however short its time limit. All words are those of
+# `ppo-jax train`: sbatch scripts/slurm_requeue.sh Pendulum-v1 --seeds 32
 # SLURM sends SIGUSR1 two minutes before the end (SIGTERM when it preempts the job). ppo-jax then
 # saves everything and ends with exit code 75, and the job puts itself back into the queue.
 #SBATCH --job-name=ppo-jax
@@ -11,9 +12,17 @@
 
 set -u
 
+case "${1:--}" in
+    -*) set -- CartPole-v1 "$@" ;; # no environment is named
+esac
+case " $* " in
+    *" --out"[=\ ]*) ;;
+    *) set -- "$@" --out "runs/slurm-${SLURM_JOB_ID}" ;;
+esac
+
 # `exec` would hide the exit code, and a foreground command would hold the signals back: the run is
 # started in the background by srun, to whose process SLURM sends the signal itself.
-srun ppo-jax train CartPole-v1 --out "runs/slurm-${SLURM_JOB_ID}" --resume auto "$@" &
+srun ppo-jax train "$@" --resume auto &
 run=$!
 trap 'kill -TERM "$run"' TERM
 trap 'kill -USR1 "$run"' USR1
