@@ -65,10 +65,12 @@ ONLY_PARSED = {
 }
 RUN_IN = (
     "README.md",
+    "docs/index.md",
     "docs/extending.md",
     "docs/durability.md",
     "docs/export.md",
     "docs/report.md",
+    "docs/cluster.md",
 )
 IN_ORDER = (*RUN_IN, "docs/sweeps.md", "docs/speed.md")
 
@@ -205,6 +207,18 @@ def all_commands() -> list[str]:
     return sorted(found)
 
 
+@pytest.fixture(scope="module")
+def settings_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the settings files that docs/settings.md shows."""
+    folder = tmp_path_factory.mktemp("settings")
+    for code in blocks("docs/settings.md", "toml"):
+        (folder / code.split()[1]).write_text(code, "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.mark.usefixtures("settings_files")
 @pytest.mark.parametrize("command", all_commands())
 def test_the_parser_knows_every_command_option_and_value(command: str) -> None:
     name, *rest = command.split()
@@ -227,6 +241,18 @@ def test_the_parser_knows_every_command_option_and_value(command: str) -> None:
         validate(settings.config, settings.hyper)
     if name == "sweep" and given.get("axes"):
         axes.check(axes.parse(given["axes"]), read_options(given))
+
+
+@pytest.mark.usefixtures("settings_files")
+def test_the_settings_files_of_the_documents_are_read_whole() -> None:
+    given = {"env": "Pendulum-v1", "config": "my.toml"}
+    settings = find_settings(given, {})
+    assert settings.config.minibatch_size == 64  # as the comment in the file has it
+    assert str(settings.hyper.learning_rate) == "0.001:0"
+    assert settings.hyper.env == {"g": 9.81}
+    assert settings.options.seeds == 4
+    settings = find_settings({"env": "Acrobot-v1", "preset": "mine.toml"}, {})
+    assert (settings.config.num_envs, settings.config.total_env_steps) == (16, 100_000)
 
 
 def test_the_fields_that_are_made_small_are_settings() -> None:
