@@ -49,10 +49,8 @@ def cells(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_has_no_outputs_and_opens_in_colab(path: Path) -> None:
     head, install, *_ = ("".join(cell["source"]) for cell in cells(path))
-    assert (
-        f"colab.research.google.com/github/OWNER/ppo_jax/blob/main/docs/notebooks/{path.name}"
-        in head
-    )
+    badge = rf"colab\.research\.google\.com/github/[^/]+/[^/]+/blob/main/docs/notebooks/{path.name}"
+    assert re.search(badge, head)
     assert "pip install" in install
     code = [cell for cell in cells(path) if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
