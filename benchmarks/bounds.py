@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.analysis import stats
-from ppo_jax.apps.diagnose.explain import HYPER, LAST_SHARE, SETTING
+from ppo_jax.analysis.plots import STYLE, without_date
+from ppo_jax.apps.diagnose.explain import HYPER, LAST_SHARE, SETTING, is_below, scored, verdict
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed.layout import local_devices
 from ppo_jax.models.agent import acting_policy, assemble
@@ -178,6 +179,100 @@ def train(config: Config, hyper: Hyper[Any], key: jax.Array) -> dict[str, jax.Ar
 
     start = trainer.init(config, hyper, key)
     return jax.lax.scan(step, start, None, config.num_iterations)[1]
+
+
+def block(record: dict[str, Any], figure: str) -> str:
+    """The part of docs/why-the-ratio.md: picture, table and findings, each with its intervals."""
+    table = {(row["env"], row["source"], row["bound"]): row for row in record["rows"]}
+    envs = list(dict.fromkeys(env for env, _, _ in table))
+    pairs = [
+        (env, bound)
+        for env in envs
+        for bound in BOUNDS
+        if {(env, source, bound) for source in SOURCES} <= set(table)
+    ]
+    lines = [
+        f"![Return of log π and of the ratio under each bound]({figure})",
+        "",
+        "| environment | bound | log π · A | r · A | KL after the last step, mean; largest |",
+        "|---|---|---|---|---|",
+    ]
+    for env, bound in pairs:
+        log, ratio = (table[env, source, bound] for source in SOURCES)
+        kls = " and ".join(
+            f"{row['kl_after']['iqm']:.2g}; {row['kl_after_max']['iqm']:.2g}"
+            for row in (log, ratio)
+        )
+        lines.append(f"| {env} | {LABELS[bound]} | {scored(log)} | {scored(ratio)} | {kls} |")
+    lines += ["", *(f"* {line}" for env in envs for line in findings(table, env)), ""]
+    lines.append(
+        f"{record['seeds']} seeds, {record['env_steps']:,} environment steps each, E = "
+        f"{record['epochs']}; return of the last fifth of training by the sampled policy. The "
+        "KL is exact, on the states at the rollout's end."
+    )
+    missing = []
+    for env in ENVS:
+        bounds = [LABELS[bound] for bound in BOUNDS if (env, bound) not in pairs]
+        if bounds:
+            missing.append(env if len(bounds) == len(BOUNDS) else f"{env} with {'; '.join(bounds)}")
+    if missing:
+        lines[-1] += f" Not run yet: {'; '.join(missing)}."
+    return "\n".join(lines)
+
+
+LABELS = {
+    "none": "no bound",
+    "kl-stop": f"stop at KL {KL_BOUND}",
+    "kl-penalty": "KL penalty, β = 1",
+    "clip": "clip, ε = 0.2",
+    "trust-region": f"trust region, δ = {KL_BOUND}, one step",
+}
+
+
+def findings(table: dict[Cell, Row], env: str) -> list[str]:
+    """Claims on one environment, as shown or not shown by the intervals."""
+    known = [b for b in BOUNDS if all((env, source, b) in table for source in SOURCES)]
+    lines = []
+    for bound in known:
+        log, ratio = (table[env, source, bound] for source in SOURCES)
+        claim = f"{env}, {LABELS[bound]}: the ratio does better than the logarithm"
+        numbers = f"log π {scored(log)}, ratio {scored(ratio)}"
+        lines.append(verdict(is_below(log, ratio), claim, numbers))
+    if "none" in known:
+        alone = table[env, "ratio", "none"]
+        for bound in (b for b in known if b != "none"):
+            bounded = table[env, "log", bound]
+            claim = f"{env}: the logarithm with a bound ({LABELS[bound]}) beats the ratio without"
+            numbers = f"log π {scored(bounded)}, ratio alone {scored(alone)}"
+            lines.append(verdict(is_below(alone, bounded), claim, numbers))
+    return lines
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Draw the returns of both sources under each bound, one panel for each environment."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    envs = list(dict.fromkeys(row["env"] for row in record["rows"]))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.0, 3.6 * len(envs)), dpi=160, layout="constrained")
+        for panel, env in zip(figure.subplots(len(envs), squeeze=False)[:, 0], envs, strict=True):
+            for shift, source in zip((-0.12, 0.12), SOURCES, strict=True):
+                color, label = {"log": ("#D55E00", "log π · A"), "ratio": ("#0072B2", "r · A")}[
+                    source
+                ]
+                rows = [r for r in record["rows"] if (r["env"], r["source"]) == (env, source)]
+                places = np.array([BOUNDS.index(row["bound"]) for row in rows]) + shift
+                middle = np.array([row["return"]["iqm"] for row in rows])
+                low, high = np.array([row["return"]["ci95"] for row in rows]).T
+                panel.errorbar(
+                    places, middle, (middle - low, high - middle), fmt="o", color=color, label=label
+                )
+            panel.set_xticks(range(len(BOUNDS)), [LABELS[b].split(",")[0] for b in BOUNDS])
+            panel.set_title(env, loc="left")
+            panel.set_ylabel("return, 95% interval")
+        figure.axes[0].legend(frameon=False)
+        figure.savefig(path, metadata=without_date(path))
 
 
 def describe(row: Row) -> str:

@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import bounds
 import numpy as np
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
 
@@ -43,7 +44,10 @@ def main() -> None:
         ROOT / "docs" / "results.md",
         {"learning": learning(), "reproduced": reproduced(), "speed": speed(), "costs": costs()},
     )
-    write(ROOT / "docs" / "why-the-ratio.md", {"story": story(), "table-1": table_1()})
+    write(
+        ROOT / "docs" / "why-the-ratio.md",
+        {"story": story(), "bounds": bounded(), "table-1": table_1()},
+    )
 
 
 def write(document: Path, blocks: dict[str, str | None]) -> None:
@@ -317,6 +321,16 @@ def story() -> str | None:
         "explain surrogate`.",
     ]
     return "\n".join(lines)
+
+
+def bounded() -> str | None:
+    """The logarithm and the ratio under five bounds."""
+    folder = newest("bounds_*")
+    if folder is None:
+        return None
+    record = json.loads((folder / "bounds.json").read_text("utf-8"))
+    bounds.draw(record, folder / "bounds.svg")
+    return bounds.block(record, link(folder / "bounds.svg"))
 
 
 def table_1() -> str | None:

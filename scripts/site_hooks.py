@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,26 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point links that leave docs/ at their place on the site."""
     if page.file.generated_by:  # rewritten as it was made
         return markdown
+    markdown = markdown.replace("<!-- all-settings -->", all_settings())
     return rewritten(markdown, f"docs/{page.file.src_uri}")
+
+
+def all_settings() -> str:
+    """Tables of all settings: name, default and meaning."""
+    sys.path.insert(0, str(ROOT))
+    from ppo_jax.config.config import Config, Hyper
+    from ppo_jax.config.options import RunOptions
+
+    lines = []
+    for table, owner in (("config", Config), ("hyper", Hyper), ("options", RunOptions)):
+        lines += [f"### `[{table}]`: `{owner.__name__}`", "", "| name | default | meaning |"]
+        lines += ["|---|---|---|"]
+        for field in dataclasses.fields(owner):
+            meaning = field.metadata["help"].replace("|", "\\|")
+            default = "–" if field.default is dataclasses.MISSING else f"`{field.default}`"
+            lines.append(f"| `{field.name}` | {default} | {meaning} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def notebook_text(path: Path) -> str:

@@ -30,6 +30,14 @@ def test_every_link_of_a_document_leads_somewhere(document: str) -> None:
     assert not missing, f"{document} links to {missing}"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_list_begins_behind_an_empty_line(document: str) -> None:
+    """Without it the site shows the list as a part of the paragraph above."""
+    text = re.sub(r"^```.*?^```", "", text_of(document), flags=re.DOTALL | re.MULTILINE)
+    pattern = r"^(?![ *|#>-]|\d+\. |<!--).+\n(?:\* |- |\d+\. ).*"
+    assert re.findall(pattern, text, re.MULTILINE) == []
+
+
 def test_the_architecture_page_has_a_row_for_every_folder_and_no_other() -> None:
     rows = re.findall(r"^\| `(\w+)/` \|", text_of("docs/architecture.md"), re.MULTILINE)
     folders = {path.name for path in (ROOT / "ppo_jax").iterdir() if path.is_dir()}
