@@ -65,7 +65,6 @@ ONLY_PARSED = {
 }
 RUN_IN = (
     "README.md",
-    "docs/index.md",
     "docs/extending.md",
     "docs/durability.md",
     "docs/export.md",
