@@ -15,7 +15,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,17 @@ def train(config: Config, hyper: Hyper[Any], key: jax.Array) -> dict[str, jax.Ar
 
     start = trainer.init(config, hyper, key)
     return jax.lax.scan(step, start, None, config.num_iterations)[1]
+
+
+def resummarised(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose IQMs and intervals are computed anew from the stored seeds."""
+    return [
+        {
+            name: stats.summarise(value["per_seed"]) if isinstance(value, dict) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
 
 
 def block(record: dict[str, Any], figure: str) -> str:

@@ -310,7 +310,7 @@ def story() -> str | None:
     if folder is None:
         return None
     record = json.loads((folder / "explain.json").read_text("utf-8"))
-    rows = record["rows"]
+    rows = bounds.resummarised(record["rows"])
     explain_figure.draw(rows, folder / "explain.svg", record["env"], record["seeds"])
     lines = [
         f"![Return, KL, effective sample size and gradient cosine]({link(folder / 'explain.svg')})",
@@ -329,6 +329,7 @@ def bounded() -> str | None:
     if folder is None:
         return None
     record = json.loads((folder / "bounds.json").read_text("utf-8"))
+    record["rows"] = bounds.resummarised(record["rows"])
     bounds.draw(record, folder / "bounds.svg")
     return bounds.block(record, link(folder / "bounds.svg"))
 
