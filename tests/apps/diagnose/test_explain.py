@@ -18,7 +18,7 @@ from ppo_jax.rl.metrics import METRICS
 
 def row(objective: str, epochs: int, level: float = 1.0) -> dict[str, Any]:
     """A cell as `run_cell` makes one, with made-up numbers."""
-    made = {name: stats.summarise([level, level + 1.0]) for name in explain_figure.TITLES}
+    made = {name: stats.summarise([level, level + 1.0] * 4) for name in explain_figure.TITLES}
     return {"objective": objective, "epochs": epochs, "entropy": made["return"], **made}
 
 
