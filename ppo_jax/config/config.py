@@ -26,7 +26,7 @@ Num = TypeVar("Num", bound="Number", covariant=True)
 
 OBJECTIVES = ("clip", "pg", "is", "kl", "dpo", "spo", "drift", "trpo", "npg")
 TRUST_REGION = ("trpo", "npg")  # one constrained step of the natural gradient, on L^IS
-OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "muon")
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "muon", "rmsprop_torch")
 POLICIES = ("auto", "categorical", "gaussian", "gaussian-state-std", "gsde", "tanh-gaussian")
 TORSOS = ("auto", "mlp", "cnn")
 MEMORIES = ("none", "gru", "lstm", "mingru", "lru", "attention")
@@ -161,7 +161,7 @@ class Hyper(Generic[Num]):
     value_coef: Num = option(0.5, "weight of the value loss")
     entropy_coef: Num = option(0.0, "weight of the entropy bonus")
     max_grad_norm: Num = option(0.5, "bound of the gradient's global norm (inf: off)")
-    adam_epsilon: Num = option(1e-5, "epsilon of adam, adamw and rmsprop")
+    adam_epsilon: Num = option(1e-5, "epsilon of adam, adamw and both forms of rmsprop")
     weight_decay: Num = option(0.0, "decay of the weights by adamw and muon, times the step size")
     momentum: Num = option(0.0, "share of the last step that sgd and muon keep")
     rmsprop_decay: Num = option(0.99, "decay of rmsprop's mean of squared gradients")

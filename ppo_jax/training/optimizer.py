@@ -7,6 +7,7 @@ few per leaf. An optimiser of matrices works on the tree of parameters.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -30,6 +31,18 @@ class Optimizer(NamedTuple):
     is_elementwise: bool  # it works on the flat vector [P], else on the tree
 
 
+def _rmsprop(hyper: Hyper[Scalar], is_torch: bool) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.scale_by_rms(
+            hyper.rmsprop_decay,
+            hyper.adam_epsilon,
+            initial_scale=0.0 if is_torch else 1.0,
+            eps_in_sqrt=not is_torch,
+        ),
+        optax.scale(-hyper.learning_rate),
+    )
+
+
 # `max_grad_norm` bounds the gradient's global norm before every one of them.
 OPTIMIZERS: dict[str, Optimizer] = {
     "adam": Optimizer(lambda h: adam(h.learning_rate, h.adam_epsilon), True),
@@ -40,13 +53,10 @@ OPTIMIZERS: dict[str, Optimizer] = {
         ),
         True,
     ),
-    "rmsprop": Optimizer(
-        lambda h: optax.chain(
-            optax.scale_by_rms(h.rmsprop_decay, h.adam_epsilon, initial_scale=1.0),
-            optax.scale(-h.learning_rate),
-        ),
-        True,
-    ),
+    # Two forms: TensorFlow's, which Atari's published A2C has, and torch's, the default of A2C in
+    # Stable-Baselines3. Epsilon is within the root or beside it, the first mean square 1 or 0.
+    "rmsprop": Optimizer(partial(_rmsprop, is_torch=False), True),
+    "rmsprop_torch": Optimizer(partial(_rmsprop, is_torch=True), True),
     "sgd": Optimizer(
         lambda h: optax.chain(optax.trace(h.momentum), optax.scale(-h.learning_rate)), True
     ),

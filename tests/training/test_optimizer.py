@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -107,6 +108,7 @@ BY_OPTAX = {
     "adam": optax.adam(0.03, eps=1e-3),
     "adamw": optax.adamw(0.03, eps=1e-3, weight_decay=0.2),
     "rmsprop": optax.rmsprop(0.03, decay=0.95, eps=1e-3, initial_scale=1.0),
+    "rmsprop_torch": optax.rmsprop(0.03, decay=0.95, eps=1e-3, eps_in_sqrt=False),
     "sgd": optax.sgd(0.03, momentum=0.8),
     "muon": optax.contrib.muon(0.03, beta=0.8, weight_decay=0.2),
 }
@@ -130,6 +132,32 @@ def walk(config: Config, hyper: Hyper, num_steps: int = 4) -> Any:
         gradient, _ = flatten(config, gradient_at(restore(params)))
         params, state, _ = optimizer_step(config, hyper, params, state, gradient)
     return restore(params)
+
+
+@pytest.mark.parametrize(
+    "name, mean_square, scale",
+    [
+        # torch.optim.RMSprop: square_avg from 0, avg = square_avg.sqrt().add_(eps).
+        ("rmsprop_torch", 0.0, lambda mean: np.sqrt(mean) + 1e-3),
+        # Stable-Baselines3's RMSpropTFLike: square_avg from 1, avg = square_avg.add_(eps).sqrt_().
+        ("rmsprop", 1.0, lambda mean: np.sqrt(mean + 1e-3)),
+    ],
+)
+@pytest.mark.usefixtures("double")
+def test_rmsprop_is_the_formula_of_its_source_by_hand(
+    name: str, mean_square: float, scale: Callable[[Any], Any]
+) -> None:
+    config = Config(optimizer=name)
+    x = np.array([0.5, -2.0, 1e-3])
+    params = jnp.asarray(x)
+    state = init_optimizer(config, HYPER, params)
+    mean = np.full(3, mean_square)
+    for step in range(5):
+        gradient = np.sin(7.0 * x + step) * [1.0, 30.0, 1e-4]
+        mean = 0.95 * mean + 0.05 * gradient**2
+        x = x - 0.03 * gradient / scale(mean)
+        params, state, _ = optimizer_step(config, HYPER, params, state, jnp.asarray(gradient))
+    np.testing.assert_allclose(params, x, rtol=1e-6)
 
 
 def test_the_table_has_a_row_for_every_name_and_no_other() -> None:
