@@ -8,6 +8,8 @@ from ppo_jax.config.config import Config
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import programs
 
+GOAL_LOOKS = 20  # evaluations of a run with a goal and no other cadence of evaluations
+
 
 class Cadence(NamedTuple):
     """Iterations between two events of a kind; 0 for never."""
@@ -22,7 +24,10 @@ class Cadence(NamedTuple):
     def of(config: Config, options: RunOptions, has_stop: bool) -> Cadence:
         """Environment steps rounded up to iterations; evaluations fall on logged points."""
         log_iterations = max(1, -(-log_steps(config, options) // config.batch_size))
-        evaluate = -(-options.eval_every // config.batch_size)
+        every = options.eval_every
+        if not every and options.stop_at_return is not None:
+            every = -(-config.trained_env_steps // GOAL_LOOKS)
+        evaluate = -(-every // config.batch_size)
         evaluate = -(-evaluate // log_iterations) * log_iterations
         stops = has_stop or options.stop_at_return is not None
         return Cadence(

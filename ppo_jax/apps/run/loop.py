@@ -6,6 +6,7 @@ past beside the state, and a checkpoint holds both.
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 
@@ -205,16 +206,24 @@ def is_goal_near(session: Session, status: RunStatus, episode_return: list[float
     """Check whether the training episodes hint that `stop_at_return` has been reached.
 
     They cannot decide it: the episodes that end first are the short ones. An evaluation of whole
-    episodes does. After one that fails, the next follows a quarter of the iterations later.
+    episodes does. After one that fails, the next follows a quarter of the iterations later. No hint
+    may ever come, if exploration keeps the returns of training low; so `Cadence` has evaluations
+    of its own.
     """
     is_soon = status.iteration < 1.25 * status.confirmed
     return not is_soon and has_reached(episode_return, session.options.stop_at_return)
 
 
 def score_of(returns: list[float | None]) -> float | None:
-    """The IQM over the seeds that have a return."""
-    known = [value for value in returns if value is not None and np.isfinite(value)]
-    return stats.iqm(known) if known else None
+    """The IQM over all seeds, in which one without a return counts as the worst.
+
+    None if such seeds reach the middle half. An IQM over the living seeds would rise as bad ones
+    fail.
+    """
+    known = stats.known(returns)
+    dead = [-math.inf] * (len(returns) - len(known))
+    score = float(stats.iqm([*dead, *known])) if known else -math.inf
+    return score if math.isfinite(score) else None
 
 
 def has_reached(returns: list[float | None], goal: float | None) -> bool:

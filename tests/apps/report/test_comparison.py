@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def made(tmp_path_factory) -> Path:
 
 
 def run(
-    env: str, scores: list[float | None], start: float = 0.0, steps: int = 64
+    env: str, scores: Sequence[float | None], start: float = 0.0, steps: int = 64
 ) -> dict[str, Any]:
     summary = {"final_return": stats.summarise(scores), "policy_mode": "deterministic"}
     return {"env": env, "summary": summary, "env_steps": steps, "curve": {"iqm": [None, start]}}

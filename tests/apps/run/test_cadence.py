@@ -20,6 +20,13 @@ def test_the_cadence_counts_in_iterations_rounded_up() -> None:
     assert Cadence.of(CONFIG, RunOptions(stop_at_return=0.0), has_stop=False).stops_at == 1
 
 
+def test_a_goal_without_a_cadence_is_looked_for_twenty_times() -> None:
+    long = dataclasses.replace(CONFIG, total_env_steps=1_000_000)
+    cadence = Cadence.of(long, RunOptions(stop_at_return=0.0), has_stop=False)
+    assert 19 <= cadence.last / cadence.evaluate <= 20
+    assert Cadence.of(long, RunOptions(), has_stop=False).evaluate == 0
+
+
 def test_a_run_has_about_a_hundred_rows_by_default() -> None:
     long = dataclasses.replace(CONFIG, total_env_steps=1_000_000)
     cadence = Cadence.of(long, RunOptions(), has_stop=False)
@@ -38,8 +45,10 @@ def test_chunks_end_where_the_host_must_look() -> None:
     assert cadence.next_length(1000, 10**6) == 0  # at the end of the budget
 
 
-def test_the_goal_is_compared_with_the_seeds_that_still_learn() -> None:
-    assert loop.has_reached([None, 2.0, 2.0], 2.0)
-    assert not loop.has_reached([None, 2.0, 1.0], 2.0)
+def test_a_seed_that_failed_counts_as_the_worst_against_the_goal() -> None:
+    assert not loop.has_reached([None, 2.0, 2.0], 2.0)
+    assert loop.has_reached([None, 2.0, 2.0, 9.0], 2.0)  # the lowest of four is outside the IQM
+    assert not loop.has_reached([None, 1.0, 2.0, 9.0], 2.0)
+    assert loop.score_of([None, None, 2.0, 9.0]) is None
     assert not loop.has_reached([None, None], -1e9)
     assert not loop.has_reached([5.0], None)

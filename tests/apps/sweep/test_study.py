@@ -7,6 +7,7 @@ that a kill falls into it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -184,6 +185,16 @@ def test_a_setting_that_fails_for_good_is_done_and_has_no_score(tmp_path: Path) 
     assert study.tell(opened(tmp_path), mine, None, {study.RETURNS: [None, None]})
     assert study.is_over(opened(tmp_path), 1)
     assert study.finished(opened(tmp_path), 1)[0].user_attrs[study.RETURNS] == [None, None]
+
+
+def test_the_sampler_sees_a_setting_with_a_failed_seed_as_the_lowest(tmp_path: Path) -> None:
+    claims = claim(tmp_path, 14, batch=12)
+    for place, each in enumerate(claims):
+        assert study.tell(opened(tmp_path), each, float(place) if place % 2 else -math.inf, {})
+    # Optuna's sampler learns from complete trials only, and it goes on with infinite ones.
+    assert {trial.state.name for trial in opened(tmp_path).get_trials()} == {"COMPLETE"}
+    assert opened(tmp_path).best_trial.value == 11.0
+    assert len(claim(tmp_path, 14, batch=2)) == 2
 
 
 def test_values_are_those_of_the_axes(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ Several workers, each with its own folder and device, join one study by its name
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import time
@@ -293,11 +292,14 @@ def _tell_one(
     result: tuple[Path, list[float | None]],
     control: packs.Control,
 ) -> None:
-    """Report a setting's returns, and the pack that holds them, to the study."""
+    """Report a setting's returns, and the pack that holds them, to the study.
+
+    A setting with a failed seed scores -inf: a trial that is reported as failed would teach the
+    sampler nothing, and it would go on to draw from there.
+    """
     pack, returns = result
-    score = rules.score(returns)
     facts = {study.RETURNS: returns, study.PACK: str(pack.resolve())}
-    if not study.tell(opened, each, score if math.isfinite(score) else None, facts):
+    if not study.tell(opened, each, rules.score(returns), facts):
         control.tell(f"setting {setting} was taken over: this result does not count")
 
 
