@@ -1,0 +1,243 @@
+"""Learning beside other trainers at equal settings: same task, budget, network, start and loss.
+
+    python benchmarks/parity.py [TASK ...] [--peer rejax] [--python PATH] [--seeds 20] [--quick]
+        [--first-seed 0] [--source PATH] [--out benchmarks/results]
+
+`--python` is the interpreter of an environment that has the peer (benchmarks/speed/
+requirements_rejax.txt, requirements_sb3.txt); PureJaxRL is no package, so `--source` names a clone
+of its repository. Each task leaves one entry of parity_PEER_DATE.json: the return of every seed of
+both, IQM, mean, share of failed seeds, difference with its interval, and the verdict.
+
+We take the peer's own choices, since they differ from peer to peer (`PEERS`): start of the weights,
+Adam's epsilon, clip of values and gradients, end of an episode at a time limit. A seed has failed
+if its return is nearer to random play than a tenth of the range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppo_jax.analysis import ranges, stats, verdicts
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.storage.files import write_json
+
+SUMMARY = "Train tasks here and by another trainer at equal settings, and compare the returns."
+FOLDER = Path(__file__).parent
+EPISODES = 128
+FAILED = 0.1  # share of the range from random to best below which a seed has failed
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Settings that have the same meaning for every trainer."""
+
+    env: str
+    total_env_steps: int
+    num_envs: int = 4
+    rollout_length: int = 128
+    num_epochs: int = 4
+    num_minibatches: int = 4
+    learning_rate: float = 2.5e-4
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip_epsilon: float = 0.2
+    entropy_coef: float = 0.01
+    value_coef: float = 0.5
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+
+
+MINATAR = {"num_envs": 64, "num_minibatches": 8, "learning_rate": 5e-3, "activation": "relu"}
+TASKS = {
+    task.env: task
+    for task in (
+        Task("CartPole-v1", 98_304),
+        Task("Acrobot-v1", 98_304),
+        Task("MountainCarContinuous-v0", 98_304, num_envs=16, entropy_coef=0.0),
+        Task("Pendulum-v1", 196_608, num_envs=8, learning_rate=1e-3, gamma=0.9, entropy_coef=0.0),
+        Task("Catch-bsuite", 98_304, num_envs=8),
+        Task("Breakout-MinAtar", 999_424, **MINATAR),
+        Task("SpaceInvaders-MinAtar", 999_424, **MINATAR),
+    )
+}
+CLASSIC = ("CartPole-v1", "Acrobot-v1", "MountainCarContinuous-v0", "Pendulum-v1")
+DISCRETE = tuple(name for name in TASKS if name not in CLASSIC[2:])
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """A trainer's own choices, in our settings."""
+
+    tasks: tuple[str, ...]
+    policy_mode: str  # how its policy is evaluated
+    config: dict[str, Any]
+    hyper: dict[str, Any]
+    differs: str  # what stays unlike
+
+
+PEERS = {
+    "rejax": Peer(
+        tuple(TASKS),
+        "sampled",
+        {"orthogonal_init": False, "time_limits": "termination"},
+        {"value_clip_epsilon": 0.2, "max_grad_norm": np.inf, "adam_epsilon": 1e-8},
+        "gymnax 0.0.9; an environment is reset at every step; two optimisers, which is the same "
+        "without a bound on the gradient",
+    ),
+    "purejaxrl": Peer(
+        DISCRETE,
+        "sampled",
+        {"time_limits": "termination"},
+        {"value_clip_epsilon": 0.2, "max_grad_norm": 0.5},
+        "its ppo.py, which has discrete actions and 64-64 only; observations are flattened",
+    ),
+    "sb3": Peer(
+        CLASSIC,
+        "deterministic",
+        {},
+        {"max_grad_norm": 0.5},
+        "gymnasium's environments; its value loss has no factor 1/2, so its vf_coef is half ours",
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=SUMMARY)
+    parser.add_argument("task", nargs="*", choices=[*TASKS, []])
+    parser.add_argument("--peer", choices=PEERS, default="rejax")
+    parser.add_argument("--python", default=sys.executable, help="interpreter that has the peer")
+    parser.add_argument("--source", type=Path, help="clone of PureJaxRL's repository")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a tiny budget, to try the script")
+    parser.add_argument("--out", type=Path, default=FOLDER / "results")
+    given = parser.parse_args()
+    peer, path = PEERS[given.peer], given.out / f"parity_{given.peer}_{today()}.json"
+    for name in given.task or peer.tasks:
+        if name not in peer.tasks:
+            parser.error(f"{given.peer} cannot train {name}")
+        task = TASKS[name]
+        if given.quick:
+            batch = task.num_envs * task.rollout_length
+            task = dataclasses.replace(task, total_env_steps=2 * batch)
+        seeds = list(range(given.first_seed, given.first_seed + given.seeds))
+        found = entry(given, task, seeds)
+        record = json.loads(path.read_text("utf-8")) if path.exists() else header(given)
+        record["tasks"][name] = found
+        write_json(path, record)
+        print(name, found["verdict"], found["difference"], found["ci95"], flush=True)
+
+
+def header(given: argparse.Namespace) -> dict[str, Any]:
+    peer = PEERS[given.peer]
+    return {
+        "peer": given.peer,
+        "date": today(),
+        "differs": peer.differs,
+        "policy_mode": peer.policy_mode,
+        "tasks": {},
+    }
+
+
+def entry(given: argparse.Namespace, task: Task, seeds: list[int]) -> dict[str, Any]:
+    """Train both and compare: one task's result."""
+    theirs = by_peer(given, task, seeds)
+    mine = ours(PEERS[given.peer], task, seeds)
+    known = ranges.ranges()[task.env]
+    margin = verdicts.margin_of(known.random, known.best)
+    samples = [sample_of(each["returns"], known) for each in (mine, theirs)]
+    found = verdicts.between([samples[0]], [samples[1]], margin)
+    return {
+        "setting": dataclasses.asdict(task),
+        "seeds": seeds,
+        "ours": {**mine, **summary(mine["returns"], known)},
+        "theirs": {**theirs, **summary(theirs["returns"], known)},
+        **found._asdict(),
+        "verdict": verdicts.described(found),
+        "probability_of_improvement": stats.probability_of_improvement(*samples),
+    }
+
+
+def sample_of(returns: list[float | None], known: ranges.Range) -> list[float]:
+    """Returns of all seeds: one that turned non-finite counts as random play."""
+    return [known.random if score is None else score for score in returns]
+
+
+def summary(returns: list[float | None], known: ranges.Range) -> dict[str, Any]:
+    """IQM, mean, interval and share of failed seeds."""
+    scores = np.array(sample_of(returns, known))
+    share = (scores - known.random) / (known.best - known.random)
+    return {**stats.summarise(scores), "share_failed": float(np.mean(share < FAILED))}
+
+
+def ours(peer: Peer, task: Task, seeds: list[int]) -> dict[str, Any]:
+    """Train here; whole episodes after training, by the peer's policy mode."""
+    import tempfile
+
+    import ppo_jax
+
+    config, hyper = setting(peer, task)
+    with tempfile.TemporaryDirectory() as folder:
+        result = ppo_jax.run(
+            config,
+            hyper,
+            seeds=len(seeds),
+            seed=seeds[0],
+            out=f"{folder}/run",
+            policy_mode=peer.policy_mode,
+            eval_episodes=EPISODES,
+            quiet=True,
+        )
+        manifest = json.loads((result.folder / "manifest.json").read_text("utf-8"))
+    return {
+        "returns": result.summary["final_return"]["per_seed"],
+        "train_seconds": result.summary["train_seconds"],
+        "versions": {"python": manifest["python"], **manifest["versions"]},
+    }
+
+
+def setting(peer: Peer, task: Task) -> tuple[Config, Hyper]:
+    """Our setting of a task, with the peer's own choices."""
+    fields = dataclasses.asdict(task)
+    numbers = {field.name for field in dataclasses.fields(Hyper)} - {"env"}
+    config = {name: value for name, value in fields.items() if name not in numbers}
+    hyper = {name: value for name, value in fields.items() if name in numbers}
+    return Config(**config, torso="mlp", **peer.config), Hyper(**hyper, **peer.hyper)
+
+
+def by_peer(given: argparse.Namespace, task: Task, seeds: list[int]) -> dict[str, Any]:
+    """Train by the peer, in a process of its own interpreter."""
+    wanted = {
+        "task": dataclasses.asdict(task),
+        "seeds": seeds,
+        "episodes": EPISODES,
+        "source": None if given.source is None else str(given.source.absolute()),
+    }
+    script = FOLDER / "parity_peers" / f"{given.peer}_peer.py"
+    done = subprocess.run(
+        [given.python, str(script)],
+        input=json.dumps(wanted),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{given.peer} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def today() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}"
+
+
+if __name__ == "__main__":
+    main()
