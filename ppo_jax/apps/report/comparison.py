@@ -153,7 +153,7 @@ def notes(
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """Describe a comparison in lines of text."""
-    rows = [HEAD]
+    rows: list[tuple[str, ...]] = [HEAD]
     for place, row in enumerate(found["groups"]):
         ends = interval(row["ci95"])
         failed = f" ({row['num_failed']} failed)" if row["num_failed"] else ""
