@@ -29,6 +29,7 @@ import numpy as np
 from ppo_jax.analysis import ranges, stats, verdicts
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.storage.files import write_json
+from ppo_jax.storage.manifest import core_count, processor
 
 SUMMARY = "Train tasks here and by another trainer at equal settings, and compare the returns."
 FOLDER = Path(__file__).parent
@@ -144,6 +145,7 @@ def header(given: argparse.Namespace) -> dict[str, Any]:
         "date": today(),
         "differs": peer.differs,
         "policy_mode": peer.policy_mode,
+        "machine": f"{processor()}, {core_count()} cores",
         "tasks": {},
     }
 
@@ -159,8 +161,8 @@ def entry(given: argparse.Namespace, task: Task, seeds: list[int]) -> dict[str, 
     return {
         "setting": dataclasses.asdict(task),
         "seeds": seeds,
-        "ours": {**mine, **summary(mine["returns"], known)},
-        "theirs": {**theirs, **summary(theirs["returns"], known)},
+        "ours": {**summary(mine.pop("returns"), known), **mine},
+        "theirs": {**summary(theirs.pop("returns"), known), **theirs},
         **found._asdict(),
         "verdict": verdicts.described(found),
         "probability_of_improvement": stats.probability_of_improvement(*samples),

@@ -42,7 +42,13 @@ def main() -> None:
     write(ROOT / "docs" / "index.md", {"start": first_run()})
     write(
         ROOT / "docs" / "results.md",
-        {"learning": learning(), "reproduced": reproduced(), "speed": speed(), "costs": costs()},
+        {
+            "learning": learning(),
+            "reproduced": reproduced(),
+            "parity": parity(),
+            "speed": speed(),
+            "costs": costs(),
+        },
     )
     write(
         ROOT / "docs" / "why-the-ratio.md",
@@ -432,6 +438,42 @@ def other_suites() -> str:
             words = ", ".join(f"{n} {word}" for word, n in record["words"].items() if n)
             said += f" `{name}`: of {len(cells)} published numbers {words}, {least} seeds {where}."
     return said
+
+
+def parity() -> str | None:
+    """Returns at settings equal to a peer's, task by task."""
+    paths = [newest(f"parity_{peer}_*.json") for peer in ("rejax", "purejaxrl", "sb3")]
+    records = [json.loads(path.read_text("utf-8")) for path in paths if path is not None]
+    if not records:
+        return None
+    lines = [
+        "### Learning beside others at equal settings",
+        "",
+        "| task | beside | ours: IQM [95%], mean | theirs: IQM [95%], mean | failed seeds, ours "
+        "and theirs | seeds × steps | difference [95%] | P(ours better) | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        for env, each in record["tasks"].items():
+            sides = [each[side] for side in ("ours", "theirs")]
+            shown = [
+                "**{:.4g}** [{:.4g}, {:.4g}], {:.4g}".format(s["iqm"], *s["ci95"], s["mean"])
+                for s in sides
+            ]
+            failed = " and ".join(f"{side['share_failed']:.0%}" for side in sides)
+            ends = "{:+.3g} [{:+.3g}, {:+.3g}]".format(each["difference"], *each["ci95"])
+            lines.append(
+                f"| {env} | {record['peer']} | {' | '.join(shown)} | {failed} | "
+                f"{len(each['seeds'])} × {si(each['setting']['total_env_steps'])} | {ends} | "
+                f"{each['probability_of_improvement']:.2f} | {each['verdict']} |"
+            )
+    lines += [
+        "",
+        "The same budget, network, start of the weights, loss, optimiser and end at a time limit; "
+        f"128 episodes a seed, {records[0]['policy_mode']} actions. A failed seed stays within a "
+        "tenth of the range from random play. Again: `python benchmarks/parity.py`.",
+    ]
+    return "\n".join(lines)
 
 
 def tasks_of(rows: list[dict[str, Any]]) -> str:
