@@ -121,7 +121,8 @@ def _known_mean(block: np.ndarray) -> np.ndarray:
 def summary_curve(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """IQM over seeds and the ends of its 95% interval, each [P]; NaN if fewer than half known.
 
-    A mean over the few seeds whose episodes ended first would be a mean over short episodes.
+    A mean over the few seeds whose episodes ended first would be a mean over short episodes. Two
+    seeds have no interval here: it is 13 times as wide as they are apart, and would hide the curve.
     """
     middle, low, high = (np.full(len(returns), np.nan) for _ in range(3))
     generator = np.random.default_rng(0)
@@ -129,8 +130,9 @@ def summary_curve(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
         known = row[np.isfinite(row)]
         if known.size and 2 * known.size >= row.size:
             middle[point] = iqm(known)
-            interval = bootstrap_interval(known, resamples=1000, generator=generator)
-            low[point], high[point] = interval or (np.nan, np.nan)
+            if known.size > 2:
+                interval = bootstrap_interval(known, resamples=1000, generator=generator)
+                low[point], high[point] = interval or (np.nan, np.nan)
     return middle, low, high
 
 
