@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words of the command; None for those of this process.
     """
     open_missing_streams()
+    signals.owns_process = argv is None
     code = _run(list(sys.argv[1:] if argv is None else argv))
     if argv is None and code in (signals.STOPPED, INTERRUPTED):
         # A call into XLA may be left behind, and Python would wait for it or be ended by it.

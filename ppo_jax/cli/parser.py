@@ -23,6 +23,7 @@ GROUPS: dict[type, str] = {
     RunOptions: "the run (steps are environment steps of one seed; 1e6 is a number, too)",
 }
 _METAVARS = {"out": "DIR", "init_from": "RUN", "wandb": "PROJECT", "devices": "N|auto"}
+_METAVARS |= {"mesh": "seed=N,env=N"}
 _NEGATIVE = re.compile(r"-[\d.]|-inf")
 
 

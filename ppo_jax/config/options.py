@@ -17,7 +17,7 @@ RESUME = ("never", "auto")
 # only end at another point.
 CHANGEABLE = (
     *("checkpoint_every", "checkpoint_minutes", "keep", "max_seconds", "stop_at_return"),
-    *("devices", "platform", "quiet", "tensorboard", "wandb"),
+    *("devices", "mesh", "platform", "quiet", "tensorboard", "wandb"),
 )
 
 
@@ -42,6 +42,7 @@ class RunOptions:
     )
     init_from: str | None = option(None, "start from the policy of another run's folder")
     devices: int | None = option(None, "devices to use (auto, as when left out: all of them)")
+    mesh: str | None = option(None, "devices for seeds and for each seed's environments, by hand")
     platform: str | None = option(None, "kind of device (else the best one available)", PLATFORMS)
     quiet: bool = option(False, "no live progress")
     tensorboard: bool = option(False, "log to TensorBoard as well (extra: tensorboard)")
@@ -75,6 +76,7 @@ def validate_options(options: RunOptions) -> None:
         )
     if options.stop_at_return is not None and not math.isfinite(options.stop_at_return):
         raise InputError(f"stop_at_return={options.stop_at_return} must be a finite number.")
+    parse_mesh(options.mesh)
     minutes, limit = options.checkpoint_minutes, options.max_seconds
     if not (math.isfinite(minutes) and minutes >= 0):
         raise InputError(f"checkpoint_minutes={minutes} must be a number of at least 0.")
@@ -82,3 +84,22 @@ def validate_options(options: RunOptions) -> None:
         raise InputError(f"max_seconds={limit} must be a number of more than 0.")
     if options.resume == "auto" and options.out is None:
         raise InputError("resume='auto' needs the run's folder: name it with --out.")
+
+
+def parse_mesh(words: str | None) -> tuple[int, int] | None:
+    """The lengths of the axes `seed` and `env` of `seed=4,env=2`, 1 for one that is left out.
+
+    Raises:
+        InputError: other words.
+    """
+    if words is None:
+        return None
+    found = {"seed": 1, "env": 1}
+    for part in words.split(","):
+        name, _, number = part.strip().partition("=")
+        if name not in found or not number.isdecimal() or not 1 <= int(number) <= 2**20:
+            raise InputError(
+                f"mesh={words!r} must be lengths of the axes seed and env, such as seed=4,env=2."
+            )
+        found[name] = int(number)
+    return found["seed"], found["env"]

@@ -1,18 +1,19 @@
 """Layouts: the placement of seeds and environments on devices.
 
-Three kinds:
+Devices form a mesh with the axes `seed` and `env`. Seeds lie along the first. The environments of
+each seed lie along the second: there each device holds a share of them, and gradients are averaged.
 
-* `map`: seeds over devices, and on each device one seed after the other. For large batches on a
-  CPU: a seed's data stay in cache, and members equal seeds trained alone on as many devices, bit
-  for bit.
-* `vmap`: seeds over devices, and on each device side by side. For GPU, TPU, and small batches on a
-  CPU, whose operations are too short for separate dispatch.
-* `envs`: each seed's environments over devices, gradients averaged. For few seeds and large
-  batches.
+Seeds of one device train in one of two ways:
+
+* `map`: one after the other. For large batches on a CPU: a seed's data stay in cache, and members
+  equal seeds trained alone on as many devices, bit for bit.
+* `vmap`: side by side. For GPU, TPU, and small batches on a CPU, whose operations are too short for
+  separate dispatch.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -21,16 +22,24 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import KEYS, KEYS_PER_ITERATION
 from ppo_jax.envs.registration import find
 from ppo_jax.kernels.backend import is_cpu_device
-from ppo_jax.kernels.collectives import ALONE, Across
+from ppo_jax.kernels.collectives import Across
 from ppo_jax.rl.types import TrainState
 
 # Minimum samples per device and minibatch for splitting one seed's environments. On two cores, 512
 # gave 1.4 (Pendulum) and 1.7 (MinAtar) times the speed of one. 256 gave 1.1 and 1.3, with a longer
-# compilation (docs/lab-notebook.md). More cores, and GPUs, were not measured.
+# compilation (docs/lab-notebook.md). More cores were not measured.
 ENVS_LAYOUT_ROWS = 512
+# The same for accelerators. It is an estimate from bytes and kernels, not a measurement: with 8,192
+# rows a device, eight GPUs are about twice as fast as one; the kernels are as many on each.
+ENVS_LAYOUT_ROWS_ACCELERATOR = 2**15
+
+# Blocks that the environments of a seed form if devices share them. A block has its own random
+# numbers, and each minibatch takes as many samples from each. So 1, 2, 4 and 8 devices draw alike.
+BLOCKS = 8
 
 # Largest minibatch for which seeds side by side beat one after the other on a CPU.
 VMAP_LAYOUT_MINIBATCH = 256
@@ -42,67 +51,164 @@ MAX_CHUNK = 256  # iterations in one call of a chunk, and rows of its buffer of 
 class Layout(NamedTuple):
     """Seeds and environments on devices."""
 
-    kind: str  # map, vmap or envs
+    kind: str  # map or vmap: how the seeds of one device train
     devices: tuple[Any, ...]
     num_seeds: int
+    num_shares: int = 1  # devices that one seed's environments are spread over
+    num_blocks: int = 1  # groups of one seed's environments, each with its own random numbers
+
+    @property
+    def num_places(self) -> int:
+        """Length of the mesh's axis `seed`."""
+        return len(self.devices) // self.num_shares
 
     @property
     def num_members(self) -> int:
-        """Seeds that are trained: the requested number, rounded up to a multiple of the devices."""
-        if self.kind == "envs":
-            return self.num_seeds
-        return -(-self.num_seeds // len(self.devices)) * len(self.devices)
+        """Seeds that are trained: the requested number, rounded up to a multiple of the places."""
+        return -(-self.num_seeds // self.num_places) * self.num_places
 
     @property
     def mesh(self) -> Mesh:
-        """The devices with the axes `seeds` and `envs`, one of which has length 1."""
-        shape = (1, -1) if self.kind == "envs" else (-1, 1)
-        return Mesh(np.array(self.devices).reshape(shape), ("seeds", "envs"))
+        """The devices with the axes `seed` and `env`."""
+        shape = (self.num_places, self.num_shares)
+        return Mesh(np.array(self.devices).reshape(shape), ("seed", "env"))
+
+    @property
+    def mesh_words(self) -> str:
+        """The mesh as `--mesh` takes it."""
+        return f"seed={self.num_places},env={self.num_shares}"
 
     @property
     def across(self) -> Across:
-        """The collectives of devices that share one seed."""
-        return Across(("envs",)) if self.kind == "envs" else ALONE
-
-    @property
-    def num_shares(self) -> int:
-        """Devices that one seed's environments are spread over."""
-        return len(self.devices) if self.kind == "envs" else 1
+        """The collectives of devices that share one seed, and the blocks of its environments."""
+        return Across(("env",) if self.num_shares > 1 else (), self.num_blocks)
 
     def member_spec(self, has_axis: bool) -> P:
         """Partition of numbers that members share, or that each member has its own of."""
-        return P("seeds") if has_axis else P()
+        return P("seed") if has_axis else P()
 
     def state_specs(self, state: TrainState) -> TrainState:
         """Partition of each leaf of a population's state."""
-        specs = jax.tree.map(lambda _: P("seeds"), state)
+        specs = jax.tree.map(lambda _: P("seed"), state)
         return specs._replace(
-            carry=jax.tree.map(lambda _: P("seeds", "envs"), state.carry),
-            discounted_return=P("seeds", "envs"),
+            carry=jax.tree.map(lambda _: P("seed", "env"), state.carry),
+            discounted_return=P("seed", "env"),
         )
 
 
+class Wanted(NamedTuple):
+    """Wishes for a layout, beside the batch and the seeds."""
+
+    num_devices: int | None = None  # None for all
+    mesh: tuple[int, int] | None = None  # lengths of the axes `seed` and `env`; None for the rule
+    num_blocks: int | None = None  # those of a run that goes on; None for a new one
+
+
 def local_devices(count: int | None = None) -> tuple[Any, ...]:
-    """The first `count` devices of this process, None for all. No other code asks JAX."""
+    """The first `count` devices of this process, None for all."""
     return tuple(jax.local_devices()[:count])
 
 
-def choose_layout(config: Config, num_seeds: int, num_devices: int | None = None) -> Layout:
-    """Choose the fastest layout known for this batch, number of seeds and kind of device."""
-    devices = local_devices(num_devices)
-    count = len(devices)
+def choose_layout(
+    config: Config, num_seeds: int, num_devices: int | None = None, wanted: Wanted | None = None
+) -> Layout:
+    """Choose the fastest layout known for this batch, number of seeds and kind of device.
+
+    Raises:
+        InputError: the mesh asked for does not fit the devices or the batch.
+    """
+    wanted = wanted or Wanted(num_devices)
+    devices = local_devices(wanted.num_devices)
     if find(config.env).host is not None:  # one seed after the other
         return Layout("map", devices[:1], num_seeds)
-    if (
-        num_seeds < count
-        and config.num_envs % count == 0
-        and (config.num_envs // count) % config.num_minibatches == 0
-        and config.minibatch_size >= ENVS_LAYOUT_ROWS * count
-        and config.num_iterations * KEYS_PER_ITERATION * count <= KEYS
-    ):
-        return Layout("envs", devices, num_seeds)
-    devices = devices[: min(count, num_seeds)]
+    is_cpu = is_cpu_device(devices[0])
+    places, shares = mesh_shape(config, num_seeds, len(devices), is_cpu, wanted)
     is_small = num_seeds > 1 and config.minibatch_size <= VMAP_LAYOUT_MINIBATCH
     return Layout(
-        "map" if is_cpu_device(devices[0]) and not is_small else "vmap", devices, num_seeds
+        "map" if is_cpu and not is_small else "vmap",
+        devices[: places * shares],
+        num_seeds,
+        shares,
+        blocks_for(config, shares, wanted.num_blocks) or shares,
     )
+
+
+def devices_needed(config: Config, num_seeds: int, num_devices: int, wanted: Wanted) -> int:
+    """Accelerators that a run takes of those of a machine, without asking jax."""
+    if find(config.env).host is not None:
+        return 1
+    offered = min(num_devices, wanted.num_devices or num_devices)
+    return math.prod(mesh_shape(config, num_seeds, offered, False, wanted))
+
+
+def mesh_shape(
+    config: Config, num_seeds: int, num_devices: int, is_cpu: bool, wanted: Wanted
+) -> tuple[int, int]:
+    """Lengths of the axes `seed` and `env`. The rule, by the order of what counts:
+
+    1. as few seeds one after the other (or side by side) on a device as possible;
+    2. as many devices for each seed's environments as its minibatches are large enough for;
+    3. as few members as possible that only fill up the devices.
+    """
+    if wanted.mesh is not None:
+        return checked_mesh(config, num_devices, wanted)
+    rows = ENVS_LAYOUT_ROWS if is_cpu else ENVS_LAYOUT_ROWS_ACCELERATOR
+    fitting = [
+        shares
+        for shares in range(1, num_devices + 1)
+        if shares == 1
+        or (
+            config.minibatch_size >= rows * shares
+            and (blocks := blocks_for(config, shares, wanted.num_blocks))
+            and wanted.num_blocks in (None, blocks)
+        )
+    ]
+    found = []
+    for places in range(1, min(num_devices, num_seeds) + 1):
+        shares = max(each for each in fitting if each * places <= num_devices)
+        found.append((-(-num_seeds // places), -shares, places))
+    _, shares, places = min(found)
+    return places, -shares
+
+
+def blocks_for(config: Config, shares: int, num_blocks: int | None = None) -> int | None:
+    """Blocks of a seed's environments on so many devices, None if they cannot be divided so.
+
+    Args:
+        num_blocks: of a run that goes on; kept if these devices can hold them in equal numbers.
+    """
+    if num_blocks is not None and num_blocks % shares == 0:
+        return num_blocks
+    if shares == 1:
+        return 1
+    for blocks in (math.lcm(BLOCKS, shares), shares):
+        if (
+            config.num_envs % blocks == 0
+            and (config.num_envs // blocks) % config.num_minibatches == 0
+            and config.num_iterations * KEYS_PER_ITERATION * blocks <= KEYS
+        ):
+            return blocks
+    return None
+
+
+def checked_mesh(config: Config, num_devices: int, wanted: Wanted) -> tuple[int, int]:
+    """The mesh asked for.
+
+    Raises:
+        InputError: it does not fit the devices or the batch.
+    """
+    assert wanted.mesh is not None
+    places, shares = wanted.mesh
+    words = f"mesh='seed={places},env={shares}'"
+    if places * shares > num_devices:
+        raise InputError(
+            f"{words} takes {places * shares} devices, and there are {num_devices}: take a "
+            "smaller mesh."
+        )
+    if blocks_for(config, shares, wanted.num_blocks) is None:
+        raise InputError(
+            f"{words} cannot divide num_envs={config.num_envs} in {shares} equal shares, each of "
+            f"which num_minibatches={config.num_minibatches} divides: choose another number for "
+            "env."
+        )
+    return places, shares

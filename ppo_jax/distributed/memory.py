@@ -101,7 +101,7 @@ def forecast(config: Config, layout: Layout, shapes: TrainState, use: Use = _TRA
     """Forecast from the shapes of a population's state [members, ...]."""
     members, devices = layout.num_members, len(layout.devices)
     # Members that are computed at the same time, and the share of each in a device's environments.
-    at_once = members if layout.kind == "vmap" else devices
+    at_once = members * layout.num_shares if layout.kind == "vmap" else devices
     params = num_bytes(shapes.params) // members
     carry = num_bytes(shapes.carry) // (members * config.num_envs)
     return Forecast(

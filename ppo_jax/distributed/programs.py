@@ -157,16 +157,16 @@ def make_evaluation(
     def play(hyper: Hyper, state: TrainState, stream: Array) -> evaluation.Episodes:
         is_own = jnp.ndim(stream) > 0
         one = partial(member, is_own)
-        if layout.kind == "envs":
-            return spread(layout, one, hyper, stream, state)
+        # Devices that share a seed play the same episodes; there are too few to spread.
+        lean = state._replace(carry=(), discounted_return=())
         specs = (layout.member_spec(has_own_hyper(hyper)), layout.member_spec(is_own))
         return jax.shard_map(
             partial(spread, layout, one),
             mesh=layout.mesh,
-            in_specs=(*specs, layout.state_specs(state)),
-            out_specs=P("seeds"),
+            in_specs=(*specs, jax.tree.map(lambda _: P("seed"), lean)),
+            out_specs=P("seed"),
             check_vma=False,
-        )(hyper, stream, state)
+        )(hyper, stream, lean)
 
     return jax.jit(play, compiler_options=compiler_options(1))
 

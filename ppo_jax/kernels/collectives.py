@@ -17,9 +17,14 @@ PyTree = Any
 
 
 class Across(NamedTuple):
-    """The mesh axes that one seed's environments are spread over; `ALONE` has none."""
+    """The mesh axes that one seed's environments are spread over; `ALONE` has none.
+
+    The environments form blocks in their order, as many on each device. A block has random numbers
+    of its own, so that the draws do not depend on the number of devices.
+    """
 
     axes: tuple[str, ...] = ()
+    blocks: int = 1  # on all devices
 
     def mean(self, tree: PyTree) -> PyTree:
         """Each leaf's mean over all devices, equal on each of them."""
@@ -41,9 +46,11 @@ class Across(NamedTuple):
         return jax.lax.axis_size(self.axes) if self.axes else 1
 
     @property
-    def index(self) -> Array | int:
-        """This device's number among the D, []."""
-        return jax.lax.axis_index(self.axes) if self.axes else 0
+    def own_blocks(self) -> Array:
+        """The numbers of this device's blocks, [blocks / D]."""
+        count = self.blocks // self.size
+        first = jax.lax.axis_index(self.axes) * count if self.axes else 0
+        return first + jnp.arange(count)
 
 
 ALONE = Across()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed.layout import local_devices
 from ppo_jax.distributed.memory import Forecast, show_bytes
+from ppo_jax.runtime import signals
 from ppo_jax.storage.manifest import core_count
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_GPUS = Path("/proc/driver/nvidia/gpus")  # one entry for each GPU that the driver sees
 _MEMINFO = Path("/proc/meminfo")
 # The limit of a container, and the memory that it has taken (version 2 of Linux' control groups).
 _CGROUP = Path("/sys/fs/cgroup")
@@ -22,14 +26,21 @@ _LIMITS = ("memory.max", "memory.current")
 _SMALL_MACHINE = 8 * 2**30  # bytes assumed if the system reports no memory
 
 
-def prepare_jax(options: RunOptions) -> None:
+def prepare_jax(options: RunOptions, needed: Callable[[int], int] | None = None) -> None:
     """Set the platform, one device per CPU core, and the persistent compilation cache.
 
     If jax has already started, its platform and devices stay as they are.
 
+    Args:
+        needed: devices there -> devices that are used. The command line leaves the others to other
+            processes; in a program of the user's, a later run may want them.
+
     Raises:
         InputError: the platform has no device here, or jax has started on another one.
     """
+    if needed is not None and signals.owns_process and options.platform != "cpu":
+        with suppress(InputError):  # the layout refuses it, and knows the devices
+            leave_unused(needed)
     if options.platform:
         jax.config.update(
             "jax_platforms", {"gpu": "cuda", "tpu": "tpu", "cpu": "cpu"}[options.platform]
@@ -55,6 +66,21 @@ def prepare_jax(options: RunOptions) -> None:
             f"platform={options.platform!r} cannot be had any more: jax has already started with "
             f"{found} in this process; leave platform out, or start a new process."
         )
+
+
+def leave_unused(needed: Callable[[int], int]) -> None:
+    """Hide the GPUs that are not used from CUDA, because jax reserves memory of all that it sees.
+
+    The variable may list indices, UUIDs and MIG instances. Its first entries stay.
+    """
+    given = os.environ.get(VISIBLE)
+    if given is not None:
+        names = [name.strip() for name in given.split(",")]
+    else:
+        names = [str(i) for i, _ in enumerate(_GPUS.glob("*"))]
+    count = needed(len(names)) if names and all(names) else 0
+    if 0 < count < len(names):
+        os.environ[VISIBLE] = ",".join(names[:count])
 
 
 def device_count(options: RunOptions) -> int | None:

@@ -22,6 +22,9 @@ PATIENCE = 2.0  # seconds that a step has to end by itself after a request
 # Seconds after which a SIGTERM is a second one: `timeout` sends each to the process and its group.
 REPEATED_AFTER = 0.1
 
+# The process runs one command and nothing else: `ppo-jax`, and no program of the user's.
+owns_process = False
+
 # Signals that ask for a stop. A system without one of them has no entry for it.
 _NAMES = {
     "SIGINT": INTERRUPTED,

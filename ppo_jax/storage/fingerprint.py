@@ -26,6 +26,7 @@ from ppo_jax.storage.manifest import core_count, package_versions, processor
 
 # Fields of `Config` that may name a program of the user's own, with its noun.
 OWN = {"env": "environment", "network": "network", "drift": "drift", "optimizer": "optimiser"}
+BLOCKS = "environment blocks"  # on which the random draws depend
 # Packages whose versions are recorded, or that no environment takes its rules from.
 _KNOWN = {"ppo_jax", "jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy"}
 
@@ -45,7 +46,9 @@ def fingerprint(layout: Layout, config: Config | None = None) -> dict[str, Any]:
         "device kind": device.device_kind,
         "devices": len(layout.devices),
         "layout": layout.kind,
-        "population width": layout.num_members // (1 if is_split(layout) else len(layout.devices)),
+        **({"mesh": layout.mesh_words} if layout.num_shares > 1 else {}),
+        **({BLOCKS: layout.num_blocks} if layout.num_blocks > 1 else {}),
+        "population width": layout.num_members // layout.num_places,
         "cores": core_count(),
         "processor": processor(),
         "XLA flags": " ".join(sorted(os.environ.get("XLA_FLAGS", "").split())),
@@ -53,9 +56,10 @@ def fingerprint(layout: Layout, config: Config | None = None) -> dict[str, Any]:
     }
 
 
-def is_split(layout: Layout) -> bool:
-    """Check whether every device works on every member, on a share of its environments."""
-    return layout.kind == "envs"
+def recorded_blocks(recorded: Mapping[str, Any]) -> int:
+    """Blocks of each seed's environments, by a fingerprint; once there were as many as devices."""
+    was_spread = recorded.get("layout") == "envs"  # the word of earlier versions
+    return recorded.get(BLOCKS, recorded.get("devices", 1) if was_spread else 1)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -65,9 +69,12 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     changed = list_changes(saved, now)
     if not changed:
         return None
+    how = "may differ in the last bits from"
+    if recorded_blocks(saved) != recorded_blocks(now):
+        how = "follow other random draws than"
     return (
         f"{'; '.join(changed)}: the run goes on from its checkpoint, but from here on its numbers "
-        "may differ in the last bits from those of a run that was never stopped."
+        f"{how} those of a run that was never stopped."
     )
 
 

@@ -59,8 +59,8 @@ def iterate(
         the next state and the iteration's metrics, each a scalar.
     """
     setting, keys = begin(config, hyper, state, across)
-    experience = collect(setting, state, keys[:-1])
-    return learn_from(setting, state, experience, keys[-1])
+    experience = collect(setting, state, keys[..., :-1])
+    return learn_from(setting, state, experience, keys[..., -1])
 
 
 def learn_from(
@@ -75,7 +75,7 @@ def learn_from(
 def begin(
     config: Config, hyper: Hyper[Any], state: TrainState, across: Across
 ) -> tuple[Setting, Array]:
-    """An iteration's setting, with every schedule's value, and its keys [5]."""
+    """An iteration's setting, with every schedule's value, and its keys, see `iteration_keys`."""
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
     return Setting(config, now, across), iteration_keys(state, across)
 
@@ -107,7 +107,7 @@ class Proposal(NamedTuple):
 
 
 def collect(setting: Setting, state: TrainState, keys: Array) -> Experience:
-    """Roll out under frozen parameters; keys [4] are the first of `iteration_keys`."""
+    """Roll out under frozen parameters; keys [..., 4] are the first of `iteration_keys`."""
     config, hyper, _ = setting
     agent = assemble(config)
     world = env_params(agent.environment, hyper)
@@ -222,7 +222,7 @@ def sample(
 ) -> tuple[Experience, Estimates]:
     """The first half of an iteration."""
     setting, keys = begin(config, hyper, state, across)
-    experience = collect(setting, state, keys[:-1])
+    experience = collect(setting, state, keys[..., :-1])
     return experience, estimate(setting, state, experience)
 
 
@@ -231,9 +231,9 @@ def propose(
 ) -> Proposal:
     """An iteration without its guard, for diagnosis."""
     setting, keys = begin(config, hyper, state, across)
-    experience = collect(setting, state, keys[:-1])
+    experience = collect(setting, state, keys[..., :-1])
     estimates = estimate(setting, state, experience)
-    return update(setting, state, experience, estimates, keys[-1])
+    return update(setting, state, experience, estimates, keys[..., -1])
 
 
 def must_be_finite(learnt: TrainState, metrics: Metrics) -> PyTree:
@@ -316,11 +316,13 @@ def train(config: Config, hyper: Hyper[Any], key: Array) -> tuple[TrainState, Me
 def iteration_keys(state: TrainState, across: Across = ALONE) -> Array:
     """The iteration's keys [5], four of its rollout and one of its update.
 
-    Each device has its own. One call of the generator draws all five: on a CPU every call is a loop
-    of a dozen kernels.
+    If this device holds several blocks of environments, each has its own: [blocks, 5]. One call of
+    the generator draws all of them: on a CPU every call is a loop of a dozen kernels.
     """
-    turn = state.iteration
-    if across.axes:
-        turn = turn * across.size + across.index
     fold_in = jax.vmap(jax.random.fold_in, (None, 0))
-    return fold_in(state.key, NUM_KEYS * turn + jnp.arange(NUM_KEYS))
+    numbers = NUM_KEYS * state.iteration + jnp.arange(NUM_KEYS)
+    if across.blocks > 1:
+        turns = state.iteration * across.blocks + across.own_blocks
+        numbers = (NUM_KEYS * turns[:, None] + jnp.arange(NUM_KEYS)[None]).reshape(-1)
+    keys = fold_in(state.key, numbers)
+    return keys if keys.shape == (NUM_KEYS,) else keys.reshape(-1, NUM_KEYS)

@@ -68,8 +68,11 @@ def minibatch_order(
     """An exact permutation of the batch's rows for each epoch, [E, M, N / M].
 
     `samples` permutes all N = T x B rows of the batch. `env-rows`, which a memory implies, permutes
-    the B environments and keeps each one's T steps together.
+    the B environments and keeps each one's T steps together. With a key for each block of
+    environments [blocks] each block is permuted, and a minibatch takes as many rows of each.
     """
+    if key.ndim:
+        return block_order(config, key, num_rows, num_envs, has_memory)
     num_steps = num_rows // num_envs
     if has_memory:  # rows of one environment are contiguous
         envs = permutations(key, config.num_epochs, num_envs)
@@ -79,6 +82,23 @@ def minibatch_order(
         rows = envs[:, :, None] + jnp.arange(num_steps)[None, None] * num_envs
     else:
         rows = permutations(key, config.num_epochs, num_rows)
+    return rows.reshape(config.num_epochs, config.num_minibatches, -1)
+
+
+def block_order(
+    config: Config, keys: Array, num_rows: int, num_envs: int, has_memory: bool
+) -> Array:
+    """`minibatch_order` of blocks with keys [blocks] of their own."""
+    blocks, num_steps = keys.shape[0], num_rows // num_envs
+    width = num_envs // blocks
+
+    def order(key: Array) -> Array:
+        return minibatch_order(config, key, num_rows // blocks, width, has_memory)
+
+    own = jnp.moveaxis(jax.vmap(order)(keys), 0, 2)  # [E, M, blocks, N / M / blocks]
+    step, env = (own % num_steps, own // num_steps) if has_memory else (own // width, own % width)
+    env = env + width * jnp.arange(blocks)[None, None, :, None]
+    rows = env * num_steps + step if has_memory else step * num_envs + env
     return rows.reshape(config.num_epochs, config.num_minibatches, -1)
 
 

@@ -19,7 +19,9 @@ from ppo_jax.training import schedules, trainer
 def population_of(
     num_seeds: int, seed: int = 0, kind: str = "map"
 ) -> tuple[trainer.TrainState, Layout]:
-    layout = Layout(kind, tuple(jax.local_devices()), num_seeds)
+    shares = (2, 2) if kind == "envs" else (1, 1)
+    kind = "map" if kind == "envs" else kind
+    layout = Layout(kind, tuple(jax.local_devices()), num_seeds, *shares)
     return population.init_population(CONFIG, hyper(), seed, layout), layout
 
 
@@ -68,8 +70,8 @@ def test_filling_up_copies_the_first_seed_and_trimming_takes_it_off_again() -> N
 def test_each_device_holds_its_own_seeds() -> None:
     state, layout = population_of(num_seeds=4)
     for leaf in jax.tree.leaves(state):
-        assert leaf.sharding.spec in (P("seeds"), P("seeds", "envs"))
-        assert leaf.sharding.mesh.shape == {"seeds": 2, "envs": 1}
+        assert leaf.sharding.spec in (P("seed"), P("seed", "env"))
+        assert leaf.sharding.mesh.shape == {"seed": 2, "env": 1}
         assert [shard.data.shape[0] for shard in leaf.addressable_shards] == [2, 2]
         assert {shard.device for shard in leaf.addressable_shards} == set(layout.devices)
 
@@ -99,7 +101,7 @@ def test_gathered_members_go_on_from_others_and_keep_their_keys() -> None:
     np.testing.assert_array_equal(jax.random.key_data(found.key), keys)
     for mine, old in zip(host(found._replace(key=found.iteration)), host(before), strict=True):
         np.testing.assert_array_equal(mine, old[sources])
-    assert found.params["body"]["policy_head"]["kernel"].sharding.spec == P("seeds")
+    assert found.params["body"]["policy_head"]["kernel"].sharding.spec == P("seed")
 
 
 def test_refilled_members_are_fresh_and_the_others_stay() -> None:
@@ -117,7 +119,7 @@ def test_members_share_their_numbers_or_each_has_its_own() -> None:
     layout = Layout("map", tuple(jax.local_devices()), 4)
     assert not population.has_own_hyper(shared)
     assert population.has_own_hyper(own)
-    for hyper, spec in ((shared, P()), (own, P("seeds"))):
+    for hyper, spec in ((shared, P()), (own, P("seed"))):
         for leaf in jax.tree.leaves(population.place_hyper(hyper, layout)):
             assert leaf.sharding.spec == spec
     alone, _ = population_of(num_seeds=4)

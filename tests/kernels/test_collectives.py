@@ -47,10 +47,12 @@ def test_every_device_gathers_what_all_have():
         )
 
 
-def test_devices_are_counted_and_numbered():
-    found = on_three_devices(lambda tree: (jnp.asarray(ACROSS.size), ACROSS.index))
-    np.testing.assert_array_equal(found, [[3, 3, 3], [0, 1, 2]])
-    assert (ALONE.size, ALONE.index) == (1, 0)
+def test_devices_are_counted_and_each_has_as_many_blocks_in_their_order():
+    across = Across(("devices",), 6)
+    sizes, blocks = on_three_devices(lambda tree: (jnp.asarray(across.size), across.own_blocks))
+    np.testing.assert_array_equal(sizes, [3, 3, 3])
+    np.testing.assert_array_equal(blocks, [[0, 1], [2, 3], [4, 5]])
+    assert (ALONE.size, ALONE.own_blocks.tolist()) == (1, [0])
 
 
 def test_alone_nothing_is_exchanged():
@@ -64,7 +66,7 @@ def test_alone_nothing_is_exchanged():
 
 def test_an_iteration_meets_once_a_minibatch_and_twice_besides():
     """Each collective puts a core to sleep, and XLA makes one per array."""
-    layout = layouts.Layout("envs", tuple(jax.local_devices()[:2]), 1)
+    layout = layouts.Layout("map", tuple(jax.local_devices()[:2]), 1, 2, 2)
     hyper = schedules.as_arrays(CONFIG, HYPER)
     state = population.abstract_population(CONFIG, hyper, layout)
     text = programs.make_chunk(CONFIG, layout).lower(hyper, state, np.int32(1)).as_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,3 +74,31 @@ def test_the_devices_of_a_cpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) 
     assert devices.free_device_bytes(device(None), 4) == 250
     assert devices.free_device_bytes(jax.local_devices()[0], 2) == 500
     assert devices.device_memory_bytes() is None
+
+
+@pytest.mark.parametrize(
+    "given, there, used, left",
+    [
+        (None, 4, 2, "0,1"),
+        (None, 2, 2, None),
+        ("3, GPU-7f,1", 4, 2, "3,GPU-7f"),
+        ("MIG-1/2/0", 4, 1, "MIG-1/2/0"),
+        ("", 4, 1, ""),  # no GPU at all
+    ],
+)
+def test_gpus_that_are_not_used_are_hidden_before_jax_starts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str | None,
+    there: int,
+    used: int,
+    left: str | None,
+) -> None:
+    for i in range(there):
+        (tmp_path / f"0000:0{i}:00.0").mkdir()
+    monkeypatch.setattr(devices, "_GPUS", tmp_path)
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    if given is not None:
+        monkeypatch.setenv(devices.VISIBLE, given)
+    devices.leave_unused(lambda count: min(count, used))
+    assert os.environ.get(devices.VISIBLE) == left

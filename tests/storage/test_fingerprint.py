@@ -17,13 +17,14 @@ from ppo_jax.storage.fingerprint import (
     fingerprint,
     other_programs,
     own_sources,
+    recorded_blocks,
     source_digest,
     spaces,
 )
 
 
-def made(kind: str = "vmap", seeds: int = 3, devices: int = 2) -> dict:
-    return fingerprint(Layout(kind, tuple(jax.local_devices()[:devices]), seeds))
+def made(kind: str = "vmap", seeds: int = 3, devices: int = 2, shares: int = 1) -> dict:
+    return fingerprint(Layout(kind, tuple(jax.local_devices()[:devices]), seeds, shares, 4))
 
 
 def test_it_names_all_that_the_bits_are_known_to_depend_on() -> None:
@@ -37,13 +38,15 @@ def test_it_names_all_that_the_bits_are_known_to_depend_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind, seeds, devices, width",
-    [("vmap", 3, 2, 2), ("vmap", 4, 1, 4), ("map", 2, 2, 1), ("envs", 3, 2, 3)],
+    "kind, seeds, devices, shares, width",
+    [("vmap", 3, 2, 1, 2), ("vmap", 4, 1, 1, 4), ("map", 2, 2, 1, 1), ("map", 3, 2, 2, 3)],
 )
 def test_the_width_is_the_members_that_a_device_has(
-    kind: str, seeds: int, devices: int, width: int
+    kind: str, seeds: int, devices: int, shares: int, width: int
 ) -> None:
-    assert made(kind, seeds, devices)["population width"] == width
+    found = made(kind, seeds, devices, shares)
+    assert found["population width"] == width
+    assert found.get("mesh") == ("seed=1,env=2" if shares == 2 else None)
 
 
 def test_nothing_is_said_where_nothing_changed() -> None:
@@ -57,6 +60,23 @@ def test_what_changed_is_named_with_both_values() -> None:
     assert "and was 64" in sentence
     assert "may differ in the last bits" in sentence
     assert differences({}, {"new": 1}) is not None
+
+
+@pytest.mark.parametrize(
+    "recorded, blocks",
+    [
+        ({"layout": "map", "devices": 4}, 1),
+        ({"layout": "envs", "devices": 4}, 4),  # as earlier versions recorded it
+        ({"layout": "map", "devices": 1, "environment blocks": 8}, 8),
+    ],
+)
+def test_the_blocks_that_decide_the_draws_are_recorded(recorded: dict, blocks: int) -> None:
+    assert recorded_blocks(recorded) == blocks
+    other = differences(recorded, {**recorded, "layout": "map", "environment blocks": 2})
+    assert other is not None
+    assert "follow other random draws" in other
+    alike = {**recorded, "layout": "map", "devices": 2, "environment blocks": blocks}
+    assert "may differ in the last bits" in str(differences(recorded, alike))
 
 
 MODULES = {

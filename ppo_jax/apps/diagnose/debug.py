@@ -20,6 +20,7 @@ from ppo_jax.kernels.collectives import Across
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.runtime import saved_run
 from ppo_jax.storage.files import write_json
+from ppo_jax.storage.fingerprint import recorded_blocks
 from ppo_jax.training import schedules, trainer
 
 
@@ -69,10 +70,10 @@ def debug(
     arrays = schedules.as_arrays(config, hyper)
     state = quarantine.offending(jax.tree.map(lambda leaf: leaf[member], saved))
     recorded = metadata.get("fingerprint", {})
-    shares = recorded.get("devices", 1) if recorded.get("layout") == "envs" else 1
+    blocks = recorded_blocks(recorded)
     plain = population.without_budget(config)
-    fault = nan_trace.first_fault(partial(update, plain, shares), hyper=arrays, state=state)
-    batch, rows = quarantine.sampler(config, shares)(arrays, state)
+    fault = nan_trace.first_fault(partial(update, plain, blocks), hyper=arrays, state=state)
+    batch, rows = quarantine.sampler(config, blocks)(arrays, state)
     report = {
         "run": str(run),
         "member": member,
@@ -100,15 +101,11 @@ def debug(
     return report
 
 
-def update(config: Config, shares: int, hyper: Hyper, state: TrainState) -> PyTree:
+def update(config: Config, blocks: int, hyper: Hyper, state: TrainState) -> PyTree:
     """Numbers that must be finite for the update to be applied."""
-
-    def one(state: TrainState, across: Across) -> PyTree:
-        learnt, metrics, _ = trainer.propose(config, hyper, state, across)
-        observed = trainer.real_numbers(config, learnt.carry.observation)
-        return *trainer.must_be_finite(learnt, metrics), observed
-
-    return quarantine.on_shares(shares, one, state)
+    learnt, metrics, _ = trainer.propose(config, hyper, state, Across(blocks=blocks))
+    observed = trainer.real_numbers(config, learnt.carry.observation)
+    return *trainer.must_be_finite(learnt, metrics), observed
 
 
 def minibatch_place(config: Config, fault: nan_trace.Fault | None) -> tuple[int, int] | None:

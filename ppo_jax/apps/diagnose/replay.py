@@ -14,20 +14,20 @@ import numpy as np
 from ppo_jax.analysis.video import write as write_video
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.options import RunOptions
+from ppo_jax.config.options import RunOptions, parse_mesh
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.hosted import REFUSED
-from ppo_jax.distributed.layout import Layout, choose_layout
+from ppo_jax.distributed.layout import Layout, Wanted, choose_layout
 from ppo_jax.envs.interface import refuse_host
-from ppo_jax.kernels.collectives import ALONE, Across
+from ppo_jax.kernels.collectives import Across
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl.types import EnvCarry, PyTree, Rollout, TrainState
 from ppo_jax.runtime import frames
 from ppo_jax.runtime.background import compiled
 from ppo_jax.runtime.chunk_loop import Advance, advance_by, chunks, until
 from ppo_jax.runtime.saved_run import load_where_trained, start_from
-from ppo_jax.storage.fingerprint import fingerprint, list_changes
+from ppo_jax.storage.fingerprint import fingerprint, list_changes, recorded_blocks
 from ppo_jax.training import schedules, trainer
 from ppo_jax.training.rollout import rollout
 
@@ -175,16 +175,20 @@ def check_folder(folder: Path, is_needed: bool) -> None:
 
 def recorded_layout(config: Config, num_seeds: int, recorded: Recorded) -> Layout:
     """The layout that a run was trained in, as far as this machine has the devices for it."""
-    layout = choose_layout(config, num_seeds, recorded.get("devices"))
+    was_spread = recorded.get("layout") == "envs"  # the word of earlier versions
+    mesh = f"seed=1,env={recorded.get('devices')}" if was_spread else recorded.get("mesh")
+    blocks = recorded_blocks(recorded)
+    wanted = Wanted(recorded.get("devices"), parse_mesh(mesh), blocks)
+    layout = choose_layout(config, num_seeds, wanted=wanted)
     kind = recorded.get("layout", layout.kind)
-    return layout._replace(kind=kind)
+    return layout._replace(kind="map" if was_spread else kind, num_blocks=blocks)
 
 
 def layout_of_one(layout: Layout) -> Layout:
     """The narrowest layout in which a member has the bits that it has in `layout`."""
     if layout.kind == "vmap":
         return layout._replace(num_seeds=layout.num_members)
-    return layout._replace(num_seeds=1 if layout.kind == "envs" else len(layout.devices))
+    return layout._replace(num_seeds=layout.num_places)
 
 
 def start_member(
@@ -236,9 +240,8 @@ def record_rollout(
     A chunk does not return its rollout, so another program computes it again. The difference
     between the two shows in the observations after the rollout, which are compared.
     """
-    shares = len(layout.devices) if layout.kind == "envs" else 1
     carry, raw, steps, action = jax.jit(trajectory, static_argnums=(0, 3))(
-        population.without_budget(config), hyper, before, shares
+        population.without_budget(config), hyper, before, layout.num_blocks
     )
     file = folder / f"trajectory_{iteration:08d}.npz"
     np.savez_compressed(
@@ -262,32 +265,19 @@ def record_rollout(
 
 
 def trajectory(
-    config: Config, hyper: Hyper, state: TrainState, shares: int
+    config: Config, hyper: Hyper, state: TrainState, blocks: int
 ) -> tuple[EnvCarry, Any, Rollout, Any]:
     """Carry after, raw observations [T, B, *O], rollout, and the actions taken.
 
     Args:
-        shares: devices over which the run spread this seed's environments, each with its own draws.
+        blocks: of environments, each with its own draws.
     """
     parts = assemble(config)
     now = schedules.resolve(hyper, schedules.progress(config, hyper, state.iteration))
     params = env_params(parts.environment, now)
     policy = acting_policy(config, parts, state.params, state.observation_moments, params)
-
-    def roll(carry: EnvCarry, across: Across) -> tuple[EnvCarry, Any, Rollout]:
-        key = trainer.iteration_keys(state, across)[:-1]
-        carry, steps, raw, _ = rollout(config, parts.environment, params, policy, carry, key)
-        return carry, raw, steps
-
-    if shares == 1:
-        carry, raw, steps = roll(state.carry, ALONE)
-    else:
-        split = jax.tree.map(lambda x: x.reshape(shares, -1, *x.shape[1:]), state.carry)
-        found = jax.vmap(lambda share: roll(share, Across(("envs",))), axis_name="envs")(split)
-        carry = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found[0])
-        raw, steps = jax.tree.map(
-            lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:]), found[1:]
-        )
+    key = trainer.iteration_keys(state, Across(blocks=blocks))[..., :-1]
+    carry, steps, raw, _ = rollout(config, parts.environment, params, policy, state.carry, key)
     return carry, raw, steps, policy.to_env(steps.action)
 
 

@@ -20,7 +20,7 @@ from ppo_jax.apps.reproduce.unfinished import Job, Pack, Reached
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import population
-from ppo_jax.distributed.layout import Layout, choose_layout
+from ppo_jax.distributed.layout import Layout, Wanted, choose_layout
 from ppo_jax.distributed.memory import Use
 from ppo_jax.runtime.chunk_loop import Advance, advance_by, chunks, until
 from ppo_jax.runtime.evaluation import FINAL, player
@@ -128,12 +128,10 @@ def train_jobs(
 
 def arrange(config: Config, members: Sequence[tuple[Cell, int]]) -> tuple[Layout, Hyper, list[int]]:
     """The devices, each member's numbers and seed; the first member fills up the devices."""
-    layout = choose_layout(config, len(members))
+    layout = choose_layout(config, len(members), wanted=Wanted(num_blocks=1))
     filled = [*members, *[members[0]] * (layout.num_members - len(members))]
     numbers = [schedules.as_arrays(cell.config, cell.hyper) for cell, _ in filled]
     hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)
-    if layout.kind == "envs":  # there all members would share their numbers
-        layout = layout._replace(kind="map", devices=layout.devices[:1])
     return layout, population.place_hyper(hyper, layout), [seed for _, seed in filled]
 
 

@@ -16,7 +16,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population
-from ppo_jax.distributed.layout import Layout, choose_layout
+from ppo_jax.distributed.layout import Wanted, choose_layout
 from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.actions import box_of
 from ppo_jax.envs.interface import Environment
@@ -135,9 +135,7 @@ def play_all(
 ) -> dict[str, Any]:
     """The summary of an evaluation of all seeds of `state` [S, ...]."""
     num_seeds = state.alive.shape[0]
-    layout = choose_layout(config, num_seeds)
-    if layout.kind == "envs":  # episodes are few: there is nothing to spread
-        layout = Layout("map", layout.devices[:1], num_seeds)
+    layout = choose_layout(config, num_seeds, wanted=Wanted(num_blocks=1))
     placed = population.place(population.padded(state, layout), layout)
     played = player(config, hyper, layout, options)(placed, stream)
     return summary(played, alive_seeds(placed, layout), options)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,8 @@ from ppo_jax.config.config import TRUST_REGION, Config, Hyper
 from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.envs import registration as environments
-from ppo_jax.kernels.collectives import ALONE, Across
-from ppo_jax.rl.types import Batch, PyTree, TrainState
+from ppo_jax.kernels.collectives import Across
+from ppo_jax.rl.types import Batch, TrainState
 from ppo_jax.storage import checkpoint, files
 from ppo_jax.training import trainer, update
 
@@ -60,8 +59,7 @@ def keep_frozen(
     wanted = wanted[: max(0, LARGEST_NUMBER - sum(1 for _ in run.glob(f"frozen-*/{STATE}")))]
     if not wanted:
         return {}
-    shares = len(layout.devices) if layout.kind == "envs" else 1
-    find = sampler(config, shares)
+    find = sampler(config, layout.num_blocks)
     for member in wanted:
         one = offending(alone(state, member))
         files.refuse_links(folder_of(run, member))
@@ -87,22 +85,21 @@ def alone(state: TrainState, member: int) -> TrainState:
 
 
 def sampler(
-    config: Config, shares: int
+    config: Config, blocks: int
 ) -> Callable[[Hyper, TrainState], tuple[Batch, np.ndarray | None]]:
     """A compiled program for the samples of a state's next iteration.
 
     It returns the batch [N, ...] and the rows of its minibatches [E, M, N / M]; None for a trust
-    region, which has no minibatches. If environments were spread over devices, the samples are
-    those of one device after the other, and a minibatch joins the shares of all devices.
+    region, which has no minibatches. One device draws what several did, block by block.
     """
     plain = population.without_budget(config)
-    collect = jax.jit(partial(batch_of, plain, shares))
+    collect = jax.jit(partial(batch_of, plain, blocks))
 
     def find(hyper: Hyper, state: TrainState) -> tuple[Batch, np.ndarray | None]:
         batch = jax.device_get(collect(hyper, state))
         if config.objective in TRUST_REGION:
             return batch, None
-        return batch, np.asarray(minibatch_rows(plain, shares, state))
+        return batch, np.asarray(minibatch_rows(plain, blocks, state))
 
     return find
 
@@ -115,32 +112,9 @@ def offending(state: TrainState) -> TrainState:
     return state._replace(iteration=state.iteration - jnp.where(state.alive, 1, 0))
 
 
-def on_shares(shares: int, function: Any, state: TrainState) -> PyTree:
-    """Call `function(state, across)` with the environments spread over so many shares."""
-    if shares == 1:
-        return function(state, ALONE)
-    split = jax.tree.map(
-        lambda leaf: leaf.reshape(shares, -1, *leaf.shape[1:]),
-        (state.carry, state.discounted_return),
-    )
-
-    def one(carry: Any, discounted_return: Any) -> PyTree:
-        share = state._replace(carry=carry, discounted_return=discounted_return)
-        return function(share, Across(("envs",)))
-
-    return jax.vmap(one, axis_name="envs")(*split)
-
-
-def batch_of(config: Config, shares: int, hyper: Hyper, state: TrainState) -> Batch:
-    """The iteration's samples [N, ...]; of several devices one after the other."""
-
-    def one(share: TrainState, across: Across) -> Batch:
-        return trainer.sample(config, hyper, share, across)[1].batch
-
-    batch = on_shares(shares, one, state)
-    if shares == 1:
-        return batch
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+def batch_of(config: Config, blocks: int, hyper: Hyper, state: TrainState) -> Batch:
+    """The iteration's samples [N, ...]."""
+    return trainer.sample(config, hyper, state, Across(blocks=blocks))[1].batch
 
 
 def save_batch(file: Path, batch: Batch, rows: np.ndarray | None = None) -> None:
@@ -156,18 +130,8 @@ def save_batch(file: Path, batch: Batch, rows: np.ndarray | None = None) -> None
         np.savez_compressed(new, allow_pickle=False, **arrays)
 
 
-def minibatch_rows(config: Config, shares: int, state: TrainState) -> jax.Array:
+def minibatch_rows(config: Config, blocks: int, state: TrainState) -> jax.Array:
     """The rows of the batch that make up each minibatch, [E, M, N / M]."""
-    size = config.batch_size // shares
-
-    def one(share: TrainState, across: Across) -> jax.Array:
-        key = trainer.iteration_keys(share, across)[-1]
-        num_envs = share.discounted_return.shape[0]
-        has_memory = bool(jax.tree.leaves(share.carry.memory))
-        return update.minibatch_order(config, key, size, num_envs, has_memory)
-
-    rows = on_shares(shares, one, state)
-    if shares == 1:
-        return rows
-    rows = rows + size * jnp.arange(shares)[:, None, None, None]
-    return jnp.moveaxis(rows, 0, 2).reshape(*rows.shape[1:3], -1)
+    key = trainer.iteration_keys(state, Across(blocks=blocks))[..., -1]
+    has_memory = bool(jax.tree.leaves(state.carry.memory))
+    return update.minibatch_order(config, key, config.batch_size, config.num_envs, has_memory)

@@ -21,6 +21,7 @@ from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.saved_run import load_checkpoint, saved_like
 from ppo_jax.storage import resume_point, run_folder
 from ppo_jax.storage.files import to_json, write_json
+from ppo_jax.storage.fingerprint import recorded_blocks
 from ppo_jax.storage.manifest import MANIFEST
 from ppo_jax.training import schedules
 
@@ -151,20 +152,37 @@ def refuse_other_settings(
     return changes
 
 
-def restore_run(
-    folder: Path, saved: ResumedRun, fingerprint: dict[str, Any]
-) -> tuple[TrainState | None, RunStatus, list[str]]:
-    """The newest undamaged state [S, ...], its status, and notes; the logs are cut to it.
-
-    The state is None if the run was killed before it had one: it begins anew.
+def find_point(folder: Path, saved: ResumedRun) -> resume_point.Found | None:
+    """The newest undamaged checkpoint, None if the run was killed before it had one.
 
     Raises:
-        InputError: no checkpoint can be read, or it does not belong to this config.json.
+        InputError: no checkpoint can be read.
     """
     remedy = (
         f"Start anew in another folder: ppo-jax train --config {folder / 'config.json'} --out ..."
     )
-    found = resume_point.find(folder, saved.run_id, (METRICS,), remedy)
+    return resume_point.find(folder, saved.run_id, (METRICS,), remedy)
+
+
+def blocks_of(found: resume_point.Found | None) -> int | None:
+    """The blocks of environments that a run goes on with, None for one that begins."""
+    recorded = found.metadata.get("fingerprint") if found else None
+    return recorded_blocks(recorded) if isinstance(recorded, dict) else None
+
+
+def restore_run(
+    folder: Path,
+    saved: ResumedRun,
+    found: resume_point.Found | None,
+    fingerprint: dict[str, Any],
+) -> tuple[TrainState | None, RunStatus, list[str]]:
+    """The state [S, ...] of a checkpoint, its status, and notes; the logs are cut to it.
+
+    The state is None if there is no checkpoint: the run begins anew.
+
+    Raises:
+        InputError: the checkpoint does not belong to this config.json.
+    """
     if found is None:
         return None, RunStatus(), ["The run had not begun yet: it begins now."]
     newest, metadata, notes = found

@@ -14,6 +14,8 @@ import numpy as np
 from ppo_jax.apps.run import saving
 from ppo_jax.apps.run.loop import train_run
 from ppo_jax.apps.run.resume import (
+    blocks_of,
+    find_point,
     finished_summary,
     read_run,
     record_resume,
@@ -24,11 +26,11 @@ from ppo_jax.apps.run.session import METRICS, TIMING, Callback, RunStatus, Sessi
 from ppo_jax.apps.run.summary import RunResult, conclude, conclude_stopped, exit_code_of
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, RunError, nearest
-from ppo_jax.config.options import RunOptions, validate_options
+from ppo_jax.config.options import RunOptions, parse_mesh, validate_options
 from ppo_jax.config.trust import Trust, vouched
 from ppo_jax.config.validate import validate
 from ppo_jax.distributed import population, programs
-from ppo_jax.distributed.layout import Layout, choose_layout
+from ppo_jax.distributed.layout import Layout, Wanted, choose_layout, devices_needed
 from ppo_jax.distributed.memory import Use, forecast
 from ppo_jax.envs import first_look
 from ppo_jax.models.agent import assemble, env_params
@@ -148,9 +150,11 @@ def resume(
     loggers.require(saved.options)
     with signals.listening() as stop, ExitStack() as stack:
         stack.enter_context(locked(folder))
-        job = prepare(saved.config, saved.hyper, saved.options, callbacks, stop, trust)
+        found = find_point(folder, saved)
+        settings = (saved.config, saved.hyper, saved.options)
+        job = prepare(*settings, callbacks, stop, trust, blocks_of(found))
         finger = fingerprint(job.layout, job.config)
-        state, status, notes = restore_run(folder, saved, finger)
+        state, status, notes = restore_run(folder, saved, found, finger)
         env_steps = status.iteration * saved.config.batch_size
         summary = finished_summary(folder, env_steps) if status.is_over(saved.config) else None
         if summary is not None and state is not None:
@@ -199,14 +203,21 @@ def prepare(
     callbacks: Sequence[Callback],
     stop: signals.StopRequest,
     trust: Trust = False,
+    num_blocks: int | None = None,
 ) -> RunJob:
-    """Start jax, refuse what it cannot do here, and choose the layout on the devices."""
+    """Start jax, refuse what it cannot do here, and choose the layout on the devices.
+
+    Args:
+        num_blocks: of environments, of a run that goes on.
+    """
     stop.limit(options.max_seconds)
     started = time.perf_counter()
-    prepare_jax(options)
+    wanted = Wanted(options.devices, parse_mesh(options.mesh), num_blocks)
+    prepare_jax(options, lambda count: devices_needed(config, options.seeds, count, wanted))
     parts = assemble(config)
     env_params(parts.environment, hyper)  # refuses parameters that do not exist
-    layout = choose_layout(config, options.seeds, device_count(options))
+    device_count(options)  # refuses more than there are
+    layout = choose_layout(config, options.seeds, wanted=wanted)
     return RunJob(config, hyper, options, callbacks, layout, stop, started, trust)
 
 
@@ -248,6 +259,8 @@ def open_session(
     )
     name, kind = run_folder.env_name(config), layout.devices[0].platform
     devices = f"{len(layout.devices)} {kind}"
+    if layout.num_shares > 1:
+        devices += f" ({layout.mesh_words})"
     environment = assemble(config).environment
     world = env_params(environment, job.hyper)
     lines = [*lines, *first_look.warnings(config, job.hyper, environment, world)]

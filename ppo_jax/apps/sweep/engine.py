@@ -16,7 +16,7 @@ from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed import memory, programs
 from ppo_jax.distributed import population as populations
-from ppo_jax.distributed.layout import Layout, choose_layout, local_devices
+from ppo_jax.distributed.layout import Layout, Wanted, choose_layout, local_devices
 from ppo_jax.kernels import backend
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation
@@ -146,12 +146,8 @@ def choose_pack_layout(
     config: Config, num_members: int, num_devices: int | None, wanted: str
 ) -> Layout:
     """The layout asked for, or the usual one for a run; no member is split over devices."""
-    layout = choose_layout(config, num_members, num_devices)
-    devices = local_devices(num_devices)[:num_members]
-    if wanted in ("map", "vmap"):
-        return Layout(wanted, devices, num_members)
-    kind = "map" if layout.kind == "envs" else layout.kind
-    return Layout(kind, devices, num_members)
+    layout = choose_layout(config, num_members, wanted=Wanted(num_devices, num_blocks=1))
+    return layout._replace(kind=wanted) if wanted in ("map", "vmap") else layout
 
 
 def lower(config: Config, arrays: Hyper, layout: Layout) -> Any:

@@ -63,12 +63,12 @@ def test_a_frozen_member_leaves_its_last_good_state_and_the_samples_it_could_not
         assert batch["observation"].shape == (BATCH, 2)
         assert not np.isfinite(batch["value_target"]).all()  # here is what it could not learn
         rows = batch[quarantine.ROWS]
-    # Each epoch takes each sample once, and each minibatch as many from each device.
+    # Each epoch takes each sample once, and each minibatch as many from each device's environments.
     assert rows.shape == (2, 2, BATCH // 2)
     for epoch in rows:
         np.testing.assert_array_equal(np.sort(epoch.ravel()), np.arange(BATCH))
         for minibatch in epoch:
-            counts = np.bincount(minibatch // (BATCH // shares), minlength=shares)
+            counts = np.bincount(minibatch % 4 // (4 // shares), minlength=shares)
             np.testing.assert_array_equal(counts, BATCH // 2 // shares)
 
 
@@ -91,7 +91,7 @@ def test_an_update_of_environments_spread_over_devices_is_made_again_as_the_run_
 ) -> None:
     shares = spread(monkeypatch, "envs")
     layout = layouts.choose_layout(CONFIG, 1)
-    assert (layout.kind, len(layout.devices)) == ("envs", shares)
+    assert (layout.num_shares, layout.num_blocks) == (shares, shares)
     hyper = schedules.as_arrays(CONFIG, HYPER)
     state = population.init_population(CONFIG, hyper, 7, layout)
     one = quarantine.alone(state, 0)
@@ -102,8 +102,7 @@ def test_an_update_of_environments_spread_over_devices_is_made_again_as_the_run_
         zip(jax.tree.leaves(found), jax.tree.leaves(after.params), strict=True)
     ):
         assert np.abs(np.asarray(theirs[0]) - np.asarray(before[i])).max() > 1e-4  # it moved
-        for share in range(shares):
-            np.testing.assert_allclose(mine[share], theirs[0], atol=1e-6)
+        np.testing.assert_allclose(mine, theirs[0], atol=1e-6)
 
 
 def test_only_so_many_members_are_kept_and_none_twice(tmp_path: Path) -> None:
