@@ -18,8 +18,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed import door
 from ppo_jax.distributed.layout import Layout
-from ppo_jax.kernels.backend import is_cpu
 from ppo_jax.kernels.compiler import compiler_options
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.training.trainer import init
@@ -95,22 +95,8 @@ def of_width(state: TrainState, width: int) -> TrainState:
 
 
 def place(state: TrainState, layout: Layout) -> TrainState:
-    """Place a population's state on its devices.
-
-    NumPy arrays are cut up without a program per shape. That saves half a second at the first call
-    if several devices share one CPU.
-    """
-
-    def put(leaf: Array, place: NamedSharding) -> Array:
-        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.device_put(np.asarray(leaf), place)
-        words = jax.device_put(np.asarray(jax.random.key_data(leaf)), place)
-        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-
-    places = placement(state, layout)
-    if is_cpu() and len(layout.devices) > 1:
-        return jax.tree.map(put, state, places)
-    return jax.device_put(state, places)
+    """Place a population's state on its devices."""
+    return door.put(state, placement(state, layout))
 
 
 def placement(state: TrainState, layout: Layout) -> TrainState:
@@ -124,9 +110,8 @@ def placement(state: TrainState, layout: Layout) -> TrainState:
 
 def place_hyper(hyper: Hyper, layout: Layout) -> Hyper:
     """Place every member's own numbers beside its state, and shared ones on every device."""
-    return jax.device_put(
-        hyper, NamedSharding(layout.mesh, layout.member_spec(has_own_hyper(hyper)))
-    )
+    place = NamedSharding(layout.mesh, layout.member_spec(has_own_hyper(hyper)))
+    return door.put(hyper, jax.tree.map(lambda _: place, hyper))
 
 
 def abstract_population(config: Config, hyper: Hyper, layout: Layout) -> TrainState:

@@ -11,7 +11,7 @@ import numpy as np
 from ppo_jax.analysis import stats
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
-from ppo_jax.distributed import population, programs
+from ppo_jax.distributed import door, population, programs
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.models.agent import assemble, env_params
@@ -38,7 +38,7 @@ def player(config: Config, hyper: Hyper, layout: Layout, options: RunOptions) ->
     )
 
     def play(state: TrainState, stream: int) -> Episodes:
-        played = jax.device_get(program(hyper, state, np.uint32(stream)))
+        played = door.fetch(program(hyper, state, np.uint32(stream)))
         return jax.tree.map(lambda leaf: leaf[: layout.num_seeds], played)
 
     return play
@@ -49,7 +49,7 @@ def max_steps(config: Config, hyper: Hyper) -> int:
     environment = assemble(config).environment
     members = [hyper]
     if population.has_own_hyper(hyper):
-        own = jax.device_get(hyper)
+        own = door.fetch(hyper)
         count = len(own.schedule_env_steps)
         members = [jax.tree.map(lambda leaf, i=i: leaf[i], own) for i in range(count)]
     limits = [time_limit(environment, env_params(environment, each)) or 0 for each in members]
@@ -78,4 +78,4 @@ def summary(played: Episodes, alive: np.ndarray, options: RunOptions) -> dict[st
 
 def alive_seeds(state: TrainState, layout: Layout) -> np.ndarray:
     """Seeds that still learn, [S] bool."""
-    return np.asarray(state.alive)[: layout.num_seeds]
+    return door.fetch(state.alive)[: layout.num_seeds]

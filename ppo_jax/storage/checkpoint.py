@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.distributed import door
 from ppo_jax.rl.types import PyTree
 from ppo_jax.storage import checkpoint_files, files
 from ppo_jax.storage.checkpoint_files import ARRAYS as ARRAYS
@@ -222,7 +223,7 @@ def _name(path: tuple[Any, ...]) -> str:
 
 def _to_arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], list[Leaf]]:
     arrays, leaves = {}, []
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(door.home(tree))[0]:
         name = _name(path)
         if not hasattr(leaf, "dtype"):
             raise CheckpointError(
@@ -234,7 +235,7 @@ def _to_arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], list[Leaf]]:
             key_impl = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
         # A copy: on a CPU numpy would look into jax's own memory, which the next chunk takes back.
-        array = _copy(leaf)
+        array = door.copy(leaf)
         if str(array.dtype) not in checkpoint_files.DTYPES or name in arrays:
             raise CheckpointError(
                 f"{name} ({array.dtype}) cannot be stored: a checkpoint holds one array a path, "
@@ -246,17 +247,6 @@ def _to_arrays(tree: PyTree) -> tuple[dict[str, np.ndarray], list[Leaf]]:
             array.view(np.uint16) if array.dtype == checkpoint_files.DTYPES["bfloat16"] else array
         )
     return arrays, leaves
-
-
-def _copy(leaf: Any) -> np.ndarray:
-    """Copy an array to the host. Numpy would gather an array of many devices in a second copy."""
-    shards = getattr(leaf, "addressable_shards", ())
-    if len(shards) < 2:
-        return np.array(leaf, order="C", copy=True)
-    array = np.empty(leaf.shape, leaf.dtype)
-    for shard in shards:
-        array[shard.index] = np.asarray(shard.data)
-    return array
 
 
 def _restore(folder: Path, leaf: Leaf, array: np.ndarray, like: Any) -> jax.Array:

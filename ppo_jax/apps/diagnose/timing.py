@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed import door, memory, population, programs
 from ppo_jax.distributed import layout as layouts
-from ppo_jax.distributed import memory, population, programs
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.runtime.devices import require_memory
 from ppo_jax.training import schedules
@@ -45,7 +45,7 @@ class Program(NamedTuple):
         """Run n iterations and fetch their rows, as a run does."""
         state, rows = self.chunk(self.hyper, self.state.pop(), jnp.asarray(n))
         self.state.append(state)
-        jax.device_get(rows)
+        door.fetch(rows)
 
     @property
     def steps_per_iteration(self) -> int:
@@ -107,7 +107,7 @@ def make_phase(
 ) -> Callable[[int], None]:
     """`run(n)`: n first halves of iterations from the program's state, which stays unchanged."""
     compiled = compile_phase(program, keep)
-    return lambda n: jax.device_get(compiled(program.hyper, program.state[0], jnp.asarray(n)))
+    return lambda n: door.fetch(compiled(program.hyper, program.state[0], jnp.asarray(n)))
 
 
 def compile_phase(program: Program, keep: Callable[[Experience, Estimates], PyTree]) -> Any:

@@ -26,7 +26,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.config.trust import Trust
-from ppo_jax.distributed import hosted
+from ppo_jax.distributed import door, hosted
 from ppo_jax.envs import leaves
 from ppo_jax.envs.actions import action_form, counts_and_reals, own_actions
 from ppo_jax.envs.interface import ACTION_MASK, Environment, action_mask
@@ -218,7 +218,7 @@ def record(config: Config, hyper: Hyper, state: TrainState) -> Record:
         )
         return observation, steps.terminated | steps.truncated
 
-    observation, ended = jax.device_get(play(state))
+    observation, ended = door.fetch(play(state))
     return Record(observation, np.concatenate([np.ones_like(ended[:1]), ended[:-1]]))
 
 
@@ -264,9 +264,9 @@ def compare_along(
         observation = jax.tree.map(lambda leaf, t=t: leaf[t], steps.observation)
         ours = where_rows(jnp.asarray(begins), start, ours)
         ours, distribution = act(ours, jax.tree.map(jnp.asarray, observation))
-        theirs = jax.device_get(where_rows(jnp.asarray(begins), fresh, theirs))
+        theirs = door.fetch(where_rows(jnp.asarray(begins), fresh, theirs))
         action, theirs = artefact.act(artefact_rows(environment, observation), theirs)
-        found.append((action, jax.device_get(distribution)))
+        found.append((action, door.fetch(distribution)))
     action, distribution = jax.tree.map(lambda *each: np.concatenate(each), *found)
     return measure(environment, policy, action, distribution)
 

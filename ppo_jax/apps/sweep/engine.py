@@ -14,7 +14,7 @@ from ppo_jax.apps.sweep.axes import Values, apply
 from ppo_jax.apps.sweep.groups import Member, Memory, largest_pack
 from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import memory, programs
+from ppo_jax.distributed import door, memory, programs
 from ppo_jax.distributed import population as populations
 from ppo_jax.distributed.layout import Layout, Wanted, choose_layout, local_devices
 from ppo_jax.kernels import backend
@@ -191,7 +191,7 @@ def start(engine: Engine, hyper: Hyper, seeds: Sequence[int]) -> TrainState:
     keys = populations.member_keys(seeds, engine.layout)
     # Members start one after the other on one device. From numbers that are spread over devices XLA
     # would make a loop of collectives, in which the devices of a CPU wait for each other.
-    here = jax.device_get(hyper)
+    here = door.fetch(hyper)
     return populations.place(engine.init(here, keys), engine.layout)
 
 
@@ -204,7 +204,7 @@ def advance(
     """
     each = lengths_of(engine, lengths)
     state, rows = engine.chunk(hyper, state, each)
-    rows = jax.device_get(rows)
+    rows = door.fetch(rows)
     longest = int(each.max())
     return state, {name: value[: engine.width, :longest] for name, value in rows.items()}
 
@@ -239,7 +239,7 @@ def play(
         program: `engine.evaluate` or `engine.score`.
         stream: of the random numbers, for all or for each member, see `programs.make_evaluation`.
     """
-    played = jax.device_get(program(hyper, state, stream))
+    played = door.fetch(program(hyper, state, stream))
     played = jax.tree.map(lambda leaf: leaf[: engine.width], played)
     alive = evaluation.alive_seeds(state, engine.layout)
     return evaluation.mean_returns(played, alive), int(played.length.sum(dtype=np.int64))
@@ -254,7 +254,7 @@ def seconds_per_iteration(engine: Engine, hypers: Sequence[Hyper]) -> float:
     for _ in range(2):
         begin = time.perf_counter()
         state, rows = called(engine.chunk, hyper, state, lengths)
-        jax.device_get(rows)
+        door.fetch(rows)
         seconds = time.perf_counter() - begin
     return seconds
 
