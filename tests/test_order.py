@@ -102,6 +102,8 @@ def test_no_cycle_and_a_short_chain() -> None:
         (r"default_backend|platform ==", ("kernels/backend.py",)),
         (r"\bMesh\b|shard_map|donate_argnums|NamedSharding", ("distributed/",)),
         (r"jax\.(local_)?devices\(", ("distributed/layout.py",)),
+        (r"device_get|device_put|addressable|allgather", ("distributed/", "envs/render.py")),
+        (r"process_(index|count)|(?<!ppo_)jax\.distributed|multihost", ("distributed/",)),
         (r"os\.replace|os\.rename", ("storage/",)),
     ],
 )

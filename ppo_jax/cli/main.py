@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from ppo_jax.cli import guard
 from ppo_jax.cli.answer import BAD_INPUT, FAILED, INTERRUPTED, Answer
 from ppo_jax.cli.commands.table import COMMANDS
 from ppo_jax.config.errors import InputError, RunError, nearest
@@ -34,8 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     open_missing_streams()
     signals.owns_process = argv is None
+    if argv is None and guard.has_hosts(sys.argv):
+        code = guard.watched()
+        if code is not None:
+            return code
     code = _run(list(sys.argv[1:] if argv is None else argv))
-    if argv is None and code in (signals.STOPPED, INTERRUPTED):
+    if argv is None and (code in (signals.STOPPED, INTERRUPTED) or signals.leaves_at_once):
         # A call into XLA may be left behind, and Python would wait for it or be ended by it.
         _flush()
         os._exit(code)
@@ -95,6 +100,8 @@ def _check_words(words: Sequence[str]) -> None:
 
 
 def _print(answer: Answer, as_json: bool) -> int:
+    if not signals.prints:  # the first host does
+        return answer.exit_code
     text = json.dumps(answer.data, allow_nan=False) if as_json else "\n".join(answer.lines)
     coding = sys.stdout.encoding or "utf-8"  # a folder's name may have bytes that are no text
     try:

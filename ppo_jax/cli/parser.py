@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import FIELDS, hint
-from ppo_jax.config.options import RunOptions
+from ppo_jax.config.options import HOSTS, RunOptions
 
 GROUPS: dict[type, str] = {
     Config: "the program (a change compiles anew)",
@@ -23,7 +23,7 @@ GROUPS: dict[type, str] = {
     RunOptions: "the run (steps are environment steps of one seed; 1e6 is a number, too)",
 }
 _METAVARS = {"out": "DIR", "init_from": "RUN", "wandb": "PROJECT", "devices": "N|auto"}
-_METAVARS |= {"mesh": "seed=N,env=N"}
+_METAVARS |= {"mesh": "seed=N,env=N", "coordinator": "HOST:PORT"}
 _NEGATIVE = re.compile(r"-[\d.]|-inf")
 
 
@@ -97,6 +97,14 @@ class Parser(argparse.ArgumentParser):
             + _as_flags(hint(name, known))
             + f" All of them: {self.prog} --help."
         )
+
+
+def add_host_flags(parser: Parser) -> None:
+    """Add the flags that join several hosts."""
+    group = parser.add_argument_group("several hosts")
+    for name in HOSTS:
+        text = _escape(FIELDS[name][1].metadata["help"])
+        parser.add_value(group, f"--{name.replace('_', '-')}", text, _METAVARS.get(name, "VALUE"))
 
 
 def add_field_flags(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from ppo_jax.config.config import option
@@ -12,12 +13,15 @@ from ppo_jax.config.validate import check_fields
 POLICY_MODES = ("deterministic", "sampled")
 PLATFORMS = ("cpu", "gpu", "tpu")
 RESUME = ("never", "auto")
+CLUSTERS = ("none", "auto")
+HOSTS = ("hosts", "coordinator", "num_hosts", "host_index")  # options that join several hosts
 
 # Options that may change when a run is resumed. None changes a weight or a logged row; the run may
 # only end at another point.
 CHANGEABLE = (
     *("checkpoint_every", "checkpoint_minutes", "keep", "max_seconds", "stop_at_return"),
     *("devices", "mesh", "platform", "quiet", "tensorboard", "wandb"),
+    *HOSTS,
 )
 
 
@@ -44,6 +48,12 @@ class RunOptions:
     devices: int | None = option(None, "devices to use (auto, as when left out: all of them)")
     mesh: str | None = option(None, "devices for seeds and for each seed's environments, by hand")
     platform: str | None = option(None, "kind of device (else the best one available)", PLATFORMS)
+    hosts: str = option(
+        "none", "auto: join the hosts of SLURM, Open MPI, Kubernetes or TPU", CLUSTERS
+    )
+    coordinator: str | None = option(None, "address and port of host 0, to join hosts by hand")
+    num_hosts: int | None = option(None, "hosts that join at the coordinator")
+    host_index: int | None = option(None, "number of this host, from 0 on")
     quiet: bool = option(False, "no live progress")
     tensorboard: bool = option(False, "log to TensorBoard as well (extra: tensorboard)")
     wandb: str | None = option(None, "log to this Weights & Biases project too (extra: wandb)")
@@ -59,6 +69,8 @@ _COUNTS = {
     "checkpoint_every": (0, 2**53),
     "keep": (1, 2**31),
     "devices": (1, 2**20),
+    "num_hosts": (1, 2**16),
+    "host_index": (0, 2**16),
 }
 
 
@@ -77,6 +89,7 @@ def validate_options(options: RunOptions) -> None:
     if options.stop_at_return is not None and not math.isfinite(options.stop_at_return):
         raise InputError(f"stop_at_return={options.stop_at_return} must be a finite number.")
     parse_mesh(options.mesh)
+    _check_hosts(options)
     minutes, limit = options.checkpoint_minutes, options.max_seconds
     if not (math.isfinite(minutes) and minutes >= 0):
         raise InputError(f"checkpoint_minutes={minutes} must be a number of at least 0.")
@@ -84,6 +97,29 @@ def validate_options(options: RunOptions) -> None:
         raise InputError(f"max_seconds={limit} must be a number of more than 0.")
     if options.resume == "auto" and options.out is None:
         raise InputError("resume='auto' needs the run's folder: name it with --out.")
+
+
+def _check_hosts(options: RunOptions) -> None:
+    """Refuse hosts that cannot find each other."""
+    by_hand = (options.coordinator, options.num_hosts, options.host_index)
+    if all(value is None for value in by_hand):
+        return
+    if None in by_hand or options.hosts != "none":
+        raise InputError(
+            "coordinator, num_hosts and host_index join hosts by hand: give all three, and no "
+            "hosts='auto'."
+        )
+    if not re.fullmatch(r".+:\d{1,5}", str(options.coordinator)):
+        raise InputError(f"coordinator={options.coordinator!r} must be an address and a port.")
+    if by_hand[2] >= by_hand[1]:
+        raise InputError(
+            f"host_index={by_hand[2]} must be below num_hosts={by_hand[1]}: hosts count from 0."
+        )
+
+
+def has_hosts(options: RunOptions) -> bool:
+    """Check whether a run is to have several hosts."""
+    return options.hosts != "none" or options.coordinator is not None
 
 
 def parse_mesh(words: str | None) -> tuple[int, int] | None:

@@ -24,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import KEYS, KEYS_PER_ITERATION
+from ppo_jax.distributed import hosts
 from ppo_jax.envs.registration import find
 from ppo_jax.kernels.backend import is_cpu_device
 from ppo_jax.kernels.collectives import Across
@@ -56,6 +57,13 @@ class Layout(NamedTuple):
     num_seeds: int
     num_shares: int = 1  # devices that one seed's environments are spread over
     num_blocks: int = 1  # groups of one seed's environments, each with its own random numbers
+
+    @property
+    def own_device(self) -> Any:
+        """The first device of this host."""
+        if hosts.count() == 1:
+            return self.devices[0]
+        return next(d for d in self.devices if d.process_index == hosts.index())
 
     @property
     def num_places(self) -> int:
@@ -109,6 +117,17 @@ def local_devices(count: int | None = None) -> tuple[Any, ...]:
     return tuple(jax.local_devices()[:count])
 
 
+def offered_devices(count: int | None = None) -> tuple[Any, ...]:
+    """The first `count` devices of all hosts, None for all: as many of each host, host by host."""
+    if hosts.count() == 1:
+        return local_devices(count)
+    by_host = [[d for d in jax.devices() if d.process_index == i] for i in range(hosts.count())]
+    each = min(len(own) for own in by_host)
+    if count is not None:
+        each = min(each, count // hosts.count())
+    return tuple(device for own in by_host for device in own[:each])
+
+
 def choose_layout(
     config: Config, num_seeds: int, num_devices: int | None = None, wanted: Wanted | None = None
 ) -> Layout:
@@ -118,15 +137,22 @@ def choose_layout(
         InputError: the mesh asked for does not fit the devices or the batch.
     """
     wanted = wanted or Wanted(num_devices)
-    devices = local_devices(wanted.num_devices)
+    devices = offered_devices(wanted.num_devices)
     if find(config.env).host is not None:  # one seed after the other
+        if hosts.count() > 1:
+            raise InputError(
+                "This environment runs outside jax, which only one host can do: leave the other "
+                "hosts out."
+            )
         return Layout("map", devices[:1], num_seeds)
     is_cpu = is_cpu_device(devices[0])
     places, shares = mesh_shape(config, num_seeds, len(devices), is_cpu, wanted)
     is_small = num_seeds > 1 and config.minibatch_size <= VMAP_LAYOUT_MINIBATCH
+    each = len(devices) // hosts.count()  # as many of every host
+    taken = [i for i in range(len(devices)) if i % each < places * shares // hosts.count()]
     return Layout(
         "map" if is_cpu and not is_small else "vmap",
-        devices[: places * shares],
+        tuple(devices[i] for i in taken),
         num_seeds,
         shares,
         blocks_for(config, shares, wanted.num_blocks) or shares,
@@ -164,11 +190,23 @@ def mesh_shape(
         )
     ]
     found = []
-    for places in range(1, min(num_devices, num_seeds) + 1):
-        shares = max(each for each in fitting if each * places <= num_devices)
-        found.append((-(-num_seeds // places), -shares, places))
+    most = num_devices if hosts.count() > 1 else min(num_devices, num_seeds)
+    for places in range(1, most + 1):
+        useful = [n for n in fitting if n * places <= num_devices and has_all_hosts(n * places)]
+        if useful and -(-num_seeds // places) * places < 2 * num_seeds:
+            found.append((-(-num_seeds // places), -max(useful), places))
+    if not found:
+        raise InputError(
+            f"{num_seeds} seeds with minibatches of {config.minibatch_size} samples do not keep "
+            f"{hosts.count()} hosts busy: take fewer hosts, more seeds or more environments."
+        )
     _, shares, places = min(found)
     return places, -shares
+
+
+def has_all_hosts(num_devices: int) -> bool:
+    """Check whether so many devices are as many of each host."""
+    return num_devices % hosts.count() == 0
 
 
 def blocks_for(config: Config, shares: int, num_blocks: int | None = None) -> int | None:
@@ -204,6 +242,11 @@ def checked_mesh(config: Config, num_devices: int, wanted: Wanted) -> tuple[int,
         raise InputError(
             f"{words} takes {places * shares} devices, and there are {num_devices}: take a "
             "smaller mesh."
+        )
+    if not has_all_hosts(places * shares):
+        raise InputError(
+            f"{words} takes {places * shares} devices, which {hosts.count()} hosts cannot share "
+            "equally: take a mesh of which each host holds an equal part."
         )
     if blocks_for(config, shares, wanted.num_blocks) is None:
         raise InputError(

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ppo_jax.config.config import Hyper
-from ppo_jax.distributed import programs
+from ppo_jax.distributed import door, programs
 from ppo_jax.rl.types import TrainState
+from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.runtime.windows import Rows
 
 CHUNK_SECONDS = 0.5  # how long a chunk should take, unless a caller has a time of its own
@@ -33,7 +33,8 @@ class Chunk(NamedTuple):
     state: TrainState  # after it; the next chunk takes its memory
     rows: Rows  # name -> [members, length]
     length: int  # iterations
-    seconds: float  # until the rows were on the host
+    seconds: float  # until the rows were on the (first) host
+    clock: float = 0.0  # seconds on the first host since the loop began
 
 
 def chunks(
@@ -57,13 +58,18 @@ def chunks(
         start: iterations done before.
         first: iterations wanted of the first chunk.
         seconds: how long a chunk should take; None for CHUNK_SECONDS.
-        stop: looked at before each chunk, as a truth value.
+        stop: looked at before each chunk, as a truth value. After each chunk all hosts agree on it
+            and on the time.
     """
-    done, wanted = start, first
+    done, wanted, begun = start, first, time.perf_counter()
     target = CHUNK_SECONDS if seconds is None else seconds
+    agree = stop.agree if isinstance(stop, StopRequest) else lambda *numbers: numbers
+    agree()
     while (length := next_length(done, wanted)) > 0 and not stop:
         chunk = run_chunk(advance, state, length)
         state, done = chunk.state, done + length
+        took, clock = agree(chunk.seconds, time.perf_counter() - begun)
+        chunk = chunk._replace(seconds=took, clock=clock)
         wanted = max(1, int(length * min(2.0, target / max(chunk.seconds, 1e-3))))
         yield chunk
 
@@ -80,7 +86,7 @@ def advance_by(program: Callable[..., Any], hyper: Hyper, num_members: int) -> A
 
     def advance(state: TrainState, length: int) -> tuple[TrainState, Rows]:
         state, rows = program(hyper, state, np.int32(length))
-        rows = jax.device_get(rows)
+        rows = door.fetch(rows)
         return state, {name: value[:num_members, :length] for name, value in rows.items()}
 
     return advance

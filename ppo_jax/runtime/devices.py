@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.options import RunOptions
-from ppo_jax.distributed.layout import local_devices
+from ppo_jax.config.options import RunOptions, has_hosts
+from ppo_jax.distributed import hosts
+from ppo_jax.distributed.layout import local_devices, offered_devices
 from ppo_jax.distributed.memory import Forecast, show_bytes
 from ppo_jax.runtime import signals
 from ppo_jax.storage.manifest import core_count
@@ -38,13 +39,11 @@ def prepare_jax(options: RunOptions, needed: Callable[[int], int] | None = None)
     Raises:
         InputError: the platform has no device here, or jax has started on another one.
     """
-    if needed is not None and signals.owns_process and options.platform != "cpu":
+    is_own = signals.owns_process and not hosts.is_joined()
+    if needed is not None and is_own and options.platform != "cpu":
         with suppress(InputError):  # the layout refuses it, and knows the devices
             leave_unused(needed)
-    if options.platform:
-        jax.config.update(
-            "jax_platforms", {"gpu": "cuda", "tpu": "tpu", "cpu": "cpu"}[options.platform]
-        )
+    choose_platform(options)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with suppress(RuntimeError):  # jax has started: take the devices that there are
             jax.config.update("jax_num_cpu_devices", core_count() or 1)
@@ -68,6 +67,44 @@ def prepare_jax(options: RunOptions, needed: Callable[[int], int] | None = None)
         )
 
 
+def choose_platform(options: RunOptions) -> None:
+    """Set the platform, if one is asked for."""
+    if options.platform:
+        jax.config.update(
+            "jax_platforms", {"gpu": "cuda", "tpu": "tpu", "cpu": "cpu"}[options.platform]
+        )
+
+
+@contextmanager
+def joined(options: RunOptions, stop: signals.StopRequest) -> Iterator[signals.StopRequest]:
+    """Join the hosts that the options name, part from them at the end; yield their common stop.
+
+    Raises:
+        Stopped: another host is gone.
+        InputError: the hosts cannot be joined.
+    """
+    if not has_hosts(options) or signals.is_shared(stop):
+        yield stop
+        return
+    if not hosts.is_joined():
+        choose_platform(options)
+        hosts.join(options.coordinator, options.num_hosts, options.host_index)
+        signals.leaves_at_once = True
+        prepare_jax(options)
+    signals.prints = hosts.is_first()
+    shared = signals.SharedStop(stop, hosts.exchange)
+    try:
+        with shared.taking_over():
+            yield shared
+            if signals.owns_process:
+                hosts.leave()
+                signals.leaves_at_once = False
+    except Exception as error:
+        if not hosts.is_loss(error):
+            raise
+        raise signals.Stopped("the end of another host", signals.STOPPED) from error
+
+
 def leave_unused(needed: Callable[[int], int]) -> None:
     """Hide the GPUs that are not used from CUDA, because jax reserves memory of all that it sees.
 
@@ -89,11 +126,16 @@ def device_count(options: RunOptions) -> int | None:
     Raises:
         InputError: there are fewer.
     """
-    count = len(local_devices())
+    count = len(offered_devices())
     if options.devices is not None and options.devices > count:
         raise InputError(
             f"devices={options.devices} is more than the {count} that this process has; "
             f"use at most {count}."
+        )
+    if (options.devices or 0) % hosts.count():
+        raise InputError(
+            f"devices={options.devices} of {hosts.count()} hosts must be as many of each: take a "
+            f"multiple of {hosts.count()}."
         )
     return options.devices
 

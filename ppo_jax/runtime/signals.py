@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -24,6 +24,8 @@ REPEATED_AFTER = 0.1
 
 # The process runs one command and nothing else: `ppo-jax`, and no program of the user's.
 owns_process = False
+leaves_at_once = False  # other hosts may wait for this process: its end waits for none of them
+prints = True  # False on the other hosts of a run on several
 
 # Signals that ask for a stop. A system without one of them has no entry for it.
 _NAMES = {
@@ -95,6 +97,10 @@ class StopRequest:
         """Record that this process has done work that a later one need not repeat."""
         self._has_progress = True
 
+    def agree(self, *numbers: float) -> Sequence[float]:
+        """The numbers of the first host, after an exchange of requests; there is no other here."""
+        return numbers
+
     def request(self, reason: str, exit_code: int) -> None:
         if self.reason is None:
             self.reason, self.exit_code = reason, exit_code
@@ -123,6 +129,59 @@ class StopRequest:
                 f"{self.reason}: stopping as soon as everything is saved (Ctrl-C or a second "
                 "SIGTERM leaves at once)"
             )
+
+
+class SharedStop(StopRequest):
+    """The stop of several hosts: a request to one of them is one to all, once they have agreed.
+
+    All hosts call `agree` at the same points of their common loop, so all stop at the same one.
+    """
+
+    def __init__(self, own: StopRequest, exchange: Callable[[Any], list[Any]]) -> None:
+        self._own, self._exchange = own, exchange
+        super().__init__()
+
+    def __bool__(self) -> bool:
+        return self.reason is not None
+
+    @property
+    def tell(self) -> Callable[[str], None]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._own.tell
+
+    @tell.setter
+    def tell(self, tell: Callable[[str], None]) -> None:
+        self._own.tell = tell
+
+    def limit(self, seconds: float | None) -> None:
+        self._own.limit(seconds)
+
+    def progress(self) -> None:
+        self._own.progress()
+
+    def agree(self, *numbers: float) -> Sequence[float]:
+        """Exchange the requests to stop; return the first host's numbers."""
+        is_asked = bool(self._own)  # looks at the time limit, too
+        reason = f"{self._own.reason}"[:200] if is_asked else None
+        found = self._exchange([reason, self._own.exit_code, *numbers])
+        for host, (reason, code, *_) in enumerate(found):
+            if reason is not None:
+                self.request(f"{reason} on host {host}", code)
+        return found[0][2:]
+
+    @contextmanager
+    def taking_over(self) -> Iterator[None]:
+        """Keep single steps of this host from being left behind: the others would wait for it."""
+        global _listening
+        before, _listening = _listening, self
+        try:
+            yield
+        finally:
+            _listening = before
+
+
+def is_shared(stop: StopRequest) -> bool:
+    """Check whether several hosts stop together."""
+    return isinstance(stop, SharedStop)
 
 
 _listening: StopRequest | None = None
@@ -171,7 +230,7 @@ def check() -> None:
     Raises:
         Stopped: a stop was requested at least `PATIENCE` seconds ago.
     """
-    if _listening is not None:
+    if _listening is not None and not is_shared(_listening):
         _listening.check(PATIENCE)
 
 

@@ -50,7 +50,7 @@ def begin(
     with _nothing_collected(), signals.free():
         lowered = population.make_init(config).lower(hyper, keys)
         needed = forecast(config, layout, lowered.out_info, use)
-        devices.require_memory(needed.at_least(), layout.devices[0])
+        devices.require_memory(needed.at_least(), layout.own_device)
         signals.check()
         compiling = Aside(lowered.compile)
         shapes = population.in_place(lowered.out_info, layout)
@@ -70,7 +70,7 @@ def compile_chunk(
     """
     program = compiled(traced)
     needed = forecast(config, layout, state, use).with_program(program)
-    devices.require_memory(needed, layout.devices[0], held=needed.state)
+    devices.require_memory(needed, layout.own_device, held=needed.state)
     return program
 
 

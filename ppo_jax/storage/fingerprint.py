@@ -17,6 +17,7 @@ import jax
 from ppo_jax.config.config import Config
 from ppo_jax.config.data import PACKAGE
 from ppo_jax.config.loading import load_attribute, require_own
+from ppo_jax.distributed import hosts
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.envs.interface import Box, Environment
 from ppo_jax.envs.registration import describe_space
@@ -47,6 +48,7 @@ def fingerprint(layout: Layout, config: Config | None = None) -> dict[str, Any]:
         "devices": len(layout.devices),
         "layout": layout.kind,
         **({"mesh": layout.mesh_words} if layout.num_shares > 1 else {}),
+        **({"hosts": hosts.count()} if hosts.count() > 1 else {}),
         **({BLOCKS: layout.num_blocks} if layout.num_blocks > 1 else {}),
         "population width": layout.num_members // layout.num_places,
         "cores": core_count(),

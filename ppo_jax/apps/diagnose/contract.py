@@ -17,6 +17,7 @@ from jax import Array
 from ppo_jax.apps.diagnose import contract_play, memory_need
 from ppo_jax.apps.diagnose.contract_play import Finding
 from ppo_jax.apps.diagnose.random_play import NUM_STEPS, play_twice, random_action
+from ppo_jax.distributed import door
 from ppo_jax.envs import slips
 from ppo_jax.envs.actions import own_actions
 from ppo_jax.envs.interface import Environment
@@ -52,7 +53,7 @@ def _check_host(environment: Environment, key: Array, num_steps: int) -> Iterato
         yield Finding("warning", complaint, "see its own library's guide for environments")
     vector = environment.host.make(1, environment.default_params, False, None)
     actions = jax.vmap(partial(random_action, environment.action_space))
-    own = jax.device_get(own_actions(environment, actions(jax.random.split(key, num_steps))))
+    own = door.fetch(own_actions(environment, actions(jax.random.split(key, num_steps))))
     shown = [vector.reset(0)]
     try:
         for t in range(num_steps):

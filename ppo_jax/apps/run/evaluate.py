@@ -16,6 +16,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population
+from ppo_jax.distributed.hosts import is_first
 from ppo_jax.distributed.layout import Wanted, choose_layout
 from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.actions import box_of
@@ -23,10 +24,11 @@ from ppo_jax.envs.interface import Environment
 from ppo_jax.envs.registration import find
 from ppo_jax.models.agent import assemble
 from ppo_jax.rl.types import TrainState
-from ppo_jax.runtime.devices import prepare_jax
+from ppo_jax.runtime.devices import joined, prepare_jax
 from ppo_jax.runtime.evaluation import FINAL, alive_seeds, player, summary
 from ppo_jax.runtime.frames import draw_frames, renderer
 from ppo_jax.runtime.saved_run import load_state
+from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.storage import run_folder
 
 
@@ -41,6 +43,10 @@ def evaluate(
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
+    hosts: str = "none",
+    coordinator: str | None = None,
+    num_hosts: int | None = None,
+    host_index: int | None = None,
 ) -> dict[str, Any]:
     """Play whole episodes of every seed of a saved run, with the normaliser of its training.
 
@@ -53,6 +59,7 @@ def evaluate(
         env, network: the same Python objects again, if the run was trained with objects.
         trust: True to load the programs that the run names, or a list of them; a run of this user
             on this machine needs none.
+        hosts, coordinator, num_hosts, host_index: as in `RunOptions`; all see the run's folder.
 
     Returns:
         the content that `ppo-jax eval --json` prints; see docs/design.md.
@@ -61,22 +68,31 @@ def evaluate(
         InputError: no run folder, a video that cannot be made, or other observations or actions
             on `on`, before anything is played.
     """
-    options = RunOptions(eval_episodes=episodes, policy_mode=policy_mode, seed=seed or 0)
+    options = RunOptions(
+        eval_episodes=episodes,
+        policy_mode=policy_mode,
+        seed=seed or 0,
+        hosts=hosts,
+        coordinator=coordinator,
+        num_hosts=num_hosts,
+        host_index=host_index,
+    )
     validate_options(options)
     if video is not None:
         video_files.check(Path(video))
-    prepare_jax(options)
-    config, hyper, trained, state, metadata = load_state(run, env, network, trust)
-    trained_on = run_folder.env_name(config)
-    if on is not None:
-        config, hyper = moved(config, hyper, on)
-    if video is not None:
-        renderer(assemble(config).environment)  # refuses before anything is played
-    stream = FINAL if seed is None else seed
-    results = play_all(config, hyper, options, state, stream)
-    if video is not None:
-        best = best_member(state, results["final_return"]["per_seed"])
-        video_files.write(Path(video), draw_frames(config, hyper, best, policy_mode, stream))
+    with joined(options, StopRequest()):
+        prepare_jax(options)
+        config, hyper, trained, state, metadata = load_state(run, env, network, trust)
+        trained_on = run_folder.env_name(config)
+        if on is not None:
+            config, hyper = moved(config, hyper, on)
+        if video is not None:
+            renderer(assemble(config).environment)  # refuses before anything is played
+        stream = FINAL if seed is None else seed
+        results = play_all(config, hyper, options, state, stream)
+        if video is not None and is_first():
+            best = best_member(state, results["final_return"]["per_seed"])
+            video_files.write(Path(video), draw_frames(config, hyper, best, policy_mode, stream))
     return {
         "env": run_folder.env_name(config),
         **({} if on is None else {"trained_on": trained_on}),

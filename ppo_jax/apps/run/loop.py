@@ -7,10 +7,9 @@ past beside the state, and a checkpoint holds both.
 from __future__ import annotations
 
 import math
-import time
 from contextlib import suppress
+from typing import Any
 
-import jax
 import numpy as np
 
 from ppo_jax.analysis import stats
@@ -18,6 +17,7 @@ from ppo_jax.apps.run import quarantine, ratio_check, saving
 from ppo_jax.apps.run.cadence import Cadence
 from ppo_jax.apps.run.session import RunStatus, Session, writing
 from ppo_jax.config.options import RunOptions
+from ppo_jax.distributed import hosts
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, text, windows
 from ppo_jax.runtime.background import Background
@@ -58,7 +58,7 @@ def _train(
     if status.ended_by is not None:
         return state, status
     advance = advance_by(session.chunk, session.hyper, options.seeds)
-    begun, saved_at = status.iteration, time.monotonic()
+    begun, saved_at = status.iteration, 0.0
     for chunk in chunks(advance, state, cadence.next_length, start=begun, stop=session.stop):
         state = chunk.state
         if status.iteration == 0:
@@ -70,9 +70,9 @@ def _train(
             status = status._replace(ended_by="failure")
         with writing(session, status):
             writer.check()
-        if is_save_due(cadence, options, status, time.monotonic() - saved_at):
+        if is_save_due(cadence, options, status, chunk.clock - saved_at):
             status = saving.save_run(session, state, status, writer)
-            saved_at = time.monotonic()
+            saved_at = chunk.clock
         if status.ended_by is not None:
             break
     return state, status
@@ -135,7 +135,7 @@ def check_first_ratios(session: Session, state: TrainState, found: np.ndarray) -
     """
     wrong = [k for k, value in enumerate(found) if not ratio_check.is_one(session.config, value)]
     if wrong:
-        member = jax.tree.map(lambda leaf: leaf[wrong[0]], state)
+        member = quarantine.alone(state, wrong[0])
         sentence = ratio_check.complaint(session.config, member, float(found[wrong[0]]))
         session.progress.message(f"warning: {sentence}")
 
@@ -197,9 +197,14 @@ def write_row(
     session.logs.write(row, env_steps)
     if has_ended:
         status = status._replace(ended_by="return")
-    if any([callback(row) is True for callback in session.callbacks]):
+    if session.callbacks and hosts.from_first(called(session, row)):
         status = status._replace(ended_by="callback")
     return status
+
+
+def called(session: Session, row: dict[str, Any]) -> bool:
+    """Call the callbacks, on the first host only; True if one of them ends the run."""
+    return hosts.is_first() and any([callback(row) is True for callback in session.callbacks])
 
 
 def is_goal_near(session: Session, status: RunStatus, episode_return: list[float | None]) -> bool:

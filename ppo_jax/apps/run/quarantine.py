@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.config.config import TRUST_REGION, Config, Hyper
-from ppo_jax.distributed import population
+from ppo_jax.distributed import door, hosts, population
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.envs import registration as environments
 from ppo_jax.kernels.collectives import Across
@@ -57,11 +57,14 @@ def keep_frozen(
     """
     wanted = [member for member in members if not (folder_of(run, member) / STATE).exists()]
     wanted = wanted[: max(0, LARGEST_NUMBER - sum(1 for _ in run.glob(f"frozen-*/{STATE}")))]
+    wanted = hosts.from_first(wanted)
     if not wanted:
         return {}
     find = sampler(config, layout.num_blocks)
     for member in wanted:
         one = offending(alone(state, member))
+        if not hosts.is_first():
+            continue
         files.refuse_links(folder_of(run, member))
         folder_of(run, member).mkdir(exist_ok=True)
         if environments.find(config.env).host is None:  # else its samples cannot be drawn again
@@ -81,7 +84,7 @@ def alone(state: TrainState, member: int) -> TrainState:
             return jax.random.wrap_key_data(moved(jax.random.key_data(leaf)), impl=kind)
         return jnp.asarray(np.array(leaf)[member])
 
-    return jax.tree.map(moved, state)
+    return jax.tree.map(moved, door.home(state))
 
 
 def sampler(
@@ -96,7 +99,7 @@ def sampler(
     collect = jax.jit(partial(batch_of, plain, blocks))
 
     def find(hyper: Hyper, state: TrainState) -> tuple[Batch, np.ndarray | None]:
-        batch = jax.device_get(collect(hyper, state))
+        batch = door.fetch(collect(hyper, state))
         if config.objective in TRUST_REGION:
             return batch, None
         return batch, np.asarray(minibatch_rows(plain, blocks, state))

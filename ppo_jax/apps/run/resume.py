@@ -16,10 +16,11 @@ from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import CHANGEABLE, RunOptions, validate_options
 from ppo_jax.config.trust import Trust
 from ppo_jax.config.validate import validate
+from ppo_jax.distributed import hosts
 from ppo_jax.envs.registration import find
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.saved_run import load_checkpoint, saved_like
-from ppo_jax.storage import resume_point, run_folder
+from ppo_jax.storage import checkpoint, resume_point, run_folder
 from ppo_jax.storage.files import to_json, write_json
 from ppo_jax.storage.fingerprint import recorded_blocks
 from ppo_jax.storage.manifest import MANIFEST
@@ -27,7 +28,8 @@ from ppo_jax.training import schedules
 
 BUDGET = ("total_env_steps", "schedule_env_steps")
 # Options of one start only, which a resumed run does not take over.
-_NOT_INHERITED = {"max_seconds": None, "quiet": False, "resume": "never"}
+_NOT_INHERITED = {"max_seconds": None, "quiet": False, "resume": "never", "hosts": "none"}
+_NOT_INHERITED |= {"coordinator": None, "num_hosts": None, "host_index": None}
 
 
 class ResumedRun(NamedTuple):
@@ -161,7 +163,11 @@ def find_point(folder: Path, saved: ResumedRun) -> resume_point.Found | None:
     remedy = (
         f"Start anew in another folder: ppo-jax train --config {folder / 'config.json'} --out ..."
     )
-    return resume_point.find(folder, saved.run_id, (METRICS,), remedy)
+    found = resume_point.find(folder, saved.run_id, (METRICS,), remedy)
+    path = hosts.from_first(None if found is None else str(found.path))
+    if found is None or path in (None, str(found.path)):
+        return found
+    return resume_point.Found(Path(path), checkpoint.metadata_of(Path(path)), found.notes)
 
 
 def blocks_of(found: resume_point.Found | None) -> int | None:
@@ -199,7 +205,8 @@ def restore_run(
         ) from None
     like = saved_like(saved.config, arrays, saved.options.seeds)
     state, _ = load_checkpoint(newest, like, saved.config)
-    notes += resume_point.rewind(folder, {name: positions[name] for name in (METRICS, TIMING)})
+    if hosts.is_first():
+        notes += resume_point.rewind(folder, {name: positions[name] for name in (METRICS, TIMING)})
     notes += resume_point.fingerprint_notes(metadata, fingerprint)
     environment = find(saved.config.env)
     if environment.host is not None:

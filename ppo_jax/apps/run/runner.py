@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,20 +30,21 @@ from ppo_jax.config.errors import InputError, RunError, nearest
 from ppo_jax.config.options import RunOptions, parse_mesh, validate_options
 from ppo_jax.config.trust import Trust, vouched
 from ppo_jax.config.validate import validate
-from ppo_jax.distributed import population, programs
+from ppo_jax.distributed import hosts, population, programs
 from ppo_jax.distributed.layout import Layout, Wanted, choose_layout, devices_needed
 from ppo_jax.distributed.memory import Use, forecast
 from ppo_jax.envs import first_look
 from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, loggers, signals, text
-from ppo_jax.runtime.devices import device_count, prepare_jax, require_memory
+from ppo_jax.runtime.devices import device_count, joined, prepare_jax, require_memory
 from ppo_jax.runtime.progress import display
 from ppo_jax.runtime.saved_run import start_from
 from ppo_jax.runtime.startup import begin, compile_chunk
 from ppo_jax.storage import jsonl, lock, run_folder
 from ppo_jax.storage.files import to_json
-from ppo_jax.storage.fingerprint import fingerprint, spaces
+from ppo_jax.storage.fingerprint import fingerprint, own_sources, source_digest, spaces
+from ppo_jax.storage.manifest import package_versions
 from ppo_jax.training import schedules
 
 
@@ -89,24 +91,18 @@ def run(
     require_one_setting(hyper)
     validate_options(options)
     env, network = (None if isinstance(x, str) else x for x in (config.env, config.network))
-    if options.resume == "auto" and run_folder.is_run(str(options.out)):
-        changes = refuse_other_settings(Path(str(options.out)), config, hyper, options)
-        return resume(
-            str(options.out),
-            callbacks=callbacks,
-            env=env,
-            network=network,
-            trust=vouched(trust, config),
-            **changes,
-        )
-    run_folder.check_new_folder(options.out)
-    if options.init_from:  # refused now, rather than after the start of jax
-        run_folder.read_settings(Path(options.init_from), env, network, vouched(trust, config))
-    loggers.require(options)
-    with signals.listening() as stop, ExitStack() as stack:
+    own = {"env": env, "network": network, "trust": vouched(trust, config)}
+    with signals.listening() as heard, joined(options, heard) as stop, ExitStack() as stack:
+        if hosts.from_first(options.resume == "auto" and run_folder.is_run(str(options.out))):
+            changes = refuse_other_settings(Path(str(options.out)), config, hyper, options)
+            return resume(str(options.out), callbacks=callbacks, **own, **changes)
+        if hosts.is_first():
+            run_folder.check_new_folder(options.out)
+        if options.init_from:  # refused now, rather than after the start of jax
+            run_folder.read_settings(Path(options.init_from), env, network, vouched(trust, config))
+        loggers.require(options)
         job = prepare(config, hyper, options, callbacks, stop, trust)
-        claim = run_folder.claimed(config, hyper, options, list(job.layout.devices))
-        folder = stack.enter_context(claim)
+        folder = stack.enter_context(claimed(job))
         with signals.free():
             arrays, state, traced = start_new(job)
         lines = [] if source is None else [f"settings: {source}"]
@@ -148,32 +144,60 @@ def resume(
     changes = {k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}
     saved = read_run(folder, changes, env, network, trust)
     loggers.require(saved.options)
-    with signals.listening() as stop, ExitStack() as stack:
-        stack.enter_context(locked(folder))
+    settings = (saved.config, saved.hyper, saved.options)
+    with (
+        signals.listening() as heard,
+        joined(saved.options, heard) as stop,
+        ExitStack() as stack,
+    ):
+        own = stack.enter_context(kept(folder))
         found = find_point(folder, saved)
-        settings = (saved.config, saved.hyper, saved.options)
         job = prepare(*settings, callbacks, stop, trust, blocks_of(found))
         finger = fingerprint(job.layout, job.config)
         state, status, notes = restore_run(folder, saved, found, finger)
         env_steps = status.iteration * saved.config.batch_size
         summary = finished_summary(folder, env_steps) if status.is_over(saved.config) else None
         if summary is not None and state is not None:
-            with display(0, 0, 0, saved.options.quiet) as progress:
+            with display(0, 0, 0, job.options.quiet) as progress:
                 progress.message(f"the run in {folder} is over: this is its summary")
             return RunResult(summary, folder, state, exit_code_of(summary))
         with signals.free():
             arrays, state, traced = start_new(job) if state is None else start_again(job, state)
         going_on = f"going on with {folder} after {env_steps:,} environment steps a seed"
         try:
-            record_resume(folder, saved, finger, env_steps)
+            if hosts.is_first():
+                record_resume(folder, saved, finger, env_steps)
             lines = [going_on, *saved.notes, *notes]
-            session = open_session(stack, job, arrays, folder, status, lines)
+            session = open_session(stack, job, arrays, own, status, lines)
         except OSError as error:
             raise RunError(
                 f"{str(folder)!r} cannot be written ({error.strerror}), so its run does not go on: "
                 "mend that and try again; what is in it is untouched."
             ) from error
         return carry_out(session, job, traced, state, saving.save_run(session, state, status))
+
+
+@contextmanager
+def claimed(job: RunJob) -> Iterator[Path]:
+    """A new run's folder; on the other hosts one that is thrown away."""
+    if hosts.is_first():
+        devices = list(job.layout.devices)
+        with run_folder.claimed(job.config, job.hyper, job.options, devices) as folder:
+            yield folder
+        return
+    with TemporaryDirectory(prefix="ppo_jax-") as scratch:
+        yield Path(scratch)
+
+
+@contextmanager
+def kept(folder: Path) -> Iterator[Path]:
+    """A run's folder that goes on, with its lock; on the other hosts one that is thrown away."""
+    if hosts.is_first():
+        with locked(folder):
+            yield folder
+        return
+    with TemporaryDirectory(prefix="ppo_jax-") as scratch:
+        yield Path(scratch)
 
 
 @contextmanager
@@ -217,8 +241,25 @@ def prepare(
     parts = assemble(config)
     env_params(parts.environment, hyper)  # refuses parameters that do not exist
     device_count(options)  # refuses more than there are
+    hosts.require_equal(common_settings(config, hyper, options))
     layout = choose_layout(config, options.seeds, wanted=wanted)
+    if not hosts.is_first():
+        options = dataclasses.replace(options, quiet=True, tensorboard=False, wandb=None)
     return RunJob(config, hyper, options, callbacks, layout, stop, started, trust)
+
+
+def common_settings(config: Config, hyper: Hyper, options: RunOptions) -> dict[str, str]:
+    """The settings and programs that all hosts of a run must have, in words."""
+    described = run_folder.describe_run(config, hyper, options)
+    own = {"host_index", "quiet"}
+    words = {
+        name: str(to_json(value))
+        for table in ("config", "hyper", "options")
+        for name, value in described[table].items()
+        if name not in own
+    }
+    programs = {**package_versions(), "ppo-jax source": source_digest(), **own_sources(config)}
+    return {**words, **{name: str(value) for name, value in programs.items()}}
 
 
 def start_new(job: RunJob) -> tuple[Hyper, TrainState, Any]:
@@ -230,7 +271,7 @@ def start_new(job: RunJob) -> tuple[Hyper, TrainState, Any]:
         return arrays, state, traced
     shapes = population.abstract_population(config, arrays, layout)
     needed = forecast(config, layout, shapes, use_of(job))
-    require_memory(needed.at_least(), layout.devices[0])
+    require_memory(needed.at_least(), layout.own_device)
     state = population.init_population(config, arrays, seed, layout)
     state = start_from(Path(job.options.init_from), config, state, layout, job.trust)
     return arrays, state, programs.make_chunk(config, layout).lower(arrays, state, np.int32(1))
@@ -309,6 +350,7 @@ def carry_out(
 ) -> RunResult:
     """Compile, train and conclude; after a stop, `resume` does the rest."""
     config = session.config
+    session.stop.agree()
     if not session.stop and not status.is_over(config):
         with suppress(signals.Stopped):  # the start is saved: `train_run` trains nothing
             chunk = compile_chunk(config, session.layout, state, traced, use_of(job))

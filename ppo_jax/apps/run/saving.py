@@ -6,7 +6,7 @@ from typing import Any
 
 from ppo_jax.apps.run.session import METRICS, TIMING, RunStatus, Session, writing
 from ppo_jax.config import reading
-from ppo_jax.distributed import population
+from ppo_jax.distributed import hosts, population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import windows
 from ppo_jax.runtime.background import Background
@@ -52,6 +52,9 @@ def save_run(
         taken = checkpoint.snapshot(
             population.trimmed(state, session.layout) if is_padded else state
         )
+
+        if not hosts.is_first():
+            return status._replace(saved=(status.iteration, status.ended_by))
 
         def write() -> None:
             keep = session.options.keep

@@ -7,12 +7,12 @@ from typing import Any
 
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.commands.run_argument import find_run
-from ppo_jax.cli.parser import Parser
+from ppo_jax.cli.parser import Parser, add_host_flags
 from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import Layer
-from ppo_jax.config.options import POLICY_MODES, validate_options
+from ppo_jax.config.options import HOSTS, POLICY_MODES, validate_options
 from ppo_jax.envs import registration
 from ppo_jax.runtime.text import summary_lines
 
@@ -27,12 +27,13 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     parser.add_value(group, "--seed", "seed of the evaluation [default: as after training]", "N")
     parser.add_value(group, "--video", "draw one episode into FILE.gif or FILE.mp4", "FILE")
     parser.add_value(group, "--on", "play another environment, of equal spaces", "ENV")
+    add_host_flags(parser)
     add_trust_flags(parser)
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     run_folder = find_run("eval", flags)
-    texts = {name: flags[name] for name in ("policy_mode", "seed") if name in flags}
+    texts = {name: flags[name] for name in ("policy_mode", "seed", *HOSTS) if name in flags}
     if "episodes" in flags:
         texts["eval_episodes"] = flags["episodes"]
     options = layers.resolve([Layer("flag", texts, {})]).options
@@ -52,6 +53,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         video=video,
         on=flags.get("on"),
         trust=find_trust(flags),
+        **{name: getattr(options, name) for name in HOSTS},
     )
     return Answer(summary, summary_lines(summary))
 

@@ -11,7 +11,7 @@ from ppo_jax.cli.parser import Parser
 from ppo_jax.cli.settings import add_setting_flags, find_settings, source_of
 from ppo_jax.cli.trust import find_trust
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.config.options import RunOptions, validate_options
+from ppo_jax.config.options import RunOptions, has_hosts, validate_options
 from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 from ppo_jax.runtime import signals
@@ -35,7 +35,7 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     from ppo_jax.storage import run_folder
 
     resumes = options.resume == "auto" and options.out and run_folder.is_run(options.out)
-    if not resumes:
+    if not resumes and not has_hosts(options):  # the first host may have made it by now
         run_folder.check_new_folder(options.out)
     with signals.listening():  # from here on, because importing jax takes seconds
         from ppo_jax.apps.run import runner

@@ -1,0 +1,62 @@
+"""A process that watches one of several hosts and reports how it ended.
+
+jax ends a host at once, with an abort and a long log, if it hears that another one is gone. The
+watching process turns that into a sentence and an exit code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ppo_jax.runtime import signals
+
+_FLAGS = ("--coordinator", "--hosts")
+_DEATH = 1  # PR_SET_PDEATHSIG of Linux: the signal that a process gets when its parent ends
+
+
+def has_hosts(words: Sequence[str]) -> bool:
+    """Check whether a command is to be one of several hosts."""
+    return any(word.split("=")[0] in _FLAGS for word in words) and hasattr(os, "fork")
+
+
+def watched() -> int | None:
+    """Go on in a new process: None there, and in this one the exit code when it has ended.
+
+    Signals are passed on. If this process is killed, so is the other.
+    """
+    heard = {*signals.EXIT_CODES, signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+    parent, child = os.getpid(), os.fork()
+    if child == 0:
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_DEATH, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(signals.STOPPED)
+        os.setpgid(0, 0)  # a Ctrl-C of the terminal comes once, by the parent
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return None
+    while True:
+        number = signal.sigwait(heard)
+        if number != signal.SIGCHLD:
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+            continue
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return _code(os.waitstatus_to_exitcode(status))
+
+
+def _code(found: int) -> int:
+    if found == -signal.SIGABRT:
+        sentence = (
+            "ppo-jax: Stopped by the end of another host: what was saved before is kept; run the "
+            "command again to go on."
+        )
+        print(sentence, file=sys.stderr, flush=True)
+        return signals.STOPPED
+    return found if found >= 0 else 128 - found
