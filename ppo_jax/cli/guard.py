@@ -48,10 +48,11 @@ def watched() -> int | None:
             continue
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return _code(os.waitstatus_to_exitcode(status))
+            return exit_code_of(os.waitstatus_to_exitcode(status))
 
 
-def _code(found: int) -> int:
+def exit_code_of(found: int) -> int:
+    """Exit code for the end of the other process; prints a sentence if jax ended it."""
     if found == -signal.SIGABRT:
         sentence = (
             "ppo-jax: Stopped by the end of another host: what was saved before is kept; run the "

@@ -184,3 +184,39 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [(True, before)]
+
+
+def test_hosts_stop_together_once_they_have_agreed() -> None:
+    own = [signals.StopRequest(), signals.StopRequest()]
+
+    def exchange(value: object) -> list:
+        other = [own[1].reason, own[1].exit_code, 7.0]
+        return [value, other]
+
+    stop = signals.SharedStop(own[0], exchange)
+    assert list(stop.agree(3.0)) == [3.0]  # the first host's number
+    assert not stop
+    own[1].request("SIGTERM", signals.STOPPED)
+    own[0].request("Ctrl-C", signals.INTERRUPTED)
+    assert not stop  # not before the exchange, at which every host hears of it
+    stop.agree(4.0)
+    assert (stop.reason, stop.exit_code) == ("Ctrl-C on host 0", signals.INTERRUPTED)
+    stop = signals.SharedStop(signals.StopRequest(), exchange)
+    stop.agree()
+    assert (stop.reason, stop.exit_code) == ("SIGTERM on host 1", signals.STOPPED)
+    with pytest.raises(signals.Stopped, match="SIGTERM on host 1"):
+        stop.check()
+
+
+def test_a_step_of_one_of_several_hosts_is_not_left_behind() -> None:
+    with signals.listening() as own:
+        stop = signals.SharedStop(own, lambda value: [value])
+        with stop.taking_over(), signals.listening() as inner:
+            assert inner is stop
+            own.request("SIGTERM", signals.STOPPED)
+            stop.agree()
+            stop._requested_at = 0.0
+            signals.check()  # does not raise: the other hosts would wait for it
+        own._requested_at = 0.0
+        with pytest.raises(signals.Stopped):
+            signals.check()

@@ -1,0 +1,33 @@
+"""The process that watches one of several hosts."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from ppo_jax.cli import guard
+
+
+@pytest.mark.parametrize(
+    "words, found",
+    [
+        (["train", "X", "--coordinator=a:1"], True),
+        (["train", "X", "--hosts", "auto"], True),
+        (["train", "X", "--seeds", "2"], False),
+    ],
+)
+def test_only_a_command_with_hosts_is_watched(words: list[str], found: bool) -> None:
+    assert guard.has_hosts(words) == found
+
+
+@pytest.mark.parametrize(
+    "ended, code, is_told",
+    [(0, 0, False), (2, 2, False), (-signal.SIGABRT, 75, True), (-signal.SIGKILL, 137, False)],
+)
+def test_an_abort_of_jax_becomes_a_sentence_and_an_exit_code(
+    ended: int, code: int, is_told: bool, capsys: Any
+) -> None:
+    assert guard.exit_code_of(ended) == code
+    assert ("Stopped by the end of another host" in capsys.readouterr().err) == is_told
