@@ -12,6 +12,7 @@ import pytest
 
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
+from ppo_jax.distributed import hosts
 from ppo_jax.distributed.layout import Layout, Wanted, choose_layout, devices_needed
 
 
@@ -121,3 +122,45 @@ def test_seeds_are_filled_up_to_the_places_that_the_mesh_has_for_them(
 ) -> None:
     layout = Layout(kind, tuple(range(num_devices)), num_seeds, shares)
     assert layout.num_members == num_members
+
+
+class Remote(NamedTuple):
+    platform: str
+    id: int
+    process_index: int
+
+
+@pytest.mark.parametrize(
+    "config, num_seeds, mesh, taken",
+    [
+        (LARGE, 1, (1, 2), [0, 4]),  # one device of each host
+        (SMALL, 3, (4, 1), [0, 1, 4, 5]),  # a fourth member fills up
+        (SMALL, 8, (8, 1), list(range(8))),
+        (WIDE, 2, (2, 4), list(range(8))),
+        (MEDIUM, 1, None, []),
+    ],
+)
+def test_of_each_host_as_many_devices_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+    config: Config,
+    num_seeds: int,
+    mesh: tuple[int, int] | None,
+    taken: list[int],
+) -> None:
+    devices = [Remote("cpu", i, i // 4) for i in (0, 4, 1, 5, 2, 6, 3, 7)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(hosts, "count", lambda: 2)
+    monkeypatch.setattr(hosts, "index", lambda: 1)
+    if mesh is None:
+        with pytest.raises(InputError, match="do not keep 2 hosts busy"):
+            choose_layout(config, num_seeds)
+        return
+    layout = choose_layout(config, num_seeds)
+    assert (layout.num_places, layout.num_shares) == mesh
+    assert sorted(device.id for device in layout.devices) == taken
+    assert [device.process_index for device in layout.devices] == sorted(
+        device.process_index for device in layout.devices
+    )
+    assert layout.own_device.process_index == 1
+    with pytest.raises(InputError, match="2 hosts cannot share"):
+        choose_layout(config, num_seeds, wanted=Wanted(mesh=(3, 1)))
