@@ -111,9 +111,10 @@ def _check_hosts(options: RunOptions) -> None:
         )
     if not re.fullmatch(r".+:\d{1,5}", str(options.coordinator)):
         raise InputError(f"coordinator={options.coordinator!r} must be an address and a port.")
-    if by_hand[2] >= by_hand[1]:
+    if (options.host_index or 0) >= (options.num_hosts or 0):
         raise InputError(
-            f"host_index={by_hand[2]} must be below num_hosts={by_hand[1]}: hosts count from 0."
+            f"host_index={options.host_index} must be below num_hosts={options.num_hosts}: hosts "
+            "count from 0."
         )
 
 

@@ -33,10 +33,11 @@ def join(coordinator: str | None, num_hosts: int | None, host_index: int | None)
         InputError: no cluster is known here, or the other hosts do not come.
     """
     jax.config.update("jax_enable_preemption_service", False)
-    by_hand = {} if coordinator is None else {"cluster_detection_method": "deactivate"}
     try:
         jax.distributed.initialize(
-            *(coordinator, num_hosts, host_index), heartbeat_timeout_seconds=HEARTBEAT, **by_hand
+            *(coordinator, num_hosts, host_index),
+            heartbeat_timeout_seconds=HEARTBEAT,
+            cluster_detection_method=None if coordinator is None else "deactivate",
         )
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
