@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from ppo_jax.config.errors import InputError
-
 if TYPE_CHECKING:
     import numpy as np
     from jax import Array
@@ -25,6 +23,10 @@ Number: TypeAlias = "Value | Schedule"
 Num = TypeVar("Num", bound="Number", covariant=True)
 
 OBJECTIVES = ("clip", "pg", "is", "kl", "dpo", "spo", "drift", "trpo", "npg")
+# Words of papers and other programs that mean exactly one word here, by field.
+SAME_WORDS = {
+    "objective": {"ppo": "clip", "ppo-clip": "clip", "ppo-kl": "kl", "ppo-penalty": "kl"},
+}
 TRUST_REGION = ("trpo", "npg")  # one constrained step of the natural gradient, on L^IS
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "muon", "rmsprop_torch")
 POLICIES = ("auto", "categorical", "gaussian", "gaussian-state-std", "gsde", "tanh-gaussian")
@@ -41,6 +43,11 @@ SHUFFLES = ("samples", "env-rows")
 ADVANTAGE_NORMALIZATIONS = ("minibatch", "batch", "none")
 TIME_LIMITS = ("truncation", "termination")
 PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def canonical(field: str, word: Any) -> Any:
+    """Replace another program's word for a field's value by the same one here."""
+    return SAME_WORDS.get(field, {}).get(word.lower(), word) if isinstance(word, str) else word
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -122,6 +129,9 @@ class Config:
     )
     precision: str = option("float32", "precision of matrix products", PRECISIONS)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", canonical("objective", self.objective))
+
     @property
     def batch_size(self) -> int:
         """N = T x B, samples per iteration and seed."""
@@ -179,27 +189,3 @@ class Hyper(Generic[Num]):
     env: Mapping[str, Any] = field(
         default_factory=dict, metadata={"help": "the environment's own parameters, --env.NAME"}
     )
-
-
-def parse_number(name: str, text: Any) -> float | Schedule:
-    """Read `0.1`, `1e-3:0` or `1e-3:0:cosine` as a number or a `Schedule`.
-
-    Raises:
-        InputError: the text is neither.
-    """
-    if not isinstance(text, str):
-        return text
-    parts = text.split(":")
-    shape = parts.pop() if len(parts) == 3 else "linear"
-    try:
-        numbers = [float(part) for part in parts]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2) or shape not in ("linear", "cosine"):
-        raise InputError(
-            f"{name}={text!r} is not a number: write a number such as 0.001, or a schedule "
-            "START:END or START:END:cosine."
-        )
-    if len(numbers) == 1:
-        return numbers[0]
-    return Schedule(numbers[0], numbers[1], float(shape == "cosine"))

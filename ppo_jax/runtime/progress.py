@@ -14,6 +14,7 @@ import numpy as np
 
 from ppo_jax.analysis.stats import bootstrap_interval
 from ppo_jax.rl.metrics import METRICS, SCREEN
+from ppo_jax.runtime.text import format_seconds, format_steps
 
 Row = Mapping[str, Any]
 
@@ -153,24 +154,6 @@ def _mean_and_interval(values: list[float]) -> str:
 
 def _known(values: Sequence[float | None] | None) -> list[float]:
     return [x for x in values or () if x is not None and math.isfinite(x)]
-
-
-def format_steps(number: float) -> str:
-    """Three significant digits with an SI unit: 950, 12.3k, 1.5M, 2.04G."""
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * factor:
-            return f"{number / factor:.3g}{unit}"
-    return f"{number:.3g}"
-
-
-def format_seconds(seconds: float) -> str:
-    """45s, 3m05s or 2h07m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 class Silence(NamedTuple):

@@ -8,15 +8,8 @@ import sys
 import pytest
 
 from ppo_jax.runtime import progress
-from ppo_jax.runtime.progress import (
-    Progress,
-    Silence,
-    SweepProgress,
-    display,
-    format_seconds,
-    format_steps,
-    sweep_display,
-)
+from ppo_jax.runtime.progress import Progress, Silence, SweepProgress, display, sweep_display
+from ppo_jax.runtime.text import format_seconds, format_steps
 
 
 class Terminal(io.StringIO):

@@ -26,7 +26,7 @@ from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, RunError, nearest
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.trust import Trust, vouched
-from ppo_jax.config.validate import validate
+from ppo_jax.config.validate import validate, without_effect
 from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.distributed.memory import Use, forecast
@@ -108,6 +108,7 @@ def run(
         with signals.free():
             arrays, state, traced = start_new(job)
         lines = [] if source is None else [f"settings: {source}"]
+        lines += [f"note: {sentence}" for sentence in without_effect(config, hyper)]
         session = open_session(stack, job, arrays, folder, RunStatus(), lines)
         # A folder that cannot hold a checkpoint is refused now; a run killed later can go on.
         return carry_out(session, job, traced, state, saving.save_run(session, state, RunStatus()))

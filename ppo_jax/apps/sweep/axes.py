@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from ppo_jax.apps.sweep.options import MAX_SETTINGS, NUMERIC_ONLY, SweepOptions
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.layers import FIELDS, convert, hint
+from ppo_jax.config.layers import FIELDS, convert
+from ppo_jax.config.names import hint
 from ppo_jax.config.validate import check_choice, validate
-from ppo_jax.config.values import env_value, split_list
+from ppo_jax.config.values import env_value, plain_number, split_list
 
 Values = dict[str, Any]  # axis name -> value: one setting
 ALIASES = {"lr": "learning_rate"}
@@ -216,7 +217,7 @@ def _range(name: str, text: str) -> Axis:
 
 def _end(name: str, text: str, end: str) -> float:
     try:
-        number = float(end)
+        number = plain_number(end)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):

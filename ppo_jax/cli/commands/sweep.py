@@ -170,4 +170,5 @@ COMMAND = Command(
     _run,
     _add_flags,
     True,
+    True,
 )

@@ -8,8 +8,9 @@ from typing import Any
 
 from ppo_jax.cli.answer import Answer, Command
 from ppo_jax.cli.parser import Parser
-from ppo_jax.cli.settings import add_setting_flags, find_settings, source_of
+from ppo_jax.cli.settings import add_setting_flags, as_file, find_settings, source_of
 from ppo_jax.cli.trust import find_trust
+from ppo_jax.config import layers
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import validate
@@ -24,6 +25,9 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     objectives = [word.partition("=")[2] for word in words if word.startswith("--objective=")]
     objectives += [after for word, after in pairwise(words) if word == "--objective"]
     add_setting_flags(parser, env, next(iter(objectives), None), (Config, Hyper, RunOptions))
+    group = parser.add_argument_group("without training")
+    text = "print all settings as a TOML file for --config, train nothing"
+    parser.add_switch(group, "--print-config", text)
 
 
 def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
@@ -32,6 +36,12 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     validate(config, hyper)
     validate_options(options)
     registration.check_name(config.env)
+    if "print_config" in flags:
+        from ppo_jax.storage.files import to_json
+
+        title = f"ppo-jax train --config FILE; settings: {source_of(settings)}"
+        data = {name: vars(part) for name, part in zip(layers.FILE_TABLES, settings[:3])}
+        return Answer({"settings": to_json(data)}, as_file(settings, title))
     from ppo_jax.storage import run_folder
 
     resumes = options.resume == "auto" and options.out and run_folder.is_run(options.out)
@@ -46,4 +56,6 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     return Answer(result.summary, summary_lines(result.summary), result.exit_code)
 
 
-COMMAND = Command("train", "ENV", "train on an environment, evaluate, save", _run, _add_flags, True)
+COMMAND = Command(
+    "train", "ENV", "train on an environment, evaluate, save", _run, _add_flags, True, True
+)
