@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ppo_jax.config import layers
-from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule, hint
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import FIELDS
-from ppo_jax.config.names import SIZES, hint
+from ppo_jax.config.names import SIZES
 from ppo_jax.config.options import RunOptions
 from ppo_jax.config.validate import nearest_divisor
 

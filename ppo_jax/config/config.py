@@ -8,9 +8,12 @@ bad input is refused without delay.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
+
+from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.names import distant_hint, exact_hint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +51,27 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 def canonical(field: str, word: Any) -> Any:
     """Replace another program's word for a field's value by the same one here."""
     return SAME_WORDS.get(field, {}).get(word.lower(), word) if isinstance(word, str) else word
+
+
+def hint(name: str, words: Iterable[str]) -> str:
+    """Return the end of a sentence with the settings nearest to `name`, other names included."""
+    known = tuple(words)
+    return exact_hint(name, known) or nearest(name, known) or distant_hint(name, known)
+
+
+def refuse_unknown(owner: type, names: Iterable[str]) -> None:
+    """Refuse names that are no fields of a dataclass of settings; the sentence names the nearest.
+
+    Raises:
+        InputError: the first such name.
+    """
+    own = [spec.name for spec in fields(owner)]
+    for name in names:
+        if name in own:
+            continue
+        others = [other for other in (Config, Hyper) if name in other.__dataclass_fields__]
+        way = f" It is a field of {others[0].__name__}." if others else hint(name, own)
+        raise InputError(f"{owner.__name__} has no {name!r}.{way}")
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -129,6 +153,11 @@ class Config:
     )
     precision: str = option("float32", "precision of matrix products", PRECISIONS)
 
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        del values
+        refuse_unknown(cls, named)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "objective", canonical("objective", self.objective))
 
@@ -189,3 +218,8 @@ class Hyper(Generic[Num]):
     env: Mapping[str, Any] = field(
         default_factory=dict, metadata={"help": "the environment's own parameters, --env.NAME"}
     )
+
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        del values
+        refuse_unknown(cls, named)
+        return super().__new__(cls)

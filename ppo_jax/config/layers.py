@@ -12,9 +12,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ppo_jax.config.config import Config, Hyper, Schedule, canonical
+from ppo_jax.config.config import Config, Hyper, Schedule, canonical, hint
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.names import hint
 from ppo_jax.config.options import RunOptions
 from ppo_jax.config.values import env_value, plain_number, short
 

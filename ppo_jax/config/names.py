@@ -7,9 +7,7 @@ are in `config.SAME_WORDS`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-
-from ppo_jax.config.errors import nearest
+from collections.abc import Collection
 
 _ONE_STEP = "is objective pg with one step on each batch: --preset a2c has these settings"
 # Words of others that mean a whole setting, by field.
@@ -198,9 +196,9 @@ def whole_setting(field: str, word: object) -> str:
     return f" {text}" if text else ""
 
 
-def hint(name: str, words: Iterable[str]) -> str:
-    """Return the end of a sentence with the settings nearest to `name`, other names included."""
-    words, wanted = tuple(words), name.lower()
+def exact_hint(name: str, words: Collection[str]) -> str:
+    """Return the end of a sentence if `name` is another program's for one of `words`."""
+    wanted = name.lower()
     our_name = OTHER_NAMES.get(wanted)
     if our_name in words:
         return f" Its name here: {our_name}."
@@ -208,10 +206,12 @@ def hint(name: str, words: Iterable[str]) -> str:
         return f" {OTHER_WAYS[wanted]}"
     if wanted in SIZES and "num_minibatches" in words:
         return " Its number is given here: num_minibatches = num_envs x rollout_length / size."
-    found = nearest(name, words)
-    if found:
-        return found
+    return ""
+
+
+def distant_hint(name: str, words: Collection[str]) -> str:
+    """Return the end of a sentence if `name` is nearly another program's for one of `words`."""
     theirs = [other for other, ours in OTHER_NAMES.items() if ours in words]
-    close = difflib.get_close_matches(wanted, theirs, n=3, cutoff=0.7)
+    close = difflib.get_close_matches(name.lower(), theirs, n=3, cutoff=0.7)
     ours = dict.fromkeys(OTHER_NAMES[other] for other in close)
     return f" Nearest: {', '.join(ours)}." if ours else ""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ppo_jax.config.config import MEMORIES, OPTIMIZERS, TRUST_REGION, Config, Hyper, Schedule
+from ppo_jax.config.config import MEMORIES, OPTIMIZERS, TRUST_REGION, Config, Hyper, Schedule, hint
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.names import whole_setting
 from ppo_jax.config.reading import MAX_INT
@@ -72,6 +72,11 @@ def validate(config: Config, hyper: Hyper) -> None:
     Raises:
         InputError: a sentence that names the value, the rule and the remedy.
     """
+    if not (isinstance(config, Config) and isinstance(hyper, Hyper)):
+        raise InputError(
+            f"A Config and a Hyper are wanted in this order, and given are {short(type(config))} "
+            f"and {short(type(hyper))}: write config, hyper."
+        )
     check_fields(config, _COUNTS)
     _check_network_sizes(config)
     _check_optimizer(config.optimizer)
@@ -182,7 +187,9 @@ def check_names(owner: type, changes: Iterable[str], what: str) -> None:
     known = [spec.name for spec in dataclasses.fields(owner)]
     for name in changes:
         if name not in known:
-            raise InputError(f"{name!r} is no option of {what}." + nearest(name, known))
+            others = [table for table in (Config, Hyper) if name in table.__dataclass_fields__]
+            way = f" It is a field of {others[0].__name__}." if others else hint(name, known)
+            raise InputError(f"{name!r} is no option of {what}.{way}")
 
 
 def check_count(name: str, value: Any, low: int, high: int) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule, hint
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import BEFORE, FIELDS, Layer, file_layer, resolve, with_new_fields
-from ppo_jax.config.names import hint
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.files import to_json

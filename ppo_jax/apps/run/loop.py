@@ -16,6 +16,7 @@ import numpy as np
 from ppo_jax.analysis import stats
 from ppo_jax.apps.run import quarantine, ratio_check, saving
 from ppo_jax.apps.run.cadence import Cadence
+from ppo_jax.apps.run.callbacks import Moment
 from ppo_jax.apps.run.session import RunStatus, Session, writing
 from ppo_jax.config.options import RunOptions
 from ppo_jax.rl.types import TrainState
@@ -197,7 +198,10 @@ def write_row(
     session.logs.write(row, env_steps)
     if has_ended:
         status = status._replace(ended_by="return")
-    if any([callback(row) is True for callback in session.callbacks]):
+    moment = Moment(
+        config, session.hyper, session.folder, iteration, env_steps, session.layout, state
+    )
+    if any([callback(row, moment) is True for callback in session.callbacks]):
         status = status._replace(ended_by="callback")
     return status
 

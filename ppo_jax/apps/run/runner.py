@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppo_jax.apps.run import saving
+from ppo_jax.apps.run.callbacks import Callback, Heard, as_callbacks
 from ppo_jax.apps.run.loop import train_run
 from ppo_jax.apps.run.resume import (
     finished_summary,
@@ -20,13 +21,13 @@ from ppo_jax.apps.run.resume import (
     refuse_other_settings,
     restore_run,
 )
-from ppo_jax.apps.run.session import METRICS, TIMING, Callback, RunStatus, Session
+from ppo_jax.apps.run.session import METRICS, TIMING, RunStatus, Session
 from ppo_jax.apps.run.summary import RunResult, conclude, conclude_stopped, exit_code_of
 from ppo_jax.config.config import Config, Hyper, Schedule
-from ppo_jax.config.errors import InputError, RunError, nearest
+from ppo_jax.config.errors import InputError, RunError
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.trust import Trust, vouched
-from ppo_jax.config.validate import validate, without_effect
+from ppo_jax.config.validate import check_names, validate, without_effect
 from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.layout import Layout, choose_layout
 from ppo_jax.distributed.memory import Use, forecast
@@ -50,7 +51,7 @@ class RunJob(NamedTuple):
     config: Config
     hyper: Hyper  # as the user gave it
     options: RunOptions
-    callbacks: Sequence[Callback]
+    callbacks: Sequence[Heard]
     layout: Layout
     stop: signals.StopRequest
     started: float
@@ -62,7 +63,7 @@ def run(
     hyper: Hyper,
     options: RunOptions | None = None,
     *,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
     source: str | None = None,
     trust: Trust = False,
     **changes: Any,
@@ -71,8 +72,9 @@ def run(
 
     Args:
         options: how the run is carried out; `changes` are its fields by name (`seeds=32`).
-        callbacks: each is called with every logged row of `metrics.jsonl`; one that returns True
-            ends the run after that row.
+        callbacks: a function or several. Each is called with every logged row of `metrics.jsonl`,
+            and with a `Moment` if it takes two arguments; one that returns True ends the run after
+            that row.
         source: where the settings come from, printed at the start.
         trust: True to load the programs that the run of `init_from` names, or a list of them.
 
@@ -82,8 +84,9 @@ def run(
         Stopped: a signal came during a start-up that takes long; nothing is left behind.
         KeyboardInterrupt: Ctrl-C twice.
     """
-    options = with_changes(options or RunOptions(), changes)
     validate(config, hyper)
+    options = with_changes(options or RunOptions(), changes)
+    heard = as_callbacks(callbacks)
     require_one_setting(hyper)
     validate_options(options)
     env, network = (None if isinstance(x, str) else x for x in (config.env, config.network))
@@ -102,7 +105,7 @@ def run(
         run_folder.read_settings(Path(options.init_from), env, network, vouched(trust, config))
     loggers.require(options)
     with signals.listening() as stop, ExitStack() as stack:
-        job = prepare(config, hyper, options, callbacks, stop, trust)
+        job = prepare(config, hyper, options, heard, stop, trust)
         claim = run_folder.claimed(config, hyper, options, list(job.layout.devices))
         folder = stack.enter_context(claim)
         with signals.free():
@@ -117,7 +120,7 @@ def run(
 def resume(
     folder: Path | str,
     *,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
@@ -143,13 +146,13 @@ def resume(
             into the folder.
         RunError: the folder cannot be written.
     """
-    folder = Path(folder)
+    folder, heard = Path(folder), as_callbacks(callbacks)
     changes = {k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}
     saved = read_run(folder, changes, env, network, trust)
     loggers.require(saved.options)
     with signals.listening() as stop, ExitStack() as stack:
         stack.enter_context(locked(folder))
-        job = prepare(saved.config, saved.hyper, saved.options, callbacks, stop, trust)
+        job = prepare(saved.config, saved.hyper, saved.options, heard, stop, trust)
         finger = fingerprint(job.layout, job.config)
         state, status, notes = restore_run(folder, saved, finger)
         env_steps = status.iteration * saved.config.batch_size
@@ -197,7 +200,7 @@ def prepare(
     config: Config,
     hyper: Hyper,
     options: RunOptions,
-    callbacks: Sequence[Callback],
+    callbacks: Sequence[Heard],
     stop: signals.StopRequest,
     trust: Trust = False,
 ) -> RunJob:
@@ -314,10 +317,7 @@ def carry_out(
 
 def with_changes(options: RunOptions, changes: dict[str, Any]) -> RunOptions:
     """`options` with some fields given by name."""
-    known = [field.name for field in dataclasses.fields(RunOptions)]
-    for name in changes:
-        if name not in known:
-            raise InputError(f"{name!r} is no option of a run." + nearest(name, known))
+    check_names(RunOptions, changes, "a run")
     changes = {k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}
     return dataclasses.replace(options, **changes)
 
