@@ -9,15 +9,12 @@ from typing import Any
 from ppo_jax.config.config import Config
 
 
-def plan_lines(
-    env: str, config: Config, num_seeds: int, devices: str, source: str | None
-) -> list[str]:
+def plan_lines(env: str, config: Config, num_seeds: int, source: str | None) -> list[str]:
     """The plan of a run: its budget as it will be trained, and the source of its settings."""
     seeds = f"{num_seeds} seeds" if num_seeds > 1 else "1 seed"
     lines = [
         f"{env}: {config.trained_env_steps:,} environment steps a seed ({config.num_iterations:,} "
-        f"iterations of {config.num_envs} environments x {config.rollout_length} steps), {seeds} "
-        f"on {devices}"
+        f"iterations of {config.num_envs} environments x {config.rollout_length} steps), {seeds}"
     ]
     return lines if source is None else [f"settings: {source}", *lines]
 

@@ -39,7 +39,7 @@ class Moment(NamedTuple):
 
 
 Callback: TypeAlias = "Callable[[Row], bool | None] | Callable[[Row, Moment], bool | None]"
-Heard: TypeAlias = "Callable[[Row, Moment], bool | None]"  # a callback that takes both
+Heard: TypeAlias = "Callable[[Row, Moment], object]"  # a callback that takes both
 
 
 def as_callbacks(given: Callback | Iterable[Callback]) -> Sequence[Heard]:

@@ -192,6 +192,7 @@ def write_row(
         best = max((x for x in (score, status.best) if x is not None), default=None)
         status = status._replace(score=score, best=best, confirmed=iteration)
         has_ended = has_reached(row["eval_return"], session.options.stop_at_return)
+        session.progress.evaluated(score, best)
         session.progress.message(text.evaluation_line(env_steps, score))
     with writing(session, status):
         session.metrics.write(row)

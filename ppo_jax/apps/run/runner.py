@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,13 +36,15 @@ from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, loggers, signals, text
 from ppo_jax.runtime.devices import device_count, prepare_jax, require_memory
-from ppo_jax.runtime.progress import display
+from ppo_jax.runtime.progress import Progress, Silence, display
 from ppo_jax.runtime.saved_run import start_from
 from ppo_jax.runtime.startup import begin, compile_chunk
 from ppo_jax.storage import jsonl, lock, run_folder
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.fingerprint import fingerprint, spaces
 from ppo_jax.training import schedules
+
+SILENCE = Silence()
 
 
 class RunJob(NamedTuple):
@@ -56,6 +58,7 @@ class RunJob(NamedTuple):
     stop: signals.StopRequest
     started: float
     trust: Trust  # for the run that `init_from` names
+    progress: Progress | Silence
 
 
 def run(
@@ -65,6 +68,7 @@ def run(
     *,
     callbacks: Callback | Sequence[Callback] = (),
     source: str | None = None,
+    screen: Progress | Silence | None = None,
     trust: Trust = False,
     **changes: Any,
 ) -> RunResult:
@@ -76,6 +80,7 @@ def run(
             and with a `Moment` if it takes two arguments; one that returns True ends the run after
             that row.
         source: where the settings come from, printed at the start.
+        screen: the display, if it is open and shows the plan already.
         trust: True to load the programs that the run of `init_from` names, or a list of them.
 
     Raises:
@@ -97,6 +102,7 @@ def run(
             callbacks=callbacks,
             env=env,
             network=network,
+            screen=screen,
             trust=vouched(trust, config),
             **changes,
         )
@@ -105,13 +111,16 @@ def run(
         run_folder.read_settings(Path(options.init_from), env, network, vouched(trust, config))
     loggers.require(options)
     with signals.listening() as stop, ExitStack() as stack:
-        job = prepare(config, hyper, options, heard, stop, trust)
+        progress = screen or stack.enter_context(show(config, options))
+        if screen is None:
+            for line in text.plan_lines(run_folder.env_name(config), config, options.seeds, source):
+                progress.message(line)
+        job = prepare(config, hyper, options, heard, stop, trust, progress)
         claim = run_folder.claimed(config, hyper, options, list(job.layout.devices))
         folder = stack.enter_context(claim)
         with signals.free():
             arrays, state, traced = start_new(job)
-        lines = [] if source is None else [f"settings: {source}"]
-        lines += [f"note: {sentence}" for sentence in without_effect(config, hyper)]
+        lines = [f"note: {sentence}" for sentence in without_effect(config, hyper)]
         session = open_session(stack, job, arrays, folder, RunStatus(), lines)
         # A folder that cannot hold a checkpoint is refused now; a run killed later can go on.
         return carry_out(session, job, traced, state, saving.save_run(session, state, RunStatus()))
@@ -123,6 +132,7 @@ def resume(
     callbacks: Callback | Sequence[Callback] = (),
     env: Any = None,
     network: Any = None,
+    screen: Progress | Silence | None = None,
     trust: Trust = False,
     **changes: Any,
 ) -> RunResult:
@@ -136,6 +146,7 @@ def resume(
         folder: the run's folder, wherever it lies now.
         callbacks: as for `run`; a run that a callback ended is trained on.
         env, network: the same Python objects again, if the run was given objects.
+        screen: the display, if it is open already.
         trust: True to load the programs that config.json names, or a list of them; a run of this
             user on this machine needs none.
         changes: `total_env_steps` (upwards only: schedules keep ending where they did),
@@ -152,21 +163,23 @@ def resume(
     loggers.require(saved.options)
     with signals.listening() as stop, ExitStack() as stack:
         stack.enter_context(locked(folder))
-        job = prepare(saved.config, saved.hyper, saved.options, heard, stop, trust)
+        progress = screen or stack.enter_context(show(saved.config, saved.options))
+        job = prepare(saved.config, saved.hyper, saved.options, heard, stop, trust, progress)
         finger = fingerprint(job.layout, job.config)
         state, status, notes = restore_run(folder, saved, finger)
         env_steps = status.iteration * saved.config.batch_size
         summary = finished_summary(folder, env_steps) if status.is_over(saved.config) else None
         if summary is not None and state is not None:
-            with display(0, 0, 0, saved.options.quiet) as progress:
-                progress.message(f"the run in {folder} is over: this is its summary")
+            progress.message(f"the run in {folder} is over: this is its summary")
             return RunResult(summary, folder, state, exit_code_of(summary))
         with signals.free():
             arrays, state, traced = start_new(job) if state is None else start_again(job, state)
         going_on = f"going on with {folder} after {env_steps:,} environment steps a seed"
         try:
             record_resume(folder, saved, finger, env_steps)
-            lines = [going_on, *saved.notes, *notes]
+            name = run_folder.env_name(saved.config)
+            plan = text.plan_lines(name, saved.config, saved.options.seeds, None)
+            lines = [going_on, *saved.notes, *notes, *plan]
             session = open_session(stack, job, arrays, folder, status, lines)
         except OSError as error:
             raise RunError(
@@ -174,6 +187,11 @@ def resume(
                 "mend that and try again; what is in it is untouched."
             ) from error
         return carry_out(session, job, traced, state, saving.save_run(session, state, status))
+
+
+def show(config: Config, options: RunOptions) -> AbstractContextManager[Progress | Silence]:
+    """The live display of a run, or none if it is quiet."""
+    return display(config.num_iterations, config.trained_env_steps, options.seeds, options.quiet)
 
 
 @contextmanager
@@ -203,15 +221,18 @@ def prepare(
     callbacks: Sequence[Heard],
     stop: signals.StopRequest,
     trust: Trust = False,
+    progress: Progress | Silence = SILENCE,
 ) -> RunJob:
     """Start jax, refuse what it cannot do here, and choose the layout on the devices."""
     stop.limit(options.max_seconds)
     started = time.perf_counter()
+    progress.phase("starting jax")
     prepare_jax(options)
     parts = assemble(config)
     env_params(parts.environment, hyper)  # refuses parameters that do not exist
     layout = choose_layout(config, options.seeds, device_count(options))
-    return RunJob(config, hyper, options, callbacks, layout, stop, started, trust)
+    progress.phase("compiling")
+    return RunJob(config, hyper, options, callbacks, layout, stop, started, trust, progress)
 
 
 def start_new(job: RunJob) -> tuple[Hyper, TrainState, Any]:
@@ -245,17 +266,14 @@ def start_again(job: RunJob, state: TrainState) -> tuple[Hyper, TrainState, Any]
 def open_session(
     stack: ExitStack, job: RunJob, arrays: Hyper, folder: Path, status: RunStatus, lines: list[str]
 ) -> Session:
-    """Open the files and the display of a run; `stack` closes them."""
-    config, options, layout = job.config, job.options, job.layout
-    progress = stack.enter_context(
-        display(config.num_iterations, config.trained_env_steps, options.seeds, options.quiet)
-    )
-    name, kind = run_folder.env_name(config), layout.devices[0].platform
-    devices = f"{len(layout.devices)} {kind}"
+    """Open the files of a run, which `stack` closes, and print its first lines."""
+    config, options, layout, progress = job.config, job.options, job.layout, job.progress
+    progress.evaluated(status.score, status.best)
     environment = assemble(config).environment
     world = env_params(environment, job.hyper)
     lines = [*lines, *first_look.warnings(config, job.hyper, environment, world)]
-    for line in [*lines, *text.plan_lines(name, config, options.seeds, devices, None)]:
+    lines.append(f"devices: {len(layout.devices)} {layout.devices[0].platform}")
+    for line in lines:
         progress.message(line)
     described = to_json(run_folder.describe_run(config, job.hyper, options))
     env_steps = status.iteration * config.batch_size

@@ -81,6 +81,8 @@ def _show(value: Any) -> str:
         value = layers.Schedule(value["start"], value.get("end", 0.0), value.get("cosine", 0.0))
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return "-" if value is None else str(value)
 
 

@@ -16,7 +16,7 @@ from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
 from ppo_jax.runtime import signals
-from ppo_jax.runtime.text import summary_lines
+from ppo_jax.runtime.text import plan_lines, summary_lines
 
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
@@ -47,12 +47,17 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     resumes = options.resume == "auto" and options.out and run_folder.is_run(options.out)
     if not resumes:
         run_folder.check_new_folder(options.out)
-    with signals.listening():  # from here on, because importing jax takes seconds
+    from ppo_jax.runtime.progress import display
+
+    sizes = (config.num_iterations, config.trained_env_steps, options.seeds)
+    # From here on, because importing jax takes seconds.
+    with signals.listening(), display(*sizes, options.quiet) as screen:
+        for line in plan_lines(config.env, config, options.seeds, source_of(settings)):
+            screen.message(line)
         from ppo_jax.apps.run import runner
 
-        result = runner.run(
-            config, hyper, options, source=source_of(settings), trust=find_trust(flags)
-        )
+        trust = find_trust(flags)
+        result = runner.run(config, hyper, options, screen=screen, trust=trust)
     return Answer(result.summary, summary_lines(result.summary), result.exit_code)
 
 

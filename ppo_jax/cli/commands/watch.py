@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ppo_jax.cli.answer import Answer, Command
+from ppo_jax.cli.answer import Answer, Command, print_progress
 from ppo_jax.cli.commands.run_argument import add_run_argument, find_member, find_run
 from ppo_jax.cli.parser import Parser
 from ppo_jax.cli.trust import add_trust_flags, find_trust
@@ -44,6 +44,8 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         raise InputError(f"out={out!r} must end in .gif or .mp4.")
     member = find_member(flags) if "member" in flags else None
     seed = layers.whole_number("seed", flags["seed"]) if "seed" in flags else None
+    if "json" not in flags:
+        print_progress(f"playing an episode of {quoted(run.as_posix())}")
     from ppo_jax.apps.run import watch
 
     report, episode = watch.watch(
