@@ -123,6 +123,7 @@ BAD = [
     ("train CartPole-v1 --env-id Acrobot-v1", "has no flag: ppo-jax train Acrobot-v1"),
     ("resume run --learning-rate 1", "ppo-jax train ENV --init-from RUN --learning-rate VALUE"),
     ("sweep CartPole-v1 lrr=1,2", "Nearest: learning_rate"),
+    ("sweep full", "is a folder without a sweep"),
     ("eval nowhere", "no run's folder"),
     ("eval swept", "is a sweep's folder, not a run's"),
     ("eval run --episodes 0", "eval_episodes=0 must be"),

@@ -37,7 +37,7 @@ _SHAPE = {
     "batches": [_BATCH],
 }
 RESULTS = Path("benchmarks") / "results"
-SHIPPED = DATA / "results"  # of the package, for reading only
+SHIPPED = DATA / "results"  # those that come with the package, for reading only
 UNFINISHED = "unfinished"  # folder of the packs that are in training
 
 

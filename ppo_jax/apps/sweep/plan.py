@@ -235,6 +235,8 @@ def plan_lines(prepared: Prepared, planned: Sequence[Planned], source: str | Non
     steps = sweep.config.trained_env_steps
     words = ", ".join(f"{axis.name} ({len(axis.choices) or 'range'})" for axis in sweep.axes)
     lines = [] if source is None else [f"settings: {source}"]
+    unread = axis_words.without_readers(sweep.axes, sweep.config, sweep.hyper)
+    lines += [f"note: {sentence}" for sentence in unread]
     lines.append(
         f"{run_folder.env_name(sweep.config)}: {num_settings} settings x "
         f"{options.seeds} seeds = {count} members of {steps:,} environment steps each "
