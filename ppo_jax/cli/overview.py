@@ -28,6 +28,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "debug": "why a seed turned non-finite",
     },
     "Compare": {
+        "compare": "runs by the interval of their difference",
         "reproduce": "published results next to measured ones",
         "bench": "the speed of this machine, and where time goes",
     },
@@ -56,7 +57,6 @@ _OTHERS = {
     "search": "sweep",
     "ls": "runs",
     "list": "runs",
-    "compare": "diff",
     "plot": "report",
     "continue": "resume",
     "benchmark": "bench",

@@ -135,7 +135,9 @@ def _presets() -> list[str]:
 # Command -> the words of its argument.
 _ARGUMENTS: dict[str, Callable[[], Sequence[str]]] = {
     **dict.fromkeys(("train", "sweep", "bench", "doctor"), _envs),
-    **dict.fromkeys(("watch", "eval", "resume", "diff", "export", "replay", "debug"), _runs),
+    **dict.fromkeys(
+        ("watch", "eval", "resume", "diff", "compare", "export", "replay", "debug"), _runs
+    ),
     "report": lambda: [*_runs(), *specs.names()],
     "reproduce": specs.names,
     "presets": _presets,
