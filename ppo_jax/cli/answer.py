@@ -40,13 +40,17 @@ class Command(NamedTuple):
     run: Callable[[dict[str, Any], dict[str, str]], Answer]  # takes flags and --env.NAME values
     add_flags: Callable[[Parser, Sequence[str]], None] = no_flags  # words: for the help only
     takes_env_params: bool = False
+    has_settings: bool = False  # its flags have the settings of a training, so --help is short
 
     def parser(self, words: Sequence[str]) -> Parser:
         """Make the command's parser, with the flags of every command."""
         parser = Parser(f"ppo-jax {self.name}", self.usage, self.summary)
+        parser.is_short = self.has_settings and "--help-all" not in words
         self.add_flags(parser, words)
         group = parser.add_argument_group("output")
         parser.add_switch(group, "--json", "one JSON object on stdout, progress on stderr")
         parser.add_switch(group, "--debug", "show the traceback of an error")
         parser.add_switch(group, "--help", "this text")
+        if self.has_settings:
+            parser.add_switch(group, "--help-all", "every option")
         return parser

@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from ppo_jax.cli import guard
 from ppo_jax.cli.answer import BAD_INPUT, FAILED, INTERRUPTED, Answer
 from ppo_jax.cli.commands.table import COMMANDS
-from ppo_jax.config.errors import InputError, RunError, nearest
+from ppo_jax.cli.overview import other_command, overview
+from ppo_jax.config.errors import InputError, RunError
 from ppo_jax.config.values import masked
 from ppo_jax.runtime import signals
 
+HELP = ("-h", "--help", "--help-all", "help")
 # A name that is too long, or names something else or nothing that this user may use.
 _OF_A_NAME = (
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST),
@@ -138,31 +140,23 @@ def _refuse(sentence: str, words: Sequence[str], exit_code: int) -> int:
 
 def _dispatch(words: Sequence[str]) -> Answer:
     name, rest = (words[0], words[1:]) if words else ("--help", [])
-    if name == "--version":
+    if name in HELP and rest and rest[0] in COMMANDS:
+        name, rest = rest[0], [*rest[1:], "--help"]
+    if name in ("-V", "--version"):
         version = sys.modules["ppo_jax"].__version__  # importing this file imports the package
         return Answer({"version": version}, [f"ppo-jax {version}"])
-    if name in ("-h", "--help", "help"):
-        return _overview()
+    if name in HELP:
+        return overview(COMMANDS)
     if name not in COMMANDS:
         raise InputError(
-            f"{name!r} is no command: there are {', '.join(COMMANDS)}.{nearest(name, COMMANDS)}"
+            f"{name!r} is no command.{other_command(name, COMMANDS)} All of them: ppo-jax help."
         )
     command = COMMANDS[name]
     parser = command.parser(rest)
-    if "-h" in rest or "--help" in rest:
+    if {"-h", "--help", "--help-all"} & set(rest):
         text = parser.format_help().rstrip()
         return Answer({"help": text}, [text])
     flags, env_params = parser.read(rest)
     if env_params and not command.takes_env_params:
         raise InputError(f"--env.{next(iter(env_params))} is no option of `ppo-jax {name}`.")
     return command.run(flags, env_params)
-
-
-def _overview() -> Answer:
-    lines = ["Policy gradients in JAX: train, look, compare.", ""]
-    lines += [
-        f"  ppo-jax {f'{name} {each.usage}'.strip():<12} {each.summary}"
-        for name, each in COMMANDS.items()
-    ]
-    lines += ["", "`ppo-jax COMMAND --help` has the options; `ppo-jax --version` the version."]
-    return Answer({"commands": {name: each.summary for name, each in COMMANDS.items()}}, lines)

@@ -9,21 +9,30 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config import layers
+from ppo_jax.config.config import Config, Hyper, Schedule, hint
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.layers import FIELDS, hint
+from ppo_jax.config.layers import FIELDS
+from ppo_jax.config.names import SIZES
 from ppo_jax.config.options import HOSTS, RunOptions
+from ppo_jax.config.validate import nearest_divisor
 
 GROUPS: dict[type, str] = {
     Config: "the program (a change compiles anew)",
     Hyper: "numbers (each a number, or a schedule START:END or START:END:cosine)",
     RunOptions: "the run (steps are environment steps of one seed; 1e6 is a number, too)",
 }
+# The first group of the help, in this order; `--help` shows no other setting.
+COMMON = (
+    *("objective", "total_env_steps", "seeds", "seed", "out", "learning_rate", "num_envs"),
+    *("rollout_length", "eval_every", "init_from"),
+)
 _METAVARS = {"out": "DIR", "init_from": "RUN", "wandb": "PROJECT", "devices": "N|auto"}
 _METAVARS |= {"mesh": "seed=N,env=N", "coordinator": "HOST:PORT"}
+_WITH_NAMES = (" Its name here", " Nearest")  # beginnings of hints that end in names
 _NEGATIVE = re.compile(r"-[\d.]|-inf")
 
 
@@ -42,6 +51,10 @@ class Parser(argparse.ArgumentParser):
         )
         self.names: list[str] = []  # flags, for hints
         self.rest: str | None = None  # name under which `read` returns all further words
+        self.shown: Mapping[str, Any] = {}  # values that the help shows as defaults
+        self.uncommon: list[argparse.Action] = []  # settings that are not COMMON
+        self.is_short = False  # the help leaves them out
+        self.elsewhere: Callable[[str], str] = _nowhere  # a sentence for a flag of other commands
 
     def error(self, message: str) -> NoReturn:
         """Raise argparse's message as one sentence."""
@@ -78,9 +91,12 @@ class Parser(argparse.ArgumentParser):
                 raise InputError(
                     f"--{action.dest.replace('_', '-')} needs a value, and -- is none."
                 )
-        for word in left:
+        for place, word in enumerate(left):
             if word.startswith("-") and word != "-":
-                raise InputError(self._unknown(word.split("=")[0]))
+                flag, _, value = word.partition("=")
+                raise InputError(
+                    self._unknown(flag, value or "".join(left[place + 1 :][:1]), flags)
+                )
         if flags.get("out") == "":
             raise InputError("out is empty: give it a value or leave it out.")
         if self.rest is not None:
@@ -89,14 +105,26 @@ class Parser(argparse.ArgumentParser):
             raise InputError(f"{left[0]!r} is one word too many: see `{self.prog} --help`.")
         return flags, env_params
 
-    def _unknown(self, flag: str) -> str:
+    def _unknown(self, flag: str, value: str, flags: Mapping[str, Any]) -> str:
+        """Answer an unknown flag: the sentence, and the way to what is meant."""
         name = flag.lstrip("-").replace("-", "_")
         known = [other.lstrip("-").replace("-", "_") for other in self.names]
-        return (
-            f"{flag} is no option of `{self.prog}`."
-            + _as_flags(hint(name, known))
-            + f" All of them: {self.prog} --help."
-        )
+        way = self.elsewhere(name) or _as_flags(hint(name, known))
+        if value and not value.startswith("-"):
+            way = way.replace("train CartPole-v1.", f"train {value}.")
+        if name.lower() in SIZES and "num_minibatches" in known:
+            way = _minibatches(value, {**self.shown, **flags}) or way
+        every = "--help-all" if "--help-all" in self.names else "--help"
+        return f"{flag} is no option of `{self.prog}`.{way} All of them: {self.prog} {every}."
+
+    def format_help(self) -> str:
+        """Return the help; a short one names the common settings only."""
+        if not self.is_short:
+            return super().format_help()
+        for action in self.uncommon:
+            action.help = argparse.SUPPRESS
+        text = super().format_help()
+        return f"{text}\nAll {len(self.names)} options: {self.prog} --help-all\n"
 
 
 def add_host_flags(parser: Parser) -> None:
@@ -109,6 +137,7 @@ def add_host_flags(parser: Parser) -> None:
 
 def add_field_flags(
     parser: Parser,
+    common: Any,
     shown: Mapping[str, Any],
     sources: Mapping[str, str],
     owners: tuple[type, ...] = (Config, Hyper, RunOptions),
@@ -116,24 +145,29 @@ def add_field_flags(
     """Add one flag for each field.
 
     Args:
+        common: the group of the settings in COMMON.
         shown: values that the help shows as defaults, by name.
         sources: names whose value comes from a preset.
         owners: the dataclasses whose fields become flags.
     """
+    parser.shown = shown
     groups = {owner: parser.add_argument_group(GROUPS[owner]) for owner in owners}
-    for name, (owner, spec) in FIELDS.items():
+    for name in (*COMMON, *(name for name in FIELDS if name not in COMMON)):
+        owner, spec = FIELDS[name]
         if (owner, name) == (Config, "env") or owner not in owners:
             continue  # an argument of the command, or not among its flags
+        group = common if name in COMMON else groups[owner]
         flag = f"--{name.replace('_', '-')}"
         text = _escape(_help(spec, shown[name], "preset" if name in sources else "default"))
         if spec.type == "bool":
             on_off = argparse.BooleanOptionalAction
-            groups[owner].add_argument(flag, dest=name, action=on_off, help=text)
+            made = group.add_argument(flag, dest=name, action=on_off, help=text)
         else:
-            metavar = _metavar(owner, spec)
-            groups[owner].add_argument(flag, dest=name, metavar=metavar, help=text)
+            metavar = metavar_of(owner, spec)
+            made = group.add_argument(flag, dest=name, metavar=metavar, help=text)
+        parser.uncommon += [] if name in COMMON else [made]
         parser.names.append(flag)
-    groups[Hyper].add_argument(  # for the help only: `split_env_params` removes these flags
+    common.add_argument(  # for the help only: `split_env_params` removes these flags
         "--env.NAME", metavar="VALUE", help="the environment's own parameter NAME"
     )
 
@@ -168,9 +202,37 @@ def split_env_params(words: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     return rest, params
 
 
+def _nowhere(name: str) -> str:
+    """Answer a flag that no other command has."""
+    del name
+    return ""
+
+
+def _minibatches(text: str, settings: Mapping[str, Any]) -> str:
+    """Explain, for the size of a minibatch, the number of minibatches that gives it."""
+    try:
+        size, *sizes = (
+            layers.whole_number("size", number)
+            for number in (text, settings["num_envs"], settings["rollout_length"])
+        )
+    except (InputError, KeyError):
+        return ""
+    samples = sizes[0] * sizes[1]
+    if not 1 <= size <= samples:
+        return ""
+    count = nearest_divisor(samples, round(samples / size))
+    about = "" if count * size == samples else "about "
+    return (
+        f" There is no batch size here: num_envs x rollout_length / {size} = {sizes[0]} x "
+        f"{sizes[1]} / {size} = {about}{count}, so give --num-minibatches {count}."
+    )
+
+
 def _as_flags(sentence: str) -> str:
     """Spell the names of a hint as flags."""
     head, colon, names = sentence.partition(": ")
+    if head not in _WITH_NAMES:
+        return sentence
     flags = [f"--{name.replace('_', '-')}" for name in names.rstrip(".").split(", ")]
     return f"{head}{colon}{', '.join(flags)}." if colon else ""
 
@@ -186,7 +248,8 @@ def _help(spec: dataclasses.Field, value: Any, source: str) -> str:
     return text if value is None else f"{text} [{source}: {_show(value)}]"
 
 
-def _metavar(owner: type, spec: dataclasses.Field) -> str:
+def metavar_of(owner: type, spec: dataclasses.Field) -> str:
+    """Name the value of a field's flag in the help."""
     kind = str(spec.type).removesuffix(" | None")
     if spec.metadata.get("choices"):
         return "NAME"

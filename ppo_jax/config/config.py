@@ -8,11 +8,12 @@ bad input is refused without delay.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.names import distant_hint, exact_hint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,10 @@ Number: TypeAlias = "Value | Schedule"
 Num = TypeVar("Num", bound="Number", covariant=True)
 
 OBJECTIVES = ("clip", "pg", "is", "kl", "dpo", "spo", "drift", "trpo", "npg")
+# Words of papers and other programs that mean exactly one word here, by field.
+SAME_WORDS = {
+    "objective": {"ppo": "clip", "ppo-clip": "clip", "ppo-kl": "kl", "ppo-penalty": "kl"},
+}
 TRUST_REGION = ("trpo", "npg")  # one constrained step of the natural gradient, on L^IS
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "muon", "rmsprop_torch")
 POLICIES = ("auto", "categorical", "gaussian", "gaussian-state-std", "gsde", "tanh-gaussian")
@@ -41,6 +46,32 @@ SHUFFLES = ("samples", "env-rows")
 ADVANTAGE_NORMALIZATIONS = ("minibatch", "batch", "none")
 TIME_LIMITS = ("truncation", "termination")
 PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def canonical(field: str, word: Any) -> Any:
+    """Replace another program's word for a field's value by the same one here."""
+    return SAME_WORDS.get(field, {}).get(word.lower(), word) if isinstance(word, str) else word
+
+
+def hint(name: str, words: Iterable[str]) -> str:
+    """Return the end of a sentence with the settings nearest to `name`, other names included."""
+    known = tuple(words)
+    return exact_hint(name, known) or nearest(name, known) or distant_hint(name, known)
+
+
+def refuse_unknown(owner: type, names: Iterable[str]) -> None:
+    """Refuse names that are no fields of a dataclass of settings; the sentence names the nearest.
+
+    Raises:
+        InputError: the first such name.
+    """
+    own = [spec.name for spec in fields(owner)]
+    for name in names:
+        if name in own:
+            continue
+        others = [other for other in (Config, Hyper) if name in other.__dataclass_fields__]
+        way = f" It is a field of {others[0].__name__}." if others else hint(name, own)
+        raise InputError(f"{owner.__name__} has no {name!r}.{way}")
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -122,6 +153,14 @@ class Config:
     )
     precision: str = option("float32", "precision of matrix products", PRECISIONS)
 
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        del values
+        refuse_unknown(cls, named)
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", canonical("objective", self.objective))
+
     @property
     def batch_size(self) -> int:
         """N = T x B, samples per iteration and seed."""
@@ -180,26 +219,7 @@ class Hyper(Generic[Num]):
         default_factory=dict, metadata={"help": "the environment's own parameters, --env.NAME"}
     )
 
-
-def parse_number(name: str, text: Any) -> float | Schedule:
-    """Read `0.1`, `1e-3:0` or `1e-3:0:cosine` as a number or a `Schedule`.
-
-    Raises:
-        InputError: the text is neither.
-    """
-    if not isinstance(text, str):
-        return text
-    parts = text.split(":")
-    shape = parts.pop() if len(parts) == 3 else "linear"
-    try:
-        numbers = [float(part) for part in parts]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2) or shape not in ("linear", "cosine"):
-        raise InputError(
-            f"{name}={text!r} is not a number: write a number such as 0.001, or a schedule "
-            "START:END or START:END:cosine."
-        )
-    if len(numbers) == 1:
-        return numbers[0]
-    return Schedule(numbers[0], numbers[1], float(shape == "cosine"))
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        del values
+        refuse_unknown(cls, named)
+        return super().__new__(cls)

@@ -7,14 +7,15 @@ Later layers win, name by name.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ppo_jax.config.config import Config, Hyper, Schedule, parse_number
-from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.config import Config, Hyper, Schedule, canonical, hint
+from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
-from ppo_jax.config.values import env_value, short
+from ppo_jax.config.values import env_value, plain_number, short
 
 # Field name -> (the dataclass it belongs to, its specification).
 FIELDS: dict[str, tuple[type, dataclasses.Field]] = {
@@ -24,27 +25,6 @@ FIELDS: dict[str, tuple[type, dataclasses.Field]] = {
     if (owner, spec.name) != (Hyper, "env")  # --env.NAME, a layer's env_params
 }
 FILE_TABLES = {"config": Config, "hyper": Hyper, "options": RunOptions}
-
-# Names that other programs use: for hints only, never accepted.
-OTHER_NAMES = {
-    "lr": "learning_rate",
-    "ent_coef": "entropy_coef",
-    "vf_coef": "value_coef",
-    "clip_range": "clip_epsilon",
-    "clip_eps": "clip_epsilon",
-    "n_steps": "rollout_length",
-    "num_steps": "rollout_length",
-    "n_envs": "num_envs",
-    "n_epochs": "num_epochs",
-    "update_epochs": "num_epochs",
-    "batch_size": "num_minibatches",
-    "total_timesteps": "total_env_steps",
-    "n_timesteps": "total_env_steps",
-    "num_seeds": "seeds",
-    "use_sde": "policy",
-    "sde_sample_freq": "gsde_resample_steps",
-}
-
 
 # Fields that a record without them was not trained with: their value before they were there.
 BEFORE = {"config": {"scale_bytes": False}, "hyper": {}}
@@ -107,6 +87,45 @@ def file_layer(source: str, content: Mapping[str, Any]) -> Layer:
         values.update(more_values)
         env_params.update(more_params)
     return Layer(source, values, env_params)
+
+
+def as_toml(settings: Settings) -> list[str]:
+    """Write settings as a file that gives them again; a remark names the source of each."""
+    lines: list[str] = []
+    for table, record in zip(FILE_TABLES, settings[:3]):
+        lines += ["", f"[{table}]"]
+        for name, value in vars(record).items():
+            if value is None or (table, name) == ("hyper", "env"):
+                continue
+            lines.append(f"{name} = {toml_value(value)}{_remark(settings.sources, name)}")
+        if table == "hyper" and settings.hyper.env:
+            lines += ["", "[hyper.env]"]
+            for name, value in settings.hyper.env.items():
+                remark = _remark(settings.sources, f"env.{name}")
+                lines.append(f"{json.dumps(name)} = {toml_value(value)}{remark}")
+    return lines[1:]
+
+
+def _remark(sources: Mapping[str, str], name: str) -> str:
+    return f"  # {' '.join(sources[name].split())}" if name in sources else ""
+
+
+def toml_value(value: Any) -> str:
+    """Spell a value as TOML does, to the last digit; a schedule is text or a table."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, Schedule):
+        start, end, cosine = (float(part) for part in vars(value).values())
+        if cosine in (0.0, 1.0):
+            return json.dumps(f"{start!r}:{end!r}{':cosine' if cosine else ''}")
+        return f"{{ start = {start!r}, end = {end!r}, cosine = {cosine!r} }}"
+    if isinstance(value, float):
+        return repr(float(value))  # inf and nan, too
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(toml_value(item) for item in value)}]"
+    return json.dumps(str(value), ensure_ascii=False)
 
 
 def with_new_fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,41 +202,62 @@ def convert(owner: type, spec: dataclasses.Field, value: Any) -> Any:
     if kind == "int":
         return whole_number(name, value)
     if kind == "float":
-        number = parse_number(name, value)
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise InputError(f"{name}={short(value)} must be one number.")
-        return _real(name, number)
+        return _real(name, value)
     if kind == "bool":
         return _truth(name, value)
     if kind.startswith("tuple"):
         return _sizes(name, value)
     if kind == "str" and not isinstance(value, str):
         raise InputError(f"{name}={short(value)} must be a word.")
-    return value
+    return canonical(name, value)
+
+
+def parse_number(name: str, text: Any) -> float | Schedule:
+    """Read `0.1`, `1e-3:0` or `1e-3:0:cosine` as a number or a `Schedule`.
+
+    Raises:
+        InputError: the text is neither.
+    """
+    if not isinstance(text, str):
+        return text
+    parts = text.split(":")
+    shape = parts.pop() if len(parts) == 3 else "linear"
+    try:
+        numbers = [plain_number(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or shape not in ("linear", "cosine"):
+        raise InputError(
+            f"{name}={text!r} is not a number: write a number such as 0.001, or a schedule "
+            "START:END or START:END:cosine."
+        )
+    if len(numbers) == 1:
+        return numbers[0]
+    return Schedule(numbers[0], numbers[1], float(shape == "cosine"))
 
 
 def whole_number(name: str, value: Any) -> int:
-    """Read an integer, also if it is spelled 1e6, 1_000_000 or 1000000.0."""
+    """Read an integer, also if it is spelled 1e6, 1M, 1_000_000 or 1000000.0."""
     try:
         if isinstance(value, bool):
             raise ValueError
         if isinstance(value, str) and value.strip().lstrip("+-").replace("_", "").isdigit():
             return int(value)
-        number = float(value)
+        number = plain_number(value)
         if number == int(number):
             return int(number)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InputError(f"{name}={short(value)} must be a whole number, for example 1000 or 1e6.")
+    raise InputError(f"{name}={short(value)} must be a whole number, for example 1000, 1e6 or 1M.")
 
 
 def _real(name: str, value: Any) -> float:
     try:
         if isinstance(value, bool):
             raise ValueError
-        return float(value)
+        return plain_number(value)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{name}={short(value)} must be a number.") from None
+        raise InputError(f"{name}={short(value)} must be one number.") from None
 
 
 def _hyper_number(name: str, value: Any) -> Any:
@@ -253,13 +293,4 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
 
 
 def _unknown(name: str, source: str) -> Any:
-    raise InputError(f"{source}: {name!r} is not a setting.{hint(name)}")
-
-
-def hint(name: str, words: Iterable[str] = tuple(FIELDS)) -> str:
-    """Return the end of a sentence with the settings nearest to `name`, other names included."""
-    words = tuple(words)
-    our_name = OTHER_NAMES.get(name.lower())
-    if our_name in words:
-        return f" Its name here: {our_name}."
-    return nearest(name, words)
+    raise InputError(f"{source}: {name!r} is not a setting.{hint(name, FIELDS)}")

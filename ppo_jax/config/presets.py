@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.data import DATA
 from ppo_jax.config.errors import InputError, nearest
-from ppo_jax.config.layers import Layer, file_layer, resolve
+from ppo_jax.config.layers import FILE_TABLES, Layer, file_layer, resolve
 from ppo_jax.config.reading import read_toml
 from ppo_jax.config.trust import Trust, code_names, require
 
@@ -123,6 +123,8 @@ def read(path: Path, objective: str | None = None) -> Preset:
     """
     content = _parse(path)
     held = _objectives(content)
+    if {*held} & {*FILE_TABLES}:
+        raise InputError(f"{path} holds settings and no preset: give it with --config {path}.")
     if objective is None:
         objective = held[0] if len(held) == 1 else "clip"
     table = content.get(objective)

@@ -1,4 +1,4 @@
-"""Files of JSON and TOML at the door: plain data of a sane size and shape, or a sentence.
+"""Files of JSON, TOML and YAML at the door: plain data of a sane size and shape, or a sentence.
 
 Whatever a file holds, a reader gets an `OSError` or a `ValueError` and nothing else: a folder may
 come from anybody, and may be damaged.
@@ -20,6 +20,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.values import short
 
 MAX_BYTES = 1 << 28  # a larger file is none of ours and is not read
+MAX_YAML = 1 << 20  # its reader is slow, and takes settings only
 MAX_DEPTH = 50  # limit of lists and tables in each other
 MAX_INT = 2**64
 
@@ -52,6 +53,31 @@ def read_toml(path: Path | str) -> dict[str, Any]:
         return _plain(tomllib.loads(read_bytes(path).decode("utf-8")))
     except RecursionError:
         raise ValueError("its tables are nested too deeply") from None
+
+
+def read_yaml(path: Path | str) -> Any:
+    """The data of a YAML file; errors as in `read_bytes`, and ValueError if it is no YAML.
+
+    It may be as large as settings are. An alias (`*name`) is refused: a few of them can stand for
+    more data than fit into memory.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("it has an alias (*name): write the value itself")
+            return super().compose_node(parent, index)
+
+    content = read_bytes(path)
+    if len(content) > MAX_YAML:
+        raise ValueError(f"it has {len(content)} bytes, more than {MAX_YAML}")
+    try:
+        return _plain(yaml.load(content.decode("utf-8"), Loader))
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -156,6 +182,8 @@ def _plain(data: Any, is_json: bool = False) -> Any:
         if depth > MAX_DEPTH:
             raise ValueError("it is nested too deeply")
         if isinstance(value, dict):
+            if not all(isinstance(name, str) for name in value):
+                raise ValueError("a name in it is no text")
             left += [(part, depth + 1) for pair in value.items() for part in pair]
         elif isinstance(value, list):
             left += [(part, depth + 1) for part in value]

@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ppo_jax.config.config import OPTIMIZERS, TRUST_REGION, Config, Hyper, Schedule
+from ppo_jax.config.config import MEMORIES, OPTIMIZERS, TRUST_REGION, Config, Hyper, Schedule, hint
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.names import whole_setting
 from ppo_jax.config.reading import MAX_INT
 from ppo_jax.config.values import short
 
@@ -71,6 +72,11 @@ def validate(config: Config, hyper: Hyper) -> None:
     Raises:
         InputError: a sentence that names the value, the rule and the remedy.
     """
+    if not (isinstance(config, Config) and isinstance(hyper, Hyper)):
+        raise InputError(
+            f"A Config and a Hyper are wanted in this order, and given are {short(type(config))} "
+            f"and {short(type(hyper))}: write config, hyper."
+        )
     check_fields(config, _COUNTS)
     _check_network_sizes(config)
     _check_optimizer(config.optimizer)
@@ -107,6 +113,54 @@ def validate(config: Config, hyper: Hyper) -> None:
         )
 
 
+# Settings that only some objectives, optimisers or networks read: field -> (their field, words).
+_READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "clip_epsilon": ("objective", ("clip", "spo")),
+    "clip_epsilon_high": ("objective", ("clip",)),
+    "dual_clip": ("objective", ("clip",)),
+    "kl_coef": ("objective", ("kl",)),
+    "kl_target": ("objective", ("kl",)),
+    "kl_direction": ("objective", ("kl",)),
+    "trust_region_kl": ("objective", TRUST_REGION),
+    "fisher_damping": ("objective", TRUST_REGION),
+    "num_cg_iterations": ("objective", TRUST_REGION),
+    "weight_decay": ("optimizer", ("adamw", "muon")),
+    "momentum": ("optimizer", ("sgd", "muon")),
+    "rmsprop_decay": ("optimizer", ("rmsprop",)),
+    "adam_epsilon": ("optimizer", ("adam", "adamw", "rmsprop")),
+    "gsde_resample_steps": ("policy", ("gsde",)),
+    "memory_size": ("memory", MEMORIES[1:]),
+    "memory_layers": ("memory", MEMORIES[1:]),
+    "memory_start": ("memory", MEMORIES[1:]),
+    "memory_window": ("memory", ("attention",)),
+}
+
+
+def without_effect(config: Config, hyper: Hyper) -> list[str]:
+    """Name the settings that differ from their defaults and that this run does not read.
+
+    Returns:
+        a sentence for each choice that leaves them unread.
+    """
+    values, defaults = {**vars(config), **vars(hyper)}, {**vars(Config()), **vars(Hyper())}
+    unread: dict[str, list[str]] = {}
+    for name, (field, words) in _READ_BY.items():
+        chosen = values[field]
+        is_own = not isinstance(chosen, str) or ":" in chosen  # the user's own may read anything
+        if not is_own and chosen not in words and _differs(values[name], defaults[name]):
+            unread.setdefault(field, []).append(name)
+    return [
+        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect with {field} "
+        f"{values[field]}"
+        for field, names in unread.items()
+    ]
+
+
+def _differs(value: Any, default: Any) -> bool:
+    """Check whether a setting is another one; an array of a population counts as one."""
+    return bool(getattr(value, "shape", ())) or value != default
+
+
 def check_fields(record: Any, counts: Mapping[str, tuple[int, int]]) -> None:
     """Refuse a dataclass with an unknown word, an empty text or a count out of its limits.
 
@@ -133,7 +187,9 @@ def check_names(owner: type, changes: Iterable[str], what: str) -> None:
     known = [spec.name for spec in dataclasses.fields(owner)]
     for name in changes:
         if name not in known:
-            raise InputError(f"{name!r} is no option of {what}." + nearest(name, known))
+            others = [table for table in (Config, Hyper) if name in table.__dataclass_fields__]
+            way = f" It is a field of {others[0].__name__}." if others else hint(name, known)
+            raise InputError(f"{name!r} is no option of {what}.{way}")
 
 
 def check_count(name: str, value: Any, low: int, high: int) -> None:
@@ -150,7 +206,7 @@ def check_choice(spec: dataclasses.Field, value: Any) -> None:
     if choices and value not in choices:
         raise InputError(
             f"{spec.name}={short(value)} is not one of {', '.join(choices)}."
-            + nearest(str(value)[:80], choices)
+            + (whole_setting(spec.name, value) or nearest(str(value)[:80], choices))
         )
 
 

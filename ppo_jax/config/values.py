@@ -9,17 +9,32 @@ from typing import Any
 
 from ppo_jax.config.errors import InputError
 
+_UNITS = {"k": 3, "K": 3, "M": 6, "G": 9}  # powers of ten
+_WITH_UNIT = re.compile(r"([+-]?(?:\d[\d_]*)?\.?\d+)([kKMG])")
+
+
+def plain_number(text: Any) -> float:
+    """Read a number, also if it is spelled 100k, 1.5M or 2G.
+
+    Raises:
+        ValueError: it is no number. TypeError: it is no text and no number either.
+    """
+    found = _WITH_UNIT.fullmatch(text.strip()) if isinstance(text, str) else None
+    return float(f"{found[1]}e{_UNITS[found[2]]}" if found else text)
+
 
 def whole_or_real(name: str, value: Any) -> int | float:
     """A number, whole where it is written as one; a text as the command line spells it."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     text = str(value)
-    for kind in (int, float):
+    for kind in (int, float, plain_number):
         try:
             number = kind(text)
         except ValueError:
             continue
+        if kind is plain_number and float(number).is_integer():
+            return int(number)
         if kind is int or not (math.isinf(number) and any(digit.isdigit() for digit in text)):
             return number
     raise InputError(f"{name}={short(value)} must be a number, for example 0.7.")

@@ -64,7 +64,7 @@ class _Canvas:
         self._draw.rectangle((*self._pixel((left, top)), *self._pixel((right, bottom))), colour)
 
     def array(self) -> np.ndarray:
-        return np.asarray(self._image.resize((self.width, self.height)), np.uint8)
+        return np.asarray(self._image.reduce(self.smooth), np.uint8)
 
 
 def _cartpole(_: Any, state: Any, params: Any) -> np.ndarray:

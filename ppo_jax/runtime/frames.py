@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,14 @@ from ppo_jax.training.rollout import reset_all, step
 MAX_FRAMES = 1_000  # a video ends here even if the episode goes on
 
 
+class Episode(NamedTuple):
+    """One episode that was drawn."""
+
+    pictures: list[np.ndarray]  # uint8 [H, W, 3] each: the start, and one a step
+    total: float  # undiscounted reward
+    is_whole: bool  # it ended by itself
+
+
 def renderer(environment: Environment) -> Callable[[Any, Any], np.ndarray]:
     """The function that draws a state of `environment`.
 
@@ -33,15 +41,15 @@ def renderer(environment: Environment) -> Callable[[Any, Any], np.ndarray]:
     if environment.render is None:
         raise InputError(
             f"{environment.name} cannot be drawn, as neither it nor ppo_jax has a picture of it: "
-            "leave --video out, or give the environment a render(state, params)."
+            "give the environment a render(state, params), or leave the video out."
         )
     return environment.render
 
 
 def draw_frames(
     config: Config, hyper: Hyper, member: TrainState, policy_mode: str, stream: int
-) -> list[np.ndarray]:
-    """One episode of one seed as pictures, uint8 [H, W, 3] each.
+) -> Episode:
+    """One episode of one seed as pictures.
 
     Args:
         member: the state of one seed, without a leading axis. stream: picks the random numbers.
@@ -70,34 +78,37 @@ def draw_frames(
         return render(jax.tree.map(lambda leaf: leaf[0], carry.state), params)
 
     carry = reset_all(environment, params, policy, 1, key_reset)
-    pictures = [picture(carry)]
+    pictures, ended = [picture(carry)], False
     for t in range(MAX_FRAMES):
         carry, ended = advance(carry, np.int32(t))
         pictures.append(picture(carry))
         if ended:
             break
-    return pictures
+    return Episode(pictures, float(carry.episode_return[0]), bool(ended))
 
 
 def draw_hosted(
     config: Config, hyper: Hyper, member: TrainState, policy_mode: str, stream: int
-) -> list[np.ndarray]:
+) -> Episode:
     """`draw_frames` of an environment that is stepped outside jax and draws itself."""
     is_deterministic = policy_mode == "deterministic"
     answer = jax.jit(partial(training_hosted.answer, config, is_deterministic))
     vector = hosted.make_vector(config, hyper, 1, for_pictures=True, cut_at=MAX_FRAMES)
     pictures: list[np.ndarray] = []
+    total, is_whole = 0.0, False
     try:
         for found in hosted.plays(config, answer, vector, member, stream):
             pictures += vector.pictures()
+            total += float(found.reward[0])
+            is_whole = bool(found.terminated[0] or found.truncated[0])
             if found.terminated[0] or found.truncated[0] or found.cut[0]:
                 break
     except Exception as error:
         name, reason = assemble(config).environment.name, str(error).strip().split("\n")[0]
         raise InputError(
             f"{name} cannot be drawn here ({type(error).__name__}: {reason}): install what it "
-            "needs to draw, or leave --video out."
+            "needs to draw, or leave the video out."
         ) from error
     finally:
         vector.close()
-    return pictures
+    return Episode(pictures, total, is_whole)

@@ -6,6 +6,7 @@ fills its disk is reported once and dropped. The run neither waits nor changes.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -95,6 +96,7 @@ class WandbLog:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise InputError(_missing("Weights & Biases", "wandb", "wandb")) from None
+        os.environ.setdefault("WANDB_QUIET", "true")  # no table of results on our stderr
         self._run = wandb.init(
             project=project,
             mode=mode,

@@ -48,8 +48,10 @@ def load_state(
     found = run_folder.read_settings(folder, env, network, trust)
     newest, warnings = checkpoint.latest(folder)
     if newest is None:
-        reasons = "".join(f" {warning}" for warning in warnings)
-        raise InputError(f"{str(folder)!r} holds no checkpoint that can be read.{reasons}")
+        why = f": {checkpoint.in_short(warnings)}" if warnings else "."
+        raise InputError(
+            f"{str(folder)!r} holds no checkpoint that can be read{why}"
+        ) from checkpoint.damage(folder)
     hyper = schedules.as_arrays(found.config, found.hyper)
     like = saved_like(found.config, hyper, found.options.seeds)
     state, metadata = load_checkpoint(newest, like, found.config)

@@ -9,15 +9,12 @@ from typing import Any
 from ppo_jax.config.config import Config
 
 
-def plan_lines(
-    env: str, config: Config, num_seeds: int, devices: str, source: str | None
-) -> list[str]:
+def plan_lines(env: str, config: Config, num_seeds: int, source: str | None) -> list[str]:
     """The plan of a run: its budget as it will be trained, and the source of its settings."""
     seeds = f"{num_seeds} seeds" if num_seeds > 1 else "1 seed"
     lines = [
         f"{env}: {config.trained_env_steps:,} environment steps a seed ({config.num_iterations:,} "
-        f"iterations of {config.num_envs} environments x {config.rollout_length} steps), {seeds} "
-        f"on {devices}"
+        f"iterations of {config.num_envs} environments x {config.rollout_length} steps), {seeds}"
     ]
     return lines if source is None else [f"settings: {source}", *lines]
 
@@ -56,7 +53,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         trained += f", after {summary['compile_seconds']:.1f} s of compiling"
     lines.append(trained + (" (stopped early)" if summary.get("stopped_early") else ""))
     if summary.get("video"):
-        lines.append(f"video     {summary['video']}")
+        shown = f"seed {summary['video_seed']}, return {summary['video_return']:g}"
+        lines.append(f"video     {quoted(summary['video'])} ({shown})")
     if summary.get("run"):
         lines.append(f"run       {summary['run']}")
         if summary.get("learning_curve"):
@@ -74,6 +72,32 @@ def score(table: Mapping[str, Any] | None) -> str:
     steps = f" at {table['env_steps']:,}" if "env_steps" in table else ""
     kind = f" ({table['kind']})" if "kind" in table else ""  # an optimum, not a result
     return f"{table['score']:g}{steps}{kind}"
+
+
+def format_steps(number: float) -> str:
+    """Three significant digits with an SI unit: 950, 12.3k, 1.5M, 2.04G."""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * factor:
+            return f"{number / factor:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def format_seconds(seconds: float) -> str:
+    """45s, 3m05s or 2h07m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def age(seconds: float) -> str:
+    """A time since, in its largest unit: just now, 5 min ago, 3 h ago, 12 days ago."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= (2 * size if unit == "days" else size):
+            return f"{seconds // size:.0f} {unit} ago"
+    return "just now"
 
 
 def quoted(word: str) -> str:

@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,6 +146,23 @@ def latest(run_folder: Path | str, own_id: str | None = None) -> tuple[Path | No
             return folder, [f"{reason} {fall_back}" for reason in reasons]
         reasons.append(metadata)
     return None, reasons
+
+
+def in_short(reasons: Sequence[str]) -> str:
+    """One sentence on why no checkpoint of a run can be used."""
+    if len(reasons) < 2:
+        return reasons[0] if reasons else "It has no checkpoint."
+    return f"none of its {len(reasons)} checkpoints can be used, of which the newest: {reasons[0]}"
+
+
+def damage(run_folder: Path | str) -> CheckpointError | None:
+    """The error of the newest checkpoint that cannot be read, with its cause."""
+    for folder in _newest_first(Path(run_folder)):
+        try:
+            _checked(folder, checkpoint_files.verify(folder))
+        except CheckpointError as error:
+            return error
+    return None
 
 
 def best(run_folder: Path | str) -> Path | None:

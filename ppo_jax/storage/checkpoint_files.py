@@ -242,9 +242,9 @@ def _read(path: Path, largest: int) -> bytes:
 def _compare(path: Path, manifest: Manifest, found: str) -> None:
     if found != manifest.arrays_sha256:
         raise CheckpointError(
-            f"{path} is damaged: SHA-256 wanted {manifest.arrays_sha256}, found {found}; use an "
-            "earlier checkpoint."
-        )
+            f"{path} is damaged: its bytes are not those that were written; use an earlier "
+            "checkpoint."
+        ) from ValueError(f"SHA-256 wanted {manifest.arrays_sha256}, found {found}")
 
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:

@@ -72,6 +72,19 @@ def holder(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def is_held(folder: Path) -> bool:
+    """Check whether a living process writes into the folder, without taking its lock."""
+    found = holder(folder)
+    if found is None:
+        return False
+    with contextlib.suppress(OSError):
+        age = time.time() - (folder / LOCK).stat().st_mtime
+        is_near = found.get("host") == socket.gethostname()
+        is_self = is_near and found.get("pid") == os.getpid()
+        return age < STALE_SECONDS and (not is_near or is_self or _is_alive(found.get("pid")))
+    return False
+
+
 def refuse_if_held(folder: Path) -> None:
     """Refuse a folder that another process is writing, without taking it."""
     if (folder / LOCK).exists():

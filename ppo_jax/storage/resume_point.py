@@ -79,8 +79,9 @@ def find(folder: Path, run_id: str | None, logs: Iterable[str], remedy: str) -> 
     rows = [folder / name for name in logs]
     if not notes and not any(path.exists() and path.stat().st_size for path in rows):
         return None
-    reasons = " ".join(notes) or "It has no checkpoint."
-    raise InputError(f"{str(folder)!r} holds nothing to go on from: {reasons} {remedy}")
+    raise InputError(
+        f"{str(folder)!r} holds nothing to go on from: {checkpoint.in_short(notes)} {remedy}"
+    ) from checkpoint.damage(folder)
 
 
 def rewind(folder: Path, positions: Mapping[str, Position]) -> list[str]:

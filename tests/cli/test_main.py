@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppo_jax.cli import main
-from ppo_jax.cli.parser import join_negative_numbers, split_env_params
+from ppo_jax.cli.parser import COMMON, join_negative_numbers, split_env_params
 from ppo_jax.cli.settings import find_settings
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
@@ -91,6 +91,12 @@ BAD = [
     ("train CartPole-v1 --total-env-steps 255", "raise it to 256"),
     # files and folders
     ("train CartPole-v1 --config nowhere.json", "No such file"),
+    ("train CartPole-v1 --config bad.yaml", "'bad.yaml' is no YAML: it has an alias (*name)"),
+    ("train CartPole-v1 --config preset.toml", "is a preset: give it with --preset preset.toml"),
+    (
+        "train CartPole-v1 --preset flat.toml",
+        "no preset: give it with --config flat.toml",
+    ),
     ("train CartPole-v1 --config .", "cannot be read"),
     ("train CartPole-v1 --preset nowhere.toml", "No such file"),
     ("train CartPole-v1 --preset CartPole-v1 --no-preset", "exclude each other"),
@@ -100,7 +106,24 @@ BAD = [
     ("report run --out=", "out is empty"),
     ("train CartPole-v1 --out full", "exists and is not empty"),
     ("train CartPole-v1 --out full/file", "is a file"),
-    ("eval", "needs a run's folder"),
+    ("eval", "There is no run in 'runs'"),
+    ("eval .", "holds runs and is none itself: name one of them, for example ppo-jax eval run"),
+    ("watch run --out film.avi", "must end in .gif or .mp4"),
+    ("watch run --member -1", "member=-1 must be at least 0"),
+    ("diff run", "diff compares two runs, and 1 are named"),
+    ("runs nowhere", "is no folder"),
+    ("completion tcsh", "completion needs the name of a shell: bash, zsh, fish"),
+    ("enjoy run", "Its name here: watch"),
+    # other programs' words
+    ("train CartPole-v1 --objective a2c", "--preset a2c has these settings"),
+    ("train CartPole-v1 --algo ppo", "Its name here: --objective"),
+    ("train CartPole-v1 --n-envs 4", "Its name here: --num-envs"),
+    ("train CartPole-v1 --batch-size 64", "8 x 32 / 64 = 4, so give --num-minibatches 4"),
+    ("train CartPole-v1 --num-envs 16 --batch-size=60", "about 8, so give --num-minibatches 8"),
+    ("train CartPole-v1 --env-id Acrobot-v1", "has no flag: ppo-jax train Acrobot-v1"),
+    ("resume run --learning-rate 1", "ppo-jax train ENV --init-from RUN --learning-rate VALUE"),
+    ("sweep CartPole-v1 lrr=1,2", "Nearest: learning_rate"),
+    ("sweep full", "is a folder without a sweep"),
     ("eval nowhere", "no run's folder"),
     ("eval swept", "is a sweep's folder, not a run's"),
     ("eval run --episodes 0", "eval_episodes=0 must be"),
@@ -109,14 +132,15 @@ BAD = [
     ("train CartPole-v1 --resume auto", "name it with --out"),
     ("train CartPole-v1 --resume always", "never, auto"),
     ("train CartPole-v1 --max-seconds 0", "max_seconds=0.0 must be"),
-    ("resume", "resume needs a run's folder"),
+    ("resume", "There is no run in 'runs'"),
     ("resume nowhere", "no run's folder"),
     ("resume run --keep 0", "keep=0 must be"),
     ("resume run --gamma 0.9", "--gamma is no option"),
     ("resume run --total-env-steps many", "total_env_steps='many' must be"),
     ("resume run", "is damaged"),
     ("envs --all", "--all is no option"),
-    ("presets CartPole-v1", "one word too many"),
+    ("presets CartPole", "Nearest: CartPole-v1"),
+    ("presets CartPole-v1 Acrobot-v1", "one word too many"),
     ("doctor --env.length 3", "--env.length is no option"),
 ]
 
@@ -126,6 +150,9 @@ def _folders(tmp_path: Path) -> None:
     for name in ("full/file", "run/config.json", "swept/sweep.json"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("{}", "utf-8")
+    (tmp_path / "bad.yaml").write_text("num_envs: &n 4\nseeds: *n\n", "utf-8")
+    (tmp_path / "preset.toml").write_text("[clip.config]\nnum_envs = 4\n", "utf-8")
+    (tmp_path / "flat.toml").write_text("[config]\nnum_envs = 4\n", "utf-8")
 
 
 @pytest.mark.usefixtures("_folders")
@@ -312,6 +339,55 @@ def test_preset_of_another_environment_keeps_the_one_that_was_named() -> None:
     assert run.config.num_epochs == 20
 
 
+def test_ppo_is_the_word_for_clip_everywhere() -> None:
+    Path("s.yaml").write_text("objective: PPO-Penalty\nkl_target: 1e-2\n", "utf-8")
+    run = chosen("CartPole-v1 --config s.yaml")
+    assert (run.config.objective, run.hyper.kl_target) == ("kl", 0.01)
+    assert chosen("CartPole-v1 --objective ppo") == chosen("CartPole-v1 --objective clip")
+    assert Config(objective="ppo") == Config()
+
+
+def test_numbers_may_have_units() -> None:
+    run = chosen("CartPole-v1 --total-env-steps 1.1M --num-envs 1k --kl-coef 2k --env.x 1.5k")
+    assert (run.config.total_env_steps, run.config.num_envs) == (1_100_000, 1000)
+    assert (run.hyper.kl_coef, run.hyper.env) == (2000.0, {"x": 1500})
+    for text in ("1m", "M", "1e3k", "1 k"):
+        with pytest.raises(InputError, match="num_envs="):
+            chosen_words("CartPole-v1", "--num-envs", text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Pendulum-v1 --seeds 3 --policy-mode sampled --learning-rate 0.1234567891:1e-9:cosine",
+        "CartPole-v1 --objective trpo --env.length 0.7 --hidden-sizes 8,9 --kl-stop inf --out a/ü",
+        "tiny:Walk --max-seconds 1.5 --stop-at-return -3 --quiet",
+    ],
+)
+def test_printed_settings_are_read_back_to_the_same(
+    words: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main(["train", *words.split(), "--print-config"]) == 0
+    Path("my.toml").write_text(capsys.readouterr().out, "utf-8")
+    assert chosen("--config my.toml")[:3] == chosen(words)[:3]
+    assert sorted(Path().iterdir()) == [Path("my.toml")]
+
+
+def test_a_printed_preset_is_a_settings_file(capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["presets", "CartPole-v1", "--objective", "trpo"]) == 0
+    text = capsys.readouterr().out
+    assert "# other objectives of this preset: clip" in text
+    Path("my.toml").write_text(text, "utf-8")
+    wanted = chosen("CartPole-v1 --objective trpo")
+    assert chosen("--config my.toml --no-preset")[:2] == wanted[:2]
+
+
+def test_environment_of_a_file_that_is_not_taken_is_named() -> None:
+    Path("s.toml").write_text('env = "Pendulum-v1"\nnum_envs = 4\n', "utf-8")
+    run = chosen("CartPole-v1 --config s.toml")
+    assert run.sources["num_envs"] == "s.toml (without its env Pendulum-v1)"
+
+
 def test_record_of_a_run_is_a_settings_file_but_does_not_take_its_folder() -> None:
     record = {
         "format": 1,
@@ -363,7 +439,7 @@ def test_help_of_train_lists_every_field_and_default(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
-    main.main(["train", "--help"])
+    main.main(["train", "--help-all"])
     lines = capsys.readouterr().out.splitlines()
     for owner in (Config, Hyper, RunOptions):
         for spec in dataclasses.fields(owner):
@@ -385,13 +461,13 @@ def test_help_for_an_environment_shows_its_preset(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
-    main.main(["train", "CartPole-v1", "--help"])
+    main.main(["train", "CartPole-v1", "--help-all"])
     out = capsys.readouterr().out
     assert "[preset: 100,000]" in out
     assert "[default: 64,64]" in out
     assert "trpo and npg [default: 0.01]" in out
     for words in (["--objective", "trpo"], ["--objective=trpo"]):
-        main.main(["train", "CartPole-v1", *words, "--help"])
+        main.main(["train", "CartPole-v1", *words, "--help-all"])
         assert "trpo and npg [preset: 0.01:0.0005]" in capsys.readouterr().out
 
 
@@ -399,11 +475,22 @@ def test_help_for_an_environment_shows_its_preset(
 def test_overview_names_every_command(words: list[str], capsys: pytest.CaptureFixture) -> None:
     assert main.main(words) == 0
     out = capsys.readouterr().out
-    assert all(f"ppo-jax {name}" in out for name in main.COMMANDS)
+    assert all(f" {name} " in out for name in main.COMMANDS)
 
 
-def test_version(capsys: pytest.CaptureFixture) -> None:
-    assert main.main(["--version"]) == 0
+def test_short_help_shows_the_common_settings_only(capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["help", "train"]) == 0
+    out = capsys.readouterr().out
+    for name in (*COMMON, "preset", "config", "help-all"):
+        assert f" --{name.replace('_', '-')} " in out
+    assert "--fisher-damping" not in out
+    assert "--num-cg-iterations" not in out
+    assert out.rstrip().endswith("ppo-jax train --help-all")
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version(flag: str, capsys: pytest.CaptureFixture) -> None:
+    assert main.main([flag]) == 0
     assert capsys.readouterr().out == "ppo-jax 0.1.0\n"
 
 

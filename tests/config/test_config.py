@@ -18,9 +18,9 @@ from ppo_jax.config.config import (
     Config,
     Hyper,
     Schedule,
-    parse_number,
 )
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.layers import parse_number
 
 
 def test_budget_is_rounded_up_to_whole_iterations() -> None:

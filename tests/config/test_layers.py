@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule, hint
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.layers import BEFORE, FIELDS, Layer, file_layer, hint, resolve, with_new_fields
+from ppo_jax.config.layers import BEFORE, FIELDS, Layer, file_layer, resolve, with_new_fields
 from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.files import to_json
@@ -157,7 +157,7 @@ def test_unknown_name_is_refused_with_its_source_and_the_nearest() -> None:
     [("lr", "learning_rate"), ("n_steps", "rollout_length"), ("vf_coef", "value_coef")],
 )
 def test_other_programs_names_lead_to_ours(other: str, own: str) -> None:
-    assert hint(other) == f" Its name here: {own}."
+    assert hint(other, FIELDS) == f" Its name here: {own}."
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ def test_the_frames_follow_the_policy_that_is_drawn(swung: Any, monkeypatch: Any
     config, hyper, _, state, _ = load_state(swung.folder)
     member = jax.tree.map(lambda leaf: leaf[0], state)
     shown = [
-        frames.draw_frames(config, hyper, member, mode, 7) for mode in ("deterministic", "sampled")
+        frames.draw_frames(config, hyper, member, mode, 7).pictures
+        for mode in ("deterministic", "sampled")
     ]
     np.testing.assert_array_equal(shown[0][0], shown[1][0])  # the same start
     assert any(not np.array_equal(*pair) for pair in zip(*shown, strict=True))
@@ -50,6 +51,6 @@ def test_the_frames_of_sampled_gsde_hold_its_noise_as_a_rollout_does(monkeypatch
     config = Config(env=environment, policy="gsde", **fields)
     monkeypatch.setattr(frames, "MAX_FRAMES", 9)
     member = trainer.init(config, Hyper(), jax.random.key(0))
-    shown = frames.draw_frames(config, Hyper(), member, "sampled", 7)[1:]
+    shown = frames.draw_frames(config, Hyper(), member, "sampled", 7).pictures[1:]
     assert len(set(map(float, shown))) == 3
     assert all(len(set(map(float, shown[i : i + 3]))) == 1 for i in (0, 3, 6))

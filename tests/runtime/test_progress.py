@@ -12,16 +12,20 @@ from ppo_jax.runtime.progress import (
     Progress,
     Silence,
     SweepProgress,
+    _fitting,
     display,
-    format_seconds,
-    format_steps,
     sweep_display,
 )
+from ppo_jax.runtime.text import format_seconds, format_steps
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+class Unicode(Terminal):
+    encoding = "utf-8"
 
 
 def row(env_steps: int) -> dict:
@@ -48,6 +52,33 @@ def test_a_progress_line_says_what_there_is_to_know():
     )  # two seeds: Student's t of one degree of freedom, 12.7 times their half-distance
     assert progress.describe(0, {"env_steps": 0}) == "0/200  0%"
     assert "Return 5  KL" in progress.describe(1, row(1) | {"episode_return": [5.0]})
+
+
+def test_the_line_keeps_the_last_return_and_the_evaluations(monkeypatch):
+    for name in ("NO_COLOR", "TERM", "TTY_COMPATIBLE", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    stream = Unicode()
+    progress = Progress(10, 1280, num_seeds=3, stream=stream)
+    progress.phase("compiling")
+    for iteration, value in enumerate((0.0, 7.0, None), 1):
+        progress.update(iteration, {"env_steps": 128, "episode_return": [value]})
+    progress.evaluated(4.0, 9.5)
+    progress.update(4, {"env_steps": 512, "episode_return": [None]})
+    progress.phase("evaluating")
+    progress.close()
+    text = stream.getvalue()
+    last = text[text.rindex("4/10") :]
+    assert last.startswith("4/10  40%  Return 7  ▁█  eval 4, best 9.5")
+    assert "evaluating" not in last
+
+
+def test_a_narrow_terminal_loses_the_least_important_parts_first():
+    parts = [(9, "5/10"), (3, "1k env steps/s"), (8, "Return 5"), (2, "KL 0.1")]
+    assert _fitting(parts, 100) == "5/10  1k env steps/s  Return 5  KL 0.1"
+    assert _fitting(parts, 35) == "5/10  1k env steps/s  Return 5"
+    assert _fitting(parts, 20) == "5/10  Return 5"
+    assert _fitting(parts, 1) == "5/10"
 
 
 @pytest.mark.parametrize("total", [1, 7, 20, 1000, 12345])

@@ -50,10 +50,11 @@ def test_failed_seeds_are_told() -> None:
 
 def test_evaluation_has_no_times_and_no_next_command() -> None:
     times = dict.fromkeys(("compile_seconds", "train_seconds", "env_steps_per_second"))
-    lines = summary_lines({**SUMMARY, **times, "video": "a.gif"})
+    video = {"video": "a.gif", "video_seed": 2, "video_return": 499.0}
+    lines = summary_lines({**SUMMARY, **times, **video})
     assert lines[1:] == [
         "trained   100,096 environment steps a seed",
-        "video     a.gif",
+        "video     a.gif (seed 2, return 499)",
         "run       runs/a",
     ]
 

@@ -151,7 +151,8 @@ def draw_episode(
 ) -> Path:
     """Write an episode of the policy before an iteration as a GIF."""
     file = folder / f"episode_{iteration:08d}.gif"
-    write_video(file, frames.draw_frames(config, hyper, member, "deterministic", iteration))
+    episode = frames.draw_frames(config, hyper, member, "deterministic", iteration)
+    write_video(file, episode.pictures)
     return file
 
 

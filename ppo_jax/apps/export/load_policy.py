@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.apps.export import numpy_policy
+from ppo_jax.apps.export.predict import with_predict
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.trust import Trust
 
@@ -37,11 +38,14 @@ def load_policy(
         or squashed, and in its own form. `legal` is the action mask; it may be left out if the
         observation has a leaf `action_mask`. The policy of a run is `policy(observation, key=None,
         legal=None)`, deterministic without a key and sampled with one, and can be jitted and
-        vmapped; an artefact is deterministic and takes and gives NumPy arrays. A wrong shape or a
-        missing leaf raises InputError.
+        vmapped. It gives NumPy arrays unless an input is jax's own. An artefact is deterministic
+        and takes and gives NumPy arrays. A wrong shape or a missing leaf raises InputError.
 
         A policy with a memory is `policy(observation, memory, ...) -> (action, memory)`, and
         `policy.start()` is the memory of a new episode, `policy.start(n)` that of n episodes.
+
+        `policy.predict(observation, state=None, episode_start=None, deterministic=True)` is the
+        same call as in Stable-Baselines3, and returns the action and the next state.
 
     Raises:
         InputError: there is no policy at `path`, it cannot be read, or no such seed is in it.
@@ -96,4 +100,4 @@ def _refusing(act: Callable[..., Any]) -> Callable[..., Any]:
         except ValueError as error:
             raise InputError(str(error)) from error
 
-    return policy
+    return with_predict(policy)

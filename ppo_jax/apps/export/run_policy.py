@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 
 from ppo_jax.apps.export.numpy_policy import read
+from ppo_jax.apps.export.predict import with_predict
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.trust import Trust
 from ppo_jax.envs import leaves
@@ -70,9 +72,9 @@ def run_policy(
         def policy(observation: Any, key: Array | None = None, legal: Any = None) -> Any:
             rows, is_one = read_rows(observation, legal)
             action = act((), rows, key)[1]
-            return jax.tree.map(lambda leaf: leaf[0], action) if is_one else action
+            return as_given(observation, action, is_one)
 
-        return policy
+        return with_predict(policy, sampling)
 
     def start(n: int | None = None) -> PyTree:
         memory = acting.network.start(acting.params, 1 if n is None else n)["actor"]
@@ -87,11 +89,24 @@ def run_policy(
         if is_one:
             memory = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], memory)
         after, action = act({"actor": memory}, rows, key)
-        found = action, after["actor"]
-        return jax.tree.map(lambda leaf: leaf[0], found) if is_one else found
+        after = jax.tree.map(lambda leaf: leaf[0], after) if is_one else after
+        return as_given(observation, action, is_one), after["actor"]
 
     remember.start = start  # type: ignore[attr-defined]
-    return remember
+    return with_predict(remember, sampling)
+
+
+def sampling(call: int) -> Array:
+    """The key of the sampled action of one call of `predict`."""
+    return jax.random.fold_in(jax.random.key(0), call)
+
+
+def as_given(observation: PyTree, action: PyTree, is_one: bool) -> PyTree:
+    """`action` as NumPy arrays unless the observation is jax's own; its one row if there is one."""
+    is_jax = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(observation))
+    is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(action))
+    found = action if is_jax or is_traced else jax.tree.map(np.asarray, action)
+    return jax.tree.map(lambda leaf: leaf[0], found) if is_one else found
 
 
 def require_memory(start: PyTree, memory: Any) -> None:

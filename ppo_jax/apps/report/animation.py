@@ -52,10 +52,10 @@ def of_run(
     devices.prepare_jax(RunOptions())
     try:
         config, hyper, state = saved_run.load_member(folder, member, trust=trust)
-        pictures = frames.draw_frames(config, hyper, state, mode, evaluation.FINAL)
+        episode = frames.draw_frames(config, hyper, state, mode, evaluation.FINAL)
     except InputError as error:
         return f"No animation: {error}"
-    ended = len(pictures) - 1 < frames.MAX_FRAMES
+    pictures, _, ended = episode
     shown = pictures[: MAX_FRAMES + 1]
     smaller = [_smaller(frame) for frame in shown]
     image = _gif(smaller, max_bytes)

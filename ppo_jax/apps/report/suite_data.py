@@ -36,7 +36,8 @@ def find(word: str, results: Path | None, is_quick: bool) -> Place:
     """Find the suite that a word means: its name, a FILE.toml, or the folder of its results.
 
     Args:
-        results: the folder of the results; None for the newest one in benchmarks/results.
+        results: the folder of the results; None for the newest one in benchmarks/results,
+            or in the package.
 
     Raises:
         InputError: no such suite, or no results of it.
@@ -59,7 +60,7 @@ def find(word: str, results: Path | None, is_quick: bool) -> Place:
         there = [
             folder
             for platform in ("cpu", "gpu", "tpu")
-            for folder in store.folders(suite.name, platform, is_quick, store.RESULTS)
+            for folder in store.readable(suite.name, platform, is_quick)
         ]
         if not there:
             quick = " --quick" if is_quick else ""

@@ -165,9 +165,10 @@ def folder_of(request: Request, suite: Suite) -> Path:
     now = datetime.now(UTC)
     if request.is_check:
         return store.RESULTS / f"check_{suite.name}_{platform}_{now:%Y-%m-%dT%H%M%S}"
-    there = store.folders(suite.name, platform, request.is_quick, store.RESULTS)
     if request.is_show:
-        there = [each for each in there if store.has_results(each)]
+        there = store.readable(suite.name, platform, request.is_quick)
+    else:
+        there = store.folders(suite.name, platform, request.is_quick, store.RESULTS)
     if request.is_show and not there:
         raise InputError(
             f"There are no {'quick ' if request.is_quick else ''}results of {suite.name} on "

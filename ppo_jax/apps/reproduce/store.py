@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_jax.apps.reproduce.cells import Cell
+from ppo_jax.config.data import DATA
 from ppo_jax.config.layers import with_new_fields
 from ppo_jax.config.reading import expect, read_json
 from ppo_jax.storage.files import to_json, write_atomic
@@ -36,6 +37,7 @@ _SHAPE = {
     "batches": [_BATCH],
 }
 RESULTS = Path("benchmarks") / "results"
+SHIPPED = DATA / "results"  # those that come with the package, for reading only
 UNFINISHED = "unfinished"  # folder of the packs that are in training
 
 
@@ -172,6 +174,12 @@ def folders(suite: str, platform: str, is_quick: bool, root: Path = RESULTS) -> 
         if path.is_dir() and path.name.endswith("_quick") == is_quick and is_begun(path)
     ]
     return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def readable(suite: str, platform: str, is_quick: bool) -> list[Path]:
+    """Folders with results to look at: the user's own, else those of the package."""
+    own, shipped = (folders(suite, platform, is_quick, root) for root in (RESULTS, SHIPPED))
+    return [path for path in own if has_results(path)] or shipped
 
 
 def unused(suite: str, platform: str, is_quick: bool, date: str, root: Path = RESULTS) -> Path:

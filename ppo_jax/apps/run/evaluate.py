@@ -27,7 +27,7 @@ from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import joined, prepare_jax
 from ppo_jax.runtime.evaluation import FINAL, alive_seeds, player, summary
 from ppo_jax.runtime.frames import draw_frames, renderer
-from ppo_jax.runtime.saved_run import load_state
+from ppo_jax.runtime.saved_run import check_member, load_state
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.storage import run_folder
 
@@ -40,6 +40,7 @@ def evaluate(
     seed: int | None = None,
     video: Path | str | None = None,
     on: Any = None,
+    member: int | None = None,
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
@@ -56,6 +57,7 @@ def evaluate(
         video: a .gif or .mp4 file for one more episode, of the seed with the best return.
         on: another environment to play, such as the Gymnasium twin of the one trained on, under its
             own default parameters; it must have the same observations and actions.
+        member: one seed's place in the run, counted from 0; None for all seeds.
         env, network: the same Python objects again, if the run was trained with objects.
         trust: True to load the programs that the run names, or a list of them; a run of this user
             on this machine needs none.
@@ -80,31 +82,42 @@ def evaluate(
     validate_options(options)
     if video is not None:
         video_files.check(Path(video))
+    shown: dict[str, Any] = {}
     with joined(options, StopRequest()):
         prepare_jax(options)
         config, hyper, trained, state, metadata = load_state(run, env, network, trust)
         trained_on = run_folder.env_name(config)
         if on is not None:
             config, hyper = moved(config, hyper, on)
+        if member is not None:
+            check_member(member, trained.seeds)
+            state = jax.tree.map(lambda leaf: leaf[member : member + 1], state)
         if video is not None:
             renderer(assemble(config).environment)  # refuses before anything is played
         stream = FINAL if seed is None else seed
         results = play_all(config, hyper, options, state, stream)
         if video is not None and is_first():
-            best = best_member(state, results["final_return"]["per_seed"])
-            video_files.write(Path(video), draw_frames(config, hyper, best, policy_mode, stream))
+            number = best_member(results["final_return"]["per_seed"])
+            chosen = jax.tree.map(lambda leaf: leaf[number], state)
+            episode = draw_frames(config, hyper, chosen, policy_mode, stream)
+            video_files.write(Path(video), episode.pictures)
+            shown = {
+                "video": str(video),
+                "video_seed": trained.seed + (member or 0) + number,
+                "video_return": episode.total,
+            }
     return {
         "env": run_folder.env_name(config),
         **({} if on is None else {"trained_on": trained_on}),
         "objective": config.objective,
-        "num_seeds": trained.seeds,
+        "num_seeds": len(results["final_return"]["per_seed"]),
         "env_steps": metadata["env_steps"],
         **results,
         "compile_seconds": None,
         "train_seconds": None,
         "env_steps_per_second": None,
         "run": str(run),
-        **({} if video is None else {"video": str(video)}),
+        **shown,
     }
 
 
@@ -157,7 +170,12 @@ def play_all(
     return summary(played, alive_seeds(placed, layout), options)
 
 
-def best_member(state: TrainState, returns: Sequence[float | None]) -> TrainState:
-    """The seed with the best return, without a leading axis; None counts as the lowest."""
+def best_member(returns: Sequence[float | None]) -> int:
+    """The place of the best return, the first of equal ones; None counts as the lowest."""
     known = [-np.inf if value is None else value for value in returns]
-    return jax.tree.map(lambda leaf: leaf[int(np.argmax(known))], state)
+    return int(np.argmax(known)) if known else 0
+
+
+def check_policy(policy_mode: str, seed: int | None) -> None:
+    """Refuse another mode, and a seed that is none."""
+    validate_options(RunOptions(policy_mode=policy_mode, seed=seed or 0))

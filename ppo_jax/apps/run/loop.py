@@ -15,6 +15,7 @@ import numpy as np
 from ppo_jax.analysis import stats
 from ppo_jax.apps.run import quarantine, ratio_check, saving
 from ppo_jax.apps.run.cadence import Cadence
+from ppo_jax.apps.run.callbacks import Moment
 from ppo_jax.apps.run.session import RunStatus, Session, writing
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import hosts
@@ -191,20 +192,25 @@ def write_row(
         best = max((x for x in (score, status.best) if x is not None), default=None)
         status = status._replace(score=score, best=best, confirmed=iteration)
         has_ended = has_reached(row["eval_return"], session.options.stop_at_return)
+        session.progress.evaluated(score, best)
         session.progress.message(text.evaluation_line(env_steps, score))
     with writing(session, status):
         session.metrics.write(row)
     session.logs.write(row, env_steps)
     if has_ended:
         status = status._replace(ended_by="return")
-    if session.callbacks and hosts.from_first(called(session, row)):
+    moment = Moment(
+        config, session.hyper, session.folder, iteration, env_steps, session.layout, state
+    )
+    if session.callbacks and hosts.from_first(called(session, row, moment)):
         status = status._replace(ended_by="callback")
     return status
 
 
-def called(session: Session, row: dict[str, Any]) -> bool:
+def called(session: Session, row: dict[str, Any], moment: Moment) -> bool:
     """Call the callbacks, on the first host only; True if one of them ends the run."""
-    return hosts.is_first() and any([callback(row) is True for callback in session.callbacks])
+    heard = session.callbacks if hosts.is_first() else ()
+    return any([callback(row, moment) is True for callback in heard])
 
 
 def is_goal_near(session: Session, status: RunStatus, episode_return: list[float | None]) -> bool:

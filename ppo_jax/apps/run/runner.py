@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppo_jax.apps.run import saving
+from ppo_jax.apps.run.callbacks import Callback, Heard, as_callbacks
 from ppo_jax.apps.run.loop import train_run
 from ppo_jax.apps.run.resume import (
     blocks_of,
@@ -23,13 +24,13 @@ from ppo_jax.apps.run.resume import (
     refuse_other_settings,
     restore_run,
 )
-from ppo_jax.apps.run.session import METRICS, TIMING, Callback, RunStatus, Session
+from ppo_jax.apps.run.session import METRICS, TIMING, RunStatus, Session
 from ppo_jax.apps.run.summary import RunResult, conclude, conclude_stopped, exit_code_of
 from ppo_jax.config.config import Config, Hyper, Schedule
-from ppo_jax.config.errors import InputError, RunError, nearest
+from ppo_jax.config.errors import InputError, RunError
 from ppo_jax.config.options import RunOptions, parse_mesh, validate_options
 from ppo_jax.config.trust import Trust, vouched
-from ppo_jax.config.validate import validate
+from ppo_jax.config.validate import check_names, validate, without_effect
 from ppo_jax.distributed import hosts, population, programs
 from ppo_jax.distributed.layout import Layout, Wanted, choose_layout, devices_needed
 from ppo_jax.distributed.memory import Use, forecast
@@ -38,7 +39,7 @@ from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, loggers, signals, text
 from ppo_jax.runtime.devices import device_count, joined, prepare_jax, require_memory
-from ppo_jax.runtime.progress import display
+from ppo_jax.runtime.progress import Progress, Silence, display
 from ppo_jax.runtime.saved_run import start_from
 from ppo_jax.runtime.startup import begin, compile_chunk
 from ppo_jax.storage import jsonl, lock, run_folder
@@ -47,6 +48,8 @@ from ppo_jax.storage.fingerprint import fingerprint, own_sources, source_digest,
 from ppo_jax.storage.manifest import package_versions
 from ppo_jax.training import schedules
 
+SILENCE = Silence()
+
 
 class RunJob(NamedTuple):
     """All that a process brings to a run, new or resumed."""
@@ -54,11 +57,12 @@ class RunJob(NamedTuple):
     config: Config
     hyper: Hyper  # as the user gave it
     options: RunOptions
-    callbacks: Sequence[Callback]
+    callbacks: Sequence[Heard]
     layout: Layout
     stop: signals.StopRequest
     started: float
     trust: Trust  # for the run that `init_from` names
+    progress: Progress | Silence
 
 
 def run(
@@ -66,8 +70,9 @@ def run(
     hyper: Hyper,
     options: RunOptions | None = None,
     *,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
     source: str | None = None,
+    screen: Progress | Silence | None = None,
     trust: Trust = False,
     **changes: Any,
 ) -> RunResult:
@@ -75,9 +80,11 @@ def run(
 
     Args:
         options: how the run is carried out; `changes` are its fields by name (`seeds=32`).
-        callbacks: each is called with every logged row of `metrics.jsonl`; one that returns True
-            ends the run after that row.
+        callbacks: a function or several. Each is called with every logged row of `metrics.jsonl`,
+            and with a `Moment` if it takes two arguments; one that returns True ends the run after
+            that row.
         source: where the settings come from, printed at the start.
+        screen: the display, if it is open and shows the plan already.
         trust: True to load the programs that the run of `init_from` names, or a list of them.
 
     Raises:
@@ -86,26 +93,32 @@ def run(
         Stopped: a signal came during a start-up that takes long; nothing is left behind.
         KeyboardInterrupt: Ctrl-C twice.
     """
-    options = with_changes(options or RunOptions(), changes)
     validate(config, hyper)
+    options = with_changes(options or RunOptions(), changes)
+    heard = as_callbacks(callbacks)
     require_one_setting(hyper)
     validate_options(options)
     env, network = (None if isinstance(x, str) else x for x in (config.env, config.network))
     own = {"env": env, "network": network, "trust": vouched(trust, config)}
-    with signals.listening() as heard, joined(options, heard) as stop, ExitStack() as stack:
+    with signals.listening() as own_stop, joined(options, own_stop) as stop, ExitStack() as stack:
         if hosts.from_first(options.resume == "auto" and run_folder.is_run(str(options.out))):
             changes = refuse_other_settings(Path(str(options.out)), config, hyper, options)
-            return resume(str(options.out), callbacks=callbacks, **own, **changes)
+            return resume(str(options.out), callbacks=callbacks, screen=screen, **own, **changes)
         if hosts.is_first():
             run_folder.check_new_folder(options.out)
         if options.init_from:  # refused now, rather than after the start of jax
             run_folder.read_settings(Path(options.init_from), env, network, vouched(trust, config))
         loggers.require(options)
-        job = prepare(config, hyper, options, callbacks, stop, trust)
+        screen = screen if hosts.is_first() else None
+        progress = screen or stack.enter_context(show(config, options))
+        if screen is None:
+            for line in text.plan_lines(run_folder.env_name(config), config, options.seeds, source):
+                progress.message(line)
+        job = prepare(config, hyper, options, heard, stop, trust, progress)
         folder = stack.enter_context(claimed(job))
         with signals.free():
             arrays, state, traced = start_new(job)
-        lines = [] if source is None else [f"settings: {source}"]
+        lines = [f"note: {sentence}" for sentence in without_effect(config, hyper)]
         session = open_session(stack, job, arrays, folder, RunStatus(), lines)
         # A folder that cannot hold a checkpoint is refused now; a run killed later can go on.
         return carry_out(session, job, traced, state, saving.save_run(session, state, RunStatus()))
@@ -114,9 +127,10 @@ def run(
 def resume(
     folder: Path | str,
     *,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
     env: Any = None,
     network: Any = None,
+    screen: Progress | Silence | None = None,
     trust: Trust = False,
     **changes: Any,
 ) -> RunResult:
@@ -130,6 +144,7 @@ def resume(
         folder: the run's folder, wherever it lies now.
         callbacks: as for `run`; a run that a callback ended is trained on.
         env, network: the same Python objects again, if the run was given objects.
+        screen: the display, if it is open already.
         trust: True to load the programs that config.json names, or a list of them; a run of this
             user on this machine needs none.
         changes: `total_env_steps` (upwards only: schedules keep ending where they did),
@@ -140,26 +155,27 @@ def resume(
             into the folder.
         RunError: the folder cannot be written.
     """
-    folder = Path(folder)
+    folder, heard = Path(folder), as_callbacks(callbacks)
     changes = {k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}
     saved = read_run(folder, changes, env, network, trust)
     loggers.require(saved.options)
     settings = (saved.config, saved.hyper, saved.options)
     with (
-        signals.listening() as heard,
-        joined(saved.options, heard) as stop,
+        signals.listening() as own_stop,
+        joined(saved.options, own_stop) as stop,
         ExitStack() as stack,
     ):
         own = stack.enter_context(kept(folder))
+        screen = screen if hosts.is_first() else None
+        progress = screen or stack.enter_context(show(saved.config, saved.options))
         found = find_point(folder, saved)
-        job = prepare(*settings, callbacks, stop, trust, blocks_of(found))
+        job = prepare(*settings, heard, stop, trust, progress, blocks_of(found))
         finger = fingerprint(job.layout, job.config)
         state, status, notes = restore_run(folder, saved, found, finger)
         env_steps = status.iteration * saved.config.batch_size
         summary = finished_summary(folder, env_steps) if status.is_over(saved.config) else None
         if summary is not None and state is not None:
-            with display(0, 0, 0, job.options.quiet) as progress:
-                progress.message(f"the run in {folder} is over: this is its summary")
+            progress.message(f"the run in {folder} is over: this is its summary")
             return RunResult(summary, folder, state, exit_code_of(summary))
         with signals.free():
             arrays, state, traced = start_new(job) if state is None else start_again(job, state)
@@ -167,7 +183,9 @@ def resume(
         try:
             if hosts.is_first():
                 record_resume(folder, saved, finger, env_steps)
-            lines = [going_on, *saved.notes, *notes]
+            name = run_folder.env_name(saved.config)
+            plan = text.plan_lines(name, saved.config, saved.options.seeds, None)
+            lines = [going_on, *saved.notes, *notes, *plan]
             session = open_session(stack, job, arrays, own, status, lines)
         except OSError as error:
             raise RunError(
@@ -175,6 +193,12 @@ def resume(
                 "mend that and try again; what is in it is untouched."
             ) from error
         return carry_out(session, job, traced, state, saving.save_run(session, state, status))
+
+
+def show(config: Config, options: RunOptions) -> AbstractContextManager[Progress | Silence]:
+    """The live display of a run, or none if it is quiet."""
+    is_quiet = options.quiet or not hosts.is_first()
+    return display(config.num_iterations, config.trained_env_steps, options.seeds, is_quiet)
 
 
 @contextmanager
@@ -224,9 +248,10 @@ def prepare(
     config: Config,
     hyper: Hyper,
     options: RunOptions,
-    callbacks: Sequence[Callback],
+    callbacks: Sequence[Heard],
     stop: signals.StopRequest,
     trust: Trust = False,
+    progress: Progress | Silence = SILENCE,
     num_blocks: int | None = None,
 ) -> RunJob:
     """Start jax, refuse what it cannot do here, and choose the layout on the devices.
@@ -236,6 +261,7 @@ def prepare(
     """
     stop.limit(options.max_seconds)
     started = time.perf_counter()
+    progress.phase("starting jax")
     wanted = Wanted(options.devices, parse_mesh(options.mesh), num_blocks)
     prepare_jax(options, lambda count: devices_needed(config, options.seeds, count, wanted))
     parts = assemble(config)
@@ -245,7 +271,8 @@ def prepare(
     layout = choose_layout(config, options.seeds, wanted=wanted)
     if not hosts.is_first():
         options = dataclasses.replace(options, quiet=True, tensorboard=False, wandb=None)
-    return RunJob(config, hyper, options, callbacks, layout, stop, started, trust)
+    progress.phase("compiling")
+    return RunJob(config, hyper, options, callbacks, layout, stop, started, trust, progress)
 
 
 def common_settings(config: Config, hyper: Hyper, options: RunOptions) -> dict[str, str]:
@@ -293,19 +320,15 @@ def start_again(job: RunJob, state: TrainState) -> tuple[Hyper, TrainState, Any]
 def open_session(
     stack: ExitStack, job: RunJob, arrays: Hyper, folder: Path, status: RunStatus, lines: list[str]
 ) -> Session:
-    """Open the files and the display of a run; `stack` closes them."""
-    config, options, layout = job.config, job.options, job.layout
-    progress = stack.enter_context(
-        display(config.num_iterations, config.trained_env_steps, options.seeds, options.quiet)
-    )
-    name, kind = run_folder.env_name(config), layout.devices[0].platform
-    devices = f"{len(layout.devices)} {kind}"
-    if layout.num_shares > 1:
-        devices += f" ({layout.mesh_words})"
+    """Open the files of a run, which `stack` closes, and print its first lines."""
+    config, options, layout, progress = job.config, job.options, job.layout, job.progress
+    progress.evaluated(status.score, status.best)
     environment = assemble(config).environment
     world = env_params(environment, job.hyper)
     lines = [*lines, *first_look.warnings(config, job.hyper, environment, world)]
-    for line in [*lines, *text.plan_lines(name, config, options.seeds, devices, None)]:
+    devices = f"devices: {len(layout.devices)} {layout.devices[0].platform}"
+    lines.append(devices + (f" ({layout.mesh_words})" if layout.num_shares > 1 else ""))
+    for line in lines:
         progress.message(line)
     described = to_json(run_folder.describe_run(config, job.hyper, options))
     env_steps = status.iteration * config.batch_size
@@ -368,10 +391,7 @@ def carry_out(
 
 def with_changes(options: RunOptions, changes: dict[str, Any]) -> RunOptions:
     """`options` with some fields given by name."""
-    known = [field.name for field in dataclasses.fields(RunOptions)]
-    for name in changes:
-        if name not in known:
-            raise InputError(f"{name!r} is no option of a run." + nearest(name, known))
+    check_names(RunOptions, changes, "a run")
     changes = {k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}
     return dataclasses.replace(options, **changes)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ppo_jax.apps.run.callbacks import Heard
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import RunError
 from ppo_jax.config.options import RunOptions
@@ -19,8 +20,6 @@ from ppo_jax.storage.jsonl import JsonlLog
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 
-Callback = Callable[[dict[str, Any]], bool | None]
-
 
 class Session(NamedTuple):
     """All that stays the same from the first chunk of a process to its last."""
@@ -28,7 +27,7 @@ class Session(NamedTuple):
     config: Config
     hyper: Hyper  # as arrays
     options: RunOptions
-    callbacks: Sequence[Callback]
+    callbacks: Sequence[Heard]
     layout: Layout
     folder: Path
     identity: dict[str, Any]  # written into each checkpoint: run_id, config, hyper, fingerprint

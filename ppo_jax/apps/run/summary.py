@@ -30,11 +30,11 @@ def conclude(
     session: Session, state: TrainState, status: RunStatus, compile_seconds: float
 ) -> RunResult:
     """Evaluate the final policies, and write the summary and the learning curve."""
-    config, options, layout = session.config, session.options, session.layout
+    options, layout = session.options, session.layout
     alive = evaluation.alive_seeds(state, layout)
+    session.progress.phase("evaluating")
     played = session.play(state, evaluation.FINAL)
-    logged = thinned_rows(jsonl.stream_jsonl(session.folder / METRICS), ("episode_return",))
-    curve = session.folder / "learning_curve.svg" if logged else None
+    curve, logged = curve_of(session)
     summary = summary_of(
         session,
         status,
@@ -43,14 +43,7 @@ def conclude(
         learning_curve=str(curve) if curve else None,
     )
     with writing(session, status):
-        if curve:
-            with replacing(curve) as path:
-                plots.learning_curve(
-                    logged,
-                    path,
-                    title=f"{summary['env']}, {config.objective}",
-                    subtitle=f"return while training, {options.seeds} seeds",
-                )
+        draw_curve(session, curve, logged)
         write_json(session.folder / "summary.json", summary)
     # A signal that came meanwhile sets the exit code, although the run is complete.
     code = session.stop.exit_code or exit_code_of(summary)
@@ -71,11 +64,35 @@ def conclude_stopped(
         "episodes_cut": 0,
         "episode_length_mean": None,
     }
-    summary = summary_of(session, status, compile_seconds, unknown, learning_curve=None)
+    curve, logged = curve_of(session)
+    place = str(curve) if curve else None
+    summary = summary_of(session, status, compile_seconds, unknown, learning_curve=place)
     with writing(session, status):
+        draw_curve(session, curve, logged)
         write_json(session.folder / "summary.json", summary)
     code = session.stop.exit_code or signals.STOPPED
     return RunResult(summary, session.folder, population.trimmed(state, session.layout), code)
+
+
+def curve_of(session: Session) -> tuple[Path | None, list[dict[str, Any]]]:
+    """The file of the learning curve and its rows; no file if nothing is logged yet."""
+    logged = thinned_rows(jsonl.stream_jsonl(session.folder / METRICS), ("episode_return",))
+    return session.folder / "learning_curve.svg" if logged else None, logged
+
+
+def draw_curve(session: Session, curve: Path | None, logged: list[dict[str, Any]]) -> None:
+    """Write the learning curve, if there is one."""
+    if curve is None:
+        return
+    seeds = session.options.seeds
+    name = run_folder.env_name(session.config)
+    with replacing(curve) as path:
+        plots.learning_curve(
+            logged,
+            path,
+            title=f"{name}, {session.config.objective}",
+            subtitle=f"return while training, {seeds} seed{'s' * (seeds > 1)}",
+        )
 
 
 def summary_of(

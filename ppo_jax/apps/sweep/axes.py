@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ppo_jax.apps.sweep.options import MAX_SETTINGS, NUMERIC_ONLY, SweepOptions
-from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule, hint
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.layers import FIELDS, convert, hint
-from ppo_jax.config.validate import check_choice, validate
-from ppo_jax.config.values import env_value, split_list
+from ppo_jax.config.layers import FIELDS, convert
+from ppo_jax.config.validate import check_choice, validate, without_effect
+from ppo_jax.config.values import env_value, plain_number, split_list
 
 Values = dict[str, Any]  # axis name -> value: one setting
 ALIASES = {"lr": "learning_rate"}
@@ -216,7 +216,7 @@ def _range(name: str, text: str) -> Axis:
 
 def _end(name: str, text: str, end: str) -> float:
     try:
-        number = float(end)
+        number = plain_number(end)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
@@ -278,6 +278,19 @@ def check_values(axes: Sequence[Axis], config: Config, hyper: Hyper) -> None:
                 validate(*apply(config, hyper, {axis.name: value}))
             else:
                 check_choice(FIELDS[axis.name][1], value)
+
+
+def without_readers(axes: Sequence[Axis], config: Config, hyper: Hyper) -> list[str]:
+    """A sentence for the settings and axes that no setting of a sweep reads."""
+    choosing = ("objective", "optimizer", "memory", "policy")  # these decide what is read
+    if any(axis.name in choosing for axis in axes):
+        return []
+    found = without_effect(config, hyper)
+    bare = Config(**{name: getattr(config, name) for name in choosing})
+    for axis in axes:
+        for value in axis.examples():
+            found += without_effect(*apply(bare, Hyper(), {axis.name: value}))
+    return list(dict.fromkeys(found))
 
 
 def apply(config: Config, hyper: Hyper, values: Mapping[str, Any]) -> tuple[Config, Hyper]:

@@ -19,7 +19,7 @@ from ppo_jax.apps.sweep.pack import Listener, Outcome
 from ppo_jax.apps.sweep.plan import Planned, Prepared
 from ppo_jax.apps.sweep.results import summary
 from ppo_jax.apps.sweep.results.table import Table
-from ppo_jax.apps.sweep.search import halving, pbt, study, tpe
+from ppo_jax.apps.sweep.search import halving, pbt, storages, tpe
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import RunError
 from ppo_jax.config.trust import Trust
@@ -96,7 +96,7 @@ def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
     if options.engine == "ray":
         return carry_out_on_ray(sweep, listener, source)
     if options.sampler == "tpe" or options.join:
-        study.load()  # refused before anything is compiled
+        storages.require(options.storage)  # refused before anything is compiled
     begun = Path(options.out) if options.out is not None and folders.is_sweep(options.out) else None
     with signals.free():
         prepared = plan.prepare(sweep)

@@ -30,7 +30,7 @@ from ppo_jax.apps.sweep.pack_files import (
 from ppo_jax.config.config import Hyper
 from ppo_jax.distributed import population
 from ppo_jax.rl.types import TrainState
-from ppo_jax.runtime import progress, windows
+from ppo_jax.runtime import text, windows
 from ppo_jax.runtime.chunk_loop import Chunk, chunks, until
 from ppo_jax.runtime.signals import Stopped, StopRequest
 from ppo_jax.runtime.windows import Rows
@@ -188,7 +188,7 @@ def _progress(job: PackJob, done: float, train_seconds: float, fresh: Rows) -> s
     means = member_returns(fresh)
     known = means[np.isfinite(means)]
     best = f", returns up to {known.max():.4g}" if known.size else ""
-    left = progress.format_seconds(train_seconds * (1 - done) / max(done, 1e-9))
+    left = text.format_seconds(train_seconds * (1 - done) / max(done, 1e-9))
     return f"{job.label}: {done:.0%}, {left} left{best}"
 
 

@@ -34,7 +34,7 @@ from ppo_jax.config.validate import check_count, validate
 from ppo_jax.distributed.hosted import REFUSED
 from ppo_jax.envs.interface import refuse_host
 from ppo_jax.models.agent import assemble, env_params
-from ppo_jax.runtime import devices, progress, signals
+from ppo_jax.runtime import devices, signals, text
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.sealed import read_sealed, write_first_sealed, write_sealed
 
@@ -235,10 +235,12 @@ def plan_lines(prepared: Prepared, planned: Sequence[Planned], source: str | Non
     steps = sweep.config.trained_env_steps
     words = ", ".join(f"{axis.name} ({len(axis.choices) or 'range'})" for axis in sweep.axes)
     lines = [] if source is None else [f"settings: {source}"]
+    unread = axis_words.without_readers(sweep.axes, sweep.config, sweep.hyper)
+    lines += [f"note: {sentence}" for sentence in unread]
     lines.append(
         f"{run_folder.env_name(sweep.config)}: {num_settings} settings x "
         f"{options.seeds} seeds = {count} members of {steps:,} environment steps each "
-        f"({progress.format_steps(count * steps)} in all), {options.sampler} over "
+        f"({text.format_steps(count * steps)} in all), {options.sampler} over "
         f"{words or 'hyper'}"
     )
     for number, each in enumerate(planned, 1):
@@ -246,7 +248,7 @@ def plan_lines(prepared: Prepared, planned: Sequence[Planned], source: str | Non
     if options.sampler == "tpe" and not all(axis.is_numeric for axis in sweep.axes):
         lines[-1] += "; further programs are compiled when a setting needs them"
     total = sum(each.seconds for each in planned)
-    lines.append(f"expected: {progress.format_seconds(total)} of training")
+    lines.append(f"expected: {text.format_seconds(total)} of training")
     if options.sampler in NUMERIC_ONLY:
         lines[-1] += f", and {num_scores(prepared) * options.score_episodes:,} whole episodes"
         lines[-1] += f" ({options.score_episodes} of a member) for the decisions"
@@ -277,7 +279,7 @@ def group_line(planned: Planned) -> str:
         f"{sizes} ({engine.layout.kind} on {len(engine.layout.devices)} {device}), "
         f"{plan.show_bytes(engine.memory.total)} of {plan.show_bytes(engine.limit)} a device, "
         f"compiled in {engine.compile_seconds:.1f} s, about "
-        f"{progress.format_seconds(planned.seconds)}"
+        f"{text.format_seconds(planned.seconds)}"
     )
 
 

@@ -9,7 +9,7 @@ from ppo_jax.cli.answer import Answer, Command, print_progress
 from ppo_jax.cli.parser import Parser, choices_and_help
 from ppo_jax.cli.settings import add_setting_flags, find_settings
 from ppo_jax.config import layers
-from ppo_jax.config.config import Schedule, parse_number
+from ppo_jax.config.config import Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import check_seconds, validate, with_one_iteration
@@ -57,7 +57,7 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
 
 
 def _number(text: str) -> float:
-    number = parse_number("seconds", text)
+    number = layers.parse_number("seconds", text)
     if isinstance(number, Schedule):
         raise InputError(f"seconds={text!r} must be one number, for example 30.")
     return number
@@ -69,5 +69,6 @@ COMMAND = Command(
     "how fast this machine trains ENV, and where time goes",
     _run,
     _add_flags,
+    True,
     True,
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.cli.answer import Answer, Command
-from ppo_jax.cli.commands.run_argument import find_member, find_run
+from ppo_jax.cli.commands.run_argument import add_run_argument, find_member, find_run
 from ppo_jax.cli.parser import Parser
 from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config.errors import InputError
@@ -15,7 +15,7 @@ from ppo_jax.config.errors import InputError
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
+    add_run_argument(parser)
     group = parser.add_argument_group("what to explain")
     parser.add_value(group, "--member", "which seed, counted from 0 [default: 0]", "K")
     parser.add_value(group, "--out", "a new folder [default: debug-K in the run's folder]", "DIR")
@@ -68,4 +68,4 @@ def _lines(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-COMMAND = Command("debug", "RUN", "why a seed turned non-finite", _run, _add_flags)
+COMMAND = Command("debug", "[RUN]", "why a seed turned non-finite", _run, _add_flags)

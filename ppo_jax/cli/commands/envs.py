@@ -22,13 +22,13 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         return _one_suite(table.find_suite(flags["suite"]))
     tuned = {preset.env for preset in presets.all_presets()}
     rows = [{**row._asdict(), "preset": row.name in tuned} for row in registration.available()]
-    lines = []
+    lines = [f"{'environment':<36}{'actions':<26}{'observation':<14}note".rstrip()]
     for row in rows:
         size = "" if row["observation_shape"] is None else _size(row["observation_shape"])
         note = "; ".join(part for part in ("preset" if row["preset"] else "", row["note"]) if part)
-        lines.append(f"{row['name']:<36}{row['action_space']:<26}{size:<12}{note}".rstrip())
+        lines.append(f"{row['name']:<36}{row['action_space']:<26}{size:<14}{note}".rstrip())
     suites = [_described(suite) for suite in table.SUITES.values()]
-    lines += ["", "Suites; `ppo-jax envs SUITE` lists the environments of one:"]
+    lines += ["", f"{'suite':<12}{'envs':>4}  `ppo-jax envs SUITE` lists them"]
     for suite in suites:
         state = "installed" if suite["installed"] else f"not installed: {suite['install']}"
         lines.append(f"{suite['suite']:<12}{suite['environments']:>4}  {suite['summary']}; {state}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppo_jax.cli.answer import Answer, Command
-from ppo_jax.cli.commands.run_argument import find_run
+from ppo_jax.cli.commands.run_argument import add_run_argument, find_member, find_run
 from ppo_jax.cli.parser import Parser, add_host_flags
 from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config import layers
@@ -19,12 +19,13 @@ from ppo_jax.runtime.text import summary_lines
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
+    add_run_argument(parser)
     group = parser.add_argument_group("evaluation")
     parser.add_value(group, "--episodes", "whole episodes of each seed [default: 128]", "N")
     modes = f"{' | '.join(POLICY_MODES)} [default: {POLICY_MODES[0]}]"
     parser.add_value(group, "--policy-mode", modes, "NAME")
     parser.add_value(group, "--seed", "seed of the evaluation [default: as after training]", "N")
+    parser.add_value(group, "--member", "one seed only, counted from 0 [default: all]", "K")
     parser.add_value(group, "--video", "draw one episode into FILE.gif or FILE.mp4", "FILE")
     parser.add_value(group, "--on", "play another environment, of equal spaces", "ENV")
     add_host_flags(parser)
@@ -52,10 +53,11 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         seed=options.seed if "seed" in flags else None,
         video=video,
         on=flags.get("on"),
+        member=find_member(flags) if "member" in flags else None,
         trust=find_trust(flags),
         **{name: getattr(options, name) for name in HOSTS},
     )
     return Answer(summary, summary_lines(summary))
 
 
-COMMAND = Command("eval", "RUN", "evaluate a trained run", _run, _add_flags)
+COMMAND = Command("eval", "[RUN]", "evaluate a trained run", _run, _add_flags)

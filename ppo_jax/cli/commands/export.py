@@ -8,7 +8,7 @@ from typing import Any
 
 from ppo_jax.apps.export import target
 from ppo_jax.cli.answer import Answer, Command
-from ppo_jax.cli.commands.run_argument import find_member, find_run
+from ppo_jax.cli.commands.run_argument import add_run_argument, find_member, find_run
 from ppo_jax.cli.parser import Parser
 from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.runtime.text import quoted
@@ -22,7 +22,7 @@ _USES = {
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
+    add_run_argument(parser)
     group = parser.add_argument_group("artefact")
     parser.add_value(group, "--member", "which seed, counted from 0 [default: 0]", "K")
     formats = " | ".join(target.FORMATS)
@@ -54,4 +54,6 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     return Answer(report, lines)
 
 
-COMMAND = Command("export", "RUN", "the policy as a file for NumPy, XLA or ONNX", _run, _add_flags)
+COMMAND = Command(
+    "export", "[RUN]", "the policy as a file for NumPy, XLA or ONNX", _run, _add_flags
+)

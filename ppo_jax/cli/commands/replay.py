@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppo_jax.cli.answer import FAILED, Answer, Command, print_progress
-from ppo_jax.cli.commands.run_argument import find_member, find_run
+from ppo_jax.cli.commands.run_argument import add_run_argument, find_member, find_run
 from ppo_jax.cli.parser import Parser
 from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config import layers
@@ -15,7 +15,7 @@ from ppo_jax.config.errors import InputError
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
+    add_run_argument(parser)
     group = parser.add_argument_group("replay")
     parser.add_value(group, "--member", "which seed, counted from 0 [default: 0]", "K")
     kept = "iterations whose rollouts are written, or none [default: first and last]"
@@ -74,5 +74,5 @@ def _lines(report: dict[str, Any]) -> list[str]:
 
 
 COMMAND = Command(
-    "replay", "RUN", "train one seed again, bit for bit, and keep its rollouts", _run, _add_flags
+    "replay", "[RUN]", "train one seed again, bit for bit, and keep its rollouts", _run, _add_flags
 )

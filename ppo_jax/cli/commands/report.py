@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppo_jax.cli.answer import Answer, Command
+from ppo_jax.cli.commands.run_argument import find_newest
 from ppo_jax.cli.parser import Parser
 from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.runtime.text import quoted
@@ -13,7 +14,10 @@ from ppo_jax.runtime.text import quoted
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
-    sources = "run folders; or one suite: its name, its FILE.toml, or a folder of its results"
+    sources = (
+        "run folders [the newest run]; or one suite: its name, its FILE.toml, or a folder of its "
+        "results"
+    )
     parser.add_argument("source", nargs="*", metavar="RUN|SUITE", help=sources)
     group = parser.add_argument_group("page")
     place = "file to write [default: report.html in a single run's folder, else here]"
@@ -28,10 +32,11 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
+    sources = flags.get("source") or [str(find_newest("json" not in flags))]
     from ppo_jax.apps.report import write
 
     done = write.report(
-        flags.get("source", []),
+        sources,
         flags.get("out"),
         results=flags.get("results"),
         quick="quick" in flags,
@@ -44,4 +49,4 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     return Answer(done, lines)
 
 
-COMMAND = Command("report", "RUN...|SUITE", "runs or a suite as one HTML page", _run, _add_flags)
+COMMAND = Command("report", "[RUN...|SUITE]", "runs or a suite as one HTML page", _run, _add_flags)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppo_jax.cli.answer import Answer, Command
-from ppo_jax.cli.commands.run_argument import find_run
-from ppo_jax.cli.parser import Parser
+from ppo_jax.cli.commands.run_argument import add_run_argument, find_run
+from ppo_jax.cli.parser import Parser, choices_and_help, metavar_of
 from ppo_jax.cli.trust import add_trust_flags, find_trust
-from ppo_jax.config import layers
+from ppo_jax.config import layers, names
 from ppo_jax.config.layers import FIELDS, Layer
-from ppo_jax.config.options import CHANGEABLE, validate_options
+from ppo_jax.config.options import CHANGEABLE, RunOptions, validate_options
 from ppo_jax.runtime import signals
 from ppo_jax.runtime.text import summary_lines
 
@@ -23,7 +23,8 @@ _BUDGET = {
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
+    parser.elsewhere = _elsewhere
+    add_run_argument(parser)
     group = parser.add_argument_group("what may change [default: as the run was started]")
     for name, text in _BUDGET.items():
         parser.add_value(group, f"--{name.replace('_', '-')}", text, "N")
@@ -32,8 +33,20 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
         if spec.type == "bool":
             parser.add_switch(group, flag, spec.metadata["help"])
         else:
-            parser.add_value(group, flag, spec.metadata["help"], "VALUE")
+            parser.add_value(group, flag, choices_and_help(spec), metavar_of(RunOptions, spec))
     add_trust_flags(parser)
+
+
+def _elsewhere(name: str) -> str:
+    """Answer a setting that a run keeps: a new run may start from this one's policy."""
+    field = names.OTHER_NAMES.get(name, name)
+    if field not in FIELDS or field == "env":
+        return ""
+    flag = f"--{field.replace('_', '-')}"
+    return (
+        f" A run keeps its {field}; a new run that starts from its policy may have another: "
+        f"ppo-jax train ENV --init-from RUN {flag} VALUE."
+    )
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
@@ -52,4 +65,4 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     return Answer(result.summary, summary_lines(result.summary), result.exit_code)
 
 
-COMMAND = Command("resume", "RUN", "go on with a run that was stopped", _run, _add_flags)
+COMMAND = Command("resume", "[RUN]", "go on with a run that was stopped", _run, _add_flags)

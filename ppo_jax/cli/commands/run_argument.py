@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ppo_jax.cli.answer import print_progress
+from ppo_jax.cli.parser import Parser
 from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.runtime.text import quoted
 
 
 def find_run(command: str, flags: Mapping[str, Any]) -> Path:
-    """Return the run's folder that the flags name.
+    """Return the run's folder that the flags name, or the newest one, whose name is printed.
 
     Raises:
-        InputError: none is named, or it is not the folder of a run.
+        InputError: there is none, or it is not the folder of a run.
     """
     if "run" not in flags:
-        raise InputError(
-            f"{command} needs a run's folder, for example: ppo-jax {command} runs/my-run."
-        )
+        return find_newest("json" not in flags)
     run = Path(flags["run"])
     if (run / "sweep.json").is_file():
         raise InputError(
@@ -27,12 +28,40 @@ def find_run(command: str, flags: Mapping[str, Any]) -> Path:
             f"ENV --preset {run / 'best.toml'}, and name that run."
         )
     if not (run / "config.json").is_file():
+        from ppo_jax.storage import run_list
+
+        inside = [path.as_posix() for path in run_list.newest_first(run)]
+        if inside:
+            raise InputError(
+                f"{flags['run']!r} holds runs and is none itself: name one of them, for example "
+                f"ppo-jax {command} {quoted(inside[0])}, the newest"
+                + (f", or {', '.join(map(quoted, inside[1:3]))}." if inside[1:] else ".")
+            )
         beside = [path.parent.as_posix() for path in run.parent.glob("*/config.json")]
         raise InputError(
             f"{flags['run']!r} is no run's folder (there is no config.json in it)."
             + nearest(run.as_posix(), beside)
         )
     return run
+
+
+def find_newest(is_printed: bool) -> Path:
+    """Return the newest run in the folder `runs`, and print which one on stderr.
+
+    Raises:
+        InputError: there is none.
+    """
+    from ppo_jax.storage import run_list
+
+    run = run_list.newest()
+    if is_printed:
+        print_progress(f"run: {quoted(run.as_posix())} (the newest one)")
+    return run
+
+
+def add_run_argument(parser: Parser) -> None:
+    """Add the argument RUN."""
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder [the newest one]")
 
 
 def find_member(flags: Mapping[str, Any]) -> int:

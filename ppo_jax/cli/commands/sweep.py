@@ -76,6 +76,11 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     env = _environment(words)
     if len(words) == 1 and (Path(env) / "sweep.json").is_file():
         return _resume(env, flags, env_params)
+    if Path(env).is_dir():
+        raise InputError(
+            f"{env!r} is a folder without a sweep (there is no sweep.json in it): name a sweep's "
+            "folder to go on with it, or an environment and axes."
+        )
     if "same_env" in flags:
         raise InputError(
             "--env repeats the environment of a sweep's folder: name it without a flag."
@@ -169,5 +174,6 @@ COMMAND = Command(
     "try settings x seeds at once, find the best",
     _run,
     _add_flags,
+    True,
     True,
 )

@@ -10,7 +10,9 @@ from ppo_jax.cli.answer import Command
 from ppo_jax.cli.commands import (
     bench,
     compare,
+    completion,
     debug,
+    diff,
     doctor,
     envs,
     evaluate,
@@ -21,17 +23,22 @@ from ppo_jax.cli.commands import (
     report,
     reproduce,
     resume,
+    runs,
     sweep,
     train,
+    watch,
 )
 
 COMMANDS: dict[str, Command] = {
     module.COMMAND.name: module.COMMAND
     for module in (
         train,
-        sweep,
-        resume,
+        watch,
         evaluate,
+        runs,
+        diff,
+        resume,
+        sweep,
         replay,
         debug,
         export,
@@ -45,3 +52,4 @@ COMMANDS: dict[str, Command] = {
         bench,
     )
 }
+COMMANDS["completion"] = completion.command(COMMANDS)

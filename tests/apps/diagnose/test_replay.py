@@ -161,11 +161,11 @@ def test_videos_are_drawn_at_the_kept_iterations(
 ) -> None:
     drawn = []
 
-    def frames(config: Any, hyper: Any, member: Any, mode: str, stream: int) -> list[np.ndarray]:
+    def drawing(config: Any, hyper: Any, member: Any, mode: str, stream: int) -> Any:
         drawn.append((int(member.iteration), mode, stream))
-        return [np.zeros((4, 4, 3), np.uint8)] * 2
+        return replaying.frames.Episode([np.zeros((4, 4, 3), np.uint8)] * 2, 0.0, True)
 
-    monkeypatch.setattr(replaying.frames, "draw_frames", frames)
+    monkeypatch.setattr(replaying.frames, "draw_frames", drawing)
     monkeypatch.setattr(replaying.frames, "renderer", lambda environment: None)
     run = tiny_run(tmp_path / "run").folder
     report = replay(run, video=True)

@@ -47,6 +47,22 @@ def test_a_batch_is_its_rows_and_a_row_needs_no_batch(swung: Any) -> None:
     assert policy(np.asarray(rows[0])).shape == (1,)  # numpy's arrays, too
 
 
+def test_numpy_in_is_numpy_out_as_other_libraries_want_it(swung: Any, walked: Any) -> None:
+    row = np.array([1.0, 0.0, 0.5], np.float32)
+    policy, walk = load_policy(swung.folder), load_policy(walked.folder)
+    assert type(policy(row)) is np.ndarray
+    assert isinstance(policy(jnp.asarray(row)), jax.Array)
+    action = walk(np.zeros(2, np.float32))
+    assert isinstance(action, np.integer)
+    assert [0, 1][action] == action  # an index, which a jax array is not everywhere
+    found, state = policy.predict(row)  # type: ignore[attr-defined]
+    assert state is None
+    np.testing.assert_array_equal(found, policy(row))
+    draws = [policy.predict(row, deterministic=False)[0] for _ in range(2)]  # type: ignore[attr-defined]
+    assert type(draws[0]) is np.ndarray
+    assert not np.array_equal(*draws)
+
+
 def test_with_a_key_the_action_is_a_draw_around_the_mean_within_the_bounds(swung: Any) -> None:
     policy = load_policy(swung.folder)
     row = jnp.array([1.0, 0.0, 0.5])

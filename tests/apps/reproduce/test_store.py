@@ -161,3 +161,24 @@ def test_a_folder_in_which_nothing_but_training_was_begun_is_one_of_the_suite(tm
     ]
     assert not store.has_results(tmp_path / "s_cpu_2026-01-02")
     assert store.unused("s", "cpu", False, "2026-01-02", tmp_path).name == "s_cpu_2026-01-02-2"
+
+
+def test_results_of_the_package_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (found,) = store.readable("classic", "cpu", False)
+    assert found.parent == store.SHIPPED
+    assert store.read_result(found, specs.load("classic").cells[0]).content is not None
+    own = tmp_path / store.RESULTS / "classic_cpu_2030-01-01"
+    own.mkdir(parents=True)
+    assert store.readable("classic", "cpu", False) == [found]  # nothing is in it yet
+    (own / "a__b.json").write_text("{}", "utf-8")
+    assert [path.name for path in store.readable("classic", "cpu", False)] == [own.name]
+
+
+def test_the_package_has_the_results_of_all_suites() -> None:
+    stored = Path(__file__).parents[3] / "benchmarks" / "results"
+    names = {path.name for path in stored.glob("*_????-??-??*") if store.has_results(path)}
+    suites = {name for name in names if name.split("_")[0] in specs.names()}
+    assert {path.name for path in store.SHIPPED.iterdir()} == suites

@@ -61,7 +61,7 @@ def test_evaluation_leaves_the_run_as_it_was(walked: Any) -> None:
         ({"policy_mode": "greedy"}, "policy_mode='greedy' is not one of deterministic, sampled"),
         ({"seed": -1}, "seed=-1"),
         ({"video": "a.avi"}, r"must end in \.gif or \.mp4"),
-        ({"video": "walk.gif"}, "tiny:Walk cannot be drawn.*leave --video out"),
+        ({"video": "walk.gif"}, r"tiny:Walk cannot be drawn.*render\(state, params\)"),
     ],
 )
 def test_what_cannot_be_played_is_refused_before_anything_is(

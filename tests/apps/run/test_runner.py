@@ -41,7 +41,15 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[runner.RunResult, lis
     told: list[dict[str, Any]] = []
     folder = tmp_path_factory.mktemp("runs") / "ran"
     every = {"eval_every": 4 * BATCH, "checkpoint_every": 3 * BATCH}
-    return tiny_run(folder, callbacks=[told.append], **every), told
+    return tiny_run(folder, callbacks=[told.append, look], **every), told
+
+
+MOMENTS: list[tuple[int, list[int]]] = []
+
+
+def look(row: dict[str, Any], moment: Any) -> None:
+    assert row["env_steps"] == moment.env_steps
+    MOMENTS.append((moment.iteration, moment.state.iteration.tolist()))
 
 
 def weights(folder: Path) -> bytes:
@@ -71,6 +79,7 @@ def test_rows_come_at_every_second_iteration_and_at_the_last(ran: Any) -> None:
     assert [row["env_steps"] for row in rows] == [64, 128, 192, STEPS]
     assert all(len(row["episode_return"]) == 3 for row in rows)
     assert ran[1] == rows  # callbacks are told what is written
+    assert [(i, [i] * 3) for i in (2, 4, 6, 7)] == MOMENTS  # and see the state of that row
 
 
 def test_evaluations_fall_on_their_own_points_only(ran: Any) -> None:
@@ -427,8 +436,9 @@ def test_a_logging_service_that_does_not_start_does_not_stop_the_run(
     assert told.splitlines()[:2] == [
         "settings: flag",
         "tiny:Walk: 224 environment steps a seed (7 iterations of 4 environments x 8 steps), "
-        "3 seeds on 2 cpu",
+        "3 seeds",
     ]
+    assert "devices: 2 cpu" in told.splitlines()
 
 
 # --- checkpoints ----------------------------------------------------------------------------------

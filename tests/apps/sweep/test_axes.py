@@ -276,3 +276,15 @@ def test_the_command_refuses_bad_axes_without_jax_and_writes_nothing(
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_axis_that_nothing_reads_is_named() -> None:
+    swept = axes.parse(["kl_coef=1,2", "momentum=0.5,0.9", "learning_rate=1,2"])
+    assert axes.without_readers(swept, Config(), Hyper()) == [
+        "kl_coef has no effect with objective clip",
+        "momentum has no effect with optimizer adam",
+    ]
+    assert axes.without_readers(swept[2:], Config(), Hyper()) == []
+    assert axes.without_readers(swept[:1], Config(objective="kl"), Hyper()) == []
+    both = axes.parse(["kl_coef=1,2", "objective=clip,kl"])
+    assert axes.without_readers(both, Config(), Hyper()) == []

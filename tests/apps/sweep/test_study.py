@@ -22,7 +22,7 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from ppo_jax.apps.sweep import axes  # noqa: E402
-from ppo_jax.apps.sweep.search import parameters, study  # noqa: E402
+from ppo_jax.apps.sweep.search import parameters, storages, study  # noqa: E402
 from ppo_jax.config.errors import InputError  # noqa: E402
 from ppo_jax.config.values import masked  # noqa: E402
 
@@ -296,9 +296,9 @@ def test_a_password_is_never_told() -> None:
 def test_a_postgresql_url_without_a_driver_takes_the_one_that_the_extra_installs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(study, "find_spec", lambda package: object())
-    assert study.with_driver("postgresql://a@b/c") == "postgresql+psycopg://a@b/c"
-    assert study.with_driver("postgresql+pg8000://a@b/c") == "postgresql+pg8000://a@b/c"
-    assert study.with_driver("sqlite:///a.db") == "sqlite:///a.db"
-    monkeypatch.setattr(study, "find_spec", lambda package: None)
-    assert study.with_driver("postgresql://a@b/c") == "postgresql://a@b/c"
+    monkeypatch.setattr(storages, "find_spec", lambda package: object())
+    assert storages.with_driver("postgresql://a@b/c") == "postgresql+psycopg://a@b/c"
+    assert storages.with_driver("postgresql+pg8000://a@b/c") == "postgresql+pg8000://a@b/c"
+    assert storages.with_driver("sqlite:///a.db") == "sqlite:///a.db"
+    monkeypatch.setattr(storages, "find_spec", lambda package: None)
+    assert storages.with_driver("postgresql://a@b/c") == "postgresql://a@b/c"

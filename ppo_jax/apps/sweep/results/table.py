@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ import numpy as np
 from ppo_jax.analysis import stats
 from ppo_jax.apps.sweep import pack_files
 from ppo_jax.apps.sweep.axes import Values
-from ppo_jax.config.config import Schedule
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.layers import toml_value
 from ppo_jax.storage import jsonl
 from ppo_jax.storage.files import replacing, to_json
 
@@ -259,20 +258,7 @@ def best_toml(
     lines: list[str] = []
     for name, content in tables:
         lines += ["", f"[{name}]"] if name else []
-        lines += [f"{key} = {_toml(value)}" for key, value in content.items() if value is not None]
+        lines += [
+            f"{key} = {toml_value(value)}" for key, value in content.items() if value is not None
+        ]
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    """Spell a value as TOML does; a schedule is text."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, Schedule):
-        return json.dumps(str(value))
-    if isinstance(value, float):
-        return {math.inf: "inf", -math.inf: "-inf"}.get(value, repr(value))
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    return json.dumps(str(value), ensure_ascii=False)

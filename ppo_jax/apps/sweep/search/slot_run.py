@@ -18,7 +18,7 @@ from ppo_jax.config.config import Hyper
 from ppo_jax.distributed import population as populations
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import TrainState
-from ppo_jax.runtime import progress
+from ppo_jax.runtime import text
 from ppo_jax.storage import resume_point
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.resume_point import Owner
@@ -157,7 +157,7 @@ def restore_population(
 
 def show_progress(population: SlotPopulation, status: SlotStatus, share: float) -> None:
     """Show that `share` of the expected training is done."""
-    left = progress.format_seconds(status.train_seconds * (1.0 - share) / max(share, 1e-9))
+    left = text.format_seconds(status.train_seconds * (1.0 - share) / max(share, 1e-9))
     live = sum(setting != IDLE for setting in status.settings)
     words = f"{left} left, {live} of {population.num_slots} slots busy"
     population.control.show(share, f"{population.options.sampler}: {share:.0%}, {words}")

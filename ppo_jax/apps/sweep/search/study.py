@@ -15,17 +15,16 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ppo_jax.apps.sweep.axes import Axis, Values
+from ppo_jax.apps.sweep.search import storages
 from ppo_jax.apps.sweep.search.parameters import distributions, load, values_of
 from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.values import masked
 
 if TYPE_CHECKING:
     import optuna  # pyright: ignore[reportMissingImports]
@@ -56,7 +55,7 @@ def open_study(name: str, storage: str | None, folder: Path, seed: int) -> optun
     place = storage or f"sqlite:///{folder / 'study.db'}"
     for attempt in itertools.count(1):
         try:
-            kept = _storage(optuna, place)
+            kept = storages.open_storage(optuna, place)
             return optuna.create_study(
                 study_name=name,
                 storage=kept,
@@ -69,15 +68,7 @@ def open_study(name: str, storage: str | None, folder: Path, seed: int) -> optun
             if attempt < ATTEMPTS and type(error).__name__ in _RACES:
                 time.sleep(0.5 * attempt)
                 continue
-            first = masked("".join(str(error).strip().splitlines()[:1]))
-            hint = " (its driver: pip install 'ppo-jax[postgresql]')" * isinstance(
-                error, ImportError
-            )
-            raise InputError(
-                f"storage={masked(place)!r} cannot be used ({type(error).__name__}: {first}): name "
-                f"a URL, sqlite:///study.db or postgresql://user@host/name{hint}, or a journal "
-                "FILE.log."
-            ) from error
+            raise storages.refusal(place, error) from error
     raise AssertionError("unreachable: the loop returns or raises")
 
 
@@ -103,29 +94,6 @@ def _sampler(optuna: Any, seed: int) -> Any:
             super().before_trial(study, trial)
 
     return Repeatable(0)
-
-
-def _storage(optuna: Any, storage: str) -> Any:
-    if "://" not in storage:
-        backend = optuna.storages.journal.JournalFileBackend(storage)
-        return optuna.storages.JournalStorage(backend)
-    if storage.startswith("sqlite"):
-        options: dict[str, Any] = {"connect_args": {"timeout": 60}}
-    else:  # a server may have closed a connection since it was last used
-        options = {"pool_pre_ping": True}
-    return optuna.storages.RDBStorage(with_driver(storage), engine_kwargs=options)
-
-
-def with_driver(storage: str) -> str:
-    """A PostgreSQL URL that names no driver, with psycopg if that is installed.
-
-    SQLAlchemy before 2.1 would look for psycopg2.
-    """
-    scheme, separator, rest = storage.partition("://")
-    is_bare = scheme in ("postgresql", "postgres")
-    if is_bare and find_spec("psycopg") is not None:
-        return f"postgresql+psycopg{separator}{rest}"
-    return storage
 
 
 def require_same(study: optuna.Study, description: Mapping[str, Any]) -> None:

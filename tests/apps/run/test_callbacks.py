@@ -1,0 +1,68 @@
+"""Callbacks: one function or several, of a row or of a row and a moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ppo_jax.apps.run.callbacks import as_callbacks
+from ppo_jax.apps.run.runner import run
+from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
+
+
+def test_one_function_is_a_list_of_one() -> None:
+    heard: list[Any] = []
+    for given in (
+        heard.append,
+        [heard.append],
+        lambda row: heard.append(row),
+        iter([heard.append]),
+    ):
+        (callback,) = as_callbacks(given)  # type: ignore[arg-type]
+        callback({"env_steps": 1}, "moment")  # type: ignore[arg-type]
+    assert heard == [{"env_steps": 1}] * 4
+
+
+def test_a_function_of_two_arguments_gets_the_moment() -> None:
+    def both(row: Any, moment: Any) -> bool:
+        return row + moment == 3
+
+    def either(row: Any, moment: Any = 5) -> int:
+        return row + moment
+
+    first, second = as_callbacks([both, either])
+    assert first(1, 2) is True  # type: ignore[arg-type]
+    assert second(1, 2) == 6  # type: ignore[arg-type, comparison-overlap]
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (5, "callbacks=5 must be a function, or a list of functions"),
+        ("log", "callbacks='log' must be a function"),
+        ([print, 5], "callbacks holds 5, which is no function"),
+        (lambda: True, r"must take the row, or the row and the moment"),
+        ([lambda a, b, c: True], r"must take the row, or the row and the moment"),
+    ],
+)
+def test_what_is_no_callback_is_refused_before_anything_runs(given: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        run(Config(), Hyper(), callbacks=given)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: run(Hyper(), Config()), "A Config and a Hyper are wanted in this order"),  # type: ignore[arg-type]
+        (lambda: run(Config(), Hyper(), n_seeds=4), "no option of a run. Its name here: seeds"),
+        (lambda: run(Config(), Hyper(), gamma=0.9), "It is a field of Hyper"),
+        (lambda: Config(n_envs=4), "Config has no 'n_envs'. Its name here: num_envs"),  # type: ignore[call-arg]
+        (lambda: Config(learning_rate=4), "It is a field of Hyper"),  # type: ignore[call-arg]
+        (lambda: Hyper(num_env=4), "Hyper has no 'num_env'"),  # type: ignore[call-arg]
+    ],
+)
+def test_the_command_lines_sentences_come_from_python_too(call: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        call()
