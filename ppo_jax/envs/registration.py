@@ -180,4 +180,9 @@ def _sound(environment: Environment) -> Environment:
     if box is not None:
         bounds.require_sound(box.low, box.high, environment.name)
     leaves.require_fitting(environment)
+    if (mode := environment.evaluation_mode) not in ("deterministic", "sampled"):
+        raise InputError(
+            f"{environment.name} has evaluation_mode={mode!r}, which is no mode: declare "
+            "deterministic or sampled."
+        )
     return environment

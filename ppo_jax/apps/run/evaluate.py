@@ -34,7 +34,7 @@ def evaluate(
     run: Path | str,
     *,
     episodes: int = 128,
-    policy_mode: str = "deterministic",
+    policy_mode: str = "auto",
     seed: int | None = None,
     video: Path | str | None = None,
     on: Any = None,
@@ -45,7 +45,8 @@ def evaluate(
     """Play whole episodes of every seed of a saved run, with the normaliser of its training.
 
     Args:
-        run: a run folder. episodes: per seed. policy_mode: deterministic or sampled.
+        run: a run folder. episodes: per seed. policy_mode: deterministic,
+            sampled, or auto, as the environment asks.
         seed: picks the random numbers; None repeats the evaluation at the end of training.
         video: a .gif or .mp4 file for one more episode, of the seed with the best return.
         on: another environment to play, such as the Gymnasium twin of the one trained on, under its
@@ -76,7 +77,8 @@ def evaluate(
     results = play_all(config, hyper, options, state, stream)
     if video is not None:
         best = best_member(state, results["final_return"]["per_seed"])
-        video_files.write(Path(video), draw_frames(config, hyper, best, policy_mode, stream))
+        mode = results["policy_mode"]
+        video_files.write(Path(video), draw_frames(config, hyper, best, mode, stream))
     return {
         "env": run_folder.env_name(config),
         **({} if on is None else {"trained_on": trained_on}),
@@ -140,7 +142,7 @@ def play_all(
         layout = Layout("map", layout.devices[:1], num_seeds)
     placed = population.place(population.padded(state, layout), layout)
     played = player(config, hyper, layout, options)(placed, stream)
-    return summary(played, alive_seeds(placed, layout), options)
+    return summary(config, played, alive_seeds(placed, layout), options)
 
 
 def best_member(state: TrainState, returns: Sequence[float | None]) -> TrainState:

@@ -96,6 +96,8 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
         render=render.renderer(env, tuple(getattr(observation, "shape", ()))),
         action_bounds=actions.bounds,
         raw=raw,
+        metrics=env.metrics if callable(getattr(type(env), "metrics", None)) else None,
+        evaluation_mode=getattr(env, "evaluation_mode", "deterministic"),
     )
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suite_table import SUITES
@@ -70,3 +71,32 @@ def test_the_limit_is_exact_and_the_last_observation_true():
 def test_the_command_line_trains_it(tmp_path: Path, capsys):
     summary = beside.trained("brax/fast", tmp_path, capsys, "--env.max_steps_in_episode", "20")
     assert summary["episode_length_mean"] == 20
+
+
+def test_a_state_is_drawn_where_opengl_is(environment):
+    params = environment.default_params
+    _, state = jax.jit(environment.reset)(jax.random.key(0), params)
+    try:
+        picture = environment.render(state, params)
+    except InputError as error:
+        assert "install libegl1 and set MUJOCO_GL=egl" in str(error)  # noqa: PT017
+        pytest.skip(str(error))
+    assert (picture.dtype, picture.shape) == (np.uint8, (240, 320, 3))
+    assert picture.max() > 50
+    assert registration.make("brax/fast").render is None
+
+
+def test_metrics_are_sums_of_an_episodes_rewards():
+    from brax import envs
+
+    environment, env = registration.make("brax/reacher"), envs.get_environment("reacher")
+    params, key = environment.default_params, jax.random.key(0)
+    action = np.ones(2, np.float32)
+    _, timed = jax.jit(environment.reset)(key, params)
+    own, step, advance = jax.jit(env.reset)(key), jax.jit(env.step), jax.jit(environment.transition)
+    wanted = {"reward_ctrl": 0.0, "reward_dist": 0.0}
+    for _ in range(3):
+        *_, info = found = advance(key, timed, action, params)
+        timed, own = found[1], step(own, action)
+        wanted = {name: total + own.metrics[name] for name, total in wanted.items()}
+    assert environment.metrics(info) == {k: pytest.approx(v, rel=1e-4) for k, v in wanted.items()}
