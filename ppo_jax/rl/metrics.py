@@ -177,7 +177,8 @@ def describe(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     meaning = "mean over the training episodes that ended, as the environment counts it"
-    return Metric(name.removeprefix(ENV_PREFIX), meaning, "", MEAN, CHANGE)
+    title = name.removeprefix(ENV_PREFIX).replace("_", " ")
+    return Metric(title, meaning, "", MEAN, CHANGE)
 
 
 def reduction_of(name: str) -> str:
