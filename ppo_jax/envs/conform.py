@@ -19,7 +19,7 @@ from ppo_jax.envs import leaves
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.actions import example_action
 from ppo_jax.envs.interface import ActionSpace, Environment
-from ppo_jax.envs.suites.gymnax_spaces import strong
+from ppo_jax.envs.suites.gymnax.spaces import strong
 
 _KEPT = (jnp.dtype(jnp.bool_), jnp.dtype(jnp.uint8))
 

@@ -243,12 +243,21 @@ def renderer(env: Any, observation_shape: tuple[int, ...]) -> Renderer | None:
     if own and not type(env).__module__.startswith("gymnax."):
         return lambda state, params: _figure_picture(env.render(state, params))
     height, width = (*observation_shape, 0, 0)[:2]
-    observe = getattr(type(env), "observe", None)
-    if callable(observe) and len(observation_shape) in (2, 3) and min(height, width) > 3:
+    if _observes(type(env)) and len(observation_shape) in (2, 3) and min(height, width) > 3:
         return lambda state, params: grid_picture(
             env.observe(jax.random.key(0), state, None, params)
         )
     return None
+
+
+def _observes(kind: type) -> bool:
+    """Check for a method that shows a state; gymnax's own one needs a `get_obs` of the class."""
+
+    def is_own(name: str) -> bool:
+        owner = next((base for base in kind.__mro__ if name in vars(base)), None)
+        return owner is not None and owner.__module__ != "gymnax.environments.environment"
+
+    return is_own("observe") or (hasattr(kind, "observe") and is_own("get_obs"))
 
 
 def mujoco_picture(name: str, model: Any) -> Callable[[Any, Any], np.ndarray]:

@@ -10,8 +10,8 @@ import pytest
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import time_limit
-from ppo_jax.envs.suites import gymnax as adapter
-from ppo_jax.envs.suites import gymnax_names
+from ppo_jax.envs.suites.gymnax import adapter
+from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
 gymnax = gymnax_names.import_gymnax()
 from gymnax.environments import environment as gymnax_environment  # noqa: E402

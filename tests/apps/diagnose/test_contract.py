@@ -235,3 +235,25 @@ def test_a_step_without_a_legal_action_is_an_error_only_if_the_episode_goes_on(e
     findings = list(contract_play._check_masks(counting(), play))
     assert [each.severity for each in findings] == [severity]
     assert "in 50.00% of the steps" in findings[0].what
+
+
+def test_a_host_that_has_moved_on_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = counting()
+
+    def transition(key, state, action, params):
+        observation, state, reward, *rest = plain.transition(key, state, action, params)
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        paid = jax.pure_callback(lambda x: np.float32(x), shape, reward, vmap_method="sequential")
+        return observation, state, paid, *rest
+
+    def moved(*_: Any) -> Any:
+        raise ValueError("INTERNAL: CpuCallback error")
+
+    hosted = counting(transition=transition)
+    assert found(hosted) == [contract.CALLS_HOST]
+    monkeypatch.setattr(contract_play, "findings", moved)
+    last = found(hosted)[-1]
+    assert (last.severity, last.remedy) == ("error", contract.MOVED)
+    assert "CpuCallback error" in last.what
+    with pytest.raises(ValueError, match="CpuCallback"):
+        found(plain)
