@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import beside
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs import registration
+from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suite_table import SUITES
 
+os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported
 pytest.importorskip("brax", reason="pip install 'ppo-jax[brax]'")
 NAME = "brax/inverted_pendulum"
 
@@ -86,17 +88,6 @@ def test_a_state_is_drawn_where_opengl_is(environment):
     assert registration.make("brax/fast").render is None
 
 
-def test_metrics_are_sums_of_an_episodes_rewards():
-    from brax import envs
-
-    environment, env = registration.make("brax/reacher"), envs.get_environment("reacher")
-    params, key = environment.default_params, jax.random.key(0)
-    action = np.ones(2, np.float32)
-    _, timed = jax.jit(environment.reset)(key, params)
-    own, step, advance = jax.jit(env.reset)(key), jax.jit(env.step), jax.jit(environment.transition)
-    wanted = {"reward_ctrl": 0.0, "reward_dist": 0.0}
-    for _ in range(3):
-        *_, info = found = advance(key, timed, action, params)
-        timed, own = found[1], step(own, action)
-        wanted = {name: total + own.metrics[name] for name, total in wanted.items()}
-    assert environment.metrics(info) == {k: pytest.approx(v, rel=1e-4) for k, v in wanted.items()}
+def test_metrics_are_the_parts_of_the_reward():
+    # A time limit sums them over an episode: tests/envs/test_conform.py
+    assert leaves.metric_names(registration.make("brax/reacher")) == ["reward_ctrl", "reward_dist"]

@@ -109,9 +109,9 @@ def test_rewards_of_several_agents_are_summed_if_asked():
     _, state = environment.reset(jax.random.key(0), ())
     own_state, timestep = env.reset(jax.random.key(0))
     action = jnp.argmax(timestep.observation.action_mask[:, 1:], axis=1) + 1
-    reward = environment.transition(jax.random.key(0), state, action, ())[2]
+    reward = jax.jit(environment.transition)(jax.random.key(0), state, action, ())[2]
     assert timestep.reward.shape == (10,)
-    _, timestep = env.step(own_state, action)
+    _, timestep = jax.jit(env.step)(own_state, action)
     assert reward == pytest.approx(float(timestep.reward.sum()))
     assert reward != 0
 
