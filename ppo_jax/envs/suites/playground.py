@@ -74,4 +74,6 @@ def make(name: str, **settings: Any) -> Environment:
 def _seen(observation: Any) -> Any:
     if not isinstance(observation, dict):
         return observation
-    return {view: observation[name] for view, name in _VIEWS.items() if name in observation}
+    if _VIEWS["critic"] not in observation:
+        return observation[_VIEWS["actor"]]
+    return {view: observation[name] for view, name in _VIEWS.items()}
