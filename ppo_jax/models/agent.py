@@ -10,7 +10,13 @@ import jax
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.validate import check_whole_envs
 from ppo_jax.envs import leaves, registration
-from ppo_jax.envs.interface import Environment, actor_view, has_views, without_action_mask
+from ppo_jax.envs.interface import (
+    Environment,
+    actor_view,
+    has_views,
+    refuse_host,
+    without_action_mask,
+)
 from ppo_jax.envs.previous import with_previous
 from ppo_jax.models.body import Network
 from ppo_jax.models.drift import load_drift
@@ -48,6 +54,8 @@ def _assemble(env: object, config: Config) -> Agent:
     if environment.raw is None:  # else the adapter has looked
         leaves.require_kept(environment)
     leaves.metric_names(environment)  # refuses what is no dict of numbers
+    if config.start_states:
+        refuse_host(environment, "its starts cannot come from a buffer", "leave --start-states out")
     network, family = make_network(
         config,
         environment.observation,

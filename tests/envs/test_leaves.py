@@ -83,3 +83,9 @@ def test_metrics_that_are_no_numbers_by_name_are_refused(metrics, sentence) -> N
     environment = registration.make("probe:action-choice")._replace(metrics=metrics)
     with pytest.raises(InputError, match=re.escape(sentence)):
         assemble(Config(env=environment))
+
+
+def test_an_environment_outside_jax_has_no_buffer_of_starts() -> None:
+    outside: Any = registration.make("probe:action-choice")._replace(host=object())
+    with pytest.raises(InputError, match="leave --start-states out"):
+        assemble(Config(env=outside, start_states=4))

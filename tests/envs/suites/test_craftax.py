@@ -77,9 +77,11 @@ def test_the_command_line_trains_it(tmp_path: Path, capsys):
 
 
 def test_metrics_are_the_achievements_of_the_state_after_the_step(environment):
+    from craftax.craftax_classic.constants import Achievement
+
     params, key = environment.default_params, jax.random.key(0)
     _, state = jax.jit(environment.reset)(key, params)
-    done = state.achievements.at[0].set(True)  # collect_coal
+    done = state.achievements.at[Achievement.COLLECT_COAL.value].set(True)
     *_, info = jax.jit(environment.transition)(key, state.replace(achievements=done), NOOP, params)
     found = environment.metrics(info)
     assert len(found) == 22
