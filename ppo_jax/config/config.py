@@ -109,6 +109,9 @@ class Config:
     total_env_steps: int = option(500_000, "training budget in environment steps of one seed")
     num_envs: int = option(8, "B, environments of one seed, stepped side by side")
     rollout_length: int = option(128, "T, steps of each environment per iteration")
+    start_states: int = option(
+        0, "fresh start states a rollout, from which its new episodes draw (0: one each)"
+    )
     num_epochs: int = option(4, "passes over each batch of T x B samples")
     num_minibatches: int = option(4, "minibatches per epoch; must divide T x B")
     num_cg_iterations: int = option(15, "conjugate-gradient steps of trpo and npg")

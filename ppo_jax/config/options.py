@@ -10,7 +10,7 @@ from ppo_jax.config.config import option
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import check_fields
 
-POLICY_MODES = ("deterministic", "sampled")
+POLICY_MODES = ("auto", "deterministic", "sampled")
 PLATFORMS = ("cpu", "gpu", "tpu")
 RESUME = ("never", "auto")
 CLUSTERS = ("none", "auto")
@@ -34,7 +34,9 @@ class RunOptions:
     out: str | None = option(None, "run folder (else runs/ENV-OBJECTIVE-UTCTIME)")
     eval_every: int = option(0, "environment steps between evaluations (0: only at the end)")
     eval_episodes: int = option(128, "whole episodes of each seed in an evaluation")
-    policy_mode: str = option("deterministic", "how evaluation acts", POLICY_MODES)
+    policy_mode: str = option(
+        "auto", "how evaluation acts (auto: as the environment asks)", POLICY_MODES
+    )
     log_every: int = option(0, "environment steps between log rows (0: about 100 rows a run)")
     checkpoint_every: int = option(0, "environment steps between checkpoints (0: by minutes only)")
     checkpoint_minutes: float = option(5.0, "minutes between checkpoints (0: by steps only)")

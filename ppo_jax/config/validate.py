@@ -23,6 +23,7 @@ _COUNTS = {
     "total_env_steps": (1, 2**53),  # exact as a float
     "num_envs": (1, 2**24),
     "rollout_length": (1, 2**24),
+    "start_states": (0, 2**24),
     "num_epochs": (1, 2**16),
     "num_minibatches": (1, 2**24),
     "num_cg_iterations": (1, 2**16),

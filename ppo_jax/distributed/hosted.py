@@ -320,7 +320,8 @@ class Evaluation:
             np.concatenate([own[:wanted] for own, wanted in zip(each, share, strict=True)])
             for each in (returns, lengths, is_whole)
         ]
-        return Episodes(kept[0].astype(np.float32), kept[1].astype(np.int32), kept[2])
+        kept.append(np.zeros_like(kept[2]))  # none is counted as stalled
+        return Episodes(kept[0].astype(np.float32), kept[1].astype(np.int32), *kept[2:])
 
 
 def plays(

@@ -15,10 +15,11 @@ from jax import Array
 
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.values import short
+from ppo_jax.envs import leaves
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.actions import example_action
 from ppo_jax.envs.interface import ActionSpace, Environment
-from ppo_jax.envs.suites.gymnax_spaces import strong
+from ppo_jax.envs.suites.gymnax.spaces import strong
 
 _KEPT = (jnp.dtype(jnp.bool_), jnp.dtype(jnp.uint8))
 
@@ -32,7 +33,7 @@ def conform(
     action_space: ActionSpace,
     max_episode_steps: int | Callable[[Any], int | None] | None,
     fixed: tuple[str, ...] = (),
-    render: Callable[[Any, Any], Any] | None = None,
+    **declared: Any,
 ) -> Environment:
     """An `Environment` of a suite's functions, which may return any dtype and weak types.
 
@@ -47,7 +48,10 @@ def conform(
             info). It never resets.
         params: what `--env.NAME` may set: only numbers that take effect.
         fixed: names of numbers that the suite fixes when it makes an environment.
-        render: as in `Environment`.
+        declared: `render`, `metrics` and `evaluation_mode`, as in `Environment`.
+
+    Raises:
+        InputError: from `override`, for a number that the suite fixes, or no step of an episode.
     """
     params = parameters.as_numbers(params, name)
     reset, step = _ranked(reset), _ranked(step)
@@ -73,7 +77,10 @@ def conform(
         for place, value in parameters.flat_names(values).items():
             if place in fixed:
                 raise _is_fixed(name, place, value)
-        return parameters.override(params, values)
+        changed = parameters.override(params, values)
+        if callable(max_episode_steps):
+            parameters.require_steps(changed, max_episode_steps)
+        return changed
 
     first, _ = jax.eval_shape(start, jax.eval_shape(jax.random.key, 0), params)
     return Environment(
@@ -85,7 +92,7 @@ def conform(
         action_space=action_space,
         max_episode_steps=max_episode_steps,
         override=override,
-        render=render,
+        **declared,
     )
 
 
@@ -100,22 +107,30 @@ class Timed(NamedTuple):
 
     state: Any
     time: Array  # [], int32, transitions since the reset
+    sums: Any = ()  # name -> [], the episode's metrics so far
 
 
 def with_time_limit(environment: Environment, steps: int) -> Environment:
     """`environment`, truncated after `steps` transitions unless it terminates then.
 
-    The limit is the parameter `max_steps_in_episode`, which may be traced.
+    The limit is the parameter `max_steps_in_episode`, which may be traced. Metrics of a step
+    become their sums over an episode.
 
     Args:
         environment: without a time limit and without parameters.
     """
     assert environment.default_params == ()
-    render = environment.render
+    render, names = environment.render, leaves.metric_names(environment)
+
+    def override(params: LimitParams, values: Mapping[str, Any]) -> LimitParams:
+        changed = parameters.override(params, values)
+        parameters.require_steps(changed, parameters.time_limit)
+        return changed
 
     def reset(key: Array, params: LimitParams) -> tuple[Any, Timed]:
         observation, state = environment.reset(key, ())
-        return observation, Timed(state, jnp.zeros((), jnp.int32))
+        sums = {name: jnp.zeros(()) for name in names} or ()
+        return observation, Timed(state, jnp.zeros((), jnp.int32), sums)
 
     def transition(key: Array, timed: Timed, action: Any, params: LimitParams) -> tuple:
         observation, state, reward, terminated, _, info = environment.transition(
@@ -123,14 +138,18 @@ def with_time_limit(environment: Environment, steps: int) -> Environment:
         )
         time = timed.time + 1
         truncated = (time >= params.max_steps_in_episode) & ~terminated
-        return observation, Timed(state, time), reward, terminated, truncated, info
+        more = environment.metrics(info) if environment.metrics else {}
+        sums = {name: timed.sums[name] + more[name] for name in names} or ()
+        info = {"metrics": sums} if names else info
+        return observation, Timed(state, time, sums), reward, terminated, truncated, info
 
     return environment._replace(
         reset=reset,
         transition=transition,
         default_params=parameters.as_numbers(LimitParams(steps)),
         max_episode_steps=parameters.time_limit,
-        override=parameters.override,
+        override=override,
+        metrics=(lambda info: info["metrics"]) if names else None,
         render=render and (lambda timed, params: render(timed.state, ())),
     )
 

@@ -109,6 +109,7 @@ class Host(NamedTuple):
 
 
 ACTION_MASK = "action_mask"  # leaf of a dict observation: bool [n], True for a legal action
+ACTOR, CRITIC = "actor", "critic"  # parts of a dict observation that the other one does not see
 
 
 class _Fields(NamedTuple):
@@ -127,6 +128,12 @@ class _Fields(NamedTuple):
     action_bounds: Callable[[Any], tuple[Any, Any]] | None = None
     raw: Raw | None = None  # None if it returns the contract's own types
     host: Host | None = None  # None if it is pure and compiled with the rest
+    # info -> {name: number []}, read at the last transition of each episode and averaged over the
+    # episodes that ended; None if there is nothing but return and length
+    metrics: Callable[[Any], Mapping[str, Any]] | None = None
+    # "deterministic" or "sampled": how an evaluation acts unless it is told; grid worlds, whose
+    # deterministic policies may stall, and suites that publish sampled episodes are sampled
+    evaluation_mode: str = "deterministic"
 
 
 class Environment(_Fields):
@@ -136,6 +143,9 @@ class Environment(_Fields):
     `observation_dtype` may be given in its place. Grids are stored as they are, such as "uint8".
     A leaf `action_mask` of a dict or named tuple, bool [n], tells legal actions from illegal ones;
     the masks of several dials stand side by side, [sum(ns)].
+
+    A part `critic` of a dict or named tuple is seen by the critic alone, and then a part `actor`
+    by the actor alone; other leaves by both. A policy that was trained so needs no part `critic`.
     """
 
     __slots__ = ()
@@ -187,16 +197,35 @@ def refuse_host(environment: Environment, what: str, remedy: str) -> None:
 
 def without_action_mask(observation: Any) -> Any:
     """The observation without its leaf `action_mask`: what a network sees."""
-    fields = _fields_of(observation)
-    if fields is None or ACTION_MASK not in fields:
-        return observation
-    return {name: leaf for name, leaf in fields.items() if name != ACTION_MASK}
+    return _without(observation, ACTION_MASK)
+
+
+def has_views(observation: Any) -> bool:
+    """Check for an observation with a part that the critic alone sees."""
+    return CRITIC in (_fields_of(observation) or ())
+
+
+def actor_view(observation: Any) -> Any:
+    """The observation without the critic's own part."""
+    return _without(observation, CRITIC) if has_views(observation) else observation
+
+
+def critic_view(observation: Any) -> Any:
+    """The observation without the actor's own part, if the critic has one."""
+    return _without(observation, ACTOR) if has_views(observation) else observation
 
 
 def action_mask(observation: Any) -> Any | None:
     """The leaf `action_mask` of a dict or named tuple, None if there is none."""
     fields = _fields_of(observation)
     return None if fields is None else fields.get(ACTION_MASK)
+
+
+def _without(observation: Any, dropped: str) -> Any:
+    fields = _fields_of(observation)
+    if fields is None or dropped not in fields:
+        return observation
+    return {name: leaf for name, leaf in fields.items() if name != dropped}
 
 
 def _fields_of(observation: Any) -> Mapping[str, Any] | None:

@@ -136,6 +136,43 @@ def require_same_tree(
             )
 
 
+def own_metrics(environment: Environment, info: Any) -> dict[str, Array] | tuple[()]:
+    """The environment's own metrics of transitions [B] by name, as real numbers; () for none."""
+    found = {} if environment.metrics is None else jax.vmap(environment.metrics)(info)
+    return {name: jnp.asarray(x, jnp.result_type(float)) for name, x in found.items()} or ()
+
+
+def metric_names(environment: Environment) -> list[str]:
+    """The names of an environment's own metrics, sorted.
+
+    Raises:
+        InputError: they are no dict of scalars by name.
+    """
+    if environment.metrics is None:
+        return []
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, action = environment.default_params, example_action(environment.action_space)
+    _, state = jax.eval_shape(environment.reset, key, params)
+    info = jax.eval_shape(environment.transition, key, state, action, params)[-1]
+    found = jax.eval_shape(environment.metrics, info)
+    label = f"{environment.name}: metrics(info)"
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise InputError(
+            f"{label} returns {type(found).__name__}: return a dict of one number a name."
+        )
+    for name, leaf in found.items():
+        is_number = getattr(leaf, "shape", None) == () and (
+            leaf.dtype == jnp.bool_ or jnp.issubdtype(leaf.dtype, jnp.number)
+        )
+        if not is_number:
+            shape = getattr(leaf, "shape", type(leaf).__name__)
+            raise InputError(
+                f"{label} has {name!r} of shape {shape}: return one number of shape () for each "
+                "name."
+            )
+    return sorted(found)
+
+
 def require_kept(environment: Environment) -> None:
     """Refuse an `Environment` whose functions return other leaves than it declares.
 

@@ -125,6 +125,22 @@ def time_limit(params: Any, name: str = "max_steps_in_episode") -> int | None:
     return None if limit == math.inf else math.ceil(limit)
 
 
+def require_steps(params: Any, limit: Any) -> None:
+    """Refuse parameters under which an episode has no step, unless they are traced.
+
+    Args:
+        limit: params -> the time limit in steps, None for none.
+
+    Raises:
+        InputError: the limit is below 1.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)):
+        return
+    steps = limit(params)
+    if steps is not None and steps < 1:
+        raise InputError(f"The time limit is {steps} steps: an episode needs at least 1.")
+
+
 def _replaced(params: Any, path: list[str], full: str, value: Any) -> Any:
     head, *rest = path
     names = _field_names(params)

@@ -10,7 +10,7 @@ from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.loading import load_attribute, require_own
 from ppo_jax.envs import suite_table as table
 from ppo_jax.envs.interface import ActionSpace, Discrete, Environment, MultiDiscrete, Product
-from ppo_jax.envs.suites import gymnax_names
+from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
 PROBE_PREFIX = "probe:"
 
@@ -91,7 +91,7 @@ def check_name(env: str) -> None:
 
 def available() -> list[Row]:
     """Every environment of gymnax and every probe; `table.SUITES` has those of other suites."""
-    from ppo_jax.envs.suites import gymnax
+    from ppo_jax.envs.suites.gymnax import adapter as gymnax
     from ppo_jax.envs.suites.probes import PROBES
 
     gymnax_names.import_gymnax()
@@ -129,7 +129,7 @@ def describe_space(space: ActionSpace) -> str:
 
 def _from_gymnax(name: str) -> Environment:
     gymnax_names.require_known(name)
-    from ppo_jax.envs.suites import gymnax
+    from ppo_jax.envs.suites.gymnax import adapter as gymnax
 
     return gymnax.make(name)
 
@@ -160,7 +160,7 @@ def _from_object(env: Any, name: str | None) -> Environment:
             ) from error
     if isinstance(env, Environment):
         return _sound(env)
-    from ppo_jax.envs.suites import gymnax
+    from ppo_jax.envs.suites.gymnax import adapter as gymnax
 
     if isinstance(env, tuple) and len(env) == 2:
         return _sound(gymnax.adapt(env[0], env[1], name=name))
@@ -180,4 +180,9 @@ def _sound(environment: Environment) -> Environment:
     if box is not None:
         bounds.require_sound(box.low, box.high, environment.name)
     leaves.require_fitting(environment)
+    if (mode := environment.evaluation_mode) not in ("deterministic", "sampled"):
+        raise InputError(
+            f"{environment.name} has evaluation_mode={mode!r}, which is no mode: declare "
+            "deterministic or sampled."
+        )
     return environment

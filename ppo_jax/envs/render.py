@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import jax
 import numpy as np
+
+from ppo_jax.config.errors import InputError
 
 Renderer = Callable[[Any, Any], np.ndarray]
 
@@ -166,7 +170,7 @@ def _maze(env: Any, state: Any, _: Any) -> np.ndarray:
     picture = np.where(walls[..., None], np.array(_INK, np.uint8), np.array(_PAPER, np.uint8))
     for place, colour in ((state.goal, _GREEN), (state.pos, _RED)):
         picture[int(place[0]), int(place[1])] = colour
-    return _enlarge(picture)
+    return enlarged(picture)
 
 
 def _frozen_lake(env: Any, state: Any, _: Any) -> np.ndarray:
@@ -179,7 +183,7 @@ def _frozen_lake(env: Any, state: Any, _: Any) -> np.ndarray:
     for tile, colour in colours.items():
         picture[tiles == tile] = colour
     row, column = divmod(int(state.position), tiles.shape[1])
-    frame = _enlarge(picture)
+    frame = enlarged(picture)
     size = frame.shape[0] // tiles.shape[0]
     edge = size // 4
     frame[
@@ -194,15 +198,15 @@ def grid_picture(grid: Any) -> np.ndarray:
     grid = np.asarray(grid)
     grid = grid[..., None] if grid.ndim == 2 else grid
     if grid.dtype == np.uint8 and grid.shape[-1] in (1, 3):
-        return _enlarge(np.broadcast_to(grid, (*grid.shape[:2], 3)))
+        return enlarged(np.broadcast_to(grid, (*grid.shape[:2], 3)))
     picture = np.full((*grid.shape[:2], 3), 18, np.uint8)
     for channel in range(grid.shape[-1]):
         lit = grid[..., channel] > 0
         picture[lit] = _CHANNELS[channel % len(_CHANNELS)]
-    return _enlarge(picture)
+    return enlarged(picture)
 
 
-def _enlarge(picture: np.ndarray) -> np.ndarray:
+def enlarged(picture: np.ndarray) -> np.ndarray:
     """Whole pixels a cell; sides are multiples of 16, as video encoders ask for."""
     size = 16 * max(1, -(-320 // (16 * max(picture.shape[:2]))))
     return np.repeat(np.repeat(picture, size, 0), size, 1).astype(np.uint8)
@@ -239,12 +243,50 @@ def renderer(env: Any, observation_shape: tuple[int, ...]) -> Renderer | None:
     if own and not type(env).__module__.startswith("gymnax."):
         return lambda state, params: _figure_picture(env.render(state, params))
     height, width = (*observation_shape, 0, 0)[:2]
-    observe = getattr(type(env), "observe", None)
-    if callable(observe) and len(observation_shape) in (2, 3) and min(height, width) > 3:
+    if _observes(type(env)) and len(observation_shape) in (2, 3) and min(height, width) > 3:
         return lambda state, params: grid_picture(
             env.observe(jax.random.key(0), state, None, params)
         )
     return None
+
+
+def _observes(kind: type) -> bool:
+    """Check for a method that shows a state; gymnax's own one needs a `get_obs` of the class."""
+
+    def is_own(name: str) -> bool:
+        owner = next((base for base in kind.__mro__ if name in vars(base)), None)
+        return owner is not None and owner.__module__ != "gymnax.environments.environment"
+
+    return is_own("observe") or (hasattr(kind, "observe") and is_own("get_obs"))
+
+
+def mujoco_picture(name: str, model: Any) -> Callable[[Any, Any], np.ndarray]:
+    """The drawing of a MuJoCo model by MuJoCo's renderer: (qpos, qvel) -> uint8 [240, 320, 3].
+
+    Raises:
+        InputError: from the drawing, without OpenGL.
+    """
+
+    @cache
+    def stage() -> tuple[Any, Any, Any]:
+        mujoco = import_module("mujoco")
+        try:
+            return mujoco, mujoco.Renderer(model, 240, 320), mujoco.MjData(model)
+        except Exception as error:  # each of its ways to OpenGL fails in another way
+            raise InputError(
+                f"{name} cannot be drawn here, as MuJoCo finds no OpenGL "
+                f"({type(error).__name__}: {error}): install libegl1 and set MUJOCO_GL=egl, or "
+                "leave --video out."
+            ) from error
+
+    def draw(qpos: Any, qvel: Any) -> np.ndarray:
+        mujoco, renderer, data = stage()
+        data.qpos[:], data.qvel[:] = np.asarray(qpos), np.asarray(qvel)
+        mujoco.mj_forward(model, data)
+        renderer.update_scene(data, camera=0 if model.ncam else -1)
+        return renderer.render()
+
+    return draw
 
 
 def _figure_picture(result: Any) -> np.ndarray:

@@ -7,7 +7,7 @@ gives the output its meaning. `GAINS` holds the gains of the orthogonal initiali
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from ppo_jax.config.config import Config
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs.interface import critic_view, has_views
 from ppo_jax.kernels.backend import is_accelerator
 from ppo_jax.kernels.matmul import dot_general
 from ppo_jax.kernels.orthogonal import orthogonal
@@ -37,6 +39,7 @@ class ActorCritic(nn.Module):
     config: Config
     grids: tuple[bool, ...]
     head_size: int
+    critic_grids: tuple[bool, ...]  # the same, unless the critic has a view of its own
     kernel_init: Callable[..., Array] = nn.initializers.zeros  # flax traces it at every call
 
     def setup(self) -> None:
@@ -50,26 +53,33 @@ class ActorCritic(nn.Module):
                 "kernel_init": self.kernel_init,
             }
 
-        def torso() -> Torso:
+        def torso(grids: tuple[bool, ...]) -> Torso:
             sizes = self.config.hidden_sizes
-            return Torso(self.grids, sizes, self.config.activation, layer(dtype or real()))
+            return Torso(grids, sizes, self.config.activation, layer(dtype or real()))
 
-        self.actor_torso = torso()
+        self.actor_torso = torso(self.grids)
         if not self.config.shared_torso:
-            self.critic_torso = torso()
+            self.critic_torso = torso(self.critic_grids)
         self.policy_head = nn.Dense(self.head_size, dot_general=dot_general, **layer(real()))
         self.value_head = nn.Dense(1, **layer(real()))
 
-    def __call__(self, leaves: tuple[Array, ...]) -> tuple[Array, Array, Array]:
-        """Call all layers to make the parameters. The heads follow a core if there is one."""
+    def __call__(
+        self, leaves: tuple[Array, ...], critics: tuple[Array, ...] | None = None
+    ) -> tuple[Array, Array, Array]:
+        """Call all layers to make the parameters. The heads follow a core if there is one.
+
+        Args:
+            critics: the critic's leaves, if they are others.
+        """
+        critics = leaves if critics is None else critics
         if self.config.memory != "none":
-            torsos = [self.features(leaves), self.critic_features(leaves)]
+            torsos = [self.features(leaves), self.critic_features(critics)]
             own = jnp.zeros((*torsos[0].shape[:-1], self.config.memory_size), real())
             return self.heads(own, own)
         output, features = self.policy(leaves)
         if self.config.shared_torso:
             return output, features, self.value_of(features)
-        return output, features, self.value(leaves)
+        return output, features, self.value(critics)
 
     def features(self, leaves: tuple[Array, ...]) -> Array:
         return self.actor_torso(leaves).astype(real())
@@ -104,14 +114,23 @@ def make_body(
         observation: tree of `jax.ShapeDtypeStruct`, of one environment. scales: see `Encoder`.
 
     Raises:
-        InputError: a convolution is asked for and no leaf is a grid.
+        InputError: a convolution is asked for and no leaf is a grid, or one torso for two views.
     """
     encode = Encoder(config, observation, scales)
-    module = ActorCritic(config, encode.grids, family.head_size)
+    encoders, critic = (encode,), encode
+    if has_views(observation):
+        critic = Encoder(config, observation, scales, critic_view)
+        encoders = (encode, critic)
+        if config.shared_torso:
+            raise InputError(
+                "shared_torso=True gives actor and critic one body, and this environment shows the "
+                "critic more than the actor: leave --shared-torso out."
+            )
+    module = ActorCritic(config, encode.grids, family.head_size, critic.grids)
     two_heads, size = family.name == "gaussian-state-std", family.num_reals
 
     def init(key: Array, log_std_init: Any) -> PyTree:
-        params: Any = start_params(config, module, key, encode.example())
+        params: Any = start_params(config, module, key, [e.example() for e in encoders])
         if two_heads:  # the head's last outputs are the log std
             first = family.head_size - size
             bias = jnp.zeros(family.head_size).at[first:].set(log_std_init)
@@ -125,9 +144,10 @@ def make_body(
 
     def apply(params: PyTree, observation: PyTree) -> tuple[Any, Array, Array]:
         # Batching both networks would copy too much for wide observations and convolutions.
-        is_stacked = encode.is_narrow and not config.shared_torso and is_accelerator()
+        is_alike = not (config.shared_torso or has_views(observation))
+        is_stacked = encode.is_narrow and is_alike and is_accelerator()
         run = partial(stacked, call) if is_stacked else partial(call, None)
-        output, features, value = run(params, encode(observation))
+        output, features, value = run(params, *(each(observation) for each in encoders))
         return meaning(output), features, value
 
     def policy(params: PyTree, observation: PyTree) -> tuple[Any, Array]:
@@ -135,7 +155,7 @@ def make_body(
         return meaning(output), features
 
     def value(params: PyTree, observation: PyTree) -> Array:
-        return call("value", params, encode(observation))
+        return call("value", params, critic(observation))
 
     log_std_shape = None
     if family.name in ("gaussian", "tanh-gaussian"):
@@ -147,7 +167,7 @@ def make_body(
         parts = Parts(
             init=init,
             actor=lambda params, observation: call("features", params, encode(observation)),
-            critic=lambda params, observation: call("critic_features", params, encode(observation)),
+            critic=lambda params, observation: call("critic_features", params, critic(observation)),
             policy_head=lambda params, features: meaning(call("policy_of", params, features)),
             value_head=lambda params, features: call("value_of", params, features),
             log_std_shape=log_std_shape,
@@ -168,13 +188,13 @@ def stacked(
 
 
 def start_params(
-    config: Config, module: ActorCritic, key: Array, example: tuple[Array, ...]
+    config: Config, module: ActorCritic, key: Array, examples: Sequence[tuple[Array, ...]]
 ) -> PyTree:
     """Parameters before training: orthogonal kernels and zero biases, or LeCun's normal ones."""
     if not config.orthogonal_init:
         plain = module.clone(kernel_init=nn.initializers.lecun_normal())
-        return plain.init(key, example)["params"]
-    shapes = jax.eval_shape(module.init, key, example)["params"]
+        return plain.init(key, *examples)["params"]
+    shapes = jax.eval_shape(module.init, key, *examples)["params"]
     leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
     params = [jnp.zeros(leaf.shape, leaf.dtype) for _, leaf in leaves]
     kernels = [i for i, (path, _) in enumerate(leaves) if path[-1].key == "kernel"]

@@ -10,7 +10,13 @@ import jax
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.validate import check_whole_envs
 from ppo_jax.envs import leaves, registration
-from ppo_jax.envs.interface import Environment, without_action_mask
+from ppo_jax.envs.interface import (
+    Environment,
+    actor_view,
+    has_views,
+    refuse_host,
+    without_action_mask,
+)
 from ppo_jax.envs.previous import with_previous
 from ppo_jax.models.body import Network
 from ppo_jax.models.drift import load_drift
@@ -47,6 +53,9 @@ def _assemble(env: object, config: Config) -> Agent:
         environment = with_previous(registration.find(env), config.previous_inputs)
     if environment.raw is None:  # else the adapter has looked
         leaves.require_kept(environment)
+    leaves.metric_names(environment)  # refuses what is no dict of numbers
+    if config.start_states:
+        refuse_host(environment, "its starts cannot come from a buffer", "leave --start-states out")
     network, family = make_network(
         config,
         environment.observation,
@@ -73,6 +82,21 @@ def byte_scales(config: Config, environment: Environment) -> tuple[float | None,
         known = {}  # one array is standardised; of a tree only the real leaves are
     seen = leaves.named(without_action_mask(environment.observation))
     return tuple(known.get(name) for name in seen)
+
+
+def without_critic(config: Config, agent: Agent, policy: Policy) -> tuple[Agent, Policy]:
+    """The agent and the policy without the part of the observation that only the critic sees.
+
+    A network of the user's own takes whole observations, and keeps that part.
+    """
+    if config.network is not None or not has_views(agent.environment.observation):
+        return agent, policy
+    observation = actor_view(agent.environment.observation)
+    agent = agent._replace(environment=agent.environment._replace(observation=observation))
+    if policy.moments is None:
+        return agent, policy
+    mean, m2 = actor_view(policy.moments.mean), actor_view(policy.moments.m2)
+    return agent, policy._replace(moments=policy.moments._replace(mean=mean, m2=m2))
 
 
 def env_params(environment: Environment, hyper: Hyper) -> PyTree:

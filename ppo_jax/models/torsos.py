@@ -17,7 +17,8 @@ from jax import Array
 
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs.interface import without_action_mask
+from ppo_jax.envs.interface import actor_view, without_action_mask
+from ppo_jax.envs.leaves import named
 from ppo_jax.kernels.matmul import dot_general
 from ppo_jax.rl.types import PyTree
 
@@ -79,17 +80,25 @@ class Encoder:
         config: torso is read.
         observation: tree of `jax.ShapeDtypeStruct`, of one environment.
         scales: each leaf is divided by its own, None for no scale; () if no leaf has one.
+        view: the part of an observation that is encoded.
 
     Raises:
         InputError: a convolution is asked for and no leaf is a grid.
     """
 
     def __init__(
-        self, config: Config, observation: PyTree, scales: tuple[float | None, ...] = ()
+        self,
+        config: Config,
+        observation: PyTree,
+        scales: tuple[float | None, ...] = (),
+        view: Callable[[PyTree], PyTree] = actor_view,
     ) -> None:
-        shapes = [leaf.shape for leaf in jax.tree.leaves(without_action_mask(observation))]
+        self.view = view
+        seen = named(without_action_mask(view(observation)))
+        shapes = [leaf.shape for leaf in seen.values()]
         self.shapes: list[tuple[int, ...]] = shapes
-        self.scales = scales or (None,) * len(shapes)
+        by_name = dict(zip(named(without_action_mask(observation)), scales, strict=False))
+        self.scales = tuple(by_name.get(name) for name in seen)
         fits = [len(s) == 3 and s[0] >= CONV_SIZE[0] and s[1] >= CONV_SIZE[1] for s in shapes]
         if config.torso == "cnn" and not any(fits):
             raise InputError(
@@ -101,7 +110,7 @@ class Encoder:
 
     def __call__(self, observation: PyTree) -> tuple[Array, ...]:
         """Leaves [..., *shape] or [..., size], as real numbers."""
-        leaves = jax.tree.leaves(without_action_mask(observation))
+        leaves = jax.tree.leaves(without_action_mask(self.view(observation)))
         numbers = [
             x.astype(real()) if scale is None else x.astype(real()) / scale
             for x, scale in zip(leaves, self.scales, strict=True)

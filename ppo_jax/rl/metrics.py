@@ -152,10 +152,37 @@ METRICS: dict[str, Metric] = {
     ),
 }
 
+# Metrics of an environment of its own, `Environment.metrics`: `env/NAME` in a row of the log is the
+# mean over the episodes that ended, `env/NAME_sum` of an iteration their sum.
+ENV_PREFIX = "env/"
+_SUM_SUFFIX = "_sum"
+
 # The host computes these for a logged point. `trainer.iterate` returns all others.
 OF_POINTS = ("episode_return", "episode_length", "eval_return")
 
 
+def env_metric_sum(name: str) -> str:
+    """The name of an environment's metric in an iteration, summed over the episodes that ended."""
+    return f"{ENV_PREFIX}{name}{_SUM_SUFFIX}"
+
+
+def mean_of_env(name: str) -> str | None:
+    """The name in the log of an environment's metric of an iteration; None for another metric."""
+    is_own = name.startswith(ENV_PREFIX) and name.endswith(_SUM_SUFFIX)
+    return name.removesuffix(_SUM_SUFFIX) if is_own else None
+
+
+def describe(name: str) -> Metric:
+    """The row of a metric; one of an environment's own is described by its name."""
+    if name in METRICS:
+        return METRICS[name]
+    meaning = "mean over the training episodes that ended, as the environment counts it"
+    title = name.removeprefix(ENV_PREFIX).replace("_", " ")
+    return Metric(title, meaning, "", MEAN, CHANGE)
+
+
 def reduction_of(name: str) -> str:
-    """Return how a metric is reduced over iterations; a metric outside the table by its mean."""
+    """Return how a metric is reduced over iterations; one outside the table by its mean."""
+    if mean_of_env(name) is not None:
+        return SUM
     return METRICS[name].reduction if name in METRICS else MEAN

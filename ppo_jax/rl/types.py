@@ -93,6 +93,7 @@ class EpisodeStats(NamedTuple):
     num_episodes: Array  # []
     return_sum: Array  # []
     length_sum: Array  # []
+    metric_sums: PyTree = ()  # name -> [], the environment's own metrics, if it has any
 
 
 class Batch(NamedTuple):

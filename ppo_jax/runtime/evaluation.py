@@ -30,7 +30,7 @@ Play = Callable[[TrainState, int], Episodes]  # (state, stream) -> [S, n] on the
 
 def player(config: Config, hyper: Hyper, layout: Layout, options: RunOptions) -> Play:
     """The evaluation of a population as a function; `stream` picks its own random numbers."""
-    is_deterministic = options.policy_mode == "deterministic"
+    is_deterministic = policy_mode(config, options.policy_mode) == "deterministic"
     program = interruptible(
         programs.make_evaluation(
             config, layout, options.eval_episodes, max_steps(config, hyper), is_deterministic
@@ -62,16 +62,24 @@ def mean_returns(played: Episodes, alive: np.ndarray) -> list[float | None]:
     return [float(mean) if ok else None for mean, ok in zip(means, alive, strict=True)]
 
 
-def summary(played: Episodes, alive: np.ndarray, options: RunOptions) -> dict[str, Any]:
+def policy_mode(config: Config, asked: str) -> str:
+    """The mode of an evaluation: as asked, or if that is "auto" as the environment asks."""
+    return assemble(config).environment.evaluation_mode if asked == "auto" else asked
+
+
+def summary(
+    config: Config, played: Episodes, alive: np.ndarray, options: RunOptions
+) -> dict[str, Any]:
     """The entries of `summary.json` about an evaluation."""
     scores = stats.summarise(mean_returns(played, alive))
     num_failed = scores.pop("num_failed")
     return {
         "final_return": scores,
         "num_failed": num_failed,
-        "policy_mode": options.policy_mode,
+        "policy_mode": policy_mode(config, options.policy_mode),
         "episodes_per_seed": options.eval_episodes,
         "episodes_cut": int(np.sum(~np.asarray(played.finished))),
+        "episodes_stalled": int(np.sum(played.stalled)),
         "episode_length_mean": float(np.mean(played.length)),
     }
 

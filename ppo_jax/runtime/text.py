@@ -44,6 +44,13 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
             f"cut       {summary['episodes_cut']} of {count} episodes were cut at 10,000 steps, as "
             "the environment has no time limit; their returns count as they stand"
         )
+    if summary.get("episodes_stalled"):
+        count = summary["episodes_per_seed"] * seeds
+        lines.append(
+            f"stalled   {summary['episodes_stalled']} of {count} episodes ended unfinished, in a "
+            "step that changed and paid nothing, which a deterministic policy repeats; see "
+            "--policy-mode sampled"
+        )
     trained = f"trained   {summary['env_steps']:,} environment steps a seed"
     if summary.get("env_steps_per_second"):
         trained += f", {summary['env_steps_per_second']:,.0f} steps/s"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_jax.rl.metrics import LAST, MAX, MEAN, SUM, reduction_of
+from ppo_jax.rl.metrics import LAST, MAX, MEAN, SUM, mean_of_env, reduction_of
 
 Rows = dict[str, np.ndarray]  # name -> [S, k], k consecutive iterations
 
@@ -62,12 +62,12 @@ def aggregate(window: Window) -> dict[str, list[float | None]]:
     """One number per seed of each metric; None if no episode of the seed ended in the window."""
     row: dict[str, list[float | None]] = {}
     values = window.values
-    for name in ("return", "length"):
-        row[f"episode_{name}"] = [
+    means = {f"episode_{name}": f"episode_{name}_sum" for name in ("return", "length")}
+    means |= {mean: name for name in sorted(values) if (mean := mean_of_env(name)) is not None}
+    for mean, name in means.items():
+        row[mean] = [
             float(total / count) if count else None
-            for total, count in zip(
-                values[f"episode_{name}_sum"], values["num_episodes"], strict=True
-            )
+            for total, count in zip(values[name], values["num_episodes"], strict=True)
         ]
     row["num_episodes"] = [int(count) for count in values["num_episodes"]]
     for name in sorted(values):

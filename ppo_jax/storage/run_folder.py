@@ -52,6 +52,7 @@ SUMMARY = {
     "train_seconds?": (float, None),
     "env_steps_per_second?": (float, None),
     "episodes_cut?": int,
+    "episodes_stalled?": int,
     "run?": (str, None),
     "learning_curve?": (str, None),
 }

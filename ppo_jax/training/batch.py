@@ -12,6 +12,7 @@ from jax import Array
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.kernels.collectives import Across
 from ppo_jax.rl import advantages, moments
+from ppo_jax.rl.metrics import env_metric_sum
 from ppo_jax.rl.types import (
     Batch,
     EpisodeStats,
@@ -136,4 +137,5 @@ def batch_metrics(tallies: Tally) -> Metrics:
         "num_episodes": episodes.num_episodes,
         "episode_return_sum": episodes.return_sum,
         "episode_length_sum": episodes.length_sum,
+        **{env_metric_sum(name): total for name, total in dict(episodes.metric_sums).items()},
     }

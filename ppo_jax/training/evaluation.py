@@ -14,6 +14,8 @@ from ppo_jax.models.policy import Policy
 from ppo_jax.rl.types import EnvCarry, PyTree
 from ppo_jax.training.rollout import Draws, Transition, reset_all, step
 
+Loop = tuple[Array, EnvCarry, Array, Array]  # step, carry, finished [n], stalled [n]
+
 
 class Contest(NamedTuple):
     """Settings of an evaluation."""
@@ -30,6 +32,7 @@ class Episodes(NamedTuple):
     episode_return: Array  # [n]
     length: Array  # [n], int32
     finished: Array  # [n], bool; False for an episode that was cut
+    stalled: Array  # [n], bool; it did not terminate, and its last step changed and paid nothing
 
 
 def act(
@@ -93,21 +96,35 @@ def episodes(
     num_episodes, max_steps, is_deterministic, is_wanted = contest
     key_reset, key_steps = jax.random.split(key)
     start = reset_all(environment, env_params, policy, num_episodes, key_reset)
+    may_stall = is_deterministic and not (policy.family.num_reals or jax.tree.leaves(start.memory))
 
-    def is_running(loop: tuple[Array, EnvCarry, Array]) -> Array:
-        t, _, finished = loop
+    def is_running(loop: Loop) -> Array:
+        t, _, finished, _ = loop
         return (t < max_steps) & ~jnp.all(finished)
 
-    def advance(loop: tuple[Array, EnvCarry, Array]) -> tuple[Array, EnvCarry, Array]:
-        t, carry, finished = loop
+    def advance(loop: Loop) -> Loop:
+        t, carry, finished, stalled = loop
         draws, is_due = draw_step(config, policy, num_episodes, is_deterministic, key_steps, t)
         found = step(environment, env_params, policy, carry, draws, is_due)
+        if may_stall:
+            stalled = jnp.where(finished, stalled, changed_nothing(carry, found))
         carry = followed(carry, found._replace(reward=jnp.where(finished, 0.0, found.reward)))
         carry = carry._replace(episode_length=carry.episode_length - finished)
-        return t + 1, carry, finished | found.terminated | found.truncated
+        return t + 1, carry, finished | found.terminated | found.truncated, stalled
 
     nothing = jnp.full(num_episodes, jnp.logical_not(is_wanted))
-    _, carry, finished = jax.lax.while_loop(
-        is_running, advance, (jnp.zeros((), jnp.int32), start, nothing)
+    none = jnp.zeros(num_episodes, bool)
+    _, carry, finished, stalled = jax.lax.while_loop(
+        is_running, advance, (jnp.zeros((), jnp.int32), start, nothing, none)
     )
-    return Episodes(carry.episode_return, carry.episode_length, finished)
+    return Episodes(carry.episode_return, carry.episode_length, finished, stalled)
+
+
+def changed_nothing(before: EnvCarry, found: Transition) -> Array:
+    """Flags [B] of steps that left the observation as it was, paid nothing and ended nothing.
+
+    A deterministic policy without a memory repeats such a step as long as the episode lasts.
+    """
+    pairs = zip(*map(jax.tree.leaves, (before.observation, found.observation)), strict=True)
+    is_same = [jnp.all((old == new).reshape(len(old), -1), axis=1) for old, new in pairs]
+    return jnp.all(jnp.stack(is_same), axis=0) & (found.reward <= 0) & ~found.terminated

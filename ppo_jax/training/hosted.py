@@ -30,6 +30,8 @@ from ppo_jax.training.rollout import (
     is_noise_due,
     lengthened,
     marked,
+    no_episodes,
+    over_environments,
     remembered,
     reset_all,
     valued,
@@ -212,7 +214,7 @@ def recorded(environment: Environment, policy: Policy, steps: Steps) -> Record:
 def episodes_of(before: EnvCarry, records: Record) -> tuple[tuple[Array, Array], EpisodeStats]:
     """Return and length [B] of the running episodes, and sums over those that ended."""
     ended = records.terminated | records.truncated
-    stats = EpisodeStats(*(jnp.zeros(ended.shape[1]) for _ in EpisodeStats._fields))
+    stats = no_episodes(ended.shape[1])
 
     def one(loop: Any, row: tuple[Array, Array]) -> tuple[Any, None]:
         running, stats = loop
@@ -220,4 +222,4 @@ def episodes_of(before: EnvCarry, records: Record) -> tuple[tuple[Array, Array],
 
     start = ((before.episode_return, before.episode_length), stats)
     (running, stats), _ = jax.lax.scan(one, start, (records.reward, ended))
-    return running, EpisodeStats(*jnp.sum(jnp.stack(stats), axis=1))
+    return running, over_environments(stats)

@@ -6,6 +6,7 @@ Values and log-probabilities need no order, so one large pass computes them afte
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ppo_jax.config.config import Config
+from ppo_jax.envs import leaves
 from ppo_jax.envs.interface import Environment
 from ppo_jax.kernels.chunks import map_chunks
 from ppo_jax.kernels.packing import scan_rows
@@ -23,6 +25,8 @@ from ppo_jax.models.policy import Policy
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import advantages
 from ppo_jax.rl.types import EnvCarry, EpisodeStats, PyTree, Rollout, Window
+
+BUFFER = 2**32 - 1  # folded into the resets' key, beyond the number of any reset
 
 
 class Draws(NamedTuple):
@@ -58,6 +62,7 @@ class Transition(NamedTuple):
     terminated: Array  # [B]
     truncated: Array  # [B], never set together with `terminated`
     is_bad: Array | tuple[()] = ()  # [B], not finite; its reward is then 0
+    metrics: PyTree = ()  # name -> [B], the environment's own, if it has any
 
 
 class Record(NamedTuple):
@@ -109,7 +114,7 @@ def step(
         draws: of this step. is_noise_due: [], True if gSDE's noise is drawn again.
     """
     chosen = choose(policy, carry, draws, is_noise_due)
-    observation, state, reward, terminated, truncated, _ = jax.vmap(
+    observation, state, reward, terminated, truncated, info = jax.vmap(
         environment.transition, in_axes=(0, 0, 0, None)
     )(draws.key_env, carry.state, policy.to_env(chosen.action), env_params)
     found = Transition(
@@ -122,6 +127,7 @@ def step(
         reward=reward,
         terminated=terminated,
         truncated=truncated & ~terminated,
+        metrics=leaves.own_metrics(environment, info),
     )
     if not policy.drops_bad:
         return found
@@ -246,12 +252,11 @@ def rollout(
         normaliser), and the sums over the episodes that ended in it.
     """
     num_envs = carry.episode_length.shape[0]
-    stats = EpisodeStats(*(jnp.zeros(num_envs) for _ in EpisodeStats._fields))
+    stats = no_episodes(num_envs, leaves.metric_names(environment))
     carry = carry._replace(memory=remembered(policy, carry))
-    draws, resets, refill = draw_all(policy.family, config.rollout_length, num_envs, key)
-
-    def reset(key: Array) -> tuple[PyTree, PyTree]:
-        return environment.reset(key, env_params)
+    keys = key if key.ndim else jax.random.split(key, 4)
+    draws, resets, refill = draw_all(policy.family, config.rollout_length, num_envs, keys)
+    reset = start_states(config, environment, env_params, keys[2])
 
     def body(
         loop: tuple[EnvCarry, EpisodeStats], inputs: tuple[Array, Draws, Any]
@@ -265,7 +270,41 @@ def rollout(
     inputs = (jnp.arange(config.rollout_length), draws, resets)
     (after, stats), records = scan_rows(body, (carry, stats), inputs)
     taken, after = valued(config, policy, carry, after, records)
-    return after, taken, records.observation, EpisodeStats(*jnp.sum(jnp.stack(stats), axis=1))
+    return after, taken, records.observation, over_environments(stats)
+
+
+def start_states(
+    config: Config, environment: Environment, env_params: PyTree, key: Array
+) -> Callable[[Array], tuple[PyTree, PyTree]]:
+    """The reset of a rollout: key -> (observation, state).
+
+    With `config.start_states` it draws from that many fresh starts, made once for the rollout.
+    Each start is then distributed as the environment's own, but two episodes of one rollout may
+    begin alike.
+    """
+    if not config.start_states:
+        return lambda key: environment.reset(key, env_params)
+    keys = jax.random.split(jax.random.fold_in(key, BUFFER), config.start_states)
+    fresh = jax.vmap(environment.reset, in_axes=(0, None))(keys, env_params)
+
+    def drawn(key: Array) -> tuple[PyTree, PyTree]:
+        place = jax.random.randint(key, (), 0, config.start_states)
+        return jax.tree.map(lambda leaf: leaf[place], fresh)
+
+    return drawn
+
+
+def no_episodes(num_envs: int, names: Sequence[str] = ()) -> EpisodeStats:
+    """Sums over no episode, [B] each; `names` are the environment's own metrics."""
+    sums = {name: jnp.zeros(num_envs) for name in names}
+    none = [jnp.zeros(num_envs) for _ in range(3)]
+    return EpisodeStats(none[0], none[1], none[2], sums or ())
+
+
+def over_environments(stats: EpisodeStats) -> EpisodeStats:
+    """Sums [] over the environments of sums [B]."""
+    sums, names = jax.tree.flatten(stats)
+    return jax.tree.unflatten(names, jnp.sum(jnp.stack(sums), axis=1))
 
 
 def remembered(policy: Policy, carry: EnvCarry) -> PyTree:
@@ -305,7 +344,9 @@ def count(
     """
     ended = found.terminated | found.truncated
     running = (carry.episode_return, carry.episode_length)
-    (episode_return, episode_length), stats = lengthened(running, stats, found.reward, ended)
+    (episode_return, episode_length), stats = lengthened(
+        running, stats, found.reward, ended, found.metrics
+    )
     observation, state = following
     start = policy.network.start(policy.params, ended.shape[0])
     carry = EnvCarry(
@@ -320,11 +361,15 @@ def count(
 
 
 def lengthened(
-    running: tuple[Array, Array], stats: EpisodeStats, reward: Array, ended: Array
+    running: tuple[Array, Array],
+    stats: EpisodeStats,
+    reward: Array,
+    ended: Array,
+    metrics: PyTree = (),
 ) -> tuple[tuple[Array, Array], EpisodeStats]:
     """Return and length [B] of the running episodes one step later, and the sums over the ended."""
     episode_return, episode_length = running[0] + reward, running[1] + 1
-    finished = EpisodeStats(jnp.ones(ended.shape[0]), episode_return, episode_length * 1.0)
+    finished = EpisodeStats(jnp.ones(ended.shape[0]), episode_return, episode_length * 1.0, metrics)
     stats = jax.tree.map(lambda total, new: total + jnp.where(ended, new, 0.0), stats, finished)
     return (jnp.where(ended, 0.0, episode_return), jnp.where(ended, 0, episode_length)), stats
 

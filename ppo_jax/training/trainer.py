@@ -17,6 +17,7 @@ from ppo_jax.kernels.reductions import all_finite, finite_or_zero, finite_rows
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.models.policy import Policy
 from ppo_jax.rl import moments
+from ppo_jax.rl.metrics import SUM, reduction_of
 from ppo_jax.rl.ratios import Ratios, measure_ratios, ratio_metrics
 from ppo_jax.rl.surrogates import adapted_factor
 from ppo_jax.rl.types import (
@@ -182,7 +183,7 @@ def guard(
     failures = jnp.where(is_sound, forgiven, state.failures + state.alive)
     alive = state.alive & (failures < hyper.max_failures)
     kept = jax.lax.cond(is_sound, lambda new, old: new, lambda new, old: old, learnt, state)
-    episodes = ("num_episodes", "episode_return_sum", "episode_length_sum")
+    episodes = [name for name in metrics if reduction_of(name) == SUM]
     metrics |= {name: jnp.where(is_sound, metrics[name], 0.0) for name in episodes}
     metrics |= {"alive": alive * 1.0, "refused_fraction": 1.0 - is_sound}
     iteration = jnp.minimum(state.iteration, LAST_ITERATION - 1) + alive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +29,10 @@ def test_the_states_are_counted_to_the_byte() -> None:
     assert (found.num_members, found.num_devices, found.programs) == (4, 2, memory.PROGRAM)
     more = memory.forecast(CONFIG, layout, shapes, Use(episodes=8, member_bytes=9))
     assert (more.playing, more.rows) == (2 * found.playing, found.rows + 4 * 9)
+    buffered = memory.forecast(dataclasses.replace(CONFIG, start_states=5), layout, shapes)
+    carry = sum(leaf.nbytes for leaf in jax.tree.leaves(plain.carry)) // (4 * CONFIG.num_envs)
+    at_once = 2 if layout.kind == "map" else 4  # members that are computed at the same time
+    assert buffered.working == found.working + at_once * 5 * carry
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -68,3 +69,23 @@ def test_a_mask_that_does_not_fit_is_refused_where_it_is_named() -> None:
     seen = {"a": jnp.ones(1), "action_mask": jnp.ones(3, bool)}
     with pytest.raises(InputError, match=r"action_mask of bool\[3\] and its actions need bool\[2"):
         registration.make(shows(seen, seen))
+
+
+@pytest.mark.parametrize(
+    "metrics, sentence",
+    [
+        (lambda info: [1.0], "returns list"),
+        (lambda info: {"a": jnp.zeros(2)}, "'a' of shape (2,)"),
+        (lambda info: {"a": jax.random.key(0)}, "'a' of shape ()"),
+    ],
+)
+def test_metrics_that_are_no_numbers_by_name_are_refused(metrics, sentence) -> None:
+    environment = registration.make("probe:action-choice")._replace(metrics=metrics)
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        assemble(Config(env=environment))
+
+
+def test_an_environment_outside_jax_has_no_buffer_of_starts() -> None:
+    outside: Any = registration.make("probe:action-choice")._replace(host=object())
+    with pytest.raises(InputError, match="leave --start-states out"):
+        assemble(Config(env=outside, start_states=4))

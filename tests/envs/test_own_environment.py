@@ -10,8 +10,8 @@ import pytest
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import time_limit
-from ppo_jax.envs.suites import gymnax as adapter
-from ppo_jax.envs.suites import gymnax_names
+from ppo_jax.envs.suites.gymnax import adapter
+from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
 gymnax = gymnax_names.import_gymnax()
 from gymnax.environments import environment as gymnax_environment  # noqa: E402
@@ -149,3 +149,26 @@ def test_what_cannot_be_trained_on_is_refused_with_a_sentence(env, sentence):
 def test_the_adapters_api_check_names_what_is_missing():
     with pytest.raises(InputError, match="step_env, is_truncated"):
         adapter.require_api(type("Half", (), {"reset_env": lambda self: 0})())
+
+
+class Measured(Own):
+    evaluation_mode = "sampled"
+
+    def step_env(self, key, state, action, params):
+        *rest, _ = super().step_env(key, state, action, params)
+        return *rest, {"age": rest[1].time}
+
+    def metrics(self, info):
+        return {"age": info["age"]}
+
+
+def test_a_class_may_declare_metrics_and_its_mode_of_evaluation():
+    environment = registration.make(Measured())
+    assert environment.evaluation_mode == "sampled"
+    _, state = environment.reset(jax.random.key(0), environment.default_params)
+    action, params = jnp.zeros(()), environment.default_params
+    info = environment.transition(jax.random.key(0), state, action, params)[-1]
+    assert environment.metrics(info) == {"age": 1.0}
+    assert registration.make(Own()).metrics is None
+    with pytest.raises(InputError, match="evaluation_mode='greedy', which is no mode"):
+        registration.make(type("Greedy", (Own,), {"evaluation_mode": "greedy"})())

@@ -15,7 +15,7 @@ from ppo_jax.apps.diagnose.random_play import random_action
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration as envs
 from ppo_jax.envs.interface import time_limit
-from ppo_jax.envs.suites import gymnax_names
+from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
 gymnax = gymnax_names.import_gymnax()
 
@@ -282,7 +282,7 @@ def test_the_list_names_every_environment_with_its_spaces():
 def test_gymnax_is_imported_without_its_plotting_and_can_still_plot_afterwards():
     program = (
         "import sys\n"
-        "from ppo_jax.envs.suites import gymnax_names\n"
+        "from ppo_jax.envs.suites.gymnax import names as gymnax_names\n"
         "gymnax_names.require_known('CartPole-v1')\n"
         "assert 'jax' not in sys.modules and 'gymnax' not in sys.modules\n"
         "gymnax_names.import_gymnax()\n"

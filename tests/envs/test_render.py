@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.envs import registration
+from ppo_jax.envs import registration, render
 
 
 def test_classic_control_is_drawn_without_pygame():
@@ -47,3 +47,13 @@ def test_a_grid_is_drawn_with_a_colour_per_channel():
     lit = picture[cell // 2 :: cell, cell // 2 :: cell].max(-1) > 100
     assert lit.sum() == 2
     assert lit[9, 2]
+
+
+def test_a_class_that_shows_a_grid_without_a_method_for_it_has_no_picture():
+    from gymnax.environments import environment
+
+    base = environment.Environment
+    legacy = type("Legacy", (base,), {"get_obs": lambda self, state, params, key: state})
+    keyed = type("Keyed", (base,), {"observe": lambda self, key, state, action, params: state})
+    for kind, has_picture in ((base, False), (legacy, True), (keyed, True)):
+        assert (render.renderer(object.__new__(kind), (5, 5, 2)) is not None) == has_picture

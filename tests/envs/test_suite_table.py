@@ -11,7 +11,7 @@ import pytest
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
 from ppo_jax.envs import suite_table as table
-from ppo_jax.envs.suites import gymnax_names
+from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
 FOLDER = Path(table.__file__).parent / "suites"
 NOWHERE = table.Suite("nowhere", "no_such_package", "a suite that is not installed", ("Walk-v0",))

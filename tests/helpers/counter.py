@@ -53,7 +53,7 @@ def counter() -> Environment:
             time.astype(jnp.float32),
             time >= params.terminate_after + state.delay,
             time >= params.truncate_after + state.delay,
-            {},
+            {"time": time},
         )
 
     return Environment(
@@ -80,9 +80,9 @@ def flat_policy(seen: Moments | None = None) -> Policy:
     return Policy(network, make_family("categorical", Discrete(3), 1), {}, seen)
 
 
-def play(num_steps, num_envs, params=None, rounds=1, policy=None, **settings):
+def play(num_steps, num_envs, params=None, rounds=1, policy=None, metrics=None, **settings):
     """Consecutive rollouts of the counter: the last carry and a list of (steps, raw, stats)."""
-    environment = counter()
+    environment = counter()._replace(metrics=metrics)
     params = params or CounterParams()
     policy = policy or flat_policy()
     config = Config(num_envs=num_envs, rollout_length=num_steps, **settings)

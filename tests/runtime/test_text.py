@@ -41,6 +41,11 @@ def test_one_seed_has_no_interval() -> None:
     assert line == "return    12  one seed (128 deterministic episodes a seed)"
 
 
+def test_stalled_episodes_have_a_line() -> None:
+    lines = summary_lines({**SUMMARY, "episodes_stalled": 7})
+    assert lines[1].startswith("stalled   7 of 384 episodes ended unfinished")
+
+
 def test_failed_seeds_are_told() -> None:
     final = {"per_seed": [None, None, None], "iqm": None, "ci95": None}
     lines = summary_lines({**SUMMARY, "num_failed": 3, "final_return": final})

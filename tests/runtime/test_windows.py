@@ -131,3 +131,14 @@ def test_a_window_becomes_one_number_a_seed_by_hand() -> None:
         "alive": [1.0, 0.0],
         "entropy": [3.0, 0.5],
     }
+
+
+def test_an_environments_own_metric_is_a_mean_over_episodes_and_none_without_one() -> None:
+    rows = {
+        name: np.array([[1.0, 2.0], [0.0, 0.0]], np.float32)
+        for name in ("num_episodes", "episode_return_sum", "episode_length_sum")
+    }
+    rows["env/coal_sum"] = np.array([[3.0, 6.0], [0.0, 0.0]], np.float32)
+    row = aggregate(extended(None, rows))
+    assert row["env/coal"] == [3.0, None]
+    assert "env/coal_sum" not in row

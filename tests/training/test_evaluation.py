@@ -26,8 +26,8 @@ class State(NamedTuple):
     length: Any
 
 
-def countdown(shortest=1, longest=12, is_truncated=False, space=None) -> Environment:
-    """Episodes of a length drawn at reset; shows it; step k pays k + 100 action."""
+def countdown(shortest=1, longest=12, is_truncated=False, space=None, pay=1.0) -> Environment:
+    """Episodes of a length drawn at reset; shows it; step k pays `pay` (k + 100 action)."""
 
     def reset(key, params):
         length = jax.random.randint(key, (), shortest, longest + 1)
@@ -36,7 +36,7 @@ def countdown(shortest=1, longest=12, is_truncated=False, space=None) -> Environ
     def transition(key, state, action, params):
         time = state.time + 1
         ended = time == state.length  # and continues afterwards, like any environment
-        reward = time + 100.0 * jnp.sum(action)
+        reward = pay * (time + 100.0 * jnp.sum(action))
         return (
             state.length.astype(jnp.float32)[None],
             state._replace(time=time),
@@ -101,6 +101,22 @@ def test_an_episode_beyond_the_bound_is_cut_counted_as_it_stands_and_reported():
     np.testing.assert_array_equal(result.length, np.minimum(whole.length, 5))
     length = result.length.astype(int)
     np.testing.assert_array_equal(result.episode_return, length * (length + 1) / 2)
+
+
+@pytest.mark.parametrize(
+    "ends, changes, stalls",
+    [
+        ({"is_truncated": True, "pay": 0.0}, {}, True),  # it shows its length at every step
+        ({"is_truncated": True, "pay": 0.0}, {"is_deterministic": False}, False),
+        ({"is_truncated": True, "pay": 1.0}, {}, False),
+        ({"is_truncated": False, "pay": 0.0}, {}, False),
+        ({"is_truncated": False, "pay": 0.0}, {"max_steps": 1}, None),  # if it was cut
+    ],
+)
+def test_an_episode_stalls_if_its_last_step_changes_pays_and_ends_nothing(ends, changes, stalls):
+    result = evaluate(countdown(**ends), policy_of(always(0)), n=16, **changes)
+    expected = ~result.finished if stalls is None else np.full(16, stalls)
+    np.testing.assert_array_equal(result.stalled, expected)
 
 
 def test_an_environment_that_never_ends_costs_no_more_than_the_bound():

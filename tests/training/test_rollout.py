@@ -166,7 +166,7 @@ def test_time_limits_as_terminations_are_an_ablation_that_values_them_at_zero():
 def test_environments_that_never_finish_are_carried_on():
     carry, results = play(5, 3, rounds=2)
     for round_, (steps, raw, episodes) in enumerate(results):
-        assert episodes == (0.0, 0.0, 0.0)
+        assert episodes[:3] == (0.0, 0.0, 0.0)
         assert not (steps.terminated | steps.truncated).any()
         times = np.arange(5) + 5 * round_
         expected = np.where(times == 0, FRESH, times)
@@ -197,7 +197,7 @@ def test_episode_sums_are_those_counted_by_hand_over_several_rollouts():
                 # an episode of n steps pays 1 + 2 + .. + n
                 assert totals[b] == lengths[b] * (lengths[b] + 1) / 2
                 totals[b] = lengths[b] = 0.0
-        assert tuple(episodes) == (count, return_sum, length_sum)
+        assert episodes[:3] == (count, return_sum, length_sum)
         assert count > 0
     np.testing.assert_array_equal(carry.episode_return, totals)
     np.testing.assert_array_equal(carry.episode_length, lengths)
@@ -290,3 +290,30 @@ def test_on_a_gpu_no_loop_of_a_rollout_has_an_unknown_length():
         )(carry, jax.random.key(1))
     assert "while" not in str(program)
     assert "scan" in str(program)
+
+
+# The environment's own metrics --------------------------------------------------------------------
+
+
+def test_own_metrics_are_read_at_the_last_step_of_each_episode():
+    own = {"metrics": lambda info: {"age": info["time"], "is_old": info["time"] > 3}}
+    _, found = play(8, 3, CounterParams(terminate_after=np.int32(3)), rounds=2, **own)
+    *_, first = found[0]
+    *_, second = found[1]
+    assert (first.num_episodes, second.num_episodes) == (6, 9)  # 2 and 3 of each environment
+    assert first.metric_sums == {"age": 18.0, "is_old": 0.0}
+    assert second.metric_sums == {"age": 27.0, "is_old": 0.0}
+
+
+def test_an_environment_without_metrics_has_no_more_leaves():
+    *_, stats = play(2, 2)[1][0]
+    assert len(jax.tree.leaves(stats)) == 3
+
+
+def test_start_states_are_drawn_from_a_buffer_that_each_rollout_fills_anew():
+    """The counter's names tell its episodes apart: one step each, 4 x 16 of them a rollout."""
+    params = CounterParams(terminate_after=np.int32(1))
+    _, found = play(16, 4, params, rounds=2, start_states=6)
+    names = [np.unique(raw[1:, :, 1]) for _, raw, *_ in found]  # of the episodes begun in it
+    assert [len(each) for each in names] == [6, 6]
+    assert not np.intersect1d(*names).size

@@ -5,6 +5,7 @@ This file traces, `contract_play` looks at a random play.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -21,6 +22,14 @@ from ppo_jax.distributed import door
 from ppo_jax.envs import slips
 from ppo_jax.envs.actions import own_actions
 from ppo_jax.envs.interface import Environment
+
+MOVED = "keep all state in what reset and transition return: a state of the host has moved on"
+CALLS_HOST = Finding(
+    "warning",
+    "it calls Python while the program runs: state that is kept there is in no checkpoint, so "
+    "resumed and repeated runs would differ, and every step waits for the host",
+    "write it in jax.numpy, or make sure that the Python function has no state",
+)
 
 
 def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> list[Finding]:
@@ -40,8 +49,17 @@ def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> l
     except Exception as error:
         findings.append(_fails("a vmapped, compiled rollout of it", error))
         return findings
-    findings += contract_play.findings(environment, play, again, key)
-    findings += memory_need.findings(environment, play)
+    calls_host = _calls_host(environment)
+    if calls_host:
+        findings.append(CALLS_HOST)
+    try:
+        findings += contract_play.findings(environment, play, again, key)
+        findings += memory_need.findings(environment, play)
+    except Exception as error:
+        if not calls_host:
+            raise
+        findings.append(_fails("a second step from a stored state", error)._replace(remedy=MOVED))
+        return findings
     findings += _check_parameters(environment, key)
     return findings
 
@@ -71,6 +89,18 @@ def _check_host(environment: Environment, key: Array, num_steps: int) -> Iterato
             f"{share:.2%} of its observations and rewards are not finite: the first ends training",
             "find the division or overflow behind it, or train with --drop-bad-transitions",
         )
+
+
+def _calls_host(environment: Environment) -> bool:
+    """Check for a transition or reset that calls Python while the program runs."""
+    params, key = environment.default_params, jax.random.key(0)
+    _, state = jax.eval_shape(environment.reset, key, params)
+    action = jax.eval_shape(lambda key: random_action(environment.action_space, key), key)
+    programs = (
+        jax.make_jaxpr(environment.reset)(key, params),
+        jax.make_jaxpr(environment.transition)(key, state, action, params),
+    )
+    return any(re.search(r"\b(pure|io)_callback\[", str(program)) for program in programs)
 
 
 def _fails(what: str, error: Exception) -> Finding:

@@ -19,10 +19,13 @@ from ppo_jax.envs.interface import (
     Box,
     Discrete,
     Environment,
+    MultiDiscrete,
     ObservationSpace,
     action_mask,
     time_limit,
 )
+
+MIN_STALLS = 0.01  # least share of steps that change nothing; fewer are no reason for a note
 
 
 class Finding(NamedTuple):
@@ -43,6 +46,7 @@ def findings(environment: Environment, play: Play, again: Play, key: Array) -> I
     yield from _check_resets(environment, play, key)
     yield from _check_actions(environment, play, key)
     yield from _check_masks(environment, play)
+    yield from _check_stalls(environment, play)
 
 
 def _as_findings(severity: str, notice: first_look.Notice | None) -> list[Finding]:
@@ -296,22 +300,48 @@ def _check_actions(environment: Environment, play: Play, key: Array) -> Iterator
 
 
 def _check_masks(environment: Environment, play: Play) -> Iterator[Finding]:
-    """Find steps of the play in which a dial allows no action; an episode's end needs none."""
+    """Find steps of the play in which a dial allows no action; a step that ends needs none."""
     mask = action_mask(play.observation)
     if mask is None:
         return
     dials = dials_of(environment.action_space)
     parts = np.split(np.asarray(mask), np.cumsum(dials)[:-1], axis=-1)
+    goes_on = ~np.asarray(play.terminated | play.truncated)
     for number, part in enumerate(parts):
-        share = float(np.mean(~part.any(axis=-1)))
-        if share > 0:
-            dial = f" of dial {number}" if len(parts) > 1 else ""
+        is_trapped = ~part.any(axis=-1)
+        dial = f" of dial {number}" if len(parts) > 1 else ""
+        if (is_trapped & goes_on).any():
             yield Finding(
                 "error",
-                f"no action{dial} is legal in {share:.2%} of the steps, where the episode goes on: "
-                "the trainer then takes all of them for legal",
+                f"no action{dial} is legal in {np.mean(is_trapped):.2%} of the steps, "
+                "and the episode goes on: the trainer then takes all of them for legal",
                 "allow one action at least until the episode ends, such as to wait",
             )
+        elif is_trapped.any():
+            yield Finding(
+                "note",
+                f"no action{dial} is legal in {np.mean(is_trapped):.2%} of the steps, and each of "
+                "them ends its episode: the trainer takes any action there",
+                "nothing, if such an end is a part of the task",
+            )
+
+
+def _check_stalls(environment: Environment, play: Play) -> Iterator[Finding]:
+    """Find steps that leave the observation as it was, pay nothing and end nothing."""
+    if not isinstance(environment.action_space, Discrete | MultiDiscrete):
+        return
+    pairs = list(zip(_arrays(play.observation), _arrays(play.observation_next)))
+    is_same = [(old == new).reshape(*old.shape[:2], -1).all(axis=-1) for old, new in pairs]
+    ended, reward = np.asarray(play.terminated), np.asarray(play.reward)
+    share = np.mean(np.all(is_same, axis=0) & ~ended & (reward <= 0))
+    if share >= MIN_STALLS and not all((old == old[:1, :1]).all() for old, _ in pairs):
+        how = f"evaluation is {environment.evaluation_mode} unless --policy-mode is given"
+        yield Finding(
+            "note",
+            f"it can stall: {share:.0%} of the random steps changed no observation and paid "
+            "nothing, and a deterministic policy without a memory repeats such a step to the end",
+            f"compare --policy-mode deterministic and sampled; its {how}",
+        )
 
 
 def _check_bounds(space: Box) -> Iterator[Finding]:

@@ -12,10 +12,13 @@ from ppo_jax.apps.diagnose import contract
 from ppo_jax.apps.diagnose.contract_play import Finding
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed.layout import local_devices
-from ppo_jax.envs import registration
+from ppo_jax.distributed.memory import num_bytes, show_bytes
+from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import Environment, time_limit
 from ppo_jax.runtime import devices
 from ppo_jax.storage.manifest import make_manifest
+
+MANY = 4096  # environments, for a sum that people compare with their memory
 
 
 def report(env: Any = None) -> dict[str, Any]:
@@ -51,13 +54,42 @@ def report(env: Any = None) -> dict[str, Any]:
     if environment is None:
         return {**found, "ok": True, "text": text}
     findings = contract.check(environment, jax.random.key(0))
+    is_sound = all(finding.severity != "error" for finding in findings)
     return {
         **found,
         "env": environment.name,
+        **(environment_facts(environment) if is_sound else {}),
         "findings": [finding._asdict() for finding in findings],
-        "ok": all(finding.severity != "error" for finding in findings),
+        "ok": is_sound,
         "text": [*text, "", *environment_lines(environment, findings)],
     }
+
+
+def environment_facts(environment: Environment) -> dict[str, Any]:
+    """Sizes and abilities of an environment, found by tracing alone."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    _, state = jax.eval_shape(environment.reset, key, environment.default_params)
+    return {
+        "state_bytes": num_bytes(state),
+        "observation_bytes": num_bytes(environment.observation),
+        "can_be_drawn": environment.render is not None,
+        "evaluation_mode": environment.evaluation_mode,
+        "metrics": leaves.metric_names(environment),
+    }
+
+
+def fact_lines(facts: dict[str, Any]) -> list[str]:
+    """Sizes and abilities of an environment, for people."""
+    state, observation = facts["state_bytes"], facts["observation_bytes"]
+    metrics = facts["metrics"]
+    more = f" and {len(metrics) - 3} more" if len(metrics) > 3 else ""
+    return [
+        f"  one environment: state {state:,} bytes, observation {observation:,} bytes; "
+        f"{MANY:,} of them: {show_bytes(MANY * (state + observation))}",
+        f"  evaluation: {facts['evaluation_mode']} actions; "
+        f"{'can' if facts['can_be_drawn'] else 'cannot'} be drawn (eval --video); metrics of its "
+        f"own: {', '.join(metrics[:3]) + more if metrics else 'none'}",
+    ]
 
 
 def environment_lines(environment: Environment, findings: Sequence[Finding]) -> list[str]:
@@ -69,6 +101,8 @@ def environment_lines(environment: Environment, findings: Sequence[Finding]) -> 
         f"{environment.observation_dtype}, action {actions}, "
         + (f"time limit {limit} steps" if limit else "no time limit"),
     ]
+    if all(finding.severity != "error" for finding in findings):
+        lines += fact_lines(environment_facts(environment))
     for finding in findings:
         lines += [f"  {finding.severity}: {finding.what}", f"    {finding.remedy}"]
     return lines if findings else [*lines, "  keeps the contract: nothing found."]

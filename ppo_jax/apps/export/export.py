@@ -29,9 +29,16 @@ from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import door, hosted
 from ppo_jax.envs import leaves
 from ppo_jax.envs.actions import action_form, counts_and_reals, own_actions
-from ppo_jax.envs.interface import ACTION_MASK, Environment, action_mask
+from ppo_jax.envs.interface import ACTION_MASK, Environment, action_mask, actor_view, has_views
 from ppo_jax.kernels.select import where_rows
-from ppo_jax.models.agent import Agent, acting_policy, assemble, env_params, has_memory
+from ppo_jax.models.agent import (
+    Agent,
+    acting_policy,
+    assemble,
+    env_params,
+    has_memory,
+    without_critic,
+)
 from ppo_jax.models.policy import Policy
 from ppo_jax.rl.types import TrainState, Window
 from ppo_jax.runtime import devices
@@ -108,6 +115,7 @@ def export(
     parts = assemble(config)
     world = env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
     policy = acting_policy(config, parts, state.params, state.observation_moments, world)
+    parts, policy = without_critic(config, parts, policy)
     artefact = build_artefact(format, config, parts, policy)
     if artefact.start is None:
         rows = recorded_observations(config, hyper, state)
@@ -230,7 +238,7 @@ def recorded_observations(config: Config, hyper: Hyper, state: TrainState) -> An
 
 def artefact_rows(environment: Environment, observation: Any) -> dict[str, np.ndarray]:
     """Stored observations [n, *O] as an artefact takes them: by name, as the environment shows."""
-    found, stored = {}, leaves.named(observation)
+    found, stored = {}, leaves.named(observation)  # maybe with the critic's part, too
     for name, space in leaves.shown(environment).items():
         rows = np.asarray(stored[name], np.float32)
         if space.is_number:
@@ -248,7 +256,14 @@ def compare(environment: Environment, policy: Policy, theirs: Act, observation: 
     """
     found = theirs(artefact_rows(environment, observation))
     act = jax.jit(lambda x: policy.network.policy(policy.params, Window(policy.see(x))))
-    return measure(environment, policy, found, act(jax.tree.map(jnp.asarray, observation)))
+    seen = like(environment, observation)
+    return measure(environment, policy, found, act(jax.tree.map(jnp.asarray, seen)))
+
+
+def like(environment: Environment, observation: Any) -> Any:
+    """Stored observations with the parts that `environment` declares."""
+    has_all = has_views(environment.observation) or not has_views(observation)
+    return observation if has_all else actor_view(observation)
 
 
 def compare_along(
@@ -263,7 +278,8 @@ def compare_along(
     for t, begins in enumerate(steps.begins):
         observation = jax.tree.map(lambda leaf, t=t: leaf[t], steps.observation)
         ours = where_rows(jnp.asarray(begins), start, ours)
-        ours, distribution = act(ours, jax.tree.map(jnp.asarray, observation))
+        seen = like(environment, observation)
+        ours, distribution = act(ours, jax.tree.map(jnp.asarray, seen))
         theirs = door.fetch(where_rows(jnp.asarray(begins), fresh, theirs))
         action, theirs = artefact.act(artefact_rows(environment, observation), theirs)
         found.append((action, door.fetch(distribution)))

@@ -20,7 +20,7 @@ from ppo_jax.config.trust import Trust
 from ppo_jax.envs import leaves
 from ppo_jax.envs.actions import own_actions
 from ppo_jax.envs.interface import ObservationSpace
-from ppo_jax.models.agent import acting_policy, assemble, env_params, has_memory
+from ppo_jax.models.agent import acting_policy, assemble, env_params, has_memory, without_critic
 from ppo_jax.rl.types import PyTree
 from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.training import evaluation
@@ -44,6 +44,7 @@ def run_policy(
     parts = assemble(config)
     world = env_params(parts.environment, hyper)
     acting = acting_policy(config, parts, member.params, member.observation_moments, world)
+    parts, acting = without_critic(config, parts, acting)
     environment = parts.environment
     spaces, mask_size = leaves.shown(environment), leaves.mask_size(environment)
     shapes = {name: tuple(space.shape) for name, space in spaces.items()}

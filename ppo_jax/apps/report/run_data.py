@@ -15,7 +15,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import with_new_fields
 from ppo_jax.config.reading import read_record
-from ppo_jax.rl.metrics import CHANGE, FILE, METRICS
+from ppo_jax.rl.metrics import CHANGE, ENV_PREFIX, FILE, METRICS, describe
 from ppo_jax.storage import jsonl
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.manifest import MANIFEST
@@ -120,19 +120,24 @@ def curve(rows: Sequence[Mapping[str, Any]], with_seeds: bool) -> dict[str, Any]
 def diagnostics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Curves of the other metrics that a report shows, as far as the run logged them."""
     found = {}
-    for name in DIAGNOSTICS:
+    for name in _shown(rows[0]):
         known = [row for row in rows if name in row]
         renamed = [{"env_steps": r["env_steps"], "episode_return": r[name]} for r in known]
         steps, values = plots.curves(renamed)
         finite = values[np.isfinite(values)]
         is_constant = finite.size > 0 and finite.min() == finite.max()
-        if not finite.size or (is_constant and METRICS[name].shown == CHANGE):
+        if not finite.size or (is_constant and describe(name).shown == CHANGE):
             continue
         steps, values = thinned(steps, values, DIAGNOSTIC_POINTS)
         middle, low, high = plots.summary_curve(values)
         parts = {"env_steps": steps, "iqm": middle, "low": low, "high": high}
         found[name] = {key: short(part) for key, part in parts.items()}
     return found
+
+
+def _shown(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The charts' metrics: those of every run, and the environment's own that a row has."""
+    return (*DIAGNOSTICS, *sorted(name for name in row if name.startswith(ENV_PREFIX)))
 
 
 def thinned(steps: np.ndarray, values: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +203,9 @@ def _is_timed(row: Mapping[str, Any]) -> bool:
 def _rows(path: Path, options: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
     """Read and thin metrics.jsonl; also return the steps of its last row."""
     steps = [0]
-    rows = thinned_rows(_whole_rows(path, options, steps), (*DIAGNOSTICS, "episode_return"))
+    first = next(_whole_rows(path, options, steps), {})
+    names = (*_shown(first), "episode_return")
+    rows = thinned_rows(_whole_rows(path, options, steps), names)
     if not rows:
         raise InputError(f"{str(path)!r} has no rows yet: the run has logged nothing.")
     return rows, steps[0]
@@ -214,7 +221,7 @@ def _whole_rows(
     """
     for number, row in enumerate(jsonl.stream_jsonl(path), 1):
         returns = row.get("episode_return")
-        lists = [row[name] for name in DIAGNOSTICS if name in row] + [returns]
+        lists = [row[name] for name in _shown(row) if name in row] + [returns]
         is_whole = is_number(row.get("env_steps")) and all(
             isinstance(values, list)
             and len(values) == options.get("seeds")

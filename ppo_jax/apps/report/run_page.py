@@ -12,7 +12,7 @@ from ppo_jax.apps.report.html.charts import SMALL, Line, Look
 from ppo_jax.apps.report.html.markup import Child, Html, Numbers, subscripted, tag
 from ppo_jax.apps.report.html.parts import details, grouped, section, small, table
 from ppo_jax.apps.report.run_data import DIAGNOSTICS
-from ppo_jax.rl.metrics import METRICS
+from ppo_jax.rl.metrics import describe
 
 TYPICAL = "The seed of each run whose final return is nearest to the IQM."
 
@@ -296,8 +296,9 @@ def diagnostics(runs: Sequence[Any], by_env: Mapping[str, list[int]]) -> Html | 
     for number, (env, places) in enumerate(by_env.items()):
         cells = []
         few = places[: charts.MAX_OVERLAID]
-        for name in DIAGNOSTICS:
-            title, meaning, unit, *_ = METRICS[name]
+        logged = {name for i in few for name in runs[i]["diagnostics"]}
+        for name in [*DIAGNOSTICS, *sorted(logged - set(DIAGNOSTICS))]:
+            title, meaning, unit, *_ = describe(name)
             lines = [
                 parts.line(runs[i]["label"], runs[i]["diagnostics"][name])
                 if name in runs[i]["diagnostics"]
@@ -306,7 +307,9 @@ def diagnostics(runs: Sequence[Any], by_env: Mapping[str, list[int]]) -> Html | 
             ]
             if not any(len(each.x) for each in lines):
                 continue
-            drawn = charts.lines(f"{name}-{number}", lines, Look(y_label=title), SMALL)
+            drawn = charts.lines(
+                f"{name.replace('/', '-')}-{number}", lines, Look(y_label=title), SMALL
+            )
             words = tag("span", subscripted(f"{meaning}, {unit}" if unit else meaning))
             caption = tag("figcaption", tag("b", subscripted(title)), " ", words)
             cells.append(tag("figure", caption, drawn))

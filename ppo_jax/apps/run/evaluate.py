@@ -36,7 +36,7 @@ def evaluate(
     run: Path | str,
     *,
     episodes: int = 128,
-    policy_mode: str = "deterministic",
+    policy_mode: str = "auto",
     seed: int | None = None,
     video: Path | str | None = None,
     on: Any = None,
@@ -52,7 +52,8 @@ def evaluate(
     """Play whole episodes of every seed of a saved run, with the normaliser of its training.
 
     Args:
-        run: a run folder. episodes: per seed. policy_mode: deterministic or sampled.
+        run: a run folder. episodes: per seed. policy_mode: deterministic,
+            sampled, or auto, as the environment asks.
         seed: picks the random numbers; None repeats the evaluation at the end of training.
         video: a .gif or .mp4 file for one more episode, of the seed with the best return.
         on: another environment to play, such as the Gymnasium twin of the one trained on, under its
@@ -99,7 +100,7 @@ def evaluate(
         if video is not None and is_first():
             number = best_member(results["final_return"]["per_seed"])
             chosen = jax.tree.map(lambda leaf: leaf[number], state)
-            episode = draw_frames(config, hyper, chosen, policy_mode, stream)
+            episode = draw_frames(config, hyper, chosen, results["policy_mode"], stream)
             video_files.write(Path(video), episode.pictures)
             shown = {
                 "video": str(video),
@@ -167,7 +168,7 @@ def play_all(
     layout = choose_layout(config, num_seeds, wanted=Wanted(num_blocks=1))
     placed = population.place(population.padded(state, layout), layout)
     played = player(config, hyper, layout, options)(placed, stream)
-    return summary(played, alive_seeds(placed, layout), options)
+    return summary(config, played, alive_seeds(placed, layout), options)
 
 
 def best_member(returns: Sequence[float | None]) -> int:

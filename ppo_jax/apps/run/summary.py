@@ -39,7 +39,7 @@ def conclude(
         session,
         status,
         compile_seconds,
-        evaluation.summary(played, alive, options),
+        evaluation.summary(session.config, played, alive, options),
         learning_curve=str(curve) if curve else None,
     )
     with writing(session, status):
@@ -59,9 +59,10 @@ def conclude_stopped(
     unknown = {
         "final_return": {"per_seed": [None] * seeds, "iqm": None, "ci95": None},
         "num_failed": int(np.sum(~alive)),
-        "policy_mode": session.options.policy_mode,
+        "policy_mode": evaluation.policy_mode(session.config, session.options.policy_mode),
         "episodes_per_seed": 0,
         "episodes_cut": 0,
+        "episodes_stalled": 0,
         "episode_length_mean": None,
     }
     curve, logged = curve_of(session)

@@ -77,7 +77,7 @@ def build(
                 layout,
                 num_episodes,
                 evaluation.max_steps(config, hyper),
-                options.policy_mode == "deterministic",
+                evaluation.policy_mode(config, options.policy_mode) == "deterministic",
             )
         )
         for num_episodes in (options.eval_episodes, options.score_episodes)

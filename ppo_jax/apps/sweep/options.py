@@ -44,7 +44,9 @@ class SweepOptions:
     score_episodes: int = option(
         16, "halving, pbt: whole episodes of each member that a decision looks at"
     )
-    policy_mode: str = option("deterministic", "how evaluation acts", POLICY_MODES)
+    policy_mode: str = option(
+        "auto", "how evaluation acts (auto: as the environment asks)", POLICY_MODES
+    )
     save_seconds: float = option(60.0, "seconds of training between checkpoints of a pack")
     layout: str = option("auto", "how members share a device (measure: try both)", LAYOUTS)
     device_memory: str | None = option(

@@ -15,7 +15,7 @@ from ppo_jax.config.config import OPTIMIZERS
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.layers import FIELDS
 from ppo_jax.envs import suite_table
-from ppo_jax.envs.suites import gymnax_names
+from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
 # The current word and the words before it, a line each; the shell sets it.
 VARIABLE = "_PPO_JAX_COMPLETE"

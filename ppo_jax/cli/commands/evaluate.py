@@ -22,7 +22,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     add_run_argument(parser)
     group = parser.add_argument_group("evaluation")
     parser.add_value(group, "--episodes", "whole episodes of each seed [default: 128]", "N")
-    modes = f"{' | '.join(POLICY_MODES)} [default: {POLICY_MODES[0]}]"
+    modes = f"{' | '.join(POLICY_MODES)} [default: auto, as the environment asks]"
     parser.add_value(group, "--policy-mode", modes, "NAME")
     parser.add_value(group, "--seed", "seed of the evaluation [default: as after training]", "N")
     parser.add_value(group, "--member", "one seed only, counted from 0 [default: all]", "K")

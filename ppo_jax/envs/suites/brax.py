@@ -14,6 +14,7 @@ import numpy as np
 
 from ppo_jax.envs.conform import conform, with_time_limit
 from ppo_jax.envs.interface import Box, Environment
+from ppo_jax.envs.render import mujoco_picture
 
 suite: Any = import_module("brax.envs")
 
@@ -37,6 +38,8 @@ def make(name: str, **settings: Any) -> Environment:
         state = env.step(state, action)
         return state.obs, state, state.reward, state.done != 0, False, state.metrics
 
+    model = getattr(getattr(env, "sys", None), "mj_model", None)  # `fast` has no body
+    draw = mujoco_picture(f"brax/{name}", model)
     bare = conform(
         f"brax/{name}",
         reset,
@@ -44,5 +47,8 @@ def make(name: str, **settings: Any) -> Environment:
         params=(),
         action_space=Box(one.shape, -one, one),
         max_episode_steps=None,
+        render=model
+        and (lambda state, params: draw(state.pipeline_state.q, state.pipeline_state.qd)),
+        metrics=lambda metrics: {k: v for k, v in metrics.items() if "reward" in k},
     )
     return with_time_limit(bare, EPISODE_LENGTH)

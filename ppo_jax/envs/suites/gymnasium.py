@@ -24,9 +24,10 @@ import numpy as np
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.interface import Environment, Host, HostVector, Raw
-from ppo_jax.envs.suites import gymnax_actions, gymnax_observations
-from ppo_jax.envs.suites import gymnax_spaces as spaces
 from ppo_jax.envs.suites.gymnasium_lanes import lanes
+from ppo_jax.envs.suites.gymnax import actions as gymnax_actions
+from ppo_jax.envs.suites.gymnax import observations as gymnax_observations
+from ppo_jax.envs.suites.gymnax import spaces
 
 suite: Any = import_module("gymnasium")
 

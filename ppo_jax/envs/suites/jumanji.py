@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -19,17 +20,18 @@ import numpy as np
 
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.conform import conform
-from ppo_jax.envs.interface import ACTION_MASK, Discrete, Environment, MultiDiscrete
+from ppo_jax.envs.interface import ACTION_MASK, Box, Discrete, Environment, MultiDiscrete
 
 suite: Any = import_module("jumanji")
 
 _DOWNLOADS = ("Sokoban-v0",)  # when they are made
 
 
-def make(name: str, **settings: Any) -> Environment:
+def make(name: str, rewards: str = "one", **settings: Any) -> Environment:
     """The environment `name` of jumanji.
 
     Args:
+        rewards: "sum" adds the rewards of several agents; "one" refuses them.
         settings: of its constructor, such as `time_limit=100`.
 
     Raises:
@@ -41,15 +43,14 @@ def make(name: str, **settings: Any) -> Environment:
             f"that returns ppo_jax.envs.suites.jumanji.make({name!r}, generator=...)."
         )
     env = suite.make(name, **settings)
-    if env.reward_spec.shape:
+    if env.reward_spec.shape and rewards != "sum":
         raise InputError(
             f"jumanji/{name} has {env.reward_spec.shape[0]} agents with a reward each, and one "
-            "policy has one: choose another environment, or sum the rewards in one of your own."
+            "policy has one: name a factory module:function that returns "
+            f"ppo_jax.envs.suites.jumanji.make({name!r}, rewards='sum'), or choose another one."
         )
     mask = getattr(jax.eval_shape(env.reset, jax.random.key(0))[1].observation, ACTION_MASK, None)
-    space, receive = _actions(
-        f"jumanji/{name}", env.action_spec, None if mask is None else mask.shape
-    )
+    space, receive = _actions(env.action_spec, None if mask is None else mask.shape)
 
     def reset(key: Any, params: Any) -> tuple:
         state, timestep = env.reset(key)
@@ -57,9 +58,9 @@ def make(name: str, **settings: Any) -> Environment:
 
     def step(key: Any, state: Any, action: Any, params: Any) -> tuple:
         state, timestep = env.step(state, receive(action))
-        last, final = timestep.last(), timestep.discount == 0
-        observation = _observation(timestep)
-        return observation, state, timestep.reward, last & final, last & ~final, timestep.extras
+        last, final = timestep.last(), jnp.all(timestep.discount == 0)
+        reward = jnp.sum(timestep.reward) if rewards == "sum" else timestep.reward
+        return _observation(timestep), state, reward, last & final, last & ~final, timestep.extras
 
     return conform(
         f"jumanji/{name}",
@@ -69,19 +70,35 @@ def make(name: str, **settings: Any) -> Environment:
         action_space=space,
         max_episode_steps=getattr(env, "time_limit", None),
         fixed=("time_limit",),
+        render=lambda state, params: _picture(env, state),
     )
 
 
-def _actions(
-    label: str, spec: Any, mask: tuple[int, ...] | None
-) -> tuple[Any, Callable[[Any], Any]]:
+def _picture(env: Any, state: Any) -> np.ndarray:
+    """The figure of the suite's own viewer, drawn without a display."""
+    pyplot = import_module("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    viewer = env.unwrapped._viewer
+    pictures: list[np.ndarray] = []  # `render` does not return them everywhere
+    viewer.figure_size = (4.0, 4.0)
+    viewer._display = lambda figure: pictures.append(viewer._display_rgb_array(figure))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its figures ask to be shown
+        env.render(state)
+    picture = pictures[-1][..., :3].copy()
+    viewer.close()
+    return picture
+
+
+def _actions(spec: Any, mask: tuple[int, ...] | None) -> tuple[Any, Callable[[Any], Any]]:
     """The action space, and the way from one of its actions to jumanji's own.
 
     Several dials whose mask is joint, such as (4, 10) for a rotation and a column, become one
     discrete action; a mask of each dial leaves them apart.
     """
     if not jnp.issubdtype(spec.dtype, jnp.integer):
-        raise InputError(f"{label} has actions that are no choices, {spec}: choose another one.")
+        low, high = (np.broadcast_to(end, spec.shape) for end in (spec.minimum, spec.maximum))
+        return Box(spec.shape, np.float32(low), np.float32(high)), lambda action: action
     low = np.broadcast_to(spec.minimum, spec.shape)
     sizes = np.broadcast_to(spec.maximum, spec.shape) - low + 1
     ns = tuple(int(n) for n in sizes.ravel())

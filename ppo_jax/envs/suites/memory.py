@@ -27,7 +27,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.conform import conform
 from ppo_jax.envs.interface import Discrete, Environment
-from ppo_jax.envs.suites import gymnax
+from ppo_jax.envs.suites.gymnax import adapter as gymnax
 
 NUM_SYMBOLS = 4
 MAX_K = 64  # symbols that RepeatPrevious keeps

@@ -8,8 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import jax
+import numpy as np
+
 from ppo_jax.envs.conform import conform
 from ppo_jax.envs.interface import Discrete, Environment
+from ppo_jax.envs.render import enlarged
 
 suite: Any = import_module("navix")
 
@@ -23,6 +27,7 @@ def make(name: str, **settings: Any) -> Environment:
         settings: of its constructor, such as `max_steps=50`.
     """
     env = suite.make(name, disable_autoreset=True, **settings)
+    draw = jax.jit(import_module("navix.observations").rgb)
 
     def reset(key: Any, params: Any) -> tuple:
         timestep = env.reset(key)
@@ -47,4 +52,6 @@ def make(name: str, **settings: Any) -> Environment:
         action_space=Discrete(len(env.action_set)),
         max_episode_steps=int(env.max_steps),
         fixed=_FIXED,
+        evaluation_mode="sampled",
+        render=lambda timestep, params: enlarged(np.asarray(draw(timestep.state))),
     )

@@ -2,7 +2,7 @@
 
 Its wrappers for training reset by themselves and overwrite the last observation, so the bare
 environments are stepped here, with the time limit and the repetition of actions of their settings.
-A task that has an observation for the critic alone shows the actor's.
+An observation for the critic alone is the leaf `critic`, beside the actor's, `actor`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import numpy as np
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.conform import conform, with_time_limit
 from ppo_jax.envs.interface import Box, Environment
+from ppo_jax.envs.render import mujoco_picture
 
 suite: Any = import_module("mujoco_playground")
 mjx_env: Any = import_module("mujoco_playground._src.mjx_env")
 
-ACTOR = "state"  # the observation that a policy may see, if there are several
+_VIEWS = {"actor": "state", "critic": "privileged_state"}  # names of an observation of two parts
 
 
 def make(name: str, **settings: Any) -> Environment:
@@ -56,6 +57,7 @@ def make(name: str, **settings: Any) -> Environment:
             reward += state.reward
         return _seen(state.obs), state, reward, state.done != 0, False, state.metrics
 
+    draw = mujoco_picture(f"playground/{name}", env.mj_model)
     bare = conform(
         f"playground/{name}",
         reset,
@@ -63,9 +65,15 @@ def make(name: str, **settings: Any) -> Environment:
         params=(),
         action_space=Box(one.shape, -one, one),
         max_episode_steps=None,
+        render=lambda state, params: draw(state.data.qpos, state.data.qvel),
+        metrics=lambda metrics: {k: v for k, v in metrics.items() if "reward" in k},
     )
     return with_time_limit(bare, -(-int(config.episode_length) // repeat))  # counted unrepeated
 
 
 def _seen(observation: Any) -> Any:
-    return observation[ACTOR] if isinstance(observation, dict) else observation
+    if not isinstance(observation, dict):
+        return observation
+    if _VIEWS["critic"] not in observation:
+        return observation[_VIEWS["actor"]]
+    return {view: observation[name] for view, name in _VIEWS.items()}

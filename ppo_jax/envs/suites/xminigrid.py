@@ -58,5 +58,6 @@ def make(name: str, **settings: Any) -> Environment:
         action_space=Discrete(env.num_actions(own)),
         max_episode_steps=lambda params: parameters.time_limit(params, "max_steps"),
         fixed=_FIXED,
+        evaluation_mode="sampled",
         render=lambda timestep, params: np.asarray(env.render(own, timestep), np.uint8),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -206,3 +207,53 @@ def test_an_unbounded_action_space_is_warned_about():
 def test_a_gymnax_environment_passes_without_errors():
     findings = found(registration.make("CartPole-v1"), 200)
     assert not [finding for finding in findings if finding.severity == "error"]
+
+
+def test_a_wall_that_a_policy_may_walk_into_for_ever_is_a_note() -> None:
+    def transition(key, state, action, params):
+        time = state.time + action  # action 0 meets the wall
+        pay = 1.0 * (time >= 4)
+        return jnp.stack([time / 4, 0.0]), Count(time), pay, time >= 4, jnp.bool_(False), {}
+
+    def reset(key, params):
+        return jnp.zeros(2), Count(jnp.int32(0))
+
+    walled = counting(reset=reset, transition=transition, max_episode_steps=None)
+    notes = [each for each in found(walled) if each.what.startswith("it can stall: ")]
+    assert [note.severity for note in notes] == ["note"]
+    assert "its evaluation is deterministic unless" in notes[0].remedy
+    assert not any("it can stall" in each.what for each in found(counting()))
+
+
+@pytest.mark.parametrize("ends, severity", [([True, False], "note"), ([False, False], "error")])
+def test_a_step_without_a_legal_action_is_an_error_only_if_the_episode_goes_on(ends, severity):
+    mask = np.array([[[False, False]], [[True, False]]])  # [T=2, B=1, 2]
+    never = np.zeros((2, 1), bool)
+    play: Any = SimpleNamespace(
+        observation={"action_mask": mask}, terminated=np.array(ends)[:, None], truncated=never
+    )
+    findings = list(contract_play._check_masks(counting(), play))
+    assert [each.severity for each in findings] == [severity]
+    assert "in 50.00% of the steps" in findings[0].what
+
+
+def test_a_host_that_has_moved_on_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = counting()
+
+    def transition(key, state, action, params):
+        observation, state, reward, *rest = plain.transition(key, state, action, params)
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        paid = jax.pure_callback(lambda x: np.float32(x), shape, reward, vmap_method="sequential")
+        return observation, state, paid, *rest
+
+    def moved(*_: Any) -> Any:
+        raise ValueError("INTERNAL: CpuCallback error")
+
+    hosted = counting(transition=transition)
+    assert found(hosted) == [contract.CALLS_HOST]
+    monkeypatch.setattr(contract_play, "findings", moved)
+    last = found(hosted)[-1]
+    assert (last.severity, last.remedy) == ("error", contract.MOVED)
+    assert "CpuCallback error" in last.what
+    with pytest.raises(ValueError, match="CpuCallback"):
+        found(plain)

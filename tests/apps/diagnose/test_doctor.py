@@ -49,6 +49,8 @@ def test_an_environment_that_keeps_the_contract_is_told_to_do_so() -> None:
     told = "\n".join(found["text"])
     assert "observation (2,) float32, action discrete 2, time limit 6 steps" in told
     assert "keeps the contract" in told
+    assert "one environment: state 8 bytes, observation 8 bytes; 4,096 of them: 64 KiB" in told
+    assert "evaluation: deterministic actions; cannot be drawn" in told
 
 
 def test_a_breach_is_told_with_what_goes_wrong_and_the_remedy() -> None:

@@ -165,3 +165,13 @@ def test_rows_are_thinned_while_they_are_read(made: Path, monkeypatch: pytest.Mo
     assert run["curve"]["env_steps"] == means
     assert len(run["diagnostics"]["entropy"]["env_steps"]) == len(means) <= 4
     assert run["env_steps"] == steps[-1]
+
+
+def test_an_environments_own_metrics_have_charts_if_they_move() -> None:
+    rows = [
+        {"env_steps": step, "episode_return": [1.0], "env/coal": [coal], "env/iron": [0.0]}
+        for step, coal in ((8, None), (16, 2.0), (24, 4.0))
+    ]
+    found = run_data.diagnostics(rows)
+    assert list(found) == ["env/coal"]
+    assert found["env/coal"]["iqm"][-2:] == [2.0, 4.0]

@@ -58,7 +58,7 @@ def test_evaluation_leaves_the_run_as_it_was(walked: Any) -> None:
     "changes, sentence",
     [
         ({"episodes": 0}, "eval_episodes=0"),
-        ({"policy_mode": "greedy"}, "policy_mode='greedy' is not one of deterministic, sampled"),
+        ({"policy_mode": "greedy"}, "policy_mode='greedy' is not one of auto, deterministic"),
         ({"seed": -1}, "seed=-1"),
         ({"video": "a.avi"}, r"must end in \.gif or \.mp4"),
         ({"video": "walk.gif"}, r"tiny:Walk cannot be drawn.*render\(state, params\)"),

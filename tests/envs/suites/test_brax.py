@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import beside
@@ -9,10 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from ppo_jax.envs import registration
+from ppo_jax.config.errors import InputError
+from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suite_table import SUITES
 
+os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported
 pytest.importorskip("brax", reason="pip install 'ppo-jax[brax]'")
 NAME = "brax/inverted_pendulum"
 
@@ -70,3 +73,21 @@ def test_the_limit_is_exact_and_the_last_observation_true():
 def test_the_command_line_trains_it(tmp_path: Path, capsys):
     summary = beside.trained("brax/fast", tmp_path, capsys, "--env.max_steps_in_episode", "20")
     assert summary["episode_length_mean"] == 20
+
+
+def test_a_state_is_drawn_where_opengl_is(environment):
+    params = environment.default_params
+    _, state = jax.jit(environment.reset)(jax.random.key(0), params)
+    try:
+        picture = environment.render(state, params)
+    except InputError as error:
+        assert "install libegl1 and set MUJOCO_GL=egl" in str(error)  # noqa: PT017
+        pytest.skip(str(error))
+    assert (picture.dtype, picture.shape) == (np.uint8, (240, 320, 3))
+    assert picture.max() > 50
+    assert registration.make("brax/fast").render is None
+
+
+def test_metrics_are_the_parts_of_the_reward():
+    # A time limit sums them over an episode: tests/envs/test_conform.py
+    assert leaves.metric_names(registration.make("brax/reacher")) == ["reward_ctrl", "reward_dist"]

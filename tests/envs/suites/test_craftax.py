@@ -11,6 +11,7 @@ import pytest
 
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import time_limit
+from ppo_jax.storage import jsonl
 
 pytest.importorskip("craftax", reason="pip install 'ppo-jax[craftax]'")
 NAME = "craftax/Craftax-Classic-Symbolic-v1"
@@ -68,3 +69,22 @@ def test_parameters_lie_on_a_vmap_axis(environment):
 def test_the_command_line_trains_it(tmp_path: Path, capsys):
     summary = beside.trained(NAME, tmp_path, capsys, "--env.max_timesteps", "30")
     assert summary["episode_length_mean"] <= 30
+    assert summary["policy_mode"] == "sampled"
+    rows = list(jsonl.stream_jsonl(tmp_path / "run" / "metrics.jsonl"))
+    shares = [row["env/achievements/place_plant"][0] for row in rows if row["num_episodes"][0]]
+    assert shares
+    assert all(0 <= share <= 100 for share in shares)
+
+
+def test_metrics_are_the_achievements_of_the_state_after_the_step(environment):
+    from craftax.craftax_classic.constants import Achievement
+
+    params, key = environment.default_params, jax.random.key(0)
+    _, state = jax.jit(environment.reset)(key, params)
+    done = state.achievements.at[Achievement.COLLECT_COAL.value].set(True)
+    *_, info = jax.jit(environment.transition)(key, state.replace(achievements=done), NOOP, params)
+    found = environment.metrics(info)
+    assert len(found) == 22
+    unlocked = {name for name, share in found.items() if share == 100}
+    assert "achievements/collect_coal" in unlocked
+    assert len(unlocked) == 1

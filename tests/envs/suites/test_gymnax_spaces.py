@@ -15,7 +15,7 @@ from gymnax.environments import environment, spaces
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import Discrete
-from ppo_jax.envs.suites.gymnax_names import GYMNAX_NAMES, NEEDS_DOWNLOAD, construct
+from ppo_jax.envs.suites.gymnax.names import GYMNAX_NAMES, NEEDS_DOWNLOAD, construct
 
 
 @struct.dataclass

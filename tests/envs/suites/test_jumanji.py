@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ppo_jax.apps.diagnose import contract
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import Discrete, MultiDiscrete, time_limit
@@ -97,6 +98,36 @@ def test_what_cannot_be_trained_is_refused_with_a_sentence(name, words, monkeypa
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it asked the network"))
     with pytest.raises(InputError, match=words):
         registration.make(f"jumanji/{name}")
+
+
+def test_rewards_of_several_agents_are_summed_if_asked():
+    from ppo_jax.envs.suites import jumanji as adapter
+
+    environment, env = adapter.make("Connector-v3", rewards="sum"), jumanji.make("Connector-v3")
+    beside.require_steady_types(environment)
+    assert environment.action_space == MultiDiscrete((5,) * 10)
+    _, state = environment.reset(jax.random.key(0), ())
+    own_state, timestep = env.reset(jax.random.key(0))
+    action = jnp.argmax(timestep.observation.action_mask[:, 1:], axis=1) + 1
+    reward = jax.jit(environment.transition)(jax.random.key(0), state, action, ())[2]
+    assert timestep.reward.shape == (10,)
+    _, timestep = jax.jit(env.step)(own_state, action)
+    assert reward == pytest.approx(float(timestep.reward.sum()))
+    assert reward != 0
+
+
+@pytest.mark.parametrize("name", ["Game2048-v1", "Snake-v1"])
+def test_a_state_is_drawn(name):
+    environment = registration.make(f"jumanji/{name}")
+    _, state = environment.reset(jax.random.key(0), ())
+    picture = environment.render(state, ())
+    assert (picture.dtype, picture.shape) == (np.uint8, (400, 400, 3))
+    assert picture.std() > 10
+
+
+def test_the_check_takes_a_trapped_snake_for_an_end(environment):
+    findings = contract.check(registration.make("jumanji/Snake-v1"), jax.random.key(0))
+    assert [finding.what for finding in findings if finding.severity == "error"] == []
 
 
 def test_the_command_line_trains_it_within_the_mask(tmp_path: Path, capsys):

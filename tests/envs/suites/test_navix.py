@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import beside
+import jax
 import numpy as np
 import pytest
 
@@ -56,3 +57,11 @@ def test_types_are_steady_and_the_limit_is_exact_and_fixed(environment):
 
 def test_the_command_line_trains_it(tmp_path: Path, capsys):
     assert beside.trained(NAME, tmp_path, capsys)["episode_length_mean"] <= 100
+
+
+def test_a_state_is_drawn(environment):
+    _, state = environment.reset(jax.random.key(0), ())
+    picture = environment.render(state, ())
+    assert (picture.dtype, picture.shape[2]) == (np.uint8, 3)
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3  # walls, floor, agent, goal
+    assert environment.evaluation_mode == "sampled"

@@ -53,3 +53,11 @@ def test_a_download_is_refused_before_it_begins(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("it fetches something"))
     with pytest.raises(InputError, match="needs MuJoCo Menagerie, which Playground downloads"):
         registration.make("playground/Go1JoystickFlatTerrain")
+
+
+def test_an_observation_for_the_critic_is_a_part_of_its_own():
+    from ppo_jax.envs.suites.playground import _seen
+
+    assert _seen({"state": 1, "privileged_state": 2, "pixels": 3}) == {"actor": 1, "critic": 2}
+    assert _seen({"state": 1, "pixels": 3}) == 1
+    assert _seen(5) == 5

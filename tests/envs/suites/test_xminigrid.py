@@ -54,6 +54,8 @@ def test_types_are_steady_and_the_limit_is_exact(environment):
     assert time_limit(environment, params) == 7
     assert time_limit(environment, environment.default_params) == 4 * 5 * 5
     assert beside.ages_at_the_cut(environment, params, TURN, 7) == [7]
+    with pytest.raises(InputError, match="an episode needs at least 1"):  # its reward would be inf
+        environment.override(environment.default_params, {"max_steps": 0})
 
 
 def test_a_size_is_refused_and_a_factory_may_set_it(environment):
@@ -70,6 +72,7 @@ def test_a_size_is_refused_and_a_factory_may_set_it(environment):
 def test_the_command_line_trains_it_and_a_state_is_drawn(environment, tmp_path: Path, capsys):
     summary = beside.trained(NAME, tmp_path, capsys, "--env.max_steps", "20")
     assert summary["episode_length_mean"] <= 20
+    assert summary["policy_mode"] == "sampled"
     _, state = environment.reset(jax.random.key(0), environment.default_params)
     picture = environment.render(state, environment.default_params)
     assert picture.dtype == np.uint8

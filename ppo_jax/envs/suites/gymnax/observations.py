@@ -15,8 +15,8 @@ from jax import Array
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import leaves
 from ppo_jax.envs.interface import ACTION_MASK, ObservationSpace
-from ppo_jax.envs.suites import gymnax_spaces as spaces
-from ppo_jax.envs.suites.gymnax_spaces import strong
+from ppo_jax.envs.suites.gymnax import spaces
+from ppo_jax.envs.suites.gymnax.spaces import strong
 
 # These declare float32 observations that only ever hold 0 and 1 (a test plays them to see it).
 _BINARY_MODULES = ("gymnax.environments.minatar.", "gymnax.environments.misc.pong")

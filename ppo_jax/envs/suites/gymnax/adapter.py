@@ -21,10 +21,12 @@ from ppo_jax.envs import bounds, leaves, render, slips
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.actions import box_of, example_action
 from ppo_jax.envs.interface import ActionSpace, Environment, Raw
-from ppo_jax.envs.suites import gymnax_actions, gymnax_names, gymnax_observations
-from ppo_jax.envs.suites import gymnax_spaces as spaces
-from ppo_jax.envs.suites.gymnax_observations import plain, with_mask
-from ppo_jax.envs.suites.gymnax_spaces import strong
+from ppo_jax.envs.suites.gymnax import actions as gymnax_actions
+from ppo_jax.envs.suites.gymnax import names as gymnax_names
+from ppo_jax.envs.suites.gymnax import observations as gymnax_observations
+from ppo_jax.envs.suites.gymnax import spaces
+from ppo_jax.envs.suites.gymnax.observations import plain, with_mask
+from ppo_jax.envs.suites.gymnax.spaces import strong
 
 _METHODS = ("reset_env", "step_env", "is_truncated", "action_space", "observation_space")
 _STEP = ("observation", "state", "reward", "terminated", "info")
@@ -96,6 +98,8 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
         render=render.renderer(env, tuple(getattr(observation, "shape", ()))),
         action_bounds=actions.bounds,
         raw=raw,
+        metrics=env.metrics if callable(getattr(type(env), "metrics", None)) else None,
+        evaluation_mode=getattr(env, "evaluation_mode", "deterministic"),
     )
 
 

@@ -16,7 +16,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.envs import bounds as bounds_of
 from ppo_jax.envs.actions import count_form, own_action, real_form, take_apart
 from ppo_jax.envs.interface import ActionSpace, Box, Discrete, MultiDiscrete, Product
-from ppo_jax.envs.suites import gymnax_spaces as spaces
+from ppo_jax.envs.suites.gymnax import spaces
 
 MAX_CHOICES = 65_536  # for one number of an integer Box; each is an output of the network
 

@@ -15,7 +15,7 @@ from jax.core import Tracer
 
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import params as parameters
-from ppo_jax.envs.suites import gymnax_names
+from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
 _LARGEST = float(np.finfo(np.float32).max)  # a bound of this size stands for infinity
 
