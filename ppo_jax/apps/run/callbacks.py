@@ -32,7 +32,7 @@ class Moment(NamedTuple):
     def state(self) -> TrainState:
         """Parameters, optimiser, normalisers and environments, each leaf [S, ...].
 
-        The next iteration takes the memory of these arrays: copy (`jax.device_get`) what is needed
+        The next iteration takes the memory of these arrays: copy what is needed
         after the call.
         """
         return population.trimmed(self.padded_state, self.layout)
