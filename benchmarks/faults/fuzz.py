@@ -218,7 +218,7 @@ def spoken(words: Sequence[str]) -> tuple[int, str]:
 
 
 def page_of_runs() -> None:
-    data = {"runs": [run_data.read(Path("run"), "run")], "improvements": [], "defaults": {}}
+    data = {"runs": [run_data.read(Path("run"), "run")], "improvements": [], "comparisons": []}
     data["defaults"] = {"config": vars(Config()), "hyper": vars(Hyper())}
     run_page.page(write.complete({"kind": "runs", **data}), {})
 
@@ -234,7 +234,8 @@ def restored() -> None:
     """Go back to the checkpoint, as a resumed run does; its arrays are those of no run."""
     saved = resume.read_run(Path("run"), {})
     with mock.patch.object(resume, "load_checkpoint", return_value=(None, {})):
-        resume.restore_run(Path("run"), saved, {})
+        point = resume.find_point(Path("run"), saved)
+        resume.restore_run(Path("run"), saved, point, {})
 
 
 def summary() -> None:

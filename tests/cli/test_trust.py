@@ -71,10 +71,10 @@ def test_no_command_imports_the_program_that_a_file_names(
         if field == "env" and command.startswith(NAMES_ITS_ENV):
             continue
         assert main.main(command.split()) == 2, command
-        sentence = capsys.readouterr().err
+        *plan, sentence = capsys.readouterr().err.splitlines()
         assert HOSTILE in sentence, command
         assert "--trust" in sentence
-        assert sentence.count("\n") == 1
+        assert len(plan) in ((0, 2) if command.startswith("train") else (0,))
     assert main.main(["report", "run"]) == 0
     assert HOSTILE in capsys.readouterr().out
     assert main.main(["reproduce", "suite.toml", "--show", "--out", "nowhere"]) == 2

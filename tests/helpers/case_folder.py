@@ -59,11 +59,17 @@ class Answer(NamedTuple):
         return json.loads(self.out)["final_return"]["per_seed"]
 
     def is_refused(self, words: str) -> bool:
-        """Check that it ended with one sentence that holds `words`, and exit code 2."""
-        lines = self.err.strip().splitlines()
-        is_one = len(lines) == 1 and lines[0].startswith("ppo-jax: ")
-        assert is_one, self.err
-        assert words in lines[0], lines[0]
+        """Check that it ended with one sentence that holds `words`, and exit code 2.
+
+        The plan of a training may stand before it.
+        """
+        *plan, sentence = self.err.strip().splitlines()
+        is_plan = [
+            line.startswith("settings: ") or "environment steps a seed" in line for line in plan
+        ]
+        assert all(is_plan), self.err
+        assert sentence.startswith("ppo-jax: "), self.err
+        assert words in sentence, sentence
         return self.code == 2 and "Traceback" not in self.out + self.err
 
 

@@ -12,7 +12,7 @@ from ppo_jax.apps.run.evaluate import best_member, check_policy
 from ppo_jax.config import reading
 from ppo_jax.config.trust import Trust
 from ppo_jax.models.agent import assemble
-from ppo_jax.runtime.evaluation import FINAL
+from ppo_jax.runtime import evaluation
 from ppo_jax.runtime.frames import Episode, draw_frames, renderer
 from ppo_jax.runtime.saved_run import load_where_trained
 from ppo_jax.storage import run_folder
@@ -22,7 +22,7 @@ def watch(
     run: Path | str,
     *,
     member: int | None = None,
-    policy_mode: str = "deterministic",
+    policy_mode: str = "auto",
     seed: int | None = None,
     out: Path | str | None = None,
     env: Any = None,
@@ -34,7 +34,8 @@ def watch(
     Args:
         run: a run folder.
         member: the seed's place in the run; None for the one with the best final return.
-        policy_mode: deterministic or sampled. seed: picks the random numbers.
+        policy_mode: deterministic, sampled, or auto for what suits the environment.
+        seed: picks the random numbers.
         out: a .gif or .mp4 file, replaced if it exists; None for episode-MEMBER.gif in the run.
         env, network: the same Python objects again, if the run was trained with objects.
         trust: as in `evaluate`.
@@ -52,8 +53,9 @@ def watch(
     video_files.check(path)
     config, hyper, options, state, metadata = load_where_trained(run, number, env, network, trust)
     renderer(assemble(config).environment)
+    mode = evaluation.policy_mode(config, policy_mode)
     chosen = jax.tree.map(lambda leaf: leaf[number], state)
-    episode = draw_frames(config, hyper, chosen, policy_mode, FINAL if seed is None else seed)
+    episode = draw_frames(config, hyper, chosen, mode, evaluation.FINAL if seed is None else seed)
     video_files.write(path, episode.pictures)
     return {
         "run": str(run),
@@ -61,7 +63,7 @@ def watch(
         "env_steps": metadata["env_steps"],
         "member": number,
         "seed": options.seed + number,
-        "policy_mode": policy_mode,
+        "policy_mode": mode,
         "episode_return": episode.total,
         "episode_steps": len(episode.pictures) - 1,
         "is_whole": episode.is_whole,

@@ -163,7 +163,7 @@ def test_the_command_writes_beside_a_single_run_and_says_where(made: Path, capsy
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ([], "report needs a run's folder or a suite"),
+        ([], "There is no run in 'runs'"),
         (["firts"], r"'firts' is no run's folder .* and no suite \(bsuite, .*Nearest: first"),
         (["clasic"], "Nearest: classic"),
         (["first", "classic"], "A page has runs or one suite"),
@@ -172,7 +172,7 @@ def test_the_command_writes_beside_a_single_run_and_says_where(made: Path, capsy
         (["first", "-o", "nowhere/a.html"], "is no writable folder"),
         (["first", "-o", "second"], "is a folder: name a file"),
         (["first", "--ouput", "x"], "--ouput is no option"),
-        (["classic"], "There are no results of 'classic'"),
+        (["implementation-details"], "There are no results of 'implementation-details'"),
         (["classic", "--results", "nowhere"], "is no folder"),
         (["classic", "--results", "second"], "holds no result of classic that can be used"),
         (["missing.toml"], "cannot be read"),

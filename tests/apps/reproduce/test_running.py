@@ -366,7 +366,7 @@ def test_curves_are_means_over_the_episodes_of_their_window():
         (["classic", "--show", "--check"], "give one of them"),
         (["classic", "--platform", "cup"], "Nearest: cpu"),
         (["classic", "--show", "--out", "no/such/folder"], "There are no results"),
-        (["known-failures", "--show"], "no results of known-failures on cpu in 'benchmarks/res"),
+        (["implementation-details", "--show"], "no results of implementation-details on cpu in"),
         (["classic", "--show", "--quick"], "no quick results of classic on cpu in"),
         (["classic", "--time-limit", "-1"], "time_limit=-1 must be a number of more than 0."),
         (["classic", "--time-limit", "0"], "time_limit=0 must be a number of more than 0."),

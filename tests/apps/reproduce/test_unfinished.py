@@ -214,7 +214,10 @@ def damage_description(folder: Path) -> None:
 @pytest.mark.parametrize(
     "damage, words",
     [
-        (damage_all, r"holds nothing to go on from: .*SHA-256.* Restore it from a copy, or remove"),
+        (
+            damage_all,
+            r"holds nothing to go on from: .*is damaged.* Restore it from a copy, or remove",
+        ),
         (damage_description, r"pack.json' is damaged \(its content is not what was written"),
     ],
 )
