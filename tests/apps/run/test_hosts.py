@@ -127,7 +127,8 @@ def test_a_signal_to_one_host_stops_all_at_one_chunk_with_one_checkpoint(stopped
     assert codes == [75, 75]
     assert len(steps_of(run)) == 2  # the start, and the stop
     assert steps_of(run)[1] > 0
-    assert "4 seeds on 2 cpu" in outputs[0]
+    assert "4 seeds" in outputs[0]
+    assert "devices: 2 cpu" in outputs[0]
     assert "next" in outputs[0]
     assert "seeds" not in outputs[1]  # the first host prints
 
