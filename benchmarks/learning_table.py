@@ -129,7 +129,7 @@ def difference(record: dict[str, Any]) -> tuple[str, str]:
 
 
 def remarks(record: dict[str, Any]) -> str:
-    """What makes the number unlike ours: steps, the task, the optimiser, harder ones."""
+    """Differences of the number from ours: steps, the task, the optimiser, harder ones."""
     published = record["published"]
     if published is None:
         return "–"

@@ -94,7 +94,7 @@ def test_types_are_steady(environment):
 
 
 class Suite(NamedTuple):
-    """What a suite returns, under all the names that the four shapes read."""
+    """A step as a suite returns it, under all the names that the four shapes read."""
 
     obs: Any
     time: Any

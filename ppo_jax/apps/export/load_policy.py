@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.apps.export import numpy_policy
-from ppo_jax.apps.export.predict import with_predict
+from ppo_jax.apps.export.predict import WithPredict
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.trust import Trust
 
@@ -100,4 +100,4 @@ def _refusing(act: Callable[..., Any]) -> Callable[..., Any]:
         except ValueError as error:
             raise InputError(str(error)) from error
 
-    return with_predict(policy)
+    return WithPredict(policy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -13,16 +14,27 @@ from ppo_jax.config.errors import InputError
 Policy = Callable[..., Any]
 
 
-def with_predict(policy: Policy, sampling: Callable[[int], Any] | None = None) -> Policy:
-    """`policy` with a method `predict(observation, state, episode_start, deterministic)`.
+class WithPredict:
+    """A policy with a method `predict(observation, state, episode_start, deterministic)`.
 
-    Args:
-        policy: a function as `load_policy` returns it, with `start` if it has a memory.
-        sampling: call number -> random key of a sampled action; None if it cannot sample.
+    It is called as the policy itself, and has the policy's own attributes, such as `start`.
     """
-    start, calls = getattr(policy, "start", None), itertools.count()
+
+    def __init__(self, policy: Policy, sampling: Callable[[int], Any] | None = None) -> None:
+        """Wrap a policy.
+
+        Args:
+            policy: a function of observations, with `start` if it has a memory.
+            sampling: call number -> random key of a sampled action; None if it cannot sample.
+        """
+        functools.update_wrapper(self, policy)
+        self._policy, self._sampling, self._calls = policy, sampling, itertools.count()
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return self._policy(*given, **named)
 
     def predict(
+        self,
         observation: Any,
         state: Any = None,
         episode_start: Any = None,
@@ -42,11 +54,12 @@ def with_predict(policy: Policy, sampling: Callable[[int], Any] | None = None) -
         """
         named = {} if action_masks is None else {"legal": action_masks}
         if not deterministic:
-            if sampling is None:
+            if self._sampling is None:
                 raise InputError(
                     "An exported policy is deterministic: load the run's folder to sample actions."
                 )
-            named["key"] = sampling(next(calls))
+            named["key"] = self._sampling(next(self._calls))
+        policy, start = self._policy, getattr(self._policy, "start", None)
         if start is None:
             return policy(observation, **named), state
         if state is not None:
@@ -55,9 +68,6 @@ def with_predict(policy: Policy, sampling: Callable[[int], Any] | None = None) -
             return policy(observation, start(), **named)
         except InputError:  # a batch
             return policy(observation, start(_count(observation)), **named)
-
-    policy.predict = predict  # type: ignore[attr-defined]
-    return policy
 
 
 def _begun_anew(start: Callable[..., Any], memory: Any, episode_start: Any) -> Any:

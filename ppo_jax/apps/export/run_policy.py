@@ -14,7 +14,7 @@ from jax import Array
 from jax.core import Tracer
 
 from ppo_jax.apps.export.numpy_policy import read
-from ppo_jax.apps.export.predict import with_predict
+from ppo_jax.apps.export.predict import WithPredict
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.trust import Trust
 from ppo_jax.envs import leaves
@@ -75,7 +75,7 @@ def run_policy(
             action = act((), rows, key)[1]
             return as_given(observation, action, is_one)
 
-        return with_predict(policy, sampling)
+        return WithPredict(policy, sampling)
 
     def start(n: int | None = None) -> PyTree:
         memory = acting.network.start(acting.params, 1 if n is None else n)["actor"]
@@ -94,7 +94,7 @@ def run_policy(
         return as_given(observation, action, is_one), after["actor"]
 
     remember.start = start  # type: ignore[attr-defined]
-    return with_predict(remember, sampling)
+    return WithPredict(remember, sampling)
 
 
 def sampling(call: int) -> Array:

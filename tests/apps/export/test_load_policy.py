@@ -55,10 +55,10 @@ def test_numpy_in_is_numpy_out_as_other_libraries_want_it(swung: Any, walked: An
     action = walk(np.zeros(2, np.float32))
     assert isinstance(action, np.integer)
     assert [0, 1][action] == action  # an index, which a jax array is not everywhere
-    found, state = policy.predict(row)  # type: ignore[attr-defined]
+    found, state = policy.predict(row)
     assert state is None
     np.testing.assert_array_equal(found, policy(row))
-    draws = [policy.predict(row, deterministic=False)[0] for _ in range(2)]  # type: ignore[attr-defined]
+    draws = [policy.predict(row, deterministic=False)[0] for _ in range(2)]
     assert type(draws[0]) is np.ndarray
     assert not np.array_equal(*draws)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,8 +20,9 @@ def test_one_function_is_a_list_of_one() -> None:
         lambda row: heard.append(row),
         iter([heard.append]),
     ):
-        (callback,) = as_callbacks(given)  # type: ignore[arg-type]
-        callback({"env_steps": 1}, "moment")  # type: ignore[arg-type]
+        callbacks: Any = as_callbacks(cast("Any", given))
+        (callback,) = callbacks
+        callback({"env_steps": 1}, "moment")
     assert heard == [{"env_steps": 1}] * 4
 
 
@@ -32,9 +33,10 @@ def test_a_function_of_two_arguments_gets_the_moment() -> None:
     def either(row: Any, moment: Any = 5) -> int:
         return row + moment
 
-    first, second = as_callbacks([both, either])
-    assert first(1, 2) is True  # type: ignore[arg-type]
-    assert second(1, 2) == 6  # type: ignore[arg-type, comparison-overlap]
+    callbacks: Any = as_callbacks([both, either])
+    first, second = callbacks
+    assert first(1, 2) is True
+    assert second(1, 2) == 6
 
 
 @pytest.mark.parametrize(

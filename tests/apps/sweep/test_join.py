@@ -91,7 +91,7 @@ wait(*others, start("d", "shared", **shared))
 
 
 def crew(folder: Path) -> list[dict[str, Any]]:
-    """What the workers have noted."""
+    """Notes of the workers."""
     here = Path(__file__).resolve().parents[2] / "helpers"
     paths = os.pathsep.join([str(here), os.environ["PYTHONPATH"]])
     done = subprocess.run(
