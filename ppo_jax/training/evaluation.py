@@ -12,7 +12,8 @@ from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Environment
 from ppo_jax.models.policy import Policy
 from ppo_jax.rl.types import EnvCarry, PyTree
-from ppo_jax.training.rollout import Draws, Transition, reset_all, step
+from ppo_jax.training.draws import Draws
+from ppo_jax.training.rollout import Transition, reset_all, step
 
 Loop = tuple[Array, EnvCarry, Array, Array]  # step, carry, finished [n], stalled [n]
 

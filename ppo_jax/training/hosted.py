@@ -21,12 +21,10 @@ from ppo_jax.kernels.select import where_rows
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.models.policy import Policy
 from ppo_jax.rl.types import EnvCarry, EpisodeStats, Metrics, PyTree, Setting, TrainState
+from ppo_jax.training.draws import Draws, draw_all
 from ppo_jax.training.evaluation import draw_step
 from ppo_jax.training.rollout import (
-    Draws,
-    Record,
     choose,
-    draw_all,
     is_noise_due,
     lengthened,
     marked,
@@ -34,9 +32,9 @@ from ppo_jax.training.rollout import (
     over_environments,
     remembered,
     reset_all,
-    valued,
 )
 from ppo_jax.training.trainer import Experience, begin, learn_from
+from ppo_jax.training.values import Record, valued
 
 
 class Acting(NamedTuple):

@@ -7,7 +7,6 @@ Values and log-probabilities need no order, so one large pass computes them afte
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,27 +16,15 @@ from jax import Array
 from ppo_jax.config.config import Config
 from ppo_jax.envs import leaves
 from ppo_jax.envs.interface import Environment
-from ppo_jax.kernels.chunks import map_chunks
 from ppo_jax.kernels.packing import scan_rows
 from ppo_jax.kernels.reductions import finite_or_zero, finite_rows
-from ppo_jax.kernels.select import Refill, make_refill, map_where, where_rows
+from ppo_jax.kernels.select import where_rows
 from ppo_jax.models.policy import Policy
-from ppo_jax.models.policy_head import Family
-from ppo_jax.rl import advantages
-from ppo_jax.rl.types import EnvCarry, EpisodeStats, PyTree, Rollout, Window
+from ppo_jax.rl.types import EnvCarry, EpisodeStats, PyTree, Rollout
+from ppo_jax.training.draws import Draws, draw_all, draw_noise
+from ppo_jax.training.values import Record, valued
 
 BUFFER = 2**32 - 1  # folded into the resets' key, beyond the number of any reset
-
-
-class Draws(NamedTuple):
-    """Random numbers of one step, or [T, ...] of all steps of a rollout.
-
-    A draw inside the scan would cost an extra small program at every step.
-    """
-
-    action: PyTree  # [B, ...], what `Family.sample` needs; None for the distribution's mode
-    key_env: Array  # [B], keys of the environments' transitions
-    key_noise: Array  # [], or one for each block of environments
 
 
 class Choice(NamedTuple):
@@ -63,19 +50,6 @@ class Transition(NamedTuple):
     truncated: Array  # [B], never set together with `terminated`
     is_bad: Array | tuple[()] = ()  # [B], not finite; its reward is then 0
     metrics: PyTree = ()  # name -> [B], the environment's own, if it has any
-
-
-class Record(NamedTuple):
-    """Data that the scan keeps of one step of B environments."""
-
-    observation: PyTree  # [B, *O], raw
-    observation_final: PyTree  # [B, *O], raw successor before any reset
-    action: PyTree  # [B, ...]
-    distribution: PyTree  # [B, *D]
-    reward: Array  # [B]
-    terminated: Array  # [B]
-    truncated: Array  # [B]
-    is_bad: Array | tuple[()] = ()  # [B]
 
 
 def reset_all(
@@ -162,76 +136,6 @@ def is_noise_due(config: Config, t: Array) -> Array:
     """Check for a new draw of gSDE's noise at step t of a rollout."""
     every = config.gsde_resample_steps
     return t == 0 if every == -1 else t % every == 0
-
-
-def draw_all(
-    family: Family, num_steps: int, num_envs: int, key: Array
-) -> tuple[Draws, Any, Refill]:
-    """The random numbers of T steps of B environments, and the resets' inputs and function.
-
-    Args:
-        key: one key, or the four [4] that it would be split into, or [blocks, 4]: four for each
-            block of environments, which are as many.
-    """
-    if key.ndim == 2:
-        return draw_blocks(family, num_steps, num_envs, key)
-    key_action, key_env, key_reset, key_noise = key if key.ndim else jax.random.split(key, 4)
-    draws = Draws(
-        action=family.draw(key_action, (num_steps, num_envs)),
-        key_env=jax.random.split(key_env, (num_steps, num_envs)),
-        key_noise=jax.random.split(key_noise, num_steps),
-    )
-    return draws, *make_refill(key_reset, num_steps, num_envs)
-
-
-def draw_blocks(
-    family: Family, num_steps: int, num_envs: int, keys: Array
-) -> tuple[Draws, Any, Refill]:
-    """As `draw_all`, for several blocks of environments with keys [blocks, 4] of their own."""
-    count = keys.shape[0]
-
-    def draw(own: Array) -> tuple[Draws, Any]:
-        draws, resets, _ = draw_all(family, num_steps, num_envs // count, own)
-        return draws, resets
-
-    def of_step(leaf: Array) -> Array:
-        """[blocks, T, B / blocks, ...] -> [T, B, ...]."""
-        leaf = jnp.swapaxes(leaf, 0, 1)
-        return leaf.reshape(num_steps, num_envs, *leaf.shape[3:])
-
-    draws, resets = jax.vmap(draw)(keys)
-    draws = Draws(
-        action=jax.tree.map(of_step, draws.action),
-        key_env=of_step(draws.key_env),
-        key_noise=jnp.swapaxes(draws.key_noise, 0, 1),
-    )
-    return draws, jax.tree.map(of_step, resets), refill_blocks(keys[:, 2], num_steps)
-
-
-def refill_blocks(keys: Array, num_steps: int) -> Refill:
-    """The resets of `draw_blocks`: each block [B / blocks] as if it were alone."""
-    count = keys.shape[0]
-
-    def apart(leaf: Array) -> Array:
-        return leaf.reshape(count, -1, *leaf.shape[1:])
-
-    def refill(resets: Any, t: Array, mask: Array, draw: Any, old: PyTree) -> PyTree:
-        def one(key: Array, own: Any, mask: Array, old: PyTree) -> PyTree:
-            return make_refill(key, num_steps, mask.shape[0])[1](own, t, mask, draw, old)
-
-        given = jax.tree.map(apart, (resets, mask, old))
-        filled = jax.vmap(one)(keys, *given)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), filled)
-
-    return refill
-
-
-def draw_noise(family: Family, key: Array, num_envs: int) -> PyTree:
-    """Exploration noise of B environments; with a key for each block [blocks], block by block."""
-    if key.ndim == 0:
-        return family.draw_noise(key, num_envs)
-    drawn = jax.vmap(lambda own: family.draw_noise(own, num_envs // key.shape[0]))(key)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn)
 
 
 def rollout(
@@ -372,74 +276,3 @@ def lengthened(
     finished = EpisodeStats(jnp.ones(ended.shape[0]), episode_return, episode_length * 1.0, metrics)
     stats = jax.tree.map(lambda total, new: total + jnp.where(ended, new, 0.0), stats, finished)
     return (jnp.where(ended, 0.0, episode_return), jnp.where(ended, 0, episode_length)), stats
-
-
-def valued(
-    config: Config, policy: Policy, before: EnvCarry, carry: EnvCarry, records: Record
-) -> tuple[Rollout, EnvCarry]:
-    """The rollout with its values, and the carry with the critic's memory after it.
-
-    Args:
-        before: the first step. carry: after the last. records: [T, B].
-    """
-    ended = records.terminated | records.truncated
-    reset = episode_starts(before, ended)
-    window = Window(policy.see(records.observation), reset, before.memory)
-    value, critic = critic_pass(policy, window, records.reward.shape)
-    terminated, truncated = records.terminated, records.truncated
-    if config.time_limits == "termination":
-        terminated, truncated = ended, jnp.zeros_like(truncated)
-    # An episode that goes on after the last step has its final observation there as well.
-    is_last = jnp.arange(config.rollout_length)[:, None] == config.rollout_length - 1
-    value_final = map_where(
-        lambda rows: policy.network.value_after(policy.params, rows[0], policy.see(rows[1])),
-        jax.tree.map(_rows, (critic, records.observation_final)),
-        (truncated | (is_last & ~terminated)).reshape(-1),
-        records.reward.shape[1],
-    ).reshape(value.shape)
-    start = policy.network.start(policy.params, value.shape[1])
-    last = policy.network.carry_on(carry.memory, jax.tree.map(lambda leaf: leaf[-1], critic))
-    return (
-        Rollout(
-            window=window,
-            action=records.action,
-            log_prob=policy.family.log_prob(records.distribution, records.action),
-            distribution=records.distribution,
-            value=value,
-            value_next=advantages.successor_values(
-                value, value_final[-1], value_final, terminated, truncated
-            ),
-            reward=records.reward,
-            terminated=terminated,
-            truncated=truncated,
-            is_bad=records.is_bad,
-        ),
-        carry._replace(memory=where_rows(ended[-1], start, last)),
-    )
-
-
-def episode_starts(before: EnvCarry, ended: Array) -> Array | tuple[()]:
-    """Flags [T, B], True where an episode begins; () without a memory."""
-    flags = jnp.concatenate([jnp.zeros_like(ended[:1]), ended[:-1]])
-    if not jax.tree.leaves(before.memory):
-        return ()
-    return flags.at[0].set(before.episode_length == 0)
-
-
-def critic_pass(policy: Policy, window: Window, shape: tuple[int, ...]) -> tuple[Array, PyTree]:
-    """V of every observation of a window, and the critic's memory after it, both [T, B, ...]."""
-    values = partial(policy.network.values, policy.params)
-    if not jax.tree.leaves(window.memory):  # rows may come in any order
-        rows = jax.tree.map(_rows, window.observation)
-        value = map_chunks(lambda observation: values(Window(observation))[0], rows)
-        return value.reshape(shape), ()
-    found = values(window.by_environment())
-    num_steps, num_envs = shape
-    return jax.tree.map(
-        lambda leaf: jnp.swapaxes(leaf.reshape(num_envs, num_steps, *leaf.shape[1:]), 0, 1), found
-    )
-
-
-def _rows(leaf: Array) -> Array:
-    """[T, B, ...] -> [T x B, ...]."""
-    return leaf.reshape(-1, *leaf.shape[2:])

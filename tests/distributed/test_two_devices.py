@@ -23,7 +23,7 @@ from ppo_jax.rl.distributions import Categorical
 from ppo_jax.rl.types import Batch, EpisodeStats, Setting, Window
 from ppo_jax.training import objectives, schedules, trainer
 from ppo_jax.training.batch import batch_metrics, make_batch, scale_rewards
-from ppo_jax.training.rollout import draw_all, draw_noise
+from ppo_jax.training.draws import draw_all, draw_noise
 from ppo_jax.training.update import Learner, minibatch_order, minibatch_updates
 
 DEVICES = Mesh(np.array(jax.devices()[:2]), ("devices",))

@@ -17,7 +17,8 @@ from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments, Window
 from ppo_jax.training import trainer
-from ppo_jax.training.rollout import draw_all, reset_all, rollout
+from ppo_jax.training.draws import draw_all
+from ppo_jax.training.rollout import reset_all, rollout
 
 # Against an unrolled loop -------------------------------------------------------------------------
 
