@@ -140,6 +140,9 @@ class Config:
     scale_bytes: bool = option(
         True, "divide uint8 observations by the highest value of their space (built-in networks)"
     )
+    one_hot_integers: bool = option(
+        True, "see whole numbers of 3 to 64 values one-hot, as tiles of a grid (built-in networks)"
+    )
     normalize_observations: bool = option(False, "standardise observations by running moments")
     normalize_rewards: bool = option(False, "divide rewards by the std of the discounted return")
     normalize_advantages: str = option(

@@ -27,7 +27,7 @@ FIELDS: dict[str, tuple[type, dataclasses.Field]] = {
 FILE_TABLES = {"config": Config, "hyper": Hyper, "options": RunOptions}
 
 # Fields that a record without them was not trained with: their value before they were there.
-BEFORE = {"config": {"scale_bytes": False}, "hyper": {}}
+BEFORE = {"config": {"scale_bytes": False, "one_hot_integers": False}, "hyper": {}}
 
 
 class Layer(NamedTuple):

@@ -7,6 +7,7 @@ checker without the package would take the adapter for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -33,11 +34,13 @@ def conform(
     action_space: ActionSpace,
     max_episode_steps: int | Callable[[Any], int | None] | None,
     fixed: tuple[str, ...] = (),
+    integers: tuple[tuple[str, int, int], ...] = (),
     **declared: Any,
 ) -> Environment:
     """An `Environment` of a suite's functions, which may return any dtype and weak types.
 
-    Observations become float32, unless they are bool or uint8; rewards float32 []; flags bool [],
+    Observations become float32, unless they are bool or uint8, or one of several leaves that holds
+    few whole numbers, which is int32 and not normalised; rewards float32 []; flags bool [],
     never both set: termination wins. States have the same dtypes after reset and transition, so
     that a loop compiles once.
 
@@ -48,6 +51,7 @@ def conform(
             info). It never resets.
         params: what `--env.NAME` may set: only numbers that take effect.
         fixed: names of numbers that the suite fixes when it makes an environment.
+        integers: leaves that hold whole numbers, as in `Environment`.
         declared: `render`, `metrics` and `evaluation_mode`, as in `Environment`.
 
     Raises:
@@ -57,15 +61,18 @@ def conform(
     reset, step = _ranked(reset), _ranked(step)
     dtypes = _state_dtypes(reset, step, params, action_space)
 
+    shown, _ = jax.eval_shape(reset, jax.eval_shape(jax.random.key, 0), params)
+    store = partial(_stored, leaves.few_valued(integers, leaves.named(shown)))
+
     def start(key: Array, params: Any) -> tuple[Any, Any]:
         observation, state = reset(key, params)
-        return _stored(observation), jax.tree.map(strong, state, dtypes)
+        return store(observation), jax.tree.map(strong, state, dtypes)
 
     def transition(key: Array, state: Any, action: Any, params: Any) -> tuple:
         observation, state, reward, terminated, truncated, info = step(key, state, action, params)
         terminated = strong(terminated, jnp.bool_).reshape(())
         return (
-            _stored(observation),
+            store(observation),
             jax.tree.map(strong, state, dtypes),
             strong(reward, jnp.float32).reshape(()),
             terminated,
@@ -92,6 +99,7 @@ def conform(
         action_space=action_space,
         max_episode_steps=max_episode_steps,
         override=override,
+        integers=integers,
         **declared,
     )
 
@@ -164,12 +172,17 @@ def _ranked(function: Callable[..., Any]) -> Callable[..., Any]:
     return ranked
 
 
-def _stored(observation: Any) -> Any:
-    def cast(leaf: Any) -> Array:
+def _stored(whole: Mapping[str, Any], observation: Any) -> Any:
+    """An observation in the dtypes that `conform` states; `whole` are leaves of whole numbers."""
+
+    def cast(name: str, leaf: Any) -> Array:
         dtype = jnp.result_type(leaf)
+        if name in whole and name != leaves.WHOLE and dtype not in _KEPT:
+            return strong(leaf, jnp.int32)
         return strong(leaf, dtype if dtype in _KEPT else jnp.float32)
 
-    return jax.tree.map(cast, observation)
+    cast_leaves = [cast(name, leaf) for name, leaf in leaves.named(observation).items()]
+    return jax.tree.unflatten(jax.tree.structure(observation), cast_leaves)
 
 
 def _state_dtypes(reset: Callable, step: Callable, params: Any, space: Any) -> Any:

@@ -134,6 +134,9 @@ class _Fields(NamedTuple):
     # "deterministic" or "sampled": how an evaluation acts unless it is told; grid worlds, whose
     # deterministic policies may stall, and suites that publish sampled episodes are sampled
     evaluation_mode: str = "deterministic"
+    # (name of a leaf, lowest, highest value) of leaves that hold whole numbers, where they are
+    # known. An adapter with `raw` has them in its spaces
+    integers: tuple[tuple[str, int, int], ...] = ()
 
 
 class Environment(_Fields):

@@ -5,7 +5,8 @@ A leaf within a dict, a named tuple or a tuple has a name with dots, such as `ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -24,6 +25,8 @@ from ppo_jax.envs.interface import (
 )
 
 WHOLE = "observation"  # name of an observation that is one array
+MOST_CATEGORIES = 64  # values of a leaf that a network sees one-hot
+MOST_FLAGS = 8192  # numbers of such a leaf when each of its values is a flag
 
 
 def named(tree: Any) -> dict[str, Any]:
@@ -81,6 +84,37 @@ def highest_bytes(environment: Environment) -> dict[str, float]:
         name: float(np.max(space.high))
         for name, space in shown(environment).items()
         if stored[name].dtype == jnp.uint8 and 0 < np.max(space.high) < np.inf
+    }
+
+
+def categories(environment: Environment) -> dict[str, tuple[int, int]]:
+    """Leaves whose whole numbers are few, by name: the lowest number, and how many there are.
+
+    They are cells of a board, kinds of tiles, colours: what is 2 is not twice what is 1. Two
+    values, a leaf that is one number and stored one-hot, and an action mask do not count.
+    """
+    found = environment.integers
+    if environment.raw is not None:
+        found = tuple(
+            (name, int(np.min(space.low)), int(np.max(space.high)))
+            for name, space in shown(environment).items()
+            if np.issubdtype(np.dtype(space.dtype), np.integer)
+            and not space.is_number
+            and np.isfinite(space.low).all()
+            and np.isfinite(space.high).all()
+        )
+    return few_valued(found, named(environment.observation))
+
+
+def few_valued(
+    integers: Iterable[tuple[str, int, int]], shapes: Mapping[str, Any]
+) -> dict[str, tuple[int, int]]:
+    """`categories` among leaves [*shape] by name, of `Environment.integers`."""
+    counted = {name: (low, high - low + 1) for name, low, high in integers}
+    return {
+        name: (low, count)
+        for name, (low, count) in counted.items()
+        if 2 < count <= MOST_CATEGORIES and math.prod(shapes[name].shape) * count <= MOST_FLAGS
     }
 
 

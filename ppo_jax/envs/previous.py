@@ -73,6 +73,9 @@ def with_previous(environment: Environment, inputs: str) -> Environment:
         transition=transition,
         observation=joined(environment.observation, shapes),
         raw=_described(environment, shapes),
+        integers=tuple(
+            (_new_name(environment, name), *ends) for name, *ends in environment.integers
+        ),
     )
 
 
@@ -90,13 +93,18 @@ def _described(environment: Environment, more: Mapping[str, Any]) -> Raw | None:
     space = environment.raw.observation_space
     if not isinstance(space, dict):
         space = {WHOLE: space}
-    elif WHOLE in _by_name(environment.observation):  # a tuple
-        space = {f"{WHOLE}.{name}": each for name, each in space.items()}
+    space = {_new_name(environment, name): each for name, each in space.items()}
     added = {
         name: ObservationSpace(leaf.shape, leaf.dtype.name, -math.inf, math.inf, False)
         for name, leaf in more.items()
     }
     return environment.raw._replace(observation_space={**space, **added})
+
+
+def _new_name(environment: Environment, name: str) -> str:
+    """The name of a leaf when others stand beside it: an array or a dict keeps the names."""
+    is_tuple = name != WHOLE and WHOLE in _by_name(environment.observation)
+    return f"{WHOLE}.{name}" if is_tuple else name
 
 
 def _seen_action(space: ActionSpace, action: Any = None) -> Array:

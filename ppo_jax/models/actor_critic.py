@@ -25,7 +25,7 @@ from ppo_jax.kernels.orthogonal import orthogonal
 from ppo_jax.models.body import Body, feed_forward
 from ppo_jax.models.policy_head import Family, split_output
 from ppo_jax.models.recurrent import Parts, make_recurrent_body
-from ppo_jax.models.torsos import PRECISIONS, Encoder, Torso, real
+from ppo_jax.models.torsos import PRECISIONS, Encoder, LeafCode, Torso, real
 from ppo_jax.rl.types import PyTree
 
 # Gains of the orthogonal initialisation. The small one makes the first policy nearly uniform
@@ -106,20 +106,20 @@ class ActorCritic(nn.Module):
 
 
 def make_body(
-    config: Config, observation: PyTree, family: Family, scales: tuple[float | None, ...] = ()
+    config: Config, observation: PyTree, family: Family, codes: tuple[LeafCode, ...] = ()
 ) -> Body:
     """Build the body that `config` describes.
 
     Args:
-        observation: tree of `jax.ShapeDtypeStruct`, of one environment. scales: see `Encoder`.
+        observation: tree of `jax.ShapeDtypeStruct`, of one environment. codes: see `Encoder`.
 
     Raises:
         InputError: a convolution is asked for and no leaf is a grid, or one torso for two views.
     """
-    encode = Encoder(config, observation, scales)
+    encode = Encoder(config, observation, codes)
     encoders, critic = (encode,), encode
     if has_views(observation):
-        critic = Encoder(config, observation, scales, critic_view)
+        critic = Encoder(config, observation, codes, critic_view)
         encoders = (encode, critic)
         if config.shared_torso:
             raise InputError(

@@ -23,6 +23,8 @@ from ppo_jax.models.drift import load_drift
 from ppo_jax.models.network import make_network
 from ppo_jax.models.policy import Policy
 from ppo_jax.models.policy_head import Family
+from ppo_jax.models.torsos import LeafCode
+from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments, PyTree
 
 
@@ -60,7 +62,7 @@ def _assemble(env: object, config: Config) -> Agent:
         config,
         environment.observation,
         environment.action_space,
-        byte_scales(config, environment),
+        leaf_codes(config, environment),
     )
     if config.network is not None and has_memory(network):
         check_whole_envs(config, "a network that has a memory")
@@ -75,13 +77,26 @@ def has_memory(network: Network) -> bool:
     return bool(jax.tree.leaves(jax.eval_shape(lambda p: network.start(p, 1), params)))
 
 
-def byte_scales(config: Config, environment: Environment) -> tuple[float | None, ...]:
-    """The number that a built-in network divides each leaf by; None for all but raw bytes."""
-    known = leaves.highest_bytes(environment) if config.scale_bytes else {}
-    if config.normalize_observations and hasattr(environment.observation, "dtype"):
-        known = {}  # one array is standardised; of a tree only the real leaves are
+def leaf_codes(config: Config, environment: Environment) -> tuple[LeafCode, ...]:
+    """How a built-in network reads each leaf: bytes are scaled, and categories are one-hot.
+
+    A leaf that the normaliser standardises is neither.
+    """
+    codes: dict[str, LeafCode] = {}
+    if config.scale_bytes:
+        highest = leaves.highest_bytes(environment)
+        codes |= {name: LeafCode(scale=scale) for name, scale in highest.items()}
+    if config.one_hot_integers:
+        few = leaves.categories(environment)
+        codes |= {name: LeafCode(low=low, count=count) for name, (low, count) in few.items()}
     seen = leaves.named(without_action_mask(environment.observation))
-    return tuple(known.get(name) for name in seen)
+    if config.normalize_observations:
+        codes = {
+            name: code
+            for name, code in codes.items()
+            if name in seen and not moments.is_counted(seen[name], environment.observation)
+        }
+    return tuple(codes.get(name, LeafCode()) for name in seen)
 
 
 def without_critic(config: Config, agent: Agent, policy: Policy) -> tuple[Agent, Policy]:

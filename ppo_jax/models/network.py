@@ -20,7 +20,7 @@ from ppo_jax.models.actor_critic import make_body
 from ppo_jax.models.body import Network
 from ppo_jax.models.custom import wrap_network
 from ppo_jax.models.policy_head import Family, make_family
-from ppo_jax.models.torsos import real
+from ppo_jax.models.torsos import LeafCode, real
 from ppo_jax.rl.distributions import (
     Categorical,
     Gaussian,
@@ -36,7 +36,7 @@ def make_network(
     config: Config,
     observation: PyTree,
     action_space: ActionSpace,
-    scales: tuple[float | None, ...] = (),
+    codes: tuple[LeafCode, ...] = (),
 ) -> tuple[Network, Family]:
     """Build the network and the policy family that `config` names.
 
@@ -45,7 +45,7 @@ def make_network(
             and network are read.
         observation: tree of `jax.ShapeDtypeStruct`, of one environment.
         action_space: of one environment.
-        scales: see `Encoder`; of built-in networks.
+        codes: see `Encoder`; of built-in networks.
 
     Raises:
         InputError: the policy, the torso or the user's network does not fit the environment.
@@ -53,7 +53,7 @@ def make_network(
     width = config.hidden_sizes[-1] if config.memory == "none" else config.memory_size
     family = make_family(config.policy, action_space, width)
     if config.network is None:
-        body = make_body(config, observation, family, scales)
+        body = make_body(config, observation, family, codes)
     else:
         body = wrap_network(config.network, observation, family)
     is_joint = isinstance(action_space, MultiDiscrete | Product)

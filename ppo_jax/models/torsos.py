@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -73,13 +73,39 @@ def flatten(x: Array, rank: int) -> Array:
     return x.reshape((*lead, math.prod(x.shape[x.ndim - rank :])))
 
 
+class LeafCode(NamedTuple):
+    """How the numbers of one leaf become inputs."""
+
+    scale: float | None = None  # they are divided by it
+    low: int = 0
+    count: int = 0  # each is one of so many whole numbers from `low` on; 0: it is a real number
+
+
+def widened(shape: tuple[int, ...], code: LeafCode) -> tuple[int, ...]:
+    """The shape of a leaf's inputs."""
+    if not code.count:
+        return shape
+    return (*shape[:-1], shape[-1] * code.count) if shape else (code.count,)
+
+
+def coded(x: Array, code: LeafCode, shape: tuple[int, ...]) -> Array:
+    """The numbers [..., *shape] of a leaf as real inputs, with the shape that `widened` gives."""
+    if code.count:
+        flags = jax.nn.one_hot(x.astype(jnp.int32) - code.low, code.count, dtype=real())
+        return flags.reshape(*x.shape[: x.ndim - len(shape)], *widened(shape, code))
+    return x.astype(real()) if code.scale is None else x.astype(real()) / code.scale
+
+
 class Encoder:
     """The leaves of an observation, in the form that a `Torso` takes.
+
+    A leaf of categories becomes flags, one for each value, along its last axis:
+    [*shape, n] -> [*shape, n x count]. A number that is no category has no flag.
 
     Args:
         config: torso is read.
         observation: tree of `jax.ShapeDtypeStruct`, of one environment.
-        scales: each leaf is divided by its own, None for no scale; () if no leaf has one.
+        codes: of the leaves in their order, without the action mask's; () if all are real numbers.
         view: the part of an observation that is encoded.
 
     Raises:
@@ -90,15 +116,16 @@ class Encoder:
         self,
         config: Config,
         observation: PyTree,
-        scales: tuple[float | None, ...] = (),
+        codes: tuple[LeafCode, ...] = (),
         view: Callable[[PyTree], PyTree] = actor_view,
     ) -> None:
         self.view = view
         seen = named(without_action_mask(view(observation)))
-        shapes = [leaf.shape for leaf in seen.values()]
+        by_name = dict(zip(named(without_action_mask(observation)), codes, strict=False))
+        self.codes = tuple(by_name.get(name, LeafCode()) for name in seen)
+        self.own_shapes = [tuple(leaf.shape) for leaf in seen.values()]
+        shapes = [widened(*each) for each in zip(self.own_shapes, self.codes, strict=True)]
         self.shapes: list[tuple[int, ...]] = shapes
-        by_name = dict(zip(named(without_action_mask(observation)), scales, strict=False))
-        self.scales = tuple(by_name.get(name) for name in seen)
         fits = [len(s) == 3 and s[0] >= CONV_SIZE[0] and s[1] >= CONV_SIZE[1] for s in shapes]
         if config.torso == "cnn" and not any(fits):
             raise InputError(
@@ -111,13 +138,11 @@ class Encoder:
     def __call__(self, observation: PyTree) -> tuple[Array, ...]:
         """Leaves [..., *shape] or [..., size], as real numbers."""
         leaves = jax.tree.leaves(without_action_mask(self.view(observation)))
-        numbers = [
-            x.astype(real()) if scale is None else x.astype(real()) / scale
-            for x, scale in zip(leaves, self.scales, strict=True)
-        ]
+        numbers = map(coded, leaves, self.codes, self.own_shapes)
+        ranks = [len(shape) for shape in self.shapes]
         return tuple(
-            x if is_grid else flatten(x, len(shape))
-            for x, shape, is_grid in zip(numbers, self.shapes, self.grids, strict=True)
+            x if is_grid else flatten(x, rank)
+            for x, rank, is_grid in zip(numbers, ranks, self.grids, strict=True)
         )
 
     def example(self) -> tuple[Array, ...]:

@@ -116,8 +116,11 @@ def start_from(
     env, network = (None if isinstance(x, str) else x for x in (config.env, config.network))
     theirs, _, _, other, _ = load_state(folder, env, network, vouched(trust, config))
     fields = POLICY_FIELDS
-    if leaves.highest_bytes(assemble(config).environment):
+    environment = assemble(config).environment
+    if leaves.highest_bytes(environment):
         fields = (*fields, "scale_bytes")
+    if leaves.categories(environment):
+        fields = (*fields, "one_hot_integers")
     differing = [name for name in fields if getattr(theirs, name) != getattr(config, name)]
     if differing:
         name = differing[0]

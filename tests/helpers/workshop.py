@@ -47,7 +47,7 @@ class State(environment.EnvState):
 OBSERVATIONS = {
     "number": From(3, 2),
     "aim": spaces.Box(-2.0, 2.0, (2,)),
-    "board": spaces.Box(0, 1, (4, 4, 2), jnp.uint8),
+    "board": spaces.Box(0, 4, (4, 4, 2), jnp.uint8),  # kinds of parts
     "lamp": spaces.Box(0, 1, (), jnp.bool_),
 }
 DRAWERS = 3
@@ -80,7 +80,7 @@ class Workshop(environment.Environment):
         return {
             "number": jax.random.randint(keys[0], (), 2, 5),
             "aim": jax.random.uniform(keys[1], (2,), minval=-1.0),
-            "board": jax.random.bernoulli(keys[2], 0.5, (4, 4, 2)).astype(jnp.uint8),
+            "board": jax.random.randint(keys[2], (4, 4, 2), 0, 5).astype(jnp.uint8),
             "lamp": jax.random.bernoulli(keys[3]),
         }
 

@@ -14,7 +14,7 @@ from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete
 from ppo_jax.models.network import make_network, masked
-from ppo_jax.models.torsos import ACTIVATIONS, Encoder
+from ppo_jax.models.torsos import ACTIVATIONS, Encoder, LeafCode
 from ppo_jax.rl.types import Window
 
 SPEC = {
@@ -53,7 +53,7 @@ def test_grids_stay_grids_and_all_else_becomes_vectors_of_real_numbers() -> None
 
 def test_bytes_are_divided_by_the_highest_and_nothing_else_is() -> None:
     seen = observed(6)
-    scales = (200.0, None, None)
+    scales = (LeafCode(scale=200.0), LeafCode(), LeafCode())
     seen["board"] = 200 * seen["board"].astype(jnp.uint8)
     plain, scaled = Encoder(SMALL, SPEC)(seen), Encoder(SMALL, SPEC, scales)(seen)
     assert plain[0].max() == 200.0
@@ -62,6 +62,24 @@ def test_bytes_are_divided_by_the_highest_and_nothing_else_is() -> None:
         np.testing.assert_array_equal(left, right)
     given = {**seen, "board": seen["board"].astype(jnp.float32)}  # as a user may hold them
     np.testing.assert_array_equal(Encoder(SMALL, SPEC, scales)(given)[0], scaled[0])
+
+
+def test_categories_become_flags_along_the_last_axis() -> None:
+    codes = (LeafCode(low=-1, count=3), LeafCode(), LeafCode(low=2, count=2))
+    spec = {**SPEC, "board": shown(2, 4, dtype="int32")}
+    encode = Encoder(SMALL, spec, codes)
+    board = jnp.array([[[-1, 0, 1, 7], [1, 1, 0, -1]]])  # 7 is no category
+    seen = {"board": board, "speed": jnp.ones((1, 3)), "turn": jnp.array([3])}
+    flags, speed, turn = encode(seen)
+    rows = [[1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0], [0, 0, 1, 0, 0, 1, 0, 1, 0, 1, 0, 0]]
+    np.testing.assert_array_equal(flags, [[*rows[0], *rows[1]]])
+    np.testing.assert_array_equal(speed, jnp.ones((1, 3)))
+    np.testing.assert_array_equal(turn, [[0, 1]])
+    assert [leaf.shape for leaf in encode.example()] == [(24,), (3,), (2,)]
+    grid = Encoder(SMALL, SPEC, (LeafCode(count=3), LeafCode(), LeafCode()))
+    assert grid.grids[0]
+    assert grid(observed(6))[0].shape == (6, 5, 4, 6)  # channel by channel
+    np.testing.assert_array_equal(grid(observed(6))[0][..., 1], observed(6)["board"][..., 0] == 1)
 
 
 def test_leading_dims_are_kept() -> None:

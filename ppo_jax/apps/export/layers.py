@@ -15,9 +15,9 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.envs import leaves
 from ppo_jax.envs.actions import action_form, box_of
 from ppo_jax.envs.interface import Environment, ObservationSpace, without_action_mask
-from ppo_jax.models.agent import Agent, byte_scales
+from ppo_jax.models.agent import Agent, leaf_codes
 from ppo_jax.models.policy import Policy
-from ppo_jax.models.torsos import Encoder
+from ppo_jax.models.torsos import Encoder, LeafCode
 from ppo_jax.rl import moments
 
 OBSERVATION_CLIP = 10.0  # as in `moments.standardise`
@@ -83,13 +83,13 @@ def _inputs(
     """The inputs and their encoders; adds their arrays."""
     environment = parts.environment
     spaces = leaves.shown(environment)
-    grids = Encoder(config, environment.observation).grids
     means = variances = {}
     if policy.moments is not None:
         variances = leaves.named(without_action_mask(moments.variance(policy.moments)))
         means = leaves.named(without_action_mask(policy.moments.mean))
     stored = leaves.named(without_action_mask(environment.observation))
-    scales = byte_scales(config, environment)
+    codes = leaf_codes(config, environment)
+    grids = Encoder(config, environment.observation, codes).grids
     found, convolutions = [], 0
     for i, (name, space) in enumerate(spaces.items()):
         is_counted = bool(means) and moments.is_counted(stored[name], environment.observation)
@@ -98,7 +98,7 @@ def _inputs(
             std = np.sqrt(_float32(variances[name]) + np.float32(moments.EPSILON))
             arrays[f"input{i}_std"] = std
         clip = OBSERVATION_CLIP if is_counted else None
-        if (scale := scales[i]) is not None:  # bytes in [0, 1], in the same form
+        if (scale := codes[i].scale) is not None:  # bytes in [0, 1], in the same form
             arrays[f"input{i}_mean"] = np.zeros(space.shape, np.float32)
             arrays[f"input{i}_std"] = np.full(space.shape, scale, np.float32)
             clip = 1.0
@@ -112,7 +112,7 @@ def _inputs(
             {
                 "name": name,
                 "shape": list(space.shape),
-                "numbers": _numbers(space),
+                "numbers": _numbers(space, codes[i]),
                 "clip": clip,
                 "activation": config.activation if grids[i] else None,
             }
@@ -120,8 +120,10 @@ def _inputs(
     return found
 
 
-def _numbers(space: ObservationSpace) -> dict[str, int] | None:
+def _numbers(space: ObservationSpace, code: LeafCode) -> dict[str, int] | None:
     """The whole numbers that become one-hot rows, None for other observations."""
+    if code.count:
+        return {"first": code.low, "count": code.count}
     if not space.is_number:
         return None
     return {"first": int(space.low), "count": int(space.high) - int(space.low) + 1}

@@ -289,8 +289,13 @@ def actions(
 
 
 def one_hot(x: np.ndarray, first: int, count: int) -> np.ndarray:
-    """Whole numbers [n] from `first` on as rows [n, count] with a 1 at their place."""
-    rows = (x.reshape(-1, 1) - first == np.arange(count)).astype(np.float32)
+    """Whole numbers [n] from `first` on as rows [n, count] with a 1 at their place.
+
+    An array of them [n, ..., m] becomes [n, ..., m x count]; there, a number outside has no 1.
+    """
+    rows = (x[..., None] - first == np.arange(count)).astype(np.float32)
+    if x.ndim > 1:
+        return rows.reshape(*x.shape[:-1], x.shape[-1] * count)
     if not rows.any(axis=1).all():
         raise ValueError(
             f"The observation {x.ravel()[~rows.any(axis=1)][0]:g} does not fit: this policy takes "

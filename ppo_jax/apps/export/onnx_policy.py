@@ -158,7 +158,9 @@ def _encode(
 ) -> str:
     """One input, encoded as rows [batch, numbers]."""
     x = each["name"]
-    if each["numbers"] is not None:
+    if each["numbers"] is not None and each["shape"]:
+        x = _flags(graph, x, kinds, tuple(each["shape"]), **each["numbers"])
+    elif each["numbers"] is not None:
         x = graph.node("Reshape", x, np.array([-1], np.int64))
         x = _one_hot(graph, x, kinds, **each["numbers"])
     if each["clip"] is not None:
@@ -184,6 +186,16 @@ def _one_hot(graph: _Graph, x: str, kinds: Any, first: int, count: int) -> str:
     """Whole numbers [batch] as rows [batch, count] with a 1 at their place."""
     place = graph.node("Sub", graph.node("Cast", x, to=kinds.INT64), np.array(first, np.int64))
     return graph.node("OneHot", place, np.array(count, np.int64), np.array([0, 1], np.float32))
+
+
+def _flags(
+    graph: _Graph, x: str, kinds: Any, shape: tuple[int, ...], first: int, count: int
+) -> str:
+    """Whole numbers [batch, *shape] as flags [batch, ..., n x count]."""
+    values = (first + np.arange(count)).astype(np.float32)
+    x = graph.node("Unsqueeze", graph.node("Cast", x, to=kinds.FLOAT), np.array([-1], np.int64))
+    x = graph.node("Cast", graph.node("Equal", x, values), to=kinds.FLOAT)
+    return graph.node("Reshape", x, np.array([-1, *shape[:-1], shape[-1] * count], np.int64))
 
 
 def _activate(graph: _Graph, name: str, x: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.config.data import DATA
-from ppo_jax.config.layers import with_new_fields
+from ppo_jax.config.layers import BEFORE, with_new_fields
 from ppo_jax.config.reading import expect, read_json
 from ppo_jax.storage.files import to_json, write_atomic
 from ppo_jax.storage.manifest import MANIFEST
@@ -124,10 +124,10 @@ def _problem(content: Any, cell: Cell) -> str | None:
 def _completed(setting: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
     """A stored setting with the fields that are newer than it."""
     completed, config = with_new_fields(setting), setting.get("config")
-    is_older = isinstance(config, Mapping) and "scale_bytes" not in config
-    if is_older and ":" not in str(cell.config.env):
-        # No environment of gymnax shows bytes, so the field would have changed nothing.
-        completed["config"] = {**completed["config"], "scale_bytes": cell.config.scale_bytes}
+    if isinstance(config, Mapping) and ":" not in str(cell.config.env):
+        # No environment of the older results shows bytes or categories: nothing would be changed.
+        newer = BEFORE["config"].keys() - config.keys()
+        completed["config"] |= {name: getattr(cell.config, name) for name in newer}
     return completed
 
 

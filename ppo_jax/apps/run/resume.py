@@ -133,8 +133,8 @@ def refuse_other_settings(
     skipped = {*CHANGEABLE, *BUDGET, "out", "resume"}
     if found.config.total_env_steps != config.total_env_steps:
         skipped |= {"log_every"}  # a raised budget keeps its old rows
-    if not found.config.scale_bytes:
-        skipped |= {"scale_bytes"}  # 0.1.0 had no such setting, and its runs go on without
+    # 0.1.0 had no such settings, and its runs go on without
+    skipped |= {name for name in layers.BEFORE["config"] if not getattr(found.config, name)}
     changed = [
         f"{name} is {asked[table][name]} and was {there[table][name]}"
         for table in ("config", "hyper", "options")

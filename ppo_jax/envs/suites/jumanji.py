@@ -25,6 +25,8 @@ from ppo_jax.envs.interface import ACTION_MASK, Box, Discrete, Environment, Mult
 suite: Any = import_module("jumanji")
 
 _DOWNLOADS = ("Sokoban-v0",)  # when they are made
+# Whole numbers whose bounds jumanji does not declare: the exponents of 2048's tiles, at most 2^17
+_UNDECLARED = {"Game2048-v1": (("board", 0, 17),)}
 
 
 def make(name: str, rewards: str = "one", **settings: Any) -> Environment:
@@ -70,6 +72,7 @@ def make(name: str, rewards: str = "one", **settings: Any) -> Environment:
         action_space=space,
         max_episode_steps=getattr(env, "time_limit", None),
         fixed=("time_limit",),
+        integers=_integers(name, env),
         render=lambda state, params: _picture(env, state),
     )
 
@@ -130,3 +133,21 @@ def _as_dict(value: Any) -> Any:
     else:
         return value
     return {name: _as_dict(each) for name, each in fields.items()}
+
+
+def _integers(name: str, env: Any) -> tuple[tuple[str, int, int], ...]:
+    """The leaves of whole numbers with the bounds that jumanji declares."""
+    found = []
+    for leaf, spec in _specs(env.observation_spec):
+        is_bounded = hasattr(spec, "minimum") and spec.maximum is not None
+        if jnp.issubdtype(spec.dtype, jnp.integer) and is_bounded:
+            found.append((leaf, int(np.min(spec.minimum)), int(np.max(spec.maximum))))
+    return (*found, *_UNDECLARED.get(name, ()))
+
+
+def _specs(spec: Any, path: tuple[str, ...] = ()) -> list[tuple[str, Any]]:
+    """The specifications of the leaves, by their names with dots."""
+    inner = getattr(spec, "_specs", None)
+    if not inner:
+        return [(".".join(path), spec)]
+    return [leaf for key, each in inner.items() for leaf in _specs(each, (*path, key))]

@@ -13,6 +13,7 @@ import numpy as np
 
 from ppo_jax.envs.conform import conform
 from ppo_jax.envs.interface import Discrete, Environment
+from ppo_jax.envs.leaves import WHOLE
 from ppo_jax.envs.render import enlarged
 
 suite: Any = import_module("navix")
@@ -52,6 +53,7 @@ def make(name: str, **settings: Any) -> Environment:
         action_space=Discrete(len(env.action_set)),
         max_episode_steps=int(env.max_steps),
         fixed=_FIXED,
+        integers=((WHOLE, 0, int(np.max(env.observation_space.maximum))),),
         evaluation_mode="sampled",
         render=lambda timestep, params: enlarged(np.asarray(draw(timestep.state))),
     )

@@ -14,6 +14,7 @@ import numpy as np
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.conform import conform
 from ppo_jax.envs.interface import Discrete, Environment
+from ppo_jax.envs.leaves import WHOLE
 
 suite: Any = import_module("xminigrid")
 
@@ -58,6 +59,15 @@ def make(name: str, **settings: Any) -> Environment:
         action_space=Discrete(env.num_actions(own)),
         max_episode_steps=lambda params: parameters.time_limit(params, "max_steps"),
         fixed=_FIXED,
+        integers=_integers(env, own),
         evaluation_mode="sampled",
         render=lambda timestep, params: np.asarray(env.render(own, timestep), np.uint8),
     )
+
+
+def _integers(env: Any, own: Any) -> tuple[tuple[str, int, int], ...]:
+    """The numbers of tiles and colours, if the observation is the grid alone."""
+    constants = import_module("xminigrid.core.constants")
+    if not isinstance(env.observation_shape(own), tuple):
+        return ()
+    return ((WHOLE, 0, max(constants.NUM_TILES, constants.NUM_COLORS) - 1),)

@@ -24,7 +24,7 @@ from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.cli.main import main
 from ppo_jax.config.config import Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.models.agent import acting_policy, assemble, byte_scales
+from ppo_jax.models.agent import acting_policy, assemble, leaf_codes
 from ppo_jax.rl.types import Window
 from ppo_jax.runtime.saved_run import load_member
 from ppo_jax.storage import run_folder
@@ -252,7 +252,8 @@ def test_a_policy_of_bytes_takes_them_raw_wherever_it_runs(tmp_path: Path, is_sc
         run = saved(tmp_path / "run", config)
         report = export(run, format="numpy")
         assert report["largest_difference"] <= 1e-5
-        assert byte_scales(config, assemble(config).environment) == (255.0 if is_scaled else None,)
+        (code,) = leaf_codes(config, assemble(config).environment)
+        assert code.scale == (255.0 if is_scaled else None)
         bright = 255 * np.ones((3, 8, 8, 1), np.uint8)
         ours, theirs = load_policy(run), load_policy(report["out"])
         np.testing.assert_array_equal(ours(bright), theirs(bright))
