@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ class Optimizer(NamedTuple):
 
     make: Callable[[Hyper[Scalar]], optax.GradientTransformation]
     is_elementwise: bool  # it works on the flat vector [P], else on the tree
+    keeps_state: bool = False  # its update takes `active`, and keeps the state if that is False
 
 
 def _rmsprop(hyper: Hyper[Scalar], is_torch: bool) -> optax.GradientTransformation:
@@ -45,13 +46,14 @@ def _rmsprop(hyper: Hyper[Scalar], is_torch: bool) -> optax.GradientTransformati
 
 # `max_grad_norm` bounds the gradient's global norm before every one of them.
 OPTIMIZERS: dict[str, Optimizer] = {
-    "adam": Optimizer(lambda h: adam(h.learning_rate, h.adam_epsilon), True),
+    "adam": Optimizer(lambda h: adam(h.learning_rate, h.adam_epsilon), True, keeps_state=True),
     "adamw": Optimizer(
         lambda h: optax.chain(
             adam(h.learning_rate, h.adam_epsilon),
             optax.add_decayed_weights(-h.learning_rate * h.weight_decay),
         ),
         True,
+        keeps_state=True,  # `chain` hands `active` on
     ),
     # Two forms: TensorFlow's, which Atari's published A2C has, and torch's, the default of A2C in
     # Stable-Baselines3. Epsilon is within the root or beside it, the first mean square 1 or 0.
@@ -125,10 +127,15 @@ def optimizer_step(
     grad_norm = optax.tree.norm(gradient)
     factor = jnp.minimum(1.0, hyper.max_grad_norm / (grad_norm + 1e-12))
     clipped = jax.tree.map(lambda leaf: leaf * factor, gradient)
-    updates, moved = find_optimizer(config).make(hyper).update(clipped, opt_state, params)
+    optimizer = find_optimizer(config)
+    update: Any = optimizer.make(hyper).update
 
     def kept(new: Array, old: Array) -> Array:
         return jnp.where(active, new, old)
 
-    params = jax.tree.map(lambda p, u: kept(p + u, p), params, updates)
-    return params, jax.tree.map(kept, moved, opt_state), grad_norm
+    if optimizer.keeps_state:
+        updates, moved = update(clipped, opt_state, params, active=active)
+    else:
+        updates, moved = update(clipped, opt_state, params)
+        moved = jax.tree.map(kept, moved, opt_state)
+    return jax.tree.map(lambda p, u: kept(p + u, p), params, updates), moved, grad_norm

@@ -17,6 +17,7 @@ from numpy_adam import numpy_adam
 from ppo_jax.config.config import OPTIMIZERS as NAMES
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
+from ppo_jax.kernels import backend
 from ppo_jax.training.optimizer import (
     OPTIMIZERS,
     find_optimizer,
@@ -207,6 +208,24 @@ def test_an_update_that_is_not_active_moves_neither_parameters_nor_state(name: s
     always = optimizer_step(config, HYPER, flat, state, gradient)
     jax.tree.map(np.testing.assert_array_equal, moved, always)
     assert float(optax.tree.norm(optax.tree.sub(moved[0], flat))) > 1e-3
+
+
+def test_adams_moments_are_updated_in_place_on_a_cpu() -> None:
+    """A loop of steps once copied both moments at every step, 4% of a small run's time."""
+    params = jnp.ones(4096)
+
+    def step(carry: tuple, x: jax.Array) -> tuple[tuple, jax.Array]:
+        params, state, active = carry
+        gradient = jnp.tanh(params * x)
+        params, state, norm = optimizer_step(ADAM, HYPER, params, state, gradient, active)
+        return (params, state, active & (norm < 1e6)), norm
+
+    with backend.use("cpu"):
+        carry = (params, init_optimizer(ADAM, HYPER, params), jnp.array(True))
+        run = jax.jit(lambda carry, xs: jax.lax.scan(step, carry, xs))
+        program = run.lower(carry, jnp.ones(8)).compile().as_text()
+    in_loop = [line for line in program.splitlines() if "copy(%get-tuple-element" in line]
+    assert [line for line in in_loop if "f32[4096]" in line] == []
 
 
 @pytest.mark.parametrize("name", BY_OPTAX)
