@@ -1,4 +1,4 @@
-"""How settings are put together along an axis."""
+"""The settings of a sweep along one axis, put together."""
 
 from __future__ import annotations
 
