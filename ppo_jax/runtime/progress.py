@@ -115,6 +115,7 @@ class Progress:
         self._total_env_steps = total_env_steps
         self._num_seeds = num_seeds
         self._lines_told = 0
+        self._is_planned = False
         self._returns: Sequence[float | None] = ()  # the newest that are known
         self._curve: list[float] = []  # mean returns so far
         self._evaluated = ""
@@ -122,6 +123,12 @@ class Progress:
         self.message = self._screen.message
         self.phase = self._screen.phase
         self.close = self._screen.close
+
+    def plan(self, lines: Sequence[str]) -> None:
+        """Print the plan of the run, once."""
+        for line in () if self._is_planned else lines:
+            self.message(line)
+        self._is_planned = True
 
     def evaluated(self, score: float | None, best: float | None) -> None:
         """Keep the newest evaluation and the best one on the line."""
@@ -224,6 +231,9 @@ class Silence(NamedTuple):
 
     def phase(self, text: str) -> None:
         del text
+
+    def plan(self, lines: Sequence[str]) -> None:
+        del lines
 
     def evaluated(self, score: float | None, best: float | None) -> None:
         del score, best
