@@ -19,6 +19,7 @@ from ppo_jax.runtime.text import format_seconds, format_steps
 
 Row = Mapping[str, Any]
 BAR = 24  # width of the bar
+MIN_SEEDS = 4  # of an interval: that of fewer is as wide as all returns
 MOST_POINTS = 512  # limit of the curve, an even number
 
 
@@ -210,6 +211,8 @@ def _fitting(parts: Sequence[tuple[int, str]], columns: int) -> str:
 
 def _mean_and_interval(values: list[float]) -> str:
     mean = f"{np.mean(values):.4g}"
+    if len(values) < MIN_SEEDS:
+        return mean
     interval = bootstrap_interval(
         values, np.mean, resamples=500, generator=np.random.default_rng(0)
     )
