@@ -19,7 +19,7 @@ from ppo_jax.runtime.text import format_seconds, format_steps
 
 Row = Mapping[str, Any]
 BAR = 24  # width of the bar
-MIN_SEEDS = 4  # of an interval: that of fewer is as wide as all returns
+MIN_SEEDS = 4  # fewer have an interval as wide as all returns
 MOST_POINTS = 512  # limit of the curve, an even number
 
 

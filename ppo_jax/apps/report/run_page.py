@@ -99,7 +99,9 @@ def headline(numbers: Numbers) -> Html:
         rate = [numbers.show(*at, "env_steps_per_second"), small("of all seeds, over ", seconds)]
         tiles.append(("Steps per second", rate))
         tiles.append(("Compiling", [compiled, small("tracing included")]))
-    shown = [tag("div", tag("h3", name), content, class_="tile") for name, content in tiles]
+    shown = [
+        tag("div", tag("p", name, class_="name"), content, class_="tile") for name, content in tiles
+    ]
     return tag("div", shown, class_="tiles")
 
 
@@ -126,7 +128,17 @@ def learning(runs: Sequence[Any], by_env: Mapping[str, list[int]], beside: Seque
 
 def final_returns(runs: Sequence[Any], by_env: Mapping[str, list[int]], numbers: Numbers) -> Html:
     """Show the returns of whole episodes after training, and each seed's."""
-    head = ("run", "objective", "IQM [95%]", "", "mean", "seeds", "failed", "policy", "episodes")
+    head = (
+        "run",
+        "objective",
+        "IQM [95%]",
+        "interval",
+        "mean",
+        "seeds",
+        "failed",
+        "policy",
+        "episodes",
+    )
     bodies = []
     for env, places in by_env.items():
         finals = [(runs[i]["summary"] or {}).get("final_return") or {} for i in places]
