@@ -20,7 +20,8 @@ PAGES = {
     "SECURITY.md": "security.md",
     "README.md": "index.md",
 }
-WIDE = ("results.md", "lab-notebook.md", "settings.md")  # pages of wide tables, without a TOC
+# Pages of wide tables have no table of contents beside them.
+WIDE = ("results.md", "lab-notebook.md", "settings.md", "coming-from.md")
 SHOWN = (".svg", ".png", ".gif")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 
