@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.analysis import stats
+from ppo_jax.analysis import ranges, stats
 from ppo_jax.analysis.plots import STYLE, without_date
 from ppo_jax.apps.diagnose.explain import HYPER, LAST_SHARE, SETTING, is_below, scored, verdict
 from ppo_jax.config.config import Config, Hyper
@@ -152,7 +152,7 @@ def run_cell(cell: Cell, seeds: int, steps: int) -> Row:
         "env": env,
         "source": name,
         "bound": bound,
-        **{key: stats.summarise(known(values)) for key, values in summaries.items()},
+        **{key: summarised(key, known(values), env) for key, values in summaries.items()},
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -181,11 +181,23 @@ def train(config: Config, hyper: Hyper[Any], key: jax.Array) -> dict[str, jax.Ar
     return jax.lax.scan(step, start, None, config.num_iterations)[1]
 
 
-def resummarised(rows: Sequence[Row]) -> list[Row]:
-    """Rows whose IQMs and intervals are computed anew from the stored seeds."""
+def summarised(name: str, per_seed: Sequence[float | None], env: str) -> dict[str, Any]:
+    """IQM and interval of a number; those of a return end where the possible returns end."""
+    limits = ranges.limits(env) if name == "return" else ranges.UNLIMITED
+    return stats.summarise(per_seed, limits=limits)
+
+
+def resummarised(rows: Sequence[Row], env: str | None = None) -> list[Row]:
+    """Rows whose IQMs and intervals are computed anew from the stored seeds.
+
+    Args:
+        env: of all rows, if they do not name it.
+    """
     return [
         {
-            name: stats.summarise(value["per_seed"]) if isinstance(value, dict) else value
+            name: summarised(name, value["per_seed"], env or row["env"])
+            if isinstance(value, dict)
+            else value
             for name, value in row.items()
         }
         for row in rows

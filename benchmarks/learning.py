@@ -37,7 +37,7 @@ from learning_table import (
 )
 
 import ppo_jax
-from ppo_jax.analysis import plots, stats
+from ppo_jax.analysis import plots, ranges, stats
 from ppo_jax.config import presets
 from ppo_jax.config.options import RunOptions
 from ppo_jax.runtime import devices
@@ -152,9 +152,11 @@ def mode_of(preset: presets.Preset) -> str:
 def judged(record: dict[str, Any], preset: presets.Preset) -> dict[str, Any]:
     """The part of a record that follows from its scores and the published ones."""
     reference = preset.reference and hardest(preset.reference, record["env_steps"])
+    limits = ranges.limits(record["env"])
     found = {
         "returns": {
-            mode: rounded(stats.summarise(record["returns"][mode]["per_seed"])) for mode in MODES
+            mode: rounded(stats.summarise(record["returns"][mode]["per_seed"], limits=limits))
+            for mode in MODES
         },
         "published": reference,
     }

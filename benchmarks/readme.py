@@ -18,6 +18,7 @@ import bounds
 import numpy as np
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
 
+from ppo_jax.analysis import ranges
 from ppo_jax.analysis.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
 from ppo_jax.apps.diagnose import explain_figure
 from ppo_jax.apps.diagnose.explain import conclusions
@@ -191,7 +192,7 @@ def draw_curves(records: list[dict[str, Any]], folder: Path) -> None:
             names = [name for name in table[0] if name.startswith("seed_")]
             steps = np.array([float(line["env_steps"]) for line in table])
             returns = np.array([[float(line[n] or "nan") for n in names] for line in table])
-            middle, low, high = summary_curve(returns)
+            middle, low, high = summary_curve(returns, ranges.limits(record["env"]))
             axes.plot(steps, returns, color=ACCENT, alpha=0.25, linewidth=0.7)
             axes.fill_between(steps, low, high, color=ACCENT, alpha=0.3, linewidth=0)
             axes.plot(steps, middle, color=ACCENT, linewidth=1.8)
@@ -202,14 +203,14 @@ def draw_curves(records: list[dict[str, Any]], folder: Path) -> None:
         for axes in grid[len(records) :]:
             axes.remove()
         figure.suptitle(
-            "Return while training, sampled actions: IQM of 10 seeds, 95% interval, each seed; "
-            "dashed: published",
+            "Return while training over environment steps of one seed, sampled actions: IQM of 10 "
+            "seeds,\n95% interval, each seed; dashed: published",
             x=0.01,
             ha="left",
             size=11,
             color=MUTED,
         )
-        figure.tight_layout(rect=(0, 0, 1, 0.985), h_pad=1.2)
+        figure.tight_layout(rect=(0, 0, 1, 0.98), h_pad=1.2)
         path = folder / "curves.svg"
         figure.savefig(path, metadata=without_date(path))
 
@@ -316,7 +317,7 @@ def story() -> str | None:
     if folder is None:
         return None
     record = json.loads((folder / "explain.json").read_text("utf-8"))
-    rows = bounds.resummarised(record["rows"])
+    rows = bounds.resummarised(record["rows"], record["env"])
     explain_figure.draw(rows, folder / "explain.svg", record["env"], record["seeds"])
     lines = [
         f"![Return, KL, effective sample size and gradient cosine]({link(folder / 'explain.svg')})",

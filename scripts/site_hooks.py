@@ -20,6 +20,8 @@ PAGES = {
     "SECURITY.md": "security.md",
     "README.md": "index.md",
 }
+# Pages of wide tables have no table of contents beside them.
+WIDE = ("results.md", "lab-notebook.md", "settings.md", "coming-from.md")
 SHOWN = (".svg", ".png", ".gif")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 
@@ -48,6 +50,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point links that leave docs/ at their place on the site."""
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["toc"]
     if page.file.generated_by:  # rewritten as it was made
         return markdown
     markdown = markdown.replace("<!-- all-settings -->", all_settings())

@@ -1,4 +1,4 @@
-"""What must be true before any test imports jax."""
+"""Settings that must be there before any test imports jax."""
 
 from __future__ import annotations
 

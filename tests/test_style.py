@@ -15,6 +15,7 @@ OPENINGS = {"of", "what", "where", "whether", "which"}
 # A docstring says what a thing is or does, so it begins with neither a question nor a condition.
 OF_DOCSTRINGS = OPENINGS | {"who", "whose", "how", "that", "if", "when", "why"}
 FILES = sorted(ROOT.rglob("*.py"))
+TESTS = sorted(Path(__file__).resolve().parent.rglob("*.py"))
 
 
 def first_word(text: str) -> str:
@@ -53,6 +54,12 @@ def problems(source: str) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_docstrings_and_comments_begin_with_a_verb_or_a_noun(path: Path) -> None:
     assert problems(path.read_text("utf-8")) == []
+
+
+def test_docstrings_of_tests_do_so_too() -> None:
+    found = {path: docstrings(path.read_text("utf-8")) for path in TESTS}
+    every = [(path, text) for path, texts in found.items() for text in texts]
+    assert [each for each in every if first_word(each[1]) in OF_DOCSTRINGS] == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppo_jax.analysis.ranges import UNLIMITED
 from ppo_jax.analysis.stats import bootstrap_interval, iqm
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def learning_curve(
     title: str,
     subtitle: str = "",
     reference: tuple[float, str] | None = None,
+    limits: tuple[float, float] = UNLIMITED,
 ) -> None:
     """Draw returns over environment steps; the suffix of `path` selects SVG or PNG.
 
@@ -63,6 +65,7 @@ def learning_curve(
         title: one line.
         subtitle: one line below it, smaller: seeds, setting, hardware.
         reference: a return to compare with, and the label of its line.
+        limits: the least and the largest possible return.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -71,7 +74,7 @@ def learning_curve(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.0, 4.5), dpi=200)
         axes = figure.add_axes((0.085, 0.135, 0.755, 0.635))
-        _draw_seeds(axes, steps, returns)
+        _draw_seeds(axes, steps, returns, limits)
         if reference is not None:
             _draw_reference(axes, *reference, steps, returns)
         _finish_axes(axes, steps)
@@ -118,8 +121,12 @@ def _known_mean(block: np.ndarray) -> np.ndarray:
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
-def summary_curve(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def summary_curve(
+    returns: np.ndarray, limits: tuple[float, float] = UNLIMITED
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """IQM over seeds and the ends of its 95% interval, each [P]; NaN if fewer than half known.
+
+    The ends lie within `limits`, the least and the largest possible return.
 
     A mean over the few seeds whose episodes ended first would be a mean over short episodes. Two
     seeds have no interval here: it is 13 times as wide as they are apart, and would hide the curve.
@@ -132,13 +139,15 @@ def summary_curve(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
             middle[point] = iqm(known)
             if known.size > 2:
                 interval = bootstrap_interval(known, resamples=1000, generator=generator)
-                low[point], high[point] = interval or (np.nan, np.nan)
+                low[point], high[point] = np.clip(interval or (np.nan, np.nan), *limits)
     return middle, low, high
 
 
-def _draw_seeds(axes: Axes, steps: np.ndarray, returns: np.ndarray) -> None:
+def _draw_seeds(
+    axes: Axes, steps: np.ndarray, returns: np.ndarray, limits: tuple[float, float]
+) -> None:
     num_seeds = returns.shape[1]
-    middle, low, high = summary_curve(returns)
+    middle, low, high = summary_curve(returns, limits)
     if num_seeds > 1:
         alpha = max(0.07, min(0.32, 5 / num_seeds))
         axes.plot(steps, returns, color=ACCENT, alpha=alpha, linewidth=0.9)

@@ -29,7 +29,7 @@ PROGRAM = {
 KEY_BYTES = 32
 
 # True for every name in a file, or those names that the user repeats.
-Trust: TypeAlias = "bool | Collection[str]"
+Trust: TypeAlias = bool | Collection[str]
 Names: TypeAlias = "frozenset[tuple[str, str]]"  # (field, name) of each program
 
 

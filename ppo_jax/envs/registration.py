@@ -89,6 +89,11 @@ def check_name(env: str) -> None:
         gymnax_names.require_known(env)
 
 
+def is_ready(env: str) -> bool:
+    """Check for a name of gymnax: `make` refuses none that needs no download."""
+    return env in gymnax_names.GYMNAX_NAMES and env not in gymnax_names.NEEDS_DOWNLOAD
+
+
 def available() -> list[Row]:
     """Every environment of gymnax and every probe; `table.SUITES` has those of other suites."""
     from ppo_jax.envs.suites.gymnax import adapter as gymnax

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppo_jax.analysis import stats
+from ppo_jax.analysis import ranges, stats
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import door, population, programs
@@ -68,10 +68,11 @@ def policy_mode(config: Config, asked: str) -> str:
 
 
 def summary(
-    config: Config, played: Episodes, alive: np.ndarray, options: RunOptions
+    config: Config, hyper: Hyper, played: Episodes, alive: np.ndarray, options: RunOptions
 ) -> dict[str, Any]:
     """The entries of `summary.json` about an evaluation."""
-    scores = stats.summarise(mean_returns(played, alive))
+    limits = ranges.limits(config.env, hyper.env)
+    scores = stats.summarise(mean_returns(played, alive), limits=limits)
     num_failed = scores.pop("num_failed")
     return {
         "final_return": scores,

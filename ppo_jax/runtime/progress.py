@@ -19,6 +19,7 @@ from ppo_jax.runtime.text import format_seconds, format_steps
 
 Row = Mapping[str, Any]
 BAR = 24  # width of the bar
+MIN_SEEDS = 4  # fewer have an interval as wide as all returns
 MOST_POINTS = 512  # limit of the curve, an even number
 
 
@@ -115,6 +116,7 @@ class Progress:
         self._total_env_steps = total_env_steps
         self._num_seeds = num_seeds
         self._lines_told = 0
+        self._is_planned = False
         self._returns: Sequence[float | None] = ()  # the newest that are known
         self._curve: list[float] = []  # mean returns so far
         self._evaluated = ""
@@ -122,6 +124,12 @@ class Progress:
         self.message = self._screen.message
         self.phase = self._screen.phase
         self.close = self._screen.close
+
+    def plan(self, lines: Sequence[str]) -> None:
+        """Print the plan of the run, once."""
+        for line in () if self._is_planned else lines:
+            self.message(line)
+        self._is_planned = True
 
     def evaluated(self, score: float | None, best: float | None) -> None:
         """Keep the newest evaluation and the best one on the line."""
@@ -203,6 +211,8 @@ def _fitting(parts: Sequence[tuple[int, str]], columns: int) -> str:
 
 def _mean_and_interval(values: list[float]) -> str:
     mean = f"{np.mean(values):.4g}"
+    if len(values) < MIN_SEEDS:
+        return mean
     interval = bootstrap_interval(
         values, np.mean, resamples=500, generator=np.random.default_rng(0)
     )
@@ -224,6 +234,9 @@ class Silence(NamedTuple):
 
     def phase(self, text: str) -> None:
         del text
+
+    def plan(self, lines: Sequence[str]) -> None:
+        del lines
 
     def evaluated(self, score: float | None, best: float | None) -> None:
         del score, best

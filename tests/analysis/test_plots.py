@@ -1,4 +1,4 @@
-"""What a learning curve draws, by its numbers, and that it draws the same file twice."""
+"""The numbers that a learning curve draws, and the equality of two drawings."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from ppo_jax.analysis.ranges import limits
 from ppo_jax.analysis.stats import (
     bootstrap_interval,
     difference_interval,
@@ -239,3 +240,14 @@ def test_interval_of_a_difference_is_that_of_welchs_test(sizes, spread):
     # The bootstrap's variance is n - 1 of n parts of the unbiased one.
     expected = stretched(theirs, x.mean() - y.mean(), np.sqrt(1 - 1 / sizes[0]))
     np.testing.assert_allclose(ours, expected, atol=0.04 * spread)
+
+
+def test_an_interval_ends_where_the_possible_returns_end():
+    scores = [490.0, 500.0, 500.0, 400.0]
+    low, high = summarise(scores)["ci95"]
+    assert high > 500.0
+    assert summarise(scores, limits=limits("CartPole-v1"))["ci95"] == [low, 500.0]
+    assert summarise(scores, limits=limits("CartPole-v1", {"max_steps_in_episode": 900}))[
+        "ci95"
+    ] == [low, high]
+    assert summarise([-999.0, -999.0], limits=limits("Pendulum-v1"))["ci95"] == [-999.0, -999.0]

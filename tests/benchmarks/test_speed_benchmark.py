@@ -1,4 +1,4 @@
-"""What the speed benchmarks compute from their measurements, against numbers by hand."""
+"""Numbers that the speed benchmarks compute from measurements, against those by hand."""
 
 from __future__ import annotations
 

@@ -59,15 +59,9 @@ class Answer(NamedTuple):
         return json.loads(self.out)["final_return"]["per_seed"]
 
     def is_refused(self, words: str) -> bool:
-        """Check that it ended with one sentence that holds `words`, and exit code 2.
-
-        The plan of a training may stand before it.
-        """
-        *plan, sentence = self.err.strip().splitlines()
-        is_plan = [
-            line.startswith("settings: ") or "environment steps a seed" in line for line in plan
-        ]
-        assert all(is_plan), self.err
+        """Check that it ended with one sentence that holds `words`, and exit code 2."""
+        sentence = self.err.strip()
+        assert sentence.count("\n") == 0, self.err
         assert sentence.startswith("ppo-jax: "), self.err
         assert words in sentence, sentence
         return self.code == 2 and "Traceback" not in self.out + self.err

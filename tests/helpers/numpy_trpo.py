@@ -60,7 +60,7 @@ class NumpyPolicy:
         return float(np.mean(np.sum(terms, axis=1)))
 
     def jacobian(self) -> np.ndarray:
-        """Of logits, or of mean and log std, by every parameter, at the start. [N, D, P]"""
+        """Jacobian of logits, or of mean and log std, by the parameters at the start. [N, D, P]"""
         _, _, _, w2, *log_std = self.cut(self.start)
         hidden, output = self.head(self.start)
         width, rows = output.shape[1], []

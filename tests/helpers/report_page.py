@@ -77,7 +77,7 @@ class Page(HTMLParser):
 
 
 def at(data: Any, pointer: str) -> Any:
-    """What a JSON pointer (RFC 6901) names."""
+    """The value that a JSON pointer (RFC 6901) names."""
     for key in pointer.split("/")[1:]:
         key = key.replace("~1", "/").replace("~0", "~")
         data = data[int(key)] if isinstance(data, list) else data[key]
@@ -85,7 +85,7 @@ def at(data: Any, pointer: str) -> Any:
 
 
 def is_rounded(shown: str, value: Any) -> bool:
-    """Whether a text is a number's digits, cut somewhere by rounding."""
+    """Check that a text is a number's digits, cut somewhere by rounding."""
     if isinstance(value, str):
         return shown == value
     plain = shown.replace("−", "-").replace(",", "").replace("+", "")

@@ -37,7 +37,7 @@ def test_tensorboard_gets_the_mean_over_seeds_at_its_environment_step(tmp_path):
 
 
 class FakeWandb(types.SimpleNamespace):
-    """What of the service is used, with a list of all calls."""
+    """The part of the service that is used, with a list of all calls."""
 
     def __init__(self) -> None:
         super().__init__(calls=[], summaries={})

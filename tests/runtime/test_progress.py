@@ -48,8 +48,12 @@ def test_a_progress_line_says_what_there_is_to_know():
     progress = Progress(200, 100_000, num_seeds=3, stream=io.StringIO())
     # 75,000 steps left of each of 3 seeds at 1,500 steps a second over all seeds: 150 seconds.
     assert progress.describe(50, row(25_000)) == (
-        "50/200  25%  2m30s left  1.5k env steps/s  Return 20 (-107.1 to 147.1)  KL 0.015"
-    )  # two seeds: Student's t of one degree of freedom, 12.7 times their half-distance
+        "50/200  25%  2m30s left  1.5k env steps/s  Return 20  KL 0.015"
+    )  # two seeds: their interval would be 12.7 times their half-distance on either side
+    four = row(1) | {"episode_return": [10.0, 10.0, 30.0, 30.0]}
+    # One resample of 16 holds the low seeds alone, so the percentiles are 10 and 30. They move
+    # to 1.23 times t / z = 3.182 / 1.960 of their distance from 20.
+    assert "Return 20 (0.02816 to 39.97)  KL" in progress.describe(1, four)
     assert progress.describe(0, {"env_steps": 0}) == "0/200  0%"
     assert "Return 5  KL" in progress.describe(1, row(1) | {"episode_return": [5.0]})
 

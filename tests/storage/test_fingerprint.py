@@ -1,4 +1,4 @@
-"""What the bits depend on, and the sentence about what changed."""
+"""Facts that the bits depend on, and the sentence about those that changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's folder holds, who may make one, and what is read back from it."""
+"""A run's folder: its content, its makers, and the settings that are read back."""
 
 from __future__ import annotations
 

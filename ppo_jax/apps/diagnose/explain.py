@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppo_jax.analysis import stats
+from ppo_jax.analysis import ranges, stats
 from ppo_jax.apps.diagnose import explain_figure
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
@@ -158,7 +158,7 @@ def run_cell(config: Config, objective: str, num_epochs: int, seeds: int) -> Row
     row: Row = {
         "objective": objective,
         "epochs": num_epochs,
-        "return": stats.summarise(scores),
+        "return": stats.summarise(scores, limits=ranges.limits(cell.env)),
         "entropy": over_seeds("entropy"),
     }
     for name, probed in explain_figure.MEASURED.items():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from ppo_jax.apps.export import numpy_policy
-from ppo_jax.apps.export.predict import WithPredict
+from ppo_jax.apps.export.predict import LoadedPolicy
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.trust import Trust
 
@@ -20,8 +19,8 @@ def load_policy(
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
-) -> Callable[..., Any]:
-    """A trained policy as a plain function observation -> action.
+) -> LoadedPolicy:
+    """A trained policy as a function observation -> action.
 
     Args:
         path: a run folder, or an artefact of `ppo-jax export`: a folder of the numpy format (read
@@ -77,7 +76,7 @@ def load_policy(
     )
 
 
-def _numpy(file: Path) -> Callable[..., Any]:
+def _numpy(file: Path) -> LoadedPolicy:
     try:
         act = numpy_policy.load(file)
     except ValueError as error:
@@ -85,19 +84,19 @@ def _numpy(file: Path) -> Callable[..., Any]:
     return _refusing(act)
 
 
-def _batched(*artefact: Any) -> Callable[..., Any]:
+def _batched(*artefact: Any) -> LoadedPolicy:
     """A policy from the parts that a format's `load` returns; its refusals are InputErrors."""
     return _refusing(numpy_policy.as_policy(*artefact))
 
 
-def _refusing(act: Callable[..., Any]) -> Callable[..., Any]:
-    """`act`, whose ValueErrors become InputErrors."""
+def _refusing(act: numpy_policy.Policy) -> LoadedPolicy:
+    """`act` with `predict`; its ValueErrors become InputErrors."""
 
     @wraps(act)
-    def policy(*given: Any, **named: Any) -> Any:
+    def refusing(*given: Any, **named: Any) -> Any:
         try:
             return act(*given, **named)
         except ValueError as error:
             raise InputError(str(error)) from error
 
-    return WithPredict(policy)
+    return LoadedPolicy(refusing, act.start, act.description)

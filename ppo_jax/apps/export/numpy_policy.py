@@ -18,6 +18,7 @@ A policy with a memory takes it and gives the next one:
 
 from __future__ import annotations
 
+import functools
 import json
 import operator
 from collections.abc import Callable, Mapping
@@ -35,8 +36,29 @@ Arrays = dict[str, np.ndarray]
 Memory = dict[str, np.ndarray]
 
 
-def load(file: Path | str | BinaryIO) -> Callable[..., Any]:
-    """The policy in `policy.npz` as a plain function; no code is loaded from the file.
+class Policy:
+    """A function of observations, and the facts about it.
+
+    Attributes:
+        start: the memory of a new episode, `start(n)` that of n; None without a memory.
+        description: the exported file's description; None for a policy that is no such file.
+    """
+
+    def __init__(
+        self,
+        act: Callable[..., Any],
+        start: Callable[..., Any] | None = None,
+        description: dict[str, Any] | None = None,
+    ) -> None:
+        functools.update_wrapper(self, act)
+        self._act, self.start, self.description = act, start, description
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return self._act(*given, **named)
+
+
+def load(file: Path | str | BinaryIO) -> Policy:
+    """The policy in `policy.npz` as a function; no code is loaded from the file.
 
     Args:
         file: a path, or a file that is open for reading bytes.
@@ -81,10 +103,9 @@ def load(file: Path | str | BinaryIO) -> Callable[..., Any]:
     def run(rows: dict[str, np.ndarray], memory: Memory | None = None) -> Any:
         return actions(description, arrays, rows, memory)
 
-    act = as_policy(run, shapes, mask_size, start)
-    act.__doc__ = text
-    act.description = description  # type: ignore[attr-defined]
-    return act
+    policy = as_policy(run, shapes, mask_size, start)
+    policy.__doc__, policy.description = text, description
+    return policy
 
 
 def as_policy(
@@ -92,8 +113,8 @@ def as_policy(
     shapes: Mapping[str, tuple[int, ...]],
     mask_size: int | None,
     start: Memory | None,
-) -> Callable[..., Any]:
-    """`run` of named rows as a function of one observation or a batch.
+) -> Policy:
+    """`run` of named rows as a policy of one observation or a batch.
 
     Args:
         run: (rows) -> actions; with a memory (rows, memory [n, ...]) -> (actions, memory).
@@ -106,7 +127,7 @@ def as_policy(
         return first_of(action) if is_one else action
 
     if start is None:
-        return forward
+        return Policy(forward)
     own = start
 
     def act(observation: Any, memory: Any = None, legal: Any = None) -> Any:
@@ -121,8 +142,7 @@ def as_policy(
             for name, leaf in own.items()
         }
 
-    act.start = start_many  # type: ignore[attr-defined]
-    return act
+    return Policy(act, start_many)
 
 
 def start_of(description: dict[str, Any], arrays: Arrays) -> Memory | None:

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ppo_jax.apps.export.numpy_policy import Policy
 from ppo_jax.config.errors import InputError
 
-Policy = Callable[..., Any]
 
+class LoadedPolicy(Policy):
+    """A policy with a method `predict(observation, state, episode_start, deterministic)`."""
 
-class WithPredict:
-    """A policy with a method `predict(observation, state, episode_start, deterministic)`.
-
-    It is called as the policy itself, and has the policy's own attributes, such as `start`.
-    """
-
-    def __init__(self, policy: Policy, sampling: Callable[[int], Any] | None = None) -> None:
-        """Wrap a policy.
+    def __init__(
+        self,
+        act: Callable[..., Any],
+        start: Callable[..., Any] | None = None,
+        description: dict[str, Any] | None = None,
+        sampling: Callable[[int], Any] | None = None,
+    ) -> None:
+        """Keep a function of observations, and the facts about it.
 
         Args:
-            policy: a function of observations, with `start` if it has a memory.
             sampling: call number -> random key of a sampled action; None if it cannot sample.
         """
-        functools.update_wrapper(self, policy)
-        self._policy, self._sampling, self._calls = policy, sampling, itertools.count()
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        return self._policy(*given, **named)
+        super().__init__(act, start, description)
+        self._sampling, self._calls = sampling, itertools.count()
 
     def predict(
         self,
@@ -59,15 +56,15 @@ class WithPredict:
                     "An exported policy is deterministic: load the run's folder to sample actions."
                 )
             named["key"] = self._sampling(next(self._calls))
-        policy, start = self._policy, getattr(self._policy, "start", None)
+        start = self.start
         if start is None:
-            return policy(observation, **named), state
+            return self(observation, **named), state
         if state is not None:
-            return policy(observation, _begun_anew(start, state, episode_start), **named)
+            return self(observation, _begun_anew(start, state, episode_start), **named)
         try:
-            return policy(observation, start(), **named)
+            return self(observation, start(), **named)
         except InputError:  # a batch
-            return policy(observation, start(_count(observation)), **named)
+            return self(observation, start(_count(observation)), **named)
 
 
 def _begun_anew(start: Callable[..., Any], memory: Any, episode_start: Any) -> Any:

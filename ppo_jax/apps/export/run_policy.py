@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from jax import Array
 from jax.core import Tracer
 
 from ppo_jax.apps.export.numpy_policy import read
-from ppo_jax.apps.export.predict import WithPredict
+from ppo_jax.apps.export.predict import LoadedPolicy
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.trust import Trust
 from ppo_jax.envs import leaves
@@ -33,8 +32,8 @@ def run_policy(
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
-) -> Callable[..., Any]:
-    """The policy of a run folder as a plain function; for its arguments see `load_policy`.
+) -> LoadedPolicy:
+    """The policy of a run folder as a JAX function; for its arguments see `load_policy`.
 
     Raises:
         InputError: also by the function: an observation of another shape, or no whole number of the
@@ -75,7 +74,7 @@ def run_policy(
             action = act((), rows, key)[1]
             return as_given(observation, action, is_one)
 
-        return WithPredict(policy, sampling)
+        return LoadedPolicy(policy, sampling=sampling)
 
     def start(n: int | None = None) -> PyTree:
         memory = acting.network.start(acting.params, 1 if n is None else n)["actor"]
@@ -93,8 +92,7 @@ def run_policy(
         after = jax.tree.map(lambda leaf: leaf[0], after) if is_one else after
         return as_given(observation, action, is_one), after["actor"]
 
-    remember.start = start  # type: ignore[attr-defined]
-    return WithPredict(remember, sampling)
+    return LoadedPolicy(remember, start, sampling=sampling)
 
 
 def sampling(call: int) -> Array:

@@ -87,6 +87,9 @@ def compared(
     ]
     living = [score for sample in samples for score in stats.known(sample)]
     low, high, source = range_of(runs, groups, living)
+    every = [runs[i] for group in groups for i in group.places]
+    changed = {name: x for run in every for name, x in run["hyper"]["env"].items()}
+    limits = ranges.limits(every[0]["env"], changed)
     chosen = verdicts.margin_of(low, high) if margin is None else margin
     worst = min(living)
     whole = [[worst if score is None else score for score in sample] for sample in samples]
@@ -100,15 +103,14 @@ def compared(
                 "label": group.label,
                 "runs": list(group.places),
                 "num_seeds": len(sample),
-                **stats.summarise(sample),
+                **stats.summarise(sample, limits=limits),
                 **found,
                 "verdict": verdict,
                 "probability": stats.probability_of_improvement(scores, whole[0]),
             }
         )
-    first = runs[groups[0].places[0]]
     return {
-        "env": first["env"],
+        "env": every[0]["env"],
         "groups": rows,
         "margin": chosen,
         "range": None if margin is not None else {"low": low, "high": high, "source": source},

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_jax.analysis import plots, stats
+from ppo_jax.analysis import plots, ranges, stats
 from ppo_jax.analysis.thinning import strided, thinned_rows
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
@@ -84,6 +84,7 @@ def read(folder: Path, label: str, is_one_of_many: bool = False) -> dict[str, An
             "removed."
         )
     rows, last_step = _rows(metrics, options)
+    limits = ranges.limits(config["env"], hyper["env"])
     summary = _summary(folder / "summary.json") if (folder / "summary.json").is_file() else None
     manifest = folder / "manifest.json"
     env_steps = last_step if summary is None else summary["env_steps"]
@@ -95,7 +96,7 @@ def read(folder: Path, label: str, is_one_of_many: bool = False) -> dict[str, An
         "env_steps": env_steps,
         "total_env_steps": options["seeds"] * env_steps,
         "summary": summary,
-        "curve": curve(rows, with_seeds=not is_one_of_many),
+        "curve": curve(rows, not is_one_of_many, limits),
         "diagnostics": diagnostics(rows),
         "speed": speed(folder / "timing.jsonl"),
         "config": config,
@@ -105,12 +106,14 @@ def read(folder: Path, label: str, is_one_of_many: bool = False) -> dict[str, An
     }
 
 
-def curve(rows: Sequence[Mapping[str, Any]], with_seeds: bool) -> dict[str, Any]:
+def curve(
+    rows: Sequence[Mapping[str, Any]], with_seeds: bool, limits: tuple[float, float]
+) -> dict[str, Any]:
     """IQM over seeds of the training return and its 95% interval, by environment steps."""
     steps, returns = plots.curves(rows)
     if not with_seeds:
         steps, returns = thinned(steps, returns, DIAGNOSTIC_POINTS)
-    middle, low, high = plots.summary_curve(returns)
+    middle, low, high = plots.summary_curve(returns, limits)
     found = {"env_steps": steps, "iqm": middle, "low": low, "high": high}
     if with_seeds and returns.shape[1] > 1:
         found["per_seed"] = returns.T

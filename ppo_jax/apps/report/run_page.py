@@ -28,10 +28,9 @@ def page(data: Mapping[str, Any], animations: Mapping[int, Animation | str]) -> 
     runs = data["runs"]
     by_env = grouped([run["env"] for run in runs])
     sections = [
-        headline(numbers) if len(runs) == 1 else None,
+        headline(numbers) if len(runs) == 1 else differences(by_env, data, numbers),
         learning(runs, by_env, episodes(runs, animations, numbers) if len(runs) == 1 else []),
         final_returns(runs, by_env, numbers),
-        differences(by_env, data, numbers),
         comparison(by_env, data, numbers),
         moving(runs, animations, numbers) if len(runs) > 1 else None,
         diagnostics(runs, by_env),
@@ -100,7 +99,9 @@ def headline(numbers: Numbers) -> Html:
         rate = [numbers.show(*at, "env_steps_per_second"), small("of all seeds, over ", seconds)]
         tiles.append(("Steps per second", rate))
         tiles.append(("Compiling", [compiled, small("tracing included")]))
-    shown = [tag("div", tag("h3", name), content, class_="tile") for name, content in tiles]
+    shown = [
+        tag("div", tag("p", name, class_="name"), content, class_="tile") for name, content in tiles
+    ]
     return tag("div", shown, class_="tiles")
 
 
@@ -127,7 +128,17 @@ def learning(runs: Sequence[Any], by_env: Mapping[str, list[int]], beside: Seque
 
 def final_returns(runs: Sequence[Any], by_env: Mapping[str, list[int]], numbers: Numbers) -> Html:
     """Show the returns of whole episodes after training, and each seed's."""
-    head = ("run", "objective", "IQM [95%]", "", "mean", "seeds", "failed", "policy", "episodes")
+    head = (
+        "run",
+        "objective",
+        "IQM [95%]",
+        "interval",
+        "mean",
+        "seeds",
+        "failed",
+        "policy",
+        "episodes",
+    )
     bodies = []
     for env, places in by_env.items():
         finals = [(runs[i]["summary"] or {}).get("final_return") or {} for i in places]
@@ -177,20 +188,21 @@ def _final_row(i: int, run: Mapping[str, Any], span: Any, numbers: Numbers) -> l
 def differences(
     by_env: Mapping[str, list[int]], data: Mapping[str, Any], numbers: Numbers
 ) -> Html | None:
-    """Compare the runs of an environment with the first of them."""
+    """Compare the runs of an environment with the first of them, as `ppo-jax compare` does."""
     shown: list[Child] = []
     for k, found in enumerate(data["comparisons"]):
         rows = found["groups"][1:]
         ends = [end for row in rows for end in row["difference_ci95"] or [row["difference"]]]
         span = charts.span_of([0.0, *ends])
-        head = (f"minus {found['groups'][0]['label']}", "difference [95%]", "0 at the line")
+        head = ("run", "verdict", "IQM [95%]", f"minus {found['groups'][0]['label']} [95%]")
+        head += ("0 at the line", "P(better)", "mean", "seeds", "seeds needed")
         body = [
             _difference_row(("comparisons", k, "groups", i), row, span, numbers)
-            for i, row in enumerate(rows, 1)
+            for i, row in enumerate(found["groups"])
         ]
         if len(by_env) > 1:
             shown.append(tag("h3", found["env"]))
-        shown.append(table((*head, "verdict", "seeds needed"), body))
+        shown.append(table(head, body, numeric=2))
         shown.append(
             small("Margin: ", numbers.show("comparisons", k, "margin"), f", for {found['env']}.")
         )
@@ -200,23 +212,28 @@ def differences(
     note = (
         "Difference of the IQMs of the final returns. Equal: its interval lies within the margin, "
         "5% of the range of the environment's returns. Better and worse: it lies above or below 0. "
-        "Undecided: neither; about as many seeds of each run as stated would decide."
+        "Undecided: neither; about as many seeds of each run as stated would decide. P(better): "
+        "the probability that a seed of the run beats one of the first."
     )
-    return section("Differences", small(note), shown)
+    return section("Comparison", small(note), shown)
 
 
 def _difference_row(
     at: tuple[str | int, ...], row: Mapping[str, Any], span: Any, numbers: Numbers
 ) -> list[Child]:
-    ends = row["difference_ci95"]
-    difference = numbers.show(*at, "difference", form="+.4g")
-    return [
-        row["label"],
-        [difference, " ", numbers.interval(*at, "difference_ci95", form="+.4g")],
-        charts.whisker(span, row["difference"], ends, guides=(0.0,)),
-        tag("span", row["word"], class_=f"verdict {row['word']}"),
-        "" if row["seeds_needed"] is None else numbers.show(*at, "seeds_needed"),
-    ]
+    mean = [numbers.show(*at, "iqm"), " ", numbers.interval(*at, "ci95")]
+    shown: list[Child] = ["compared with", mean, "", "", ""]
+    if at[-1] != 0:
+        difference = numbers.show(*at, "difference", form="+.4g")
+        shown = [
+            tag("span", row["word"], class_=f"verdict {row['word']}"),
+            mean,
+            [difference, " ", numbers.interval(*at, "difference_ci95", form="+.4g")],
+            charts.whisker(span, row["difference"], row["difference_ci95"], guides=(0.0,)),
+            numbers.show(*at, "probability", form=".2f"),
+        ]
+    needed = "" if row["seeds_needed"] is None else numbers.show(*at, "seeds_needed")
+    return [row["label"], *shown, numbers.show(*at, "mean"), numbers.show(*at, "num_seeds"), needed]
 
 
 def comparison(

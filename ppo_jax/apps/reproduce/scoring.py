@@ -62,7 +62,7 @@ def measured(cell: Cell, content: Mapping[str, Any]) -> Measured:
     """Make a cell's row from the returns of the seeds asked for; further seeds are ignored."""
     seeds = sorted(content["seeds"], key=lambda each: each["seed"])
     per_seed = tuple(each["score"] for each in seeds if each["seed"] in wanted_seeds(cell))
-    scores = stats.summarise(per_seed)
+    scores = stats.summarise(per_seed, limits=ranges.limits(cell.config.env, cell.hyper.env))
     published = cell.published[0].value if cell.published else None
     words, share, compared = NO_VERDICT, None, None
     if published is not None:

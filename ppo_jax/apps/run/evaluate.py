@@ -168,7 +168,7 @@ def play_all(
     layout = choose_layout(config, num_seeds, wanted=Wanted(num_blocks=1))
     placed = population.place(population.padded(state, layout), layout)
     played = player(config, hyper, layout, options)(placed, stream)
-    return summary(config, played, alive_seeds(placed, layout), options)
+    return summary(config, hyper, played, alive_seeds(placed, layout), options)
 
 
 def best_member(returns: Sequence[float | None]) -> int:

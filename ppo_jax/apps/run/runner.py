@@ -84,7 +84,7 @@ def run(
             and with a `Moment` if it takes two arguments; one that returns True ends the run after
             that row.
         source: where the settings come from, printed at the start.
-        screen: the display, if it is open and shows the plan already.
+        screen: the display, if it is open already.
         trust: True to load the programs that the run of `init_from` names, or a list of them.
 
     Raises:
@@ -111,10 +111,9 @@ def run(
         loggers.require(options)
         screen = screen if hosts.is_first() else None
         progress = screen or stack.enter_context(show(config, options))
-        if screen is None:
-            for line in text.plan_lines(run_folder.env_name(config), config, options.seeds, source):
-                progress.message(line)
         job = prepare(config, hyper, options, heard, stop, trust, progress)
+        name = run_folder.env_name(config)
+        progress.plan(text.plan_lines(name, config, options.seeds, source))
         folder = stack.enter_context(claimed(job))
         with signals.free():
             arrays, state, traced = start_new(job)
@@ -184,9 +183,9 @@ def resume(
             if hosts.is_first():
                 record_resume(folder, saved, finger, env_steps)
             name = run_folder.env_name(saved.config)
-            plan = text.plan_lines(name, saved.config, saved.options.seeds, None)
-            lines = [going_on, *saved.notes, *notes, *plan]
-            session = open_session(stack, job, arrays, own, status, lines)
+            progress.message(going_on)
+            progress.plan(text.plan_lines(name, saved.config, saved.options.seeds, None))
+            session = open_session(stack, job, arrays, own, status, [*saved.notes, *notes])
         except OSError as error:
             raise RunError(
                 f"{str(folder)!r} cannot be written ({error.strerror}), so its run does not go on: "

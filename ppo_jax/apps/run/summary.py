@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_jax.analysis import plots
+from ppo_jax.analysis import plots, ranges
 from ppo_jax.analysis.thinning import thinned_rows
 from ppo_jax.apps.run.session import METRICS, RunStatus, Session, writing
 from ppo_jax.distributed import population
@@ -39,7 +39,7 @@ def conclude(
         session,
         status,
         compile_seconds,
-        evaluation.summary(session.config, played, alive, options),
+        evaluation.summary(session.config, session.hyper, played, alive, options),
         learning_curve=str(curve) if curve else None,
     )
     with writing(session, status):
@@ -93,6 +93,7 @@ def draw_curve(session: Session, curve: Path | None, logged: list[dict[str, Any]
             path,
             title=f"{name}, {session.config.objective}",
             subtitle=f"return while training, {seeds} seed{'s' * (seeds > 1)}",
+            limits=ranges.limits(name, session.hyper.env),
         )
 
 

@@ -14,7 +14,7 @@ from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.runtime.text import quoted
 
 _USES = {
-    "numpy": "python {out}/policy.py says what it takes; needs NumPy only",
+    "numpy": "python {out}/policy.py prints its inputs; it needs NumPy only",
     "stablehlo": 'jax.export.deserialize, or ppo_jax.load_policy("{out}")',
     "onnx": 'any ONNX runtime, or ppo_jax.load_policy("{out}")',
 }

@@ -52,12 +52,13 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     sizes = (config.num_iterations, config.trained_env_steps, options.seeds)
     # From here on, because importing jax takes seconds.
     with signals.listening(), display(*sizes, options.quiet or bool(options.host_index)) as screen:
-        for line in plan_lines(config.env, config, options.seeds, source_of(settings)):
-            screen.message(line)
+        source = source_of(settings)
+        if registration.is_ready(config.env) and not hyper.env:  # else it may be refused yet
+            screen.plan(plan_lines(config.env, config, options.seeds, source))
         from ppo_jax.apps.run import runner
 
         trust = find_trust(flags)
-        result = runner.run(config, hyper, options, screen=screen, trust=trust)
+        result = runner.run(config, hyper, options, source=source, screen=screen, trust=trust)
     return Answer(result.summary, summary_lines(result.summary), result.exit_code)
 
 

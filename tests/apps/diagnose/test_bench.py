@@ -1,4 +1,4 @@
-"""What a timing says: its arithmetic on a clock of our own, its programs, its refusals."""
+"""A timing: its arithmetic on a clock of our own, its programs, its refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a member was frozen: the operation, the line, the samples."""
+"""The cause of a frozen member: the operation, the line, the samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor says of this machine and of an environment."""
+"""The doctor's report on this machine and on an environment."""
 
 from __future__ import annotations
 

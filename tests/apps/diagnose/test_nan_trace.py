@@ -12,7 +12,7 @@ from ppo_jax.apps.diagnose.nan_trace import first_fault
 
 
 def line_of(function, text):
-    """Where a text stands in this file, as the fault names it."""
+    """The line of a text in this file, as the fault names it."""
     lines, first = inspect.getsourcelines(function)
     number = next(i for i, line in enumerate(lines) if text in line)
     return f"tests/apps/diagnose/test_nan_trace.py:{first + number}"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppo_jax.apps.export.predict import WithPredict
+from ppo_jax.apps.export.predict import LoadedPolicy
 from ppo_jax.config.errors import InputError
 
 
@@ -19,9 +19,7 @@ def counting() -> Any:
             raise InputError("another number of memories")
         return memory + 1, memory + 1
 
-    function: Any = policy
-    function.start = lambda n=None: np.zeros(() if n is None else n, int)
-    return WithPredict(policy)
+    return LoadedPolicy(policy, lambda n=None: np.zeros(() if n is None else n, int))
 
 
 def test_the_state_is_handed_on_and_begins_anew_where_an_episode_does() -> None:

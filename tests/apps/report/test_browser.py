@@ -64,7 +64,7 @@ def test_the_page_loads_without_errors_or_requests_and_shows_its_data(
 
 
 def requests(log: Path) -> list[str]:
-    """What a page asked of the network; what the browser asks for itself has no origin."""
+    """Requests of a page to the network; those of the browser itself have no origin."""
     events = json.loads(log.read_text("utf-8"))["events"]
     known = [event["params"] for event in events if "initiator" in event.get("params", {})]
     asked = [given["url"] for given in known if given["initiator"] != "not an origin"]

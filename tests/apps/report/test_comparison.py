@@ -34,7 +34,14 @@ def run(
     env: str, scores: Sequence[float | None], start: float = 0.0, steps: int = 64
 ) -> dict[str, Any]:
     summary = {"final_return": stats.summarise(scores), "policy_mode": "deterministic"}
-    return {"env": env, "summary": summary, "env_steps": steps, "curve": {"iqm": [None, start]}}
+    curve = {"iqm": [None, start]}
+    return {
+        "env": env,
+        "hyper": {"env": {}},
+        "summary": summary,
+        "env_steps": steps,
+        "curve": curve,
+    }
 
 
 def test_a_comparison_by_hand() -> None:

@@ -53,7 +53,9 @@ def test_every_number_shown_is_one_of_the_data_and_these_are_those_of_the_files(
         wanted |= {f"{at}/{name}" for name in ("episodes_per_seed", "num_seeds", "train_seconds")}
         wanted |= {f"/runs/{i}/env_steps", f"/runs/{i}/total_env_steps"}
         assert wanted <= shown
-    assert {"/comparisons/0/groups/1/difference", "/comparisons/0/margin"} <= shown
+    row = "/comparisons/0/groups/1"
+    assert {f"{row}/difference", f"{row}/probability", f"{row}/iqm"} <= shown
+    assert "/comparisons/0/margin" in shown
     assert {"/improvements/0/probability/0/1", "/runs/0/summary/final_return/ci95/1"} <= shown
 
 
@@ -85,6 +87,7 @@ def test_runs_of_one_environment_are_compared_and_others_are_not(made: Path) -> 
     assert [found["runs"] for found in page.data["improvements"]] == [[0, 1]]
     assert page.data["improvements"][0]["probability"] == [[None, 1.0], [0.0, None]]
     assert "2 environments" in page.text
+    assert page.text.index("P(better)") < page.text.index("Learning curves")  # it leads
     assert "Pendulum-v1" in page.text
 
 

@@ -1,4 +1,4 @@
-"""When the host looks: rows, evaluations, checkpoints, the goal, and the chunks between them."""
+"""The host's calendar: rows, evaluations, checkpoints, the goal, and the chunks between them."""
 
 from __future__ import annotations
 

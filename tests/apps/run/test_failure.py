@@ -1,4 +1,4 @@
-"""What a failed update leaves behind: nothing of itself, and nothing in its neighbours."""
+"""A failed update leaves nothing behind, neither of itself nor in its neighbours."""
 
 from __future__ import annotations
 

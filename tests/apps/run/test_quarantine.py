@@ -1,4 +1,4 @@
-"""What is left of a frozen member: its last good state, its samples, its minibatches."""
+"""The remains of a frozen member: its last good state, its samples, its minibatches."""
 
 from __future__ import annotations
 

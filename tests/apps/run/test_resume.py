@@ -27,7 +27,7 @@ EVERY = {"log_every": 3 * BATCH, "eval_every": 3 * BATCH, "checkpoint_every": BA
 
 
 class Killed(BaseException):
-    """What no code of ours catches: as far as files go, a SIGKILL."""
+    """An end that no code of ours catches: as far as files go, a SIGKILL."""
 
 
 @pytest.fixture(scope="module", autouse=True)

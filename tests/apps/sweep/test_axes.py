@@ -1,4 +1,4 @@
-"""How axes are read, what is refused and with which sentence, and how settings come of them."""
+"""Axes of a sweep: their reading, their refusals, and the settings that they give."""
 
 from __future__ import annotations
 

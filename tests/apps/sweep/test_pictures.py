@@ -1,4 +1,4 @@
-"""How settings are put together along an axis."""
+"""The settings of a sweep along one axis, put together."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_scores_without_rows_are_drawn_and_nothing_draws_nothing(tmp_path: Path)
     summary = {"env": "Walk", "objective": "clip", "num_seeds": 1}
     columns = table.read_columns([])  # as where the packs are on another machine
     drawn = pictures.draw_all(tmp_path, columns, ranked, axes.parse(["gamma=0.5,0.9"]), summary)
-    assert [Path(path).name for path in drawn] == ["axes.svg", "settings.svg"]
+    assert [Path(path).name for path in drawn] == ["axes.svg"]  # settings.svg needs two axes
     assert pictures.draw_all(tmp_path, columns, [], (), summary) == []
 
 

@@ -1,4 +1,4 @@
-"""What halving and population-based training decide, by hand and by invariants."""
+"""Decisions of halving and population-based training, by hand and by invariants."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppo_jax.analysis import plots
+from ppo_jax.analysis import plots, ranges
 from ppo_jax.analysis.stats import bootstrap_interval, iqm
 from ppo_jax.apps.sweep.axes import Axis, describe, show
 from ppo_jax.storage.files import replacing, to_json
@@ -30,6 +30,7 @@ def draw_all(
     ranked: Sequence[Mapping[str, Any]],
     axes: Sequence[Axis],
     summary: Mapping[str, Any],
+    limits: tuple[float, float] = ranges.UNLIMITED,
 ) -> list[str]:
     """Draw every picture that the results allow; return their paths."""
     known = [row for row in ranked if row["final_return"]["mean"] is not None]
@@ -37,11 +38,11 @@ def draw_all(
     names = list(known[0]["values"]) if known else []
     drawn = []
     if columns and known:
-        drawn.append(curves(columns, known[:BEST], folder / "curves.svg", title))
+        drawn.append(curves(columns, known[:BEST], folder / "curves.svg", title, limits))
     if known and names:
         logs = {axis.name for axis in axes if is_log(axis)}
         drawn.append(along_axes(known, names, logs, folder / "axes.svg", title))
-        if len(known) > 1:
+        if len(known) > 1 and len(names) > 1:  # a line needs two axes
             drawn.append(parallel_coordinates(known, names, logs, folder / "settings.svg", title))
         shares = importance(known, names)
         if shares:
@@ -60,7 +61,11 @@ def is_log(axis: Axis) -> bool:
 
 
 def curves(
-    columns: Mapping[str, np.ndarray], best: Sequence[Mapping[str, Any]], path: Path, title: str
+    columns: Mapping[str, np.ndarray],
+    best: Sequence[Mapping[str, Any]],
+    path: Path,
+    title: str,
+    limits: tuple[float, float] = ranges.UNLIMITED,
 ) -> Path:
     """Draw training returns of the best settings over environment steps: IQM and interval."""
     figure, (axes,) = _figure(1, title, "return while training: IQM over seeds, 95% interval")
@@ -68,7 +73,7 @@ def curves(
         steps, returns = _curve(columns, row["setting"])
         if not len(steps):
             continue
-        middle, low, high = plots.summary_curve(returns)
+        middle, low, high = plots.summary_curve(returns, limits)
         color = PALETTE[rank % len(PALETTE)]
         label = f"{rank + 1}: {_cut(describe(row['values']))}"
         axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
@@ -108,7 +113,11 @@ def along_axes(
     title: str,
 ) -> Path:
     """Draw each setting's score against each axis, and the IQM of groups with its interval."""
-    figure, panels = _figure(len(names), title, "final return: settings, IQM and 95% interval")
+    alone = len(names) == 1 and not groups(
+        positions([r["values"][names[0]] for r in known], False)[0]
+    )
+    shown = "mean of each setting's seeds" if alone else "settings, IQM"
+    figure, panels = _figure(len(names), title, f"final return: {shown} and 95% interval")
     scores = np.array([row["final_return"]["mean"] for row in known])
     for axes, name in zip(panels, names, strict=True):
         places, ticks = positions([row["values"][name] for row in known], name in logs)
@@ -116,6 +125,8 @@ def along_axes(
         axes.plot(places, scores, "o", markersize=5, rasterized=len(known) > MOST, **style)
         generator = np.random.default_rng(0)
         middles = []
+        for place, row in zip(places, known if alone else (), strict=False):
+            axes.plot([place] * 2, row["final_return"]["ci95"] or [np.nan] * 2, color=plots.ACCENT)
         for group in groups(places):
             ends = bootstrap_interval(scores[group], generator=generator)
             centre, middle = float(np.mean(places[group])), float(iqm(scores[group]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_jax.analysis import stats
+from ppo_jax.analysis import ranges, stats
 from ppo_jax.apps.sweep import engine as engines
 from ppo_jax.apps.sweep import folder as folders
 from ppo_jax.apps.sweep import pack, pack_files
@@ -43,7 +43,7 @@ def concluded(sweep: Sweep, folder: Path, outcome: Outcome) -> Table | None:
             return None
     except (ValueError, TypeError, KeyError):
         return None  # damaged: it is written anew
-    ranked = table.scores(outcome.settings, outcome.returns)
+    ranked = table.scores(outcome.settings, outcome.returns, limits_of(sweep))
     return Table(table.read_columns(table.pack_folders(folder)), ranked, summary, folder)
 
 
@@ -52,7 +52,7 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
     axes = [axis.name for axis in sweep.axes] or list(sweep.changes[0])
     packs = table.pack_folders(folder) if outcome.packs is None else outcome.packs
     columns = table.read_columns(packs)
-    ranked = table.scores(outcome.settings, outcome.returns)
+    ranked = table.scores(outcome.settings, outcome.returns, limits_of(sweep))
     written = table.write(columns, folder) if columns else []
     table.write_scores(ranked, axes, folder / "scores.csv")
     best = ranked[0] if ranked and ranked[0]["final_return"]["mean"] is not None else None
@@ -84,7 +84,9 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
     if best is not None and not is_stopped:
         summary["best_toml"] = str(folder / "best.toml")
         write_atomic(folder / "best.toml", preset(sweep, summary))
-    summary["pictures"] = pictures.draw_all(folder, columns, ranked, sweep.axes, summary)
+    summary["pictures"] = pictures.draw_all(
+        folder, columns, ranked, sweep.axes, summary, limits_of(sweep)
+    )
     write_json(folder / SUMMARY, summary)
     write_atomic(folder / "report.md", report(summary, ranked))
     return Table(columns, ranked, summary, folder, exit_code)
@@ -124,7 +126,16 @@ def rerun(
             lambda work, engine: pack.train_pack(engine, work, options, control)
         )
         result = train(work, engine)
-    return None if result is None else stats.summarise(result.final_return, statistic=np.mean)
+    if result is None:
+        return None
+    return stats.summarise(result.final_return, statistic=np.mean, limits=limits_of(sweep))
+
+
+def limits_of(sweep: Sweep) -> tuple[float, float]:
+    """Least and largest possible return; none are known if a parameter of the environment moves."""
+    names = [*sweep.hyper.env, *(axis.name for axis in sweep.axes), *sweep.changes[0]]
+    moved = [name for name in names if name in sweep.hyper.env or name.startswith("env.")]
+    return ranges.limits(sweep.config.env, dict.fromkeys(moved))
 
 
 def winner(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_jax.analysis import stats
+from ppo_jax.analysis import ranges, stats
 from ppo_jax.apps.sweep import pack_files
 from ppo_jax.apps.sweep.axes import Values
 from ppo_jax.config.errors import InputError
@@ -197,7 +197,9 @@ def _arrow(columns: Mapping[str, np.ndarray]) -> Any:
 
 
 def scores(
-    settings: Mapping[int, Values], returns: Mapping[int, Sequence[float | None]]
+    settings: Mapping[int, Values],
+    returns: Mapping[int, Sequence[float | None]],
+    limits: tuple[float, float] = ranges.UNLIMITED,
 ) -> list[dict[str, Any]]:
     """Each setting's mean over its seeds with a 95% interval, best first; see `rules.score`.
 
@@ -206,7 +208,7 @@ def scores(
     """
     found = []
     for setting, per_seed in returns.items():
-        summary = stats.summarise(per_seed, statistic=np.mean)
+        summary = stats.summarise(per_seed, statistic=np.mean, limits=limits)
         found.append({"setting": setting, "values": settings[setting], "final_return": summary})
     return sorted(found, key=_rank)
 
