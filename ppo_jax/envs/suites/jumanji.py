@@ -139,8 +139,7 @@ def _integers(name: str, env: Any) -> tuple[tuple[str, int, int], ...]:
     """The leaves of whole numbers with the bounds that jumanji declares."""
     found = []
     for leaf, spec in _specs(env.observation_spec):
-        is_bounded = hasattr(spec, "minimum") and spec.maximum is not None
-        if jnp.issubdtype(spec.dtype, jnp.integer) and is_bounded:
+        if isinstance(spec, suite.specs.BoundedArray) and jnp.issubdtype(spec.dtype, jnp.integer):
             found.append((leaf, int(np.min(spec.minimum)), int(np.max(spec.maximum))))
     return (*found, *_UNDECLARED.get(name, ()))
 
