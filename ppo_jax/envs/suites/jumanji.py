@@ -139,9 +139,9 @@ def _integers(name: str, env: Any) -> tuple[tuple[str, int, int], ...]:
     """The leaves of whole numbers with the bounds that jumanji declares."""
     found = []
     for leaf, spec in _specs(env.observation_spec):
-        is_bounded = hasattr(spec, "minimum") and spec.maximum is not None
-        if jnp.issubdtype(spec.dtype, jnp.integer) and is_bounded:
-            found.append((leaf, int(np.min(spec.minimum)), int(np.max(spec.maximum))))
+        low, high = (getattr(spec, name, None) for name in ("minimum", "maximum"))
+        if jnp.issubdtype(spec.dtype, jnp.integer) and low is not None and high is not None:
+            found.append((leaf, int(np.min(low)), int(np.max(high))))
     return (*found, *_UNDECLARED.get(name, ()))
 
 
