@@ -291,6 +291,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
                 panel.errorbar(
                     places, middle, (middle - low, high - middle), fmt="o", color=color, label=label
                 )
+            panel.set_xlim(-0.5, len(BOUNDS) - 0.5)  # the same for cells that are not run yet
             panel.set_xticks(range(len(BOUNDS)), [LABELS[b].split(",")[0] for b in BOUNDS])
             panel.set_title(env, loc="left")
             panel.set_ylabel("return, 95% interval")

@@ -74,7 +74,7 @@ def flatten(x: Array, rank: int) -> Array:
 
 
 class LeafCode(NamedTuple):
-    """How the numbers of one leaf become inputs."""
+    """The way from the numbers of one leaf to inputs."""
 
     scale: float | None = None  # they are divided by it
     low: int = 0
