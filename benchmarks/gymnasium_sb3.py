@@ -1,6 +1,6 @@
 """Gymnasium beside Stable-Baselines3 at equal settings: what is learnt, and how fast.
 
-    python benchmarks/gymnasium_sb3.py --peer PYTHON [--task CartPole-v1] [--seeds 3]
+    python benchmarks/gymnasium_sb3.py --peer PYTHON [--task CartPole-v1] [--seeds 5]
 
 PYTHON is an interpreter with stable-baselines3 and gymnasium[mujoco]; this one has ppo_jax and its
 extra `gymnasium`. Each seed is trained by either side in turn, in a process of its own, so that a
@@ -8,8 +8,8 @@ machine that slows down slows both. Both are given the same networks, batches, o
 and normalisers, and the same number of environments. SB3 steps them in its own process
 (`DummyVecEnv`, its default), with one thread for torch. Returns are means of deterministic episodes
 after training. Seconds are those of training alone; compilation and evaluation are apart. They
-differ by design: SB3 draws its initial weights otherwise, cuts normalised observations and rewards
-at 10, and bootstraps a time limit by adding to the reward.
+differ by design: SB3 moves the normaliser of observations at every step, where ours stands still
+within an iteration and sees raw observations in the first one.
 """
 
 from __future__ import annotations
@@ -43,14 +43,17 @@ COMMON = {
     "max_grad_norm": 0.5,
     "normalize": False,
 }
+# range: of returns from random play to the best, for the margin of equality: PPO at 1M steps in the
+# PPO paper's figure 3 for MuJoCo's tasks.
 TASKS: dict[str, dict[str, Any]] = {
-    "CartPole-v1": {**COMMON, "total": 20_480},
+    "CartPole-v1": {**COMMON, "total": 20_480, "range": (22.53, 500.0)},
     "HalfCheetah-v5": {
         **COMMON,
         "total": 51_200,
         "rollout_length": 256,
         "num_minibatches": 32,
         "normalize": True,
+        "range": (-280.0, 1_670.0),
     },
     "Hopper-v5": {
         **COMMON,
@@ -58,6 +61,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "rollout_length": 256,
         "num_minibatches": 32,
         "normalize": True,
+        "range": (18.0, 2_320.0),
     },
 }
 
@@ -145,6 +149,24 @@ def turn(python: str, side: str, task: str, seed: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def compared(task: str, turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns of either side, their IQM, mean and interval, and the verdict on the difference."""
+    from ppo_jax.analysis import stats, verdicts
+
+    sides = {side: [each[side]["return"] for each in turns] for side in ("ours", "theirs")}
+    found = {f"returns_{side}": returns for side, returns in sides.items()}
+    if len(turns) < 2:
+        return found
+    between = verdicts.between(
+        [sides["ours"]], [sides["theirs"]], verdicts.margin_of(*TASKS[task]["range"])
+    )
+    return found | {
+        **{side: stats.summarise(returns) for side, returns in sides.items()},
+        **between._asdict(),
+        "verdict": verdicts.described(between),
+    }
+
+
 def versions(python: str, names: Sequence[str]) -> dict[str, str]:
     code = (
         "import json,sys; from importlib.metadata import version;"
@@ -158,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peer", help="interpreter with stable-baselines3")
     parser.add_argument("--task", choices=TASKS, default="CartPole-v1")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--hardware", help="name of the machine")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
@@ -192,8 +214,7 @@ def main() -> None:
         pair["ratio"] = round(pair["theirs"]["seconds"] / pair["ours"]["seconds"], 3)
         turns.append(pair)
         record["median_ratio"] = statistics.median(each["ratio"] for each in turns)
-        for side in ("ours", "theirs"):
-            record[f"returns_{side}"] = [each[side]["return"] for each in turns]
+        record |= compared(given.task, turns)
         machine.store(record, out)
         print(json.dumps(pair), flush=True)
 
