@@ -7,7 +7,8 @@ extra `gymnasium`. Each seed is trained by either side in turn, in a process of 
 machine that slows down slows both. Both are given the same networks, batches, optimiser, advantages
 and normalisers, and the same number of environments. SB3 steps them in its own process
 (`DummyVecEnv`, its default), with one thread for torch. Returns are means of deterministic episodes
-after training. Seconds are those of training alone; compilation and evaluation are apart. They
+after training; beside them stand those of the last training episodes, whose actions are sampled.
+Seconds are those of training alone; compilation and evaluation are apart. They
 differ by design: SB3 moves the normaliser of observations at every step, where ours stands still
 within an iteration and sees raw observations in the first one.
 """
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks" / "speed"))
 
 EPISODES = 20
+LAST = 8  # training episodes at the end of training
 COMMON = {
     "num_envs": 8,
     "rollout_length": 128,
@@ -93,13 +95,27 @@ def ours(task: str, seed: int) -> dict[str, Any]:
         found = ppo_jax.run(
             config, hyper, seed=seed, eval_episodes=EPISODES, quiet=True, out=out
         ).summary
+        rows = [json.loads(line) for line in (out / "metrics.jsonl").open(encoding="utf-8")]
     return {
         "return": found["final_return"]["per_seed"][0],
+        "training_return": last_return(rows),
         "seconds": found["train_seconds"],
         "compile_seconds": found["compile_seconds"],
         "whole_seconds": time.perf_counter() - began,
         "env_steps": found["env_steps"],
     }
+
+
+def last_return(rows: list[dict[str, Any]]) -> float | None:
+    """Mean return of the last training episodes, at least `LAST` of them."""
+    count, total = 0, 0.0
+    for row in reversed(rows):
+        if row["num_episodes"][0]:
+            count += row["num_episodes"][0]
+            total += row["num_episodes"][0] * row["episode_return"][0]
+        if count >= LAST:
+            break
+    return total / count if count else None
 
 
 def theirs(task: str, seed: int) -> dict[str, Any]:
@@ -139,13 +155,21 @@ def theirs(task: str, seed: int) -> dict[str, Any]:
     if case["normalize"]:
         envs.training, envs.norm_reward = False, False
     score, _ = evaluate_policy(model, envs, n_eval_episodes=EPISODES)
-    return {"return": float(score), "seconds": seconds, "env_steps": model.num_timesteps}
+    last = [episode["r"] for episode in list(model.ep_info_buffer or ())[-LAST:]]
+    return {
+        "return": float(score),
+        "training_return": statistics.mean(last) if last else None,
+        "seconds": seconds,
+        "env_steps": model.num_timesteps,
+    }
 
 
 def turn(python: str, side: str, task: str, seed: int) -> dict[str, Any]:
     """One training in a process of its own."""
     words = [python, __file__, "--side", side, "--task", task, "--seed", str(seed)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{side} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -153,18 +177,18 @@ def compared(task: str, turns: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns of either side, their IQM, mean and interval, and the verdict on the difference."""
     from ppo_jax.analysis import stats, verdicts
 
-    sides = {side: [each[side]["return"] for each in turns] for side in ("ours", "theirs")}
-    found = {f"returns_{side}": returns for side, returns in sides.items()}
-    if len(turns) < 2:
-        return found
-    between = verdicts.between(
-        [sides["ours"]], [sides["theirs"]], verdicts.margin_of(*TASKS[task]["range"])
-    )
-    return found | {
-        **{side: stats.summarise(returns) for side, returns in sides.items()},
-        **between._asdict(),
-        "verdict": verdicts.described(between),
-    }
+    margin, found = verdicts.margin_of(*TASKS[task]["range"]), {}
+    for name in ("return", "training_return"):
+        sides = {side: [each[side][name] for each in turns] for side in ("ours", "theirs")}
+        if len(turns) < 2 or None in (*sides["ours"], *sides["theirs"]):
+            continue
+        between = verdicts.between([sides["ours"]], [sides["theirs"]], margin)
+        found[name] = {
+            **{side: stats.summarise(returns) for side, returns in sides.items()},
+            **between._asdict(),
+            "verdict": verdicts.described(between),
+        }
+    return {"compared": found}
 
 
 def versions(python: str, names: Sequence[str]) -> dict[str, str]:
@@ -181,6 +205,7 @@ def main() -> None:
     parser.add_argument("--peer", help="interpreter with stable-baselines3")
     parser.add_argument("--task", choices=TASKS, default="CartPole-v1")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--hardware", help="name of the machine")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
@@ -206,7 +231,7 @@ def main() -> None:
         ),
     }
     record["turns"] = turns = []
-    for seed in range(given.seeds):
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
         pair = {
             "ours": turn(sys.executable, "ours", given.task, seed),
             "theirs": turn(given.peer, "theirs", given.task, seed),

@@ -491,8 +491,8 @@ def gymnasium() -> str | None:
 
 def suites() -> str | None:
     """The environment suites, as far as they were trained."""
-    folders = [newest(f"{name}_cpu_*[0-9]") for name in suites_table.SUITES]
-    return suites_table.reproduced([(folder, link(folder)) for folder in folders if folder])
+    found = [(name, newest(f"{name}_cpu_*[0-9]")) for name in suites_table.SUITES]
+    return suites_table.reproduced([(name, path, link(path)) for name, path in found if path])
 
 
 def tasks_of(rows: list[dict[str, Any]]) -> str:

@@ -171,6 +171,13 @@ def make_evaluation(
     return jax.jit(play, compiler_options=compiler_options(1))
 
 
+def first_number(leaf: Array) -> Array:
+    """The first number of an array, which may hold keys."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return leaf.reshape(-1)[0] * 1.0
+
+
 def make_phase(config: Config, layout: Layout, keep: Keep) -> Any:
     """Build the jitted loop over first halves of iterations: `phase(hyper, state, n)`, for timing.
 
@@ -194,7 +201,7 @@ def make_phase(config: Config, layout: Layout, keep: Keep) -> Any:
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         state, kept = jax.lax.fori_loop(0, n, body, (state, blank))
         used = jax.tree.leaves((state.carry, kept))  # one number of each, so that all are computed
-        return sum((leaf.reshape(-1)[0] * 1.0 for leaf in used if leaf.size), jnp.zeros(()))
+        return sum((first_number(leaf) for leaf in used if leaf.size), jnp.zeros(()))
 
     def phase(hyper: Hyper, state: TrainState, n: Array) -> Array:
         specs = (layout.member_spec(has_own_hyper(hyper)), layout.member_spec(False))

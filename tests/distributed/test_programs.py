@@ -351,3 +351,10 @@ def test_evaluation_uses_the_trained_normaliser_and_a_stream_of_its_own(in_a_row
     )
     lengths = np.asarray(play(arrays, same, np.uint32(0)).length)
     assert len({tuple(row) for row in lengths}) == 3
+
+
+def test_a_state_with_keys_can_be_timed():
+    """Suites such as jumanji keep the next key in their states."""
+    keys = jax.random.split(jax.random.key(3), 2)
+    assert programs.first_number(keys) == jax.random.key_data(keys)[0, 0]
+    assert programs.first_number(jnp.array([[2, 5]])) == 2
