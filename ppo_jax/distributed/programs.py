@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config, Hyper
@@ -112,7 +113,9 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
             check_vma=False,
         )(hyper, n, state)
 
-    return jax.jit(chunk, donate_argnums=1, compiler_options=compiler_options(1))
+    places = layout.state_places, NamedSharding(layout.mesh, layout.member_spec(True))
+    options = compiler_options(1)
+    return jax.jit(chunk, donate_argnums=1, out_shardings=places, compiler_options=options)
 
 
 @contextmanager
