@@ -492,7 +492,8 @@ def gymnasium() -> str | None:
 def suites() -> str | None:
     """The environment suites, as far as they were trained."""
     found = [(name, newest(f"{name}_cpu_*[0-9]")) for name in suites_table.SUITES]
-    return suites_table.reproduced([(name, path, link(path)) for name, path in found if path])
+    done = [(name, path) for name, path in found if path and (path / "summary.json").exists()]
+    return suites_table.reproduced([(name, path, link(path)) for name, path in done])
 
 
 def tasks_of(rows: list[dict[str, Any]]) -> str:
