@@ -36,8 +36,8 @@ def reproduced(folders: Sequence[tuple[str, Path, str]]) -> str | None:
             *HEAD,
             *rows,
             "",
-            "Budgets are those that a CPU reaches. Random play takes legal actions alone, if there is "
-            f"a mask. Every seed, setting and curve: {places}.",
+            "Budgets are those that a CPU reaches. If a task has a mask, random play takes legal "
+            f"actions alone. Every seed, setting and curve: {places}.",
         ]
     )
 
