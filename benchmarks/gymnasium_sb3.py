@@ -8,7 +8,7 @@ machine that slows down slows both. Both are given the same networks, batches, o
 and normalisers, and the same number of environments. SB3 steps them in its own process
 (`DummyVecEnv`, its default), with one thread for torch. Returns are means of deterministic episodes
 after training; beside them stand those of the last training episodes, whose actions are sampled.
-Seconds are those of training alone; compilation and evaluation are apart. They
+Seconds are those of training alone; compilation and evaluation are apart. The sides
 differ by design: SB3 moves the normaliser of observations at every step, where ours stands still
 within an iteration and sees raw observations in the first one.
 """
