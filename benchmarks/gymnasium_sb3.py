@@ -1,15 +1,16 @@
 """Gymnasium beside Stable-Baselines3 at equal settings: what is learnt, and how fast.
 
-    python benchmarks/gymnasium_sb3.py --peer PYTHON [--task CartPole-v1] [--seeds 3]
+    python benchmarks/gymnasium_sb3.py --peer PYTHON [--task CartPole-v1] [--seeds 5]
 
 PYTHON is an interpreter with stable-baselines3 and gymnasium[mujoco]; this one has ppo_jax and its
 extra `gymnasium`. Each seed is trained by either side in turn, in a process of its own, so that a
 machine that slows down slows both. Both are given the same networks, batches, optimiser, advantages
 and normalisers, and the same number of environments. SB3 steps them in its own process
 (`DummyVecEnv`, its default), with one thread for torch. Returns are means of deterministic episodes
-after training. Seconds are those of training alone; compilation and evaluation are apart. They
-differ by design: SB3 draws its initial weights otherwise, cuts normalised observations and rewards
-at 10, and bootstraps a time limit by adding to the reward.
+after training; beside them stand those of the last training episodes, whose actions are sampled.
+Seconds are those of training alone; compilation and evaluation are apart. The sides
+differ by design: SB3 moves the normaliser of observations at every step, where ours stands still
+within an iteration and sees raw observations in the first one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks" / "speed"))
 
 EPISODES = 20
+LAST = 8  # training episodes at the end of training
 COMMON = {
     "num_envs": 8,
     "rollout_length": 128,
@@ -43,14 +45,17 @@ COMMON = {
     "max_grad_norm": 0.5,
     "normalize": False,
 }
+# range: of returns from random play to the best, for the margin of equality: PPO at 1M steps in the
+# PPO paper's figure 3 for MuJoCo's tasks.
 TASKS: dict[str, dict[str, Any]] = {
-    "CartPole-v1": {**COMMON, "total": 20_480},
+    "CartPole-v1": {**COMMON, "total": 20_480, "range": (22.53, 500.0)},
     "HalfCheetah-v5": {
         **COMMON,
         "total": 51_200,
         "rollout_length": 256,
         "num_minibatches": 32,
         "normalize": True,
+        "range": (-280.0, 1_670.0),
     },
     "Hopper-v5": {
         **COMMON,
@@ -58,6 +63,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "rollout_length": 256,
         "num_minibatches": 32,
         "normalize": True,
+        "range": (18.0, 2_320.0),
     },
 }
 
@@ -89,13 +95,27 @@ def ours(task: str, seed: int) -> dict[str, Any]:
         found = ppo_jax.run(
             config, hyper, seed=seed, eval_episodes=EPISODES, quiet=True, out=out
         ).summary
+        rows = [json.loads(line) for line in (out / "metrics.jsonl").open(encoding="utf-8")]
     return {
         "return": found["final_return"]["per_seed"][0],
+        "training_return": last_return(rows),
         "seconds": found["train_seconds"],
         "compile_seconds": found["compile_seconds"],
         "whole_seconds": time.perf_counter() - began,
         "env_steps": found["env_steps"],
     }
+
+
+def last_return(rows: list[dict[str, Any]]) -> float | None:
+    """Mean return of the last training episodes, at least `LAST` of them."""
+    count, total = 0, 0.0
+    for row in reversed(rows):
+        if row["num_episodes"][0]:
+            count += row["num_episodes"][0]
+            total += row["num_episodes"][0] * row["episode_return"][0]
+        if count >= LAST:
+            break
+    return total / count if count else None
 
 
 def theirs(task: str, seed: int) -> dict[str, Any]:
@@ -135,14 +155,40 @@ def theirs(task: str, seed: int) -> dict[str, Any]:
     if case["normalize"]:
         envs.training, envs.norm_reward = False, False
     score, _ = evaluate_policy(model, envs, n_eval_episodes=EPISODES)
-    return {"return": float(score), "seconds": seconds, "env_steps": model.num_timesteps}
+    last = [episode["r"] for episode in list(model.ep_info_buffer or ())[-LAST:]]
+    return {
+        "return": float(score),
+        "training_return": statistics.mean(last) if last else None,
+        "seconds": seconds,
+        "env_steps": model.num_timesteps,
+    }
 
 
 def turn(python: str, side: str, task: str, seed: int) -> dict[str, Any]:
     """One training in a process of its own."""
     words = [python, __file__, "--side", side, "--task", task, "--seed", str(seed)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{side} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def compared(task: str, turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns of either side, their IQM, mean and interval, and the verdict on the difference."""
+    from ppo_jax.analysis import stats, verdicts
+
+    margin, found = verdicts.margin_of(*TASKS[task]["range"]), {}
+    for name in ("return", "training_return"):
+        sides = {side: [each[side][name] for each in turns] for side in ("ours", "theirs")}
+        if len(turns) < 2 or None in (*sides["ours"], *sides["theirs"]):
+            continue
+        between = verdicts.between([sides["ours"]], [sides["theirs"]], margin)
+        found[name] = {
+            **{side: stats.summarise(returns) for side, returns in sides.items()},
+            **between._asdict(),
+            "verdict": verdicts.described(between),
+        }
+    return {"compared": found}
 
 
 def versions(python: str, names: Sequence[str]) -> dict[str, str]:
@@ -158,7 +204,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peer", help="interpreter with stable-baselines3")
     parser.add_argument("--task", choices=TASKS, default="CartPole-v1")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--hardware", help="name of the machine")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
@@ -184,7 +231,7 @@ def main() -> None:
         ),
     }
     record["turns"] = turns = []
-    for seed in range(given.seeds):
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
         pair = {
             "ours": turn(sys.executable, "ours", given.task, seed),
             "theirs": turn(given.peer, "theirs", given.task, seed),
@@ -192,8 +239,7 @@ def main() -> None:
         pair["ratio"] = round(pair["theirs"]["seconds"] / pair["ours"]["seconds"], 3)
         turns.append(pair)
         record["median_ratio"] = statistics.median(each["ratio"] for each in turns)
-        for side in ("ours", "theirs"):
-            record[f"returns_{side}"] = [each[side]["return"] for each in turns]
+        record |= compared(given.task, turns)
         machine.store(record, out)
         print(json.dumps(pair), flush=True)
 

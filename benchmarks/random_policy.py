@@ -43,25 +43,29 @@ def random_returns(environment: Environment, episodes: int) -> Array:
     params = environment.default_params
     bound = time_limit(environment, environment.default_params) or MAX_STEPS
 
-    def episode(key: Array) -> Array:
-        key_reset, key_steps = jax.random.split(key)
-        start = environment.reset(key_reset, params)
+    def step(state: Any, key: Array) -> tuple[Any, Array, Array]:
+        observation, inner = state
+        key_action, key_env = jax.random.split(key)
+        action = random_action(environment.action_space, key_action, action_mask(observation))
+        *after, reward, terminated, truncated, _ = environment.transition(
+            key_env, inner, action, params
+        )
+        return tuple(after), reward, terminated | truncated
 
-        def step(carry: tuple[Any, Array, Array], key: Array) -> tuple[Any, None]:
-            (observation, state), total, is_over = carry
-            key_action, key_env = jax.random.split(key)
-            action = random_action(environment.action_space, key_action, action_mask(observation))
-            *after, reward, terminated, truncated, _ = environment.transition(
-                key_env, state, action, params
-            )
-            total = total + jnp.where(is_over, 0.0, reward)
-            return (tuple(after), total, is_over | terminated | truncated), None
+    def body(carry: tuple[Any, Array, Array, Array]) -> tuple[Any, Array, Array, Array]:
+        state, total, is_over, t = carry
+        keys = jax.random.split(jax.random.fold_in(key_steps, t), episodes)
+        state, reward, ends = jax.vmap(step)(state, keys)
+        return state, total + jnp.where(is_over, 0.0, reward), is_over | ends, t + 1
 
-        carry = (start, jnp.zeros(()), jnp.zeros((), bool))
-        (_, total, _), _ = jax.lax.scan(step, carry, jax.random.split(key_steps, bound))
-        return total
+    def is_going_on(carry: tuple[Any, Array, Array, Array]) -> Array:
+        return ~jnp.all(carry[2]) & (carry[3] < bound)
 
-    return jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), episodes))
+    key_reset, key_steps = jax.random.split(jax.random.key(0))
+    reset = jax.jit(jax.vmap(environment.reset, (0, None)))
+    start = reset(jax.random.split(key_reset, episodes), params)
+    carry = (start, jnp.zeros(episodes), jnp.zeros(episodes, bool), jnp.zeros((), jnp.int32))
+    return jax.jit(lambda carry: jax.lax.while_loop(is_going_on, body, carry))(carry)[1]
 
 
 if __name__ == "__main__":

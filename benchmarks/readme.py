@@ -16,6 +16,7 @@ from typing import Any
 
 import bounds
 import numpy as np
+import suites_table
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
 
 from ppo_jax.analysis import ranges
@@ -47,6 +48,8 @@ def main() -> None:
             "learning": learning(),
             "reproduced": reproduced(),
             "parity": parity(),
+            "gymnasium": gymnasium(),
+            "suites": suites(),
             "speed": speed(),
             "costs": costs(),
         },
@@ -475,6 +478,22 @@ def parity() -> str | None:
         "tenth of the range from random play. Again: `python benchmarks/parity.py`.",
     ]
     return "\n".join(lines)
+
+
+def gymnasium() -> str | None:
+    """Gymnasium's tasks beside Stable-Baselines3."""
+    tasks = sorted({path.name.partition("_")[0] for path in RESULTS.glob("gymnasium-*.json")})
+    paths = [path for task in tasks if (path := newest(f"{task}_*.json"))]
+    return suites_table.gymnasium(
+        [(json.loads(path.read_text("utf-8")), link(path)) for path in paths]
+    )
+
+
+def suites() -> str | None:
+    """The environment suites, as far as they were trained."""
+    found = [(name, newest(f"{name}_cpu_*[0-9]")) for name in suites_table.SUITES]
+    done = [(name, path) for name, path in found if path and (path / "summary.json").exists()]
+    return suites_table.reproduced([(name, path, link(path)) for name, path in done])
 
 
 def tasks_of(rows: list[dict[str, Any]]) -> str:

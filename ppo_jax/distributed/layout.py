@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config
@@ -102,6 +102,16 @@ class Layout(NamedTuple):
             carry=jax.tree.map(lambda _: P("seed", "env"), state.carry),
             discounted_return=P("seed", "env"),
         )
+
+    @property
+    def state_places(self) -> TrainState:
+        """The sharding of each part of a population's state, for what jit returns.
+
+        Left to itself, XLA replicates leaves without numbers, such as those in MuJoCo's states.
+        """
+        seeds, envs = (NamedSharding(self.mesh, spec) for spec in (P("seed"), P("seed", "env")))
+        places: Any = [seeds] * len(TrainState._fields)
+        return TrainState(*places)._replace(carry=envs, discounted_return=envs)
 
 
 class Wanted(NamedTuple):

@@ -136,10 +136,9 @@ def make_gather(layout: Layout) -> Callable[[TrainState, Array], TrainState]:
     """
 
     def gather(state: TrainState, sources: Array) -> TrainState:
-        chosen = jax.tree.map(lambda leaf: leaf[sources], state)._replace(key=state.key)
-        return jax.lax.with_sharding_constraint(chosen, placement(state, layout))
+        return jax.tree.map(lambda leaf: leaf[sources], state)._replace(key=state.key)
 
-    return jax.jit(gather, donate_argnums=0)
+    return jax.jit(gather, donate_argnums=0, out_shardings=layout.state_places)
 
 
 def make_refill(layout: Layout) -> Callable[[TrainState, TrainState, Array], TrainState]:
@@ -149,8 +148,6 @@ def make_refill(layout: Layout) -> Callable[[TrainState, TrainState, Array], Tra
         def choose(new: Array, old: Array) -> Array:
             return jnp.where(is_new.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
-        return jax.lax.with_sharding_constraint(
-            jax.tree.map(choose, fresh, state), placement(state, layout)
-        )
+        return jax.tree.map(choose, fresh, state)
 
-    return jax.jit(refill, donate_argnums=0)
+    return jax.jit(refill, donate_argnums=0, out_shardings=layout.state_places)

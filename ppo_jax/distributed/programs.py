@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config, Hyper
@@ -112,7 +113,9 @@ def make_chunk(config: Config, layout: Layout) -> Callable[..., Result]:
             check_vma=False,
         )(hyper, n, state)
 
-    return jax.jit(chunk, donate_argnums=1, compiler_options=compiler_options(1))
+    places = layout.state_places, NamedSharding(layout.mesh, layout.member_spec(True))
+    options = compiler_options(1)
+    return jax.jit(chunk, donate_argnums=1, out_shardings=places, compiler_options=options)
 
 
 @contextmanager
@@ -171,6 +174,13 @@ def make_evaluation(
     return jax.jit(play, compiler_options=compiler_options(1))
 
 
+def first_number(leaf: Array) -> Array:
+    """The first number of an array, which may hold keys."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return leaf.reshape(-1)[0] * 1.0
+
+
 def make_phase(config: Config, layout: Layout, keep: Keep) -> Any:
     """Build the jitted loop over first halves of iterations: `phase(hyper, state, n)`, for timing.
 
@@ -194,7 +204,7 @@ def make_phase(config: Config, layout: Layout, keep: Keep) -> Any:
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         state, kept = jax.lax.fori_loop(0, n, body, (state, blank))
         used = jax.tree.leaves((state.carry, kept))  # one number of each, so that all are computed
-        return sum((leaf.reshape(-1)[0] * 1.0 for leaf in used if leaf.size), jnp.zeros(()))
+        return sum((first_number(leaf) for leaf in used if leaf.size), jnp.zeros(()))
 
     def phase(hyper: Hyper, state: TrainState, n: Array) -> Array:
         specs = (layout.member_spec(has_own_hyper(hyper)), layout.member_spec(False))

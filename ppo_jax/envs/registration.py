@@ -71,10 +71,13 @@ def _made(env: Any) -> Environment:
         return make(env)
 
 
-def check_name(env: str) -> None:
+def check_name(env: str, must_be_installed: bool = True) -> None:
     """Refuse a mistyped name of gymnax or a suite without loading jax, gymnax or the suite.
 
     `probe:NAME` and `module:attribute` can only be judged by `make`.
+
+    Args:
+        must_be_installed: False if it need not be made here, such as to show stored results.
 
     Raises:
         InputError: with the nearest names, or with the command that installs the suite.
@@ -82,7 +85,7 @@ def check_name(env: str) -> None:
     if env in gymnax_names.registered_names() or env.startswith(PROBE_PREFIX):
         return
     if table.is_suite_name(env):
-        table.require_known(env)
+        (table.require_known if must_be_installed else table.split_known)(env)
         return
     table.refuse_without_slash(env)
     if ":" not in env:

@@ -202,13 +202,11 @@ def install_hint(suite: Suite) -> str:
     return f"pip install 'ppo-jax[{suite.name}]'"
 
 
-def require_known(env: str) -> tuple[Suite, str]:
-    """Split `suite/id`, and refuse what is unknown or not installed.
-
-    Neither jax nor a suite is imported.
+def split_known(env: str) -> tuple[Suite, str]:
+    """Split `suite/id`, and refuse what is unknown, whether the suite is installed or not.
 
     Raises:
-        InputError: with the nearest names, or with the command that installs the suite.
+        InputError: with the nearest names.
     """
     head, _, rest = env.partition("/")
     suite = find_suite(head)
@@ -217,9 +215,22 @@ def require_known(env: str) -> tuple[Suite, str]:
             f"{env!r} is no environment of the suite {head}: `ppo-jax envs {head}` lists them."
             f"{_nearest(rest, suite)}"
         )
+    return suite, rest
+
+
+def require_known(env: str) -> tuple[Suite, str]:
+    """Split `suite/id`, and refuse what is unknown or not installed.
+
+    Neither jax nor a suite is imported.
+
+    Raises:
+        InputError: with the nearest names, or with the command that installs the suite.
+    """
+    suite, rest = split_known(env)
     if not is_installed(suite):
         raise InputError(
-            f"{env!r} needs the package {head}, which is not installed: {install_hint(suite)}."
+            f"{env!r} needs the package {suite.name}, which is not installed: "
+            f"{install_hint(suite)}."
         )
     return suite, rest
 

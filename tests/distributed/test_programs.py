@@ -351,3 +351,39 @@ def test_evaluation_uses_the_trained_normaliser_and_a_stream_of_its_own(in_a_row
     )
     lengths = np.asarray(play(arrays, same, np.uint32(0)).length)
     assert len({tuple(row) for row in lengths}) == 3
+
+
+def test_a_state_with_keys_can_be_timed():
+    """Suites such as jumanji keep the next key in their states."""
+    keys = jax.random.split(jax.random.key(3), 2)
+    assert programs.first_number(keys) == jax.random.key_data(keys)[0, 0]
+    assert programs.first_number(jnp.array([[2, 5]])) == 2
+
+
+def with_an_empty_leaf(name: str) -> Environment:
+    """An environment whose states hold an array without numbers, as MuJoCo's do."""
+    bare = registration.make(name)
+
+    def reset(key: Any, params: Any) -> tuple:
+        observation, state = bare.reset(key, params)
+        return observation, (state, jnp.zeros(0))
+
+    def transition(key: Any, state: Any, action: Any, params: Any) -> tuple:
+        observation, inner, *rest = bare.transition(key, state[0], action, params)
+        return observation, (inner, state[1]), *rest
+
+    return bare._replace(reset=reset, transition=transition)
+
+
+def test_a_compiled_loop_takes_its_own_state_with_an_empty_leaf():
+    """Left to itself, XLA would replicate that leaf over the devices."""
+    config = dataclasses.replace(SMALL, env=with_an_empty_leaf("CartPole-v1"))
+    layout, hyper = layouts.Layout("map", TWO, 2), schedules.as_arrays(config, HYPER)
+    state = population.init_population(config, hyper, 0, layout)
+    loop = programs.make_chunk(config, layout).lower(hyper, state, np.int32(1)).compile()
+    state, _ = loop(hyper, state, np.int32(1))
+    state, _ = loop(hyper, state, np.int32(1))
+    copied = population.make_gather(layout)(state, np.array([1, 1]))
+    copied, rows = loop(hyper, copied, np.int32(1))
+    assert np.isfinite(rows["policy_loss"][:, 0]).all()
+    assert copied.iteration.tolist() == [3, 3]

@@ -94,7 +94,7 @@ def build(
     where = f"{suite}/{label}"
     merged = _merged(layers, where)
     env = str(merged.get("env", merged["task"]))
-    registration.check_name(env)
+    registration.check_name(env, must_be_installed=False)  # stored results can be shown
     preset_of = str(merged.get("preset", ""))
     preset = _preset(env, preset_of) if preset_of else None
     if preset_of and preset is None:

@@ -14,7 +14,6 @@ import numpy as np
 from ppo_jax.analysis import stats
 from ppo_jax.apps.reproduce import scoring, store, unfinished
 from ppo_jax.apps.reproduce.cells import Cell
-from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.apps.reproduce.training import DIAGNOSTICS, Trained
 from ppo_jax.apps.reproduce.unfinished import Job
 from ppo_jax.distributed.layout import Layout, local_devices
@@ -148,12 +147,10 @@ def machine_here() -> dict[str, Any]:
     return _machine(fingerprint(layout))
 
 
-def machine_of(folder: Path, suite: Suite) -> dict[str, Any] | None:
+def machine_of(folder: Path) -> dict[str, Any] | None:
     """The class of the machine that made a folder's results; None for several classes."""
-    found = [_machine(each) for each in unfinished.machines(folder)]
-    for cell in suite.cells:
-        content = store.read_result(folder, cell).content
-        found += [_machine(batch["fingerprint"]) for batch in (content or {}).get("batches", [])]
+    found = [*unfinished.machines(folder), *store.fingerprints(folder)]
+    found = [_machine(each) for each in found]
     return found[0] if found and all(each == found[0] for each in found) else None
 
 

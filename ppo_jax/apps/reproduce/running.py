@@ -176,14 +176,14 @@ def folder_of(request: Request, suite: Suite) -> Path:
             "with --out."
         )
     if not request.is_show:
-        there = [each for each in there if is_of_here(each, suite)]
+        there = [each for each in there if is_of_here(each)]
     new = store.unused(suite.name, platform, request.is_quick, f"{now:%Y-%m-%d}", store.RESULTS)
     return there[0] if there else new
 
 
-def is_of_here(folder: Path, suite: Suite) -> bool:
-    """Check whether all of a folder's results of a suite come from a machine like this one."""
-    return records.machine_of(folder, suite) == records.machine_here()
+def is_of_here(folder: Path) -> bool:
+    """Check whether all of a folder's results come from a machine like this one."""
+    return records.machine_of(folder) == records.machine_here()
 
 
 @contextmanager
@@ -290,7 +290,7 @@ def stored_folder(suite: Suite, folder: Path, request: Request) -> Path | None:
     """Find the newest other results of this suite from a machine of the same class."""
     there = store.folders(suite.name, backend.platform(), request.is_quick, store.RESULTS)
     usable = [each for each in there if each != folder and store.has_results(each)]
-    return next((each for each in usable if is_of_here(each, suite)), None)
+    return next((each for each in usable if is_of_here(each)), None)
 
 
 def check(

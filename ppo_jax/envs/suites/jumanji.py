@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,12 @@ suite: Any = import_module("jumanji")
 _DOWNLOADS = ("Sokoban-v0",)  # when they are made
 # Whole numbers whose bounds jumanji does not declare: the exponents of 2048's tiles, at most 2^17
 _UNDECLARED = {"Game2048-v1": (("board", 0, 17),)}
+
+
+class MaskParams(NamedTuple):
+    """The one parameter of an environment with masked actions."""
+
+    masked: Any  # bool; False allows every action, to see what the mask is worth
 
 
 def make(name: str, rewards: str = "one", **settings: Any) -> Environment:
@@ -56,19 +62,20 @@ def make(name: str, rewards: str = "one", **settings: Any) -> Environment:
 
     def reset(key: Any, params: Any) -> tuple:
         state, timestep = env.reset(key)
-        return _observation(timestep), state
+        return _observation(timestep, params), state
 
     def step(key: Any, state: Any, action: Any, params: Any) -> tuple:
         state, timestep = env.step(state, receive(action))
         last, final = timestep.last(), jnp.all(timestep.discount == 0)
         reward = jnp.sum(timestep.reward) if rewards == "sum" else timestep.reward
-        return _observation(timestep), state, reward, last & final, last & ~final, timestep.extras
+        seen = _observation(timestep, params)
+        return seen, state, reward, last & final, last & ~final, timestep.extras
 
     return conform(
         f"jumanji/{name}",
         reset,
         step,
-        params=(),
+        params=() if mask is None else MaskParams(True),
         action_space=space,
         max_episode_steps=getattr(env, "time_limit", None),
         fixed=("time_limit",),
@@ -117,10 +124,11 @@ def _actions(spec: Any, mask: tuple[int, ...] | None) -> tuple[Any, Callable[[An
     return space, receive
 
 
-def _observation(timestep: Any) -> dict[str, Any]:
+def _observation(timestep: Any, params: Any) -> dict[str, Any]:
     found = _as_dict(timestep.observation)
     if ACTION_MASK in found:
-        found[ACTION_MASK] = jnp.asarray(found[ACTION_MASK], jnp.bool_).reshape(-1)
+        mask = jnp.asarray(found[ACTION_MASK], jnp.bool_).reshape(-1)
+        found[ACTION_MASK] = mask | ~jnp.asarray(params.masked)
     return found
 
 

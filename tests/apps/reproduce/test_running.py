@@ -308,6 +308,9 @@ def test_results_of_another_machine_are_shown_and_not_gone_on_with(
     there = shutil.copytree(folder, root / "walks_cpu_2026-01-01")
     monkeypatch.setattr(store, "RESULTS", root)
     assert running.folder_of(Request((suite,)), suite) == there
+    store.file_of(there, suite.cells[1]).unlink()
+    lacking = suite._replace(cells=suite.cells[1:2])  # its result joins those of the other cells
+    assert running.folder_of(Request((lacking,)), lacking) == there
     content = held(folder, suite, 0)
     content["batches"][0]["fingerprint"]["cores"] = 99
     store.write_result(there, suite.cells[0], content)

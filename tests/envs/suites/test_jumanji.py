@@ -58,24 +58,41 @@ def test_random_play_is_the_suites_own_and_stays_within_the_mask(environment):
 def test_types_are_steady_and_a_limit_is_declared(environment):
     beside.require_steady_types(environment)
     assert environment.observation_dtype == {"board": "float32", "action_mask": "bool"}
-    assert time_limit(environment, ()) is None
+    assert time_limit(environment, environment.default_params) is None
     snake = registration.make("jumanji/Snake-v1")
-    assert time_limit(snake, ()) == 4000
+    assert time_limit(snake, snake.default_params) == 4000
     with pytest.raises(InputError, match=r"jumanji.make\('Snake-v1', time_limit=9\)"):
-        snake.override((), {"time_limit": 9})
+        snake.override(snake.default_params, {"time_limit": 9})
+
+
+def test_without_its_mask_every_action_is_allowed(environment):
+    params = environment.override(environment.default_params, {"masked": 0})
+    keys = jax.random.split(jax.random.key(0), 16)
+    masks = jax.vmap(environment.reset, (0, None))(keys, environment.default_params)[0]
+    key = keys[jnp.argmin(masks["action_mask"].all(axis=1))]  # its first tile is at a wall
+    seen, state = environment.reset(key, params)
+    own, _ = environment.reset(key, environment.default_params)
+    assert seen["action_mask"].all()
+    assert not own["action_mask"].all()
+    np.testing.assert_array_equal(seen["board"], own["board"])
+    illegal = jnp.argmin(own["action_mask"])
+    after = environment.transition(jax.random.key(0), state, illegal, params)[0]
+    np.testing.assert_array_equal(after["board"], seen["board"])
+    assert after["action_mask"].all()
 
 
 def test_a_joint_mask_becomes_one_discrete_action_in_the_suites_order():
     environment, env = registration.make("jumanji/Tetris-v0"), jumanji.make("Tetris-v0")
     assert environment.action_space == Discrete(40)
-    observation, state = environment.reset(jax.random.key(3), ())
+    params = environment.default_params
+    observation, state = environment.reset(jax.random.key(3), params)
     own_state, timestep = env.reset(jax.random.key(3))
     np.testing.assert_array_equal(
         observation["action_mask"].reshape(4, 10), timestep.observation.action_mask
     )
     action = 2 * 10 + 7
     assert observation["action_mask"][action]
-    seen = environment.transition(jax.random.key(0), state, jnp.int32(action), ())[0]
+    seen = environment.transition(jax.random.key(0), state, jnp.int32(action), params)[0]
     _, timestep = env.step(own_state, jnp.array([2, 7]))
     np.testing.assert_array_equal(seen["grid"], timestep.observation.grid)
     assert np.asarray(seen["grid"])[:, 7:].any()
@@ -106,10 +123,11 @@ def test_rewards_of_several_agents_are_summed_if_asked():
     environment, env = adapter.make("Connector-v3", rewards="sum"), jumanji.make("Connector-v3")
     beside.require_steady_types(environment)
     assert environment.action_space == MultiDiscrete((5,) * 10)
-    _, state = environment.reset(jax.random.key(0), ())
+    params = environment.default_params
+    _, state = environment.reset(jax.random.key(0), params)
     own_state, timestep = env.reset(jax.random.key(0))
     action = jnp.argmax(timestep.observation.action_mask[:, 1:], axis=1) + 1
-    reward = jax.jit(environment.transition)(jax.random.key(0), state, action, ())[2]
+    reward = jax.jit(environment.transition)(jax.random.key(0), state, action, params)[2]
     assert timestep.reward.shape == (10,)
     _, timestep = jax.jit(env.step)(own_state, action)
     assert reward == pytest.approx(float(timestep.reward.sum()))
@@ -119,8 +137,9 @@ def test_rewards_of_several_agents_are_summed_if_asked():
 @pytest.mark.parametrize("name", ["Game2048-v1", "Snake-v1"])
 def test_a_state_is_drawn(name):
     environment = registration.make(f"jumanji/{name}")
-    _, state = environment.reset(jax.random.key(0), ())
-    picture = environment.render(state, ())
+    params = environment.default_params
+    _, state = environment.reset(jax.random.key(0), params)
+    picture = environment.render(state, params)
     assert (picture.dtype, picture.shape) == (np.uint8, (400, 400, 3))
     assert picture.std() > 10
 
