@@ -30,8 +30,9 @@ from typing import Any
 
 import cases
 from cases import Case
-from launches import GRAPHS_WITH_LOOPS
 from machine import ROOT, begin, default_out, store
+
+from ppo_jax.kernels.compiler import GRAPHS as OPTIONS
 
 HERE = Path(__file__).resolve().parent
 OURS, PEER = "ppo_jax", "rejax"
@@ -39,12 +40,14 @@ COMPILE_SECONDS = 150.0  # a program that compiles for longer is abandoned
 ROUNDS = 5
 CASE_SECONDS = 25.0  # time of calls in a case, all trainers together
 
-# XLA's flags for CUDA graphs. The default is all but loops.
-LOOPS = "graphs for loops"
+# XLA's flags for CUDA graphs. A run of ours asks for graphs that hold loops, if the driver can.
+LOOPS, OWN, NONE = "graphs for loops", "graphs as XLA makes them", "no graphs"
+CONTENTS = str(OPTIONS["xla_gpu_enable_command_buffer"])
 GRAPHS = {
     "": "",
-    LOOPS: f"--xla_gpu_enable_command_buffer={GRAPHS_WITH_LOOPS} --xla_gpu_graph_min_graph_size=1",
-    "no graphs": "--xla_gpu_enable_command_buffer=",
+    LOOPS: " ".join(f"--{name}={value}" for name, value in OPTIONS.items()),
+    OWN: f"--xla_gpu_enable_command_buffer={CONTENTS.removesuffix(',WHILE')}",
+    NONE: "--xla_gpu_enable_command_buffer=",
 }
 
 

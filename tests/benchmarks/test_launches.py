@@ -76,10 +76,25 @@ FileLocations
 StackFrames
 1 {file_location_id=1 parent_frame_id=1}
 
+%go (g: s32[]) -> pred[] {
+  ROOT %compare = pred[] compare(%g, %g), direction=LT
+}
+
+%last (y: s32[]) -> s32[] {
+  ROOT %fusion = f32[10]{0} exponential(%y.1)
+}
+
+%middle (y: s32[]) -> s32[] {
+  %y.1 = f32[10]{0} parameter(0)
+  %gemm_fusion_dot = f32[20]{0} negate(%y.1)
+  ROOT %while.3 = (s32[]) while(%t), condition=%go, body=%last, metadata={stack_frame_id=1}
+}
+
 %body (x: s32[]) -> s32[] {
-  %while.2 = (s32[]) while(%t), metadata={op_name="a/while" stack_frame_id=1}, \
+  %g = s32[] parameter(0)
+  %while.2 = (s32[]) while(%t), condition=%go, body=%middle, \
+metadata={op_name="a/while" stack_frame_id=1}, \
 backend_config={"known_trip_count":{"n":"5"},"dynamic_variables":[]}
-  %while.3 = (s32[]) while(%t), metadata={op_name="a/while" stack_frame_id=1}
   ROOT %conditional = (s32[]) conditional(%t), metadata={op_name="a/cond" stack_frame_id=1}
 }
 """
@@ -88,14 +103,13 @@ backend_config={"known_trip_count":{"n":"5"},"dynamic_variables":[]}
 @pytest.fixture(scope="module")
 def program() -> launches.Program:
     names = launches.parse_names(METADATA)
-    return launches.Program(
-        launches.parse_thunks(SEQUENCE, names), launches.parse_instructions(HLO)
-    )
+    return launches.Program(launches.parse_thunks(SEQUENCE, names), launches.hlo.parse(HLO))
 
 
 def test_thunks_are_read_as_a_tree(program: launches.Program) -> None:
     assert [thunk.kind for thunk in program.thunks] == ["kCopy", "kWhile", "kCommandBuffer"]
-    body, in_graph = launches.iteration_of(program)
+    loop, in_graph = launches.iteration_of(program)
+    body = loop.sections["body"]
     assert [t.kind for t in body] == ["kCommandBuffer", "kWhile", "kConditional"]
     assert not in_graph
     assert [t.kind for t in body[1].sections["body"]] == ["kCustomKernel", "kWhile"]
@@ -106,25 +120,24 @@ def test_thunks_are_read_as_a_tree(program: launches.Program) -> None:
 
 
 def test_loops_count_as_often_as_they_run(program: launches.Program) -> None:
-    body, _ = launches.iteration_of(program)
-    found = launches.count(program, body)
+    loop, _ = launches.iteration_of(program)
+    found = launches.count(program, loop.sections["body"])
     graph, unknown_loop, branch = 2, 2 + 2 * 1, 2  # the loop's condition before and after its pass
     assert found.launches == graph + 5 * (1 + unknown_loop) + branch
     assert found.unknown_loops == ("while.3", "conditional")
 
 
 def test_loops_are_told_with_their_sources(program: launches.Program) -> None:
-    rows = launches.loops_of(program, launches.iteration_of(program)[0])
-    assert [(row["trips"], row["launches_per_pass"], row["launches"]) for row in rows] == [
-        (5, 1, 5),
-        (None, 2, 10),
-    ]
+    rows = launches.loops_of(program, launches.iteration_of(program)[0].sections["body"])
+    found = [tuple(row[key] for key in ("trips", "launches_per_pass", "launches")) for row in rows]
+    assert found == [(5, 1, 5), (None, 2, 10)]
+    assert [row["bytes"] for row in rows] == [5 * (40 + 80), 5 * (40 + 40)]
     assert rows[0]["source"] == "rollout.py:227 rollout"
 
 
 def test_one_graph_is_nothing_but_a_graph(program: launches.Program) -> None:
-    body, in_graph = launches.iteration_of(program)
-    assert not launches.is_one_graph(body, in_graph)
+    body = launches.iteration_of(program)[0].sections["body"]
+    assert not launches.is_one_graph(body, False)
     assert launches.is_one_graph(body[:1], False)
     assert launches.is_one_graph(body, True)
 
