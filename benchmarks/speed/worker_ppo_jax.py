@@ -13,7 +13,7 @@ from typing import Any
 from cases import Case
 from worker import Program, Worker, device_per_core, serve
 
-from ppo_jax.distributed import population
+from ppo_jax.distributed import door, population
 
 PACKAGES = ("ppo-jax", "gymnax", "jax", "jaxlib", "optax", "numpy")
 
@@ -99,7 +99,7 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
         while left:
             count = min(left, programs.MAX_CHUNK)
             state, rows = chunk_compiled(hyper, state, jnp.asarray(count))
-            jax.device_get(rows)
+            door.fetch_rows(rows, count)
             left -= count
         return jax.block_until_ready(state)
 
