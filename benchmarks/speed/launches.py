@@ -322,6 +322,8 @@ def census(
     record = {
         "env": config.env,
         "num_envs": config.num_envs,
+        "objective": config.objective,
+        "precision": config.precision,
         "seeds": seeds,
         "with_graphs": with_graphs,
         "with_rows": with_rows,
@@ -351,6 +353,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--normalize-observations", action="store_true")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--one-line", action="store_true", help="the record as one line")
     parser.add_argument("--dump", help="folder that keeps what XLA wrote")
     parser.add_argument("--no-graphs", action="store_true", help="as XLA does it by default")
     parser.add_argument("--no-rows", action="store_true", help="without values for the log")
@@ -374,7 +377,7 @@ def main() -> None:
     record, lines = census(config, arguments.seeds, *choice, arguments.dump)
     if arguments.list:
         print("\n".join(lines) + "\n")
-    print(json.dumps(record, indent=1))
+    print(json.dumps(record, indent=None if arguments.one_line else 1))
 
 
 if __name__ == "__main__":

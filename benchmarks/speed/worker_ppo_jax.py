@@ -44,7 +44,9 @@ def config_of(case: Case) -> Any:
         num_minibatches=case.num_minibatches,
         hidden_sizes=case.hidden_sizes,
         activation=case.activation,
-        torso="mlp",
+        torso=case.torso,
+        objective=case.objective,
+        precision=case.precision,
         normalize_observations=case.normalize_observations,
     )
 
