@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from drifts import clip_drift
+from jax.extend.core import subjaxprs
 from jax.flatten_util import ravel_pytree
 from lane import lane
 from objective_cases import POLICIES
@@ -429,3 +430,22 @@ def test_two_iterations_of_a_tuned_form_are_those_of_the_plain_one(name: str, fo
     assert max(moved) > 1e-3
     assert metrics["alive"] == 1.0
     assert metrics["num_episodes"] > 0.0
+
+
+def products(jaxpr: Any) -> list[Any]:
+    """The matrix products of a traced program, at any depth."""
+    inner = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"]
+    return inner + [e for part in subjaxprs(jaxpr) for e in products(part)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clip, categorical, normalised, cosine", "trpo, gaussian"])
+def test_every_product_of_an_accelerator_names_its_precision(name: str) -> None:
+    """Otherwise a GPU may round factors to TF32, and a TPU to bfloat16."""
+    config, state = start(name)
+    with backend.use("gpu"):
+        program = jax.make_jaxpr(lambda state: trainer.iterate(config, HYPER, state))(state)
+    found = products(program.jaxpr)
+    assert len(found) > 5
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    assert [str(each.source_info) for each in found if each.params["precision"] != highest] == []
