@@ -106,7 +106,7 @@ def flatten(x: Array, rank: int) -> Array:
 
 
 class LeafCode(NamedTuple):
-    """How the numbers of one leaf become inputs."""
+    """The way in which the numbers of one leaf become inputs."""
 
     scale: float | None = None  # they are divided by it
     low: int = 0
