@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import bounds
+import gpu_table
 import numpy as np
 import suites_table
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
@@ -40,7 +41,7 @@ OTHER_GOALS = (*(f"{env}-trpo" for env in PPO_GOALS[:5]), "CartPole-v1-a2c")
 
 def main() -> None:
     """Replace every block whose results are stored."""
-    write(ROOT / "README.md", {"headline": headline()})
+    write(ROOT / "README.md", {"headline": headline(), "gpu": on_a_gpu("")})
     write(ROOT / "docs" / "index.md", {"start": first_run()})
     write(
         ROOT / "docs" / "results.md",
@@ -52,6 +53,7 @@ def main() -> None:
             "suites": suites(),
             "speed": speed(),
             "costs": costs(),
+            "gpu": on_a_gpu("../"),
         },
     )
     write(
@@ -98,6 +100,17 @@ def headline() -> str | None:
         f"({record['machine']['cpu']}, {record['machine']['cores']} cores). "
         "[All results](docs/results.md)."
     )
+
+
+def on_a_gpu(root: str) -> str | None:
+    """The table of speeds on a GPU; `root` leads from the document to the repository's root."""
+    path = newest("gpu_*.json")
+    if path is None:
+        return None
+    heading, again = "## On a GPU", "Again: `scripts/gpu_hour.sh`."
+    found = gpu_table.table(json.loads(path.read_text("utf-8")))
+    address = root + path.relative_to(ROOT).as_posix()
+    return "\n".join([heading, "", found, "", f"[{path.name}]({address}). {again}"])
 
 
 def first_run() -> str | None:

@@ -23,6 +23,9 @@ class Case:
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     normalize_observations: bool = False
+    objective: str = "clip"  # this and the next two: of ours only
+    torso: str = "mlp"
+    precision: str = "float32"
     learning_rate: float = 2.5e-4
     gamma: float = 0.99
     gae_lambda: float = 0.95
@@ -42,14 +45,15 @@ class Case:
         Forward passes of actor and critic at every step, then forward and backward (twice the
         forward's cost) in every epoch, 2 operations a multiplication and addition; the first
         layer's backward pass makes no gradient of its input. Environment, activations, advantages,
-        shuffling and Adam are not counted. So a share of a ceiling computed from this is a lower
-        bound.
+        shuffling and Adam are not counted, nor the products of TRPO's conjugate gradients. So a
+        share of a ceiling computed from this is a lower bound.
         """
         observation, outputs = ENV_SIZES[self.env]
         forward = backward = 0
         for out in (outputs, 1):  # actor, critic
-            sizes = (observation, *self.hidden_sizes, out)
-            layers = [2 * a * b for a, b in pairwise(sizes)]
+            is_grid = self.torso == "cnn"
+            sizes = (CONV_OUTPUTS if is_grid else observation, *self.hidden_sizes, out)
+            layers = [CONV_FLOPS] * is_grid + [2 * a * b for a, b in pairwise(sizes)]
             forward += sum(layers)
             backward += 2 * sum(layers) - layers[0]
         return forward + self.num_epochs * (forward + backward)
@@ -57,6 +61,10 @@ class Case:
 
 # Numbers in an observation, and outputs of the actor.
 ENV_SIZES = {"CartPole-v1": (4, 2), "Breakout-MinAtar": (400, 3), "Pendulum-v1": (3, 1)}
+
+# MinAtar's convolution: 3 x 3 x 4 -> 16 at 8 x 8 places.
+CONV_OUTPUTS = 8 * 8 * 16
+CONV_FLOPS = 2 * CONV_OUTPUTS * 3 * 3 * 4
 
 # Budgets are whole iterations that last one to three seconds on two CPU cores.
 CASES = {

@@ -1,11 +1,11 @@
-"""The speed on a GPU, in eight minutes: `python benchmarks/speed/gpu.py`.
+"""The speed on a GPU: `python benchmarks/speed/gpu.py`, or all of it by `scripts/gpu_hour.sh`.
 
 It compares with Rejax on the same GPU in the same run, each trainer in its own process, with
-alternating calls. The cases are 2,048, 8,192 and 65,536 environments of one agent, and 2,048 agents
-of 4 environments. Then come 2,048 agents of 500,000 steps. CUDA graphs are used as XLA makes them
-by default, for loops too, and not at all. The shares of the GPU's limits use ceilings measured in
-the same run. The result is written after each case; a case that does not end in time is marked, and
-the rest continues.
+alternating calls. `gpu_cases` lists the cases: environments of one agent, many agents, normalised
+observations, a convolution, TRPO. Ours runs in float32 and in TF32, which is what Rejax's products
+are. CUDA graphs are used as a run asks for them, as XLA makes them, and not at all. The shares of
+the GPU's limits use ceilings measured in the same run. The result is written after each case; a
+case that does not end in time is marked, and the rest continues.
 
 Rejax is installed as in `compare.py`, with JAX's CUDA plugin. Without a network, `--wheels FOLDER`
 takes wheels of Rejax and its requirements besides JAX; otherwise Rejax is left out. `--small` runs
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import runpy
@@ -26,53 +27,86 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cases
 from cases import Case
-from launches import GRAPHS_WITH_LOOPS
 from machine import ROOT, begin, default_out, store
+
+from ppo_jax.kernels.compiler import GRAPHS as OPTIONS
 
 HERE = Path(__file__).resolve().parent
 OURS, PEER = "ppo_jax", "rejax"
 COMPILE_SECONDS = 150.0  # a program that compiles for longer is abandoned
+RUN_SECONDS = 200.0  # a call that takes longer hangs
 ROUNDS = 5
 CASE_SECONDS = 25.0  # time of calls in a case, all trainers together
 
-# XLA's flags for CUDA graphs. The default is all but loops.
-LOOPS = "graphs for loops"
+# XLA's flags for CUDA graphs. A run of ours asks for graphs that hold loops, if the driver can.
+LOOPS, OWN, NONE = "graphs for loops", "graphs as XLA makes them", "no graphs"
+CONTENTS = str(OPTIONS["xla_gpu_enable_command_buffer"])
 GRAPHS = {
     "": "",
-    LOOPS: f"--xla_gpu_enable_command_buffer={GRAPHS_WITH_LOOPS} --xla_gpu_graph_min_graph_size=1",
-    "no graphs": "--xla_gpu_enable_command_buffer=",
+    LOOPS: " ".join(f"--{name}={value}" for name, value in OPTIONS.items()),
+    OWN: f"--xla_gpu_enable_command_buffer={CONTENTS.removesuffix(',WHILE')}",
+    NONE: "--xla_gpu_enable_command_buffer=",
 }
 
 
 def gpu_cases(is_small: bool) -> dict[str, Case]:
     """The cases by name; budgets are whole iterations of about a second on an H100."""
-    small = {
-        "g2048": Case("g2048", "16 envs x 128, 1 seed", 4 * 2048, 16),
-        "agents": Case("agents", "8 agents x 4 envs x 128", 2 * 512, 4, 8),
-        "curve": Case("curve", "8 agents x 4 envs, 2,048 steps each", 4 * 512, 4, 8),
-    }
-    full = {
-        "g2048": Case("g2048", "2,048 envs x 128, 1 seed", 100 * 262_144, 2048),
-        "agents": Case("agents", "2,048 agents x 4 envs x 128", 40 * 512, 4, 2048),
-        "curve": Case("curve", "2,048 agents x 4 envs, 5e5 steps each", 977 * 512, 4, 2048),
-        "g8192": Case("g8192", "8,192 envs x 128, 1 seed", 40 * 1_048_576, 8192),
-        "g65536": Case("g65536", "65,536 envs x 128, 1 seed", 8 * 8_388_608, 65_536),
-    }
-    return small if is_small else full
+
+    def case(
+        name: str, title: str, envs: int, iterations: int, seeds: int = 1, **more: Any
+    ) -> Case:
+        if is_small:
+            envs, seeds, iterations = min(envs, 16), min(seeds, 8), 2
+        return Case(name, title, iterations * 128 * envs, envs, seeds, **more)
+
+    pendulum = {"env": "Pendulum-v1", "normalize_observations": True}
+    breakout = {"env": "Breakout-MinAtar", "activation": "relu", "torso": "cnn"}
+    found = (
+        case("g2048", "CartPole, 2,048 envs", 2048, 100),
+        case("pendulum", "Pendulum, normalised, 2,048 envs", 2048, 100, **pendulum),
+        case("seeds16", "CartPole, 16 agents x 64 envs", 64, 200, 16),
+        case("seeds256", "CartPole, 256 agents x 64 envs", 64, 40, 256),
+        case("breakout", "Breakout-MinAtar, 1,024 envs", 1024, 20, **breakout),
+        case("trpo", "CartPole, TRPO, 2,048 envs", 2048, 40, objective="trpo"),
+        case("g16384", "CartPole, 16,384 envs", 16_384, 20),
+        case("g65536", "CartPole, 65,536 envs", 65_536, 8),
+        case("agents", "CartPole, 2,048 agents x 4 envs", 4, 40, 2048),
+        case("curve", "CartPole, 2,048 agents x 4 envs, 5e5 steps each", 4, 977, 2048),
+    )
+    return {each.name: each for each in found}
 
 
-# Trainer and use of graphs, by case; the first entry of a trainer is its default.
-DEFAULTS = ((OURS, ""), (PEER, ""))
+class Variant(NamedTuple):
+    """One way to run a case."""
+
+    trainer: str
+    graphs: str = ""  # a key of GRAPHS
+    precision: str = "float32"  # of ours; Rejax's products are TF32
+
+    @property
+    def label(self) -> str:
+        """The trainer, and what is unlike its default."""
+        precision = "" if self.precision == "float32" else self.precision
+        return ", ".join(filter(None, (self.trainer, self.graphs, precision)))
+
+
+# The first variant of a trainer is its default. Rejax has no convolution: it takes the grid as one
+# row. It has no TRPO.
+OURS_ALONE = (Variant(OURS), Variant(OURS, precision="tf32"))
+DEFAULTS = (*OURS_ALONE, Variant(PEER))
 VARIANTS = {
-    "g2048": (*DEFAULTS, (OURS, LOOPS), (OURS, "no graphs"), (PEER, LOOPS)),
-    "agents": (*DEFAULTS, (OURS, LOOPS)),
-    "curve": ((OURS, ""),),
-    "g8192": DEFAULTS,
-    "g65536": DEFAULTS,
+    "g2048": (
+        *DEFAULTS,
+        Variant(OURS, precision="bfloat16"),
+        *(Variant(OURS, graphs) for graphs in (LOOPS, OWN, NONE)),
+        Variant(PEER, LOOPS),
+    ),
+    "trpo": OURS_ALONE,
+    "curve": (Variant(OURS),),
 }
 
 
@@ -83,19 +117,23 @@ class Late(RuntimeError):
 class Process:
     """A trainer that answers commands in lines of JSON, within a time (worker.py)."""
 
-    def __init__(self, trainer: str, graphs: str, case: str, setup: Setup) -> None:
+    def __init__(self, variant: Variant, case: str, setup: Setup) -> None:
+        trainer = variant.trainer
         command = [setup.pythons[trainer], str(HERE / "gpu.py"), "--worker", trainer]
         environment = dict(os.environ)
         environment |= {
             "PYTHONPATH": setup.paths[trainer],
             "JAX_ENABLE_COMPILATION_CACHE": "false",
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {GRAPHS[graphs]}".strip(),
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {GRAPHS[variant.graphs]}".strip(),
         }
-        self.name = f"{trainer}, {graphs}" if graphs else trainer
+        self.name = variant.label
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed with the process
         self._process = subprocess.Popen(
-            [*command, "--case", case, *(["--small"] if setup.is_small else [])],
+            [
+                *(*command, "--case", case, "--precision", variant.precision),
+                *(["--small"] if setup.is_small else []),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -201,11 +239,11 @@ def run_case(name: str, case: Case, setup: Setup, until: float) -> dict[str, Any
     """
     found: dict[str, Any] = {"settings": vars(case), "trainers": {}}
     processes: dict[str, Process] = {}
-    for trainer, graphs in DEFAULTS if setup.is_small and name != "curve" else VARIANTS[name]:
-        if trainer in setup.missing:
-            found["trainers"][trainer] = {"error": setup.missing[trainer]}
+    for variant in VARIANTS.get(name, DEFAULTS):
+        if variant.trainer in setup.missing:
+            found["trainers"][variant.trainer] = {"error": setup.missing[variant.trainer]}
             continue
-        process = Process(trainer, graphs, name, setup)
+        process = Process(variant, name, setup)
         processes[process.name] = process
     try:
         for label, process in list(processes.items()):
@@ -236,7 +274,8 @@ def _compiled(process: Process, until: float) -> dict[str, Any]:
 
 def _timed(process: Process, until: float) -> dict[str, Any]:
     process.tell("run")
-    return {"runs": [process.hear(until - time.monotonic())]}
+    limit = min(until, time.monotonic() + RUN_SECONDS)
+    return {"runs": [process.hear(limit - time.monotonic())]}
 
 
 def _try(found: dict[str, Any], processes: dict[str, Process], label: str, ask: Any) -> None:
@@ -328,7 +367,7 @@ def measure_ceilings(is_small: bool) -> dict[str, Any]:
 
 
 def ask_ceilings(setup: Setup, until: float) -> dict[str, Any]:
-    process = Process(OURS, "", "ceilings", setup)
+    process = Process(Variant(OURS), "ceilings", setup)
     try:
         return process.hear(min(90.0, until - time.monotonic()))
     finally:
@@ -370,7 +409,11 @@ def main() -> None:
     if out is None and not arguments.small:
         out = default_out(record["ceilings"]["device"], "gpu")
     keep()
-    for name, case in gpu_cases(arguments.small).items():
+    wanted = gpu_cases(arguments.small)
+    if unknown := set(arguments.only or ()) - set(wanted):
+        raise SystemExit(f"there is no case {', '.join(sorted(unknown))}: {', '.join(wanted)}")
+    for name in arguments.only or wanted:
+        case = wanted[name]
         if until - time.monotonic() < 20:
             record["cases"][name] = {"error": "not started: the time was up"}
             continue
@@ -416,7 +459,9 @@ def serve(arguments: argparse.Namespace) -> None:
     if arguments.case == "ceilings":
         print(json.dumps(measure_ceilings(arguments.small)), flush=True)
         return
-    cases.CASES.update(gpu_cases(arguments.small))
+    found = gpu_cases(arguments.small)
+    own = dataclasses.replace(found[arguments.case], precision=arguments.precision)
+    cases.CASES.update({**found, arguments.case: own})
     script = HERE / f"worker_{arguments.worker}.py"
     sys.argv = [str(script), "--case", arguments.case]
     runpy.run_path(str(script), run_name="__main__")
@@ -434,6 +479,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", help="result file (default: benchmarks/results/gpu_...json)")
     parser.add_argument("--worker", choices=(OURS, PEER), help=argparse.SUPPRESS)
     parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--precision", default="float32", help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", metavar="CASE", help="some of the cases")
     return parser.parse_args()
 
 

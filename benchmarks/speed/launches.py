@@ -1,9 +1,10 @@
-"""Number of operations that an iteration launches on an H100, counted without one.
+"""Launches and bytes of an iteration on an H100, counted without one.
 
 `JAX_PLATFORMS=cpu python benchmarks/speed/launches.py [ENV] [--seeds 16] [--list]`. XLA compiles
 for a described GPU (h100_sxm.txtpb) and dumps the list of thunks that its runtime would execute. A
-launch is a kernel, a copy or a library call; a loop's body counts as often as the loop runs. The
-compiled program is the one that `ppo-jax train` runs on a GPU, `programs.make_chunk`.
+launch is a kernel, a copy or a library call; a loop's body counts as often as the loop runs. Bytes
+are those that the kernels read and write (hlo.py). The compiled program is the one that `ppo-jax
+train` runs on a GPU, `programs.make_chunk`.
 
 It needs `jax-cuda13-plugin` and `jax-cuda13-pjrt` of JAX's version. Without a GPU, install them
 beside the environment, not into it (docs/speed.md): otherwise JAX no longer starts there by
@@ -21,19 +22,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hlo
+
 from ppo_jax.distributed import population
+from ppo_jax.kernels import compiler
 
 TARGET = Path(__file__).with_name("h100_sxm.txtpb")
 
 # Thunks of control flow only; each of the others is a launch.
 CONTROL = ("kWhile", "kConditional", "kSequential", "kCommandBuffer", "kDynamicSliceFusion")
-
-# XLA's default contents of a CUDA graph, and loops: with these a whole iteration can be one graph.
-# Collectives stay out.
-# A graph may be small: a program that is one loop is a short list, for which XLA would make none.
-GRAPHS_WITH_LOOPS = (
-    "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
-)
 
 
 class Thunk(NamedTuple):
@@ -48,22 +45,15 @@ class Thunk(NamedTuple):
         return self.kind not in CONTROL
 
 
-class Instruction(NamedTuple):
-    """Data of one instruction in the compiled HLO."""
-
-    op_name: str
-    source: str  # file:line function
-    trip_count: int | None  # of a loop whose length is known
-
-
 class Program(NamedTuple):
     """A compiled program, read from its dump."""
 
     thunks: list[Thunk]
-    instructions: dict[str, Instruction]
+    module: hlo.Module
 
-    def find(self, thunk: Thunk) -> Instruction:
-        return self.instructions.get(thunk.name, Instruction("", "", None))
+    def find(self, thunk: Thunk) -> hlo.Instruction:
+        unknown = hlo.Instruction(thunk.name, "", "", (), "")
+        return self.module.instructions.get(thunk.name, unknown)
 
 
 def parse_thunks(text: str, names: dict[int, str]) -> list[Thunk]:
@@ -101,40 +91,6 @@ def parse_names(metadata: str) -> dict[int, str]:
     return {int(number): name for name, number in pairs}
 
 
-def parse_instructions(hlo: str) -> dict[str, Instruction]:
-    """Names, sources and trip counts of an HLO text with its tables of stack frames."""
-    files = {
-        number: Path(name).name for number, name in re.findall(r'^(\d+) "(.*\.py)"', hlo, re.M)
-    }
-    functions = _table(hlo, "FunctionNames", r'^(\d+) "(.*)"')
-    places = {
-        number: f"{files.get(file, '?')}:{line} {functions.get(function, '')}"
-        for number, file, function, line in re.findall(
-            r"^(\d+) \{file_name_id=(\d+) function_name_id=(\d+) line=(\d+)", hlo, re.M
-        )
-    }
-    frames = {
-        frame: places.get(place, "")
-        for frame, place in re.findall(r"^(\d+) \{file_location_id=(\d+)", hlo, re.M)
-    }
-    found = {}
-    for name, rest in re.findall(r"^ *(?:ROOT )?%([\w.\-]+) = (.*)", hlo, re.M):
-        op_name = re.search(r'op_name="([^"]*)"', rest)
-        frame = re.search(r"stack_frame_id=(\d+)", rest)
-        trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
-        found[name] = Instruction(
-            op_name[1] if op_name else "",
-            frames.get(frame[1], "") if frame else "",
-            int(trips[1]) if trips else None,
-        )
-    return found
-
-
-def _table(hlo: str, title: str, row: str) -> dict[str, str]:
-    block = re.search(rf"^{title}\n(.*?)\n\n", hlo, re.M | re.S)
-    return dict(re.findall(row, block[1], re.M)) if block else {}
-
-
 def read_dump(folder: Path) -> Program:
     """The one program that was dumped into `folder`.
 
@@ -150,9 +106,8 @@ def read_dump(folder: Path) -> Program:
         raise FileNotFoundError(f"XLA wrote no thunk sequence into {folder}")
     thunks = passes[0].read_text("utf-8") if passes else text(".thunk_sequence.txt")
     names = parse_names(text(".thunk_metadata.txt"))
-    return Program(
-        parse_thunks(thunks, names), parse_instructions(text("_after_optimizations.txt"))
-    )
+    module = hlo.parse(text("_after_optimizations.txt"))
+    return Program(parse_thunks(thunks, names), module)
 
 
 class Count(NamedTuple):
@@ -188,13 +143,13 @@ def count(program: Program, thunks: list[Thunk]) -> Count:
     return Count(total, tuple(unknown))
 
 
-def iteration_of(program: Program) -> tuple[list[Thunk], bool]:
-    """The body of the chunk's loop over iterations, and whether a graph holds that loop too."""
+def iteration_of(program: Program) -> tuple[Thunk, bool]:
+    """The chunk's loop over iterations, and whether a graph holds that loop too."""
 
-    def search(thunks: list[Thunk], in_graph: bool) -> tuple[list[Thunk], bool] | None:
+    def search(thunks: list[Thunk], in_graph: bool) -> tuple[Thunk, bool] | None:
         for thunk in thunks:
             if thunk.kind == "kWhile":
-                return thunk.sections["body"], in_graph
+                return thunk, in_graph
             inner = [child for part in thunk.sections.values() for child in part]
             if found := search(inner, in_graph or thunk.kind == "kCommandBuffer"):
                 return found
@@ -207,13 +162,14 @@ def iteration_of(program: Program) -> tuple[list[Thunk], bool]:
 
 
 def loops_of(program: Program, thunks: list[Thunk], times: int = 1) -> list[dict[str, Any]]:
-    """Every loop in `thunks`, outer ones first: its source, length and launches."""
+    """Every loop in `thunks`, outer ones first: its source, length, launches and bytes."""
     rows = []
     for thunk in thunks:
         inner_times = times
         if thunk.kind == "kWhile":
             trips, body = program.find(thunk).trip_count, thunk.sections["body"]
             direct = count(program, without_loops(body)).launches
+            own_bytes = bytes_outside_loops(program, thunk)
             inner_times = times * (1 if trips is None else trips)
             rows.append(
                 {
@@ -222,11 +178,32 @@ def loops_of(program: Program, thunks: list[Thunk], times: int = 1) -> list[dict
                     "trips": trips,
                     "launches_per_pass": direct,
                     "launches": direct * inner_times,
+                    "bytes": own_bytes * inner_times,
                 }
             )
         for part in thunk.sections.values():
             rows += loops_of(program, part, inner_times)
     return rows
+
+
+def body_of(program: Program, loop: Thunk) -> str:
+    """The computation that a loop repeats."""
+    found = re.search(r"\bbody=%([\w.\-]+)", program.find(loop).attributes)
+    if found is None:
+        raise ValueError(f"{loop.name} is no loop of the program.")
+    return found[1]
+
+
+def bytes_outside_loops(program: Program, loop: Thunk) -> int:
+    """Bytes of one pass of a loop, without those of the loops in it."""
+    body = program.module.computations[body_of(program, loop)]
+    inner = (one for one in body.values() if one.opcode == "while")
+    within = sum(
+        hlo.traffic(program.module, name) * (one.trip_count or 1)
+        for one in inner
+        for name in one.called
+    )
+    return hlo.traffic(program.module, body_of(program, loop)) - within
 
 
 def without_loops(thunks: list[Thunk]) -> list[Thunk]:
@@ -246,14 +223,16 @@ def is_one_graph(thunks: list[Thunk], in_graph: bool) -> bool:
 
 
 def listing(program: Program, thunks: list[Thunk], indent: str = "") -> list[str]:
-    """The thunks as lines: kind, instruction, operation, source."""
+    """The thunks as lines: bytes, kind, instruction, operation, source."""
     lines = []
     for thunk in thunks:
         told = program.find(thunk)
         trips = f" x {told.trip_count or '?'}" if thunk.kind == "kWhile" else ""
         op = re.sub(r"jit\(chunk\)/vmap\(\)/while/body/jit\(iterate\)/", "", told.op_name)
-        head = f"{indent}{thunk.kind[1:]}{trips} {thunk.name}"
-        lines.append(f"{head:<60} {told.source:<46} {op}".rstrip())
+        known = program.module.instructions.get(thunk.name)
+        size = hlo.moved(program.module, known) / 1e6 if known else 0.0
+        head = f"{size:9.3f} MB {indent}{thunk.kind[1:]}{trips} {thunk.name}"
+        lines.append(f"{head:<72} {told.source:<46} {op}".rstrip())
         for name, part in thunk.sections.items():
             if name:
                 lines.append(f"{indent}  {name}:")
@@ -263,18 +242,18 @@ def listing(program: Program, thunks: list[Thunk], indent: str = "") -> list[str
 
 @contextlib.contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """Trace with the kernels' forms for a GPU."""
+    """Trace with the kernels' forms for a GPU, without XLA's options for a CPU or a driver."""
     import jax
 
     from ppo_jax.kernels import backend
 
-    original = jax.default_backend
-    jax.default_backend = lambda: "gpu"  # leaves out XLA's options for a CPU
+    originals = jax.default_backend, compiler.driver_version
+    jax.default_backend, compiler.driver_version = (lambda: "gpu"), (lambda: 0)
     try:
         with backend.use("gpu"):
             yield
     finally:
-        jax.default_backend = original
+        jax.default_backend, compiler.driver_version = originals
 
 
 def compile_for_target(
@@ -307,11 +286,7 @@ def compile_for_target(
         return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf), sharding=everywhere)
 
     options: dict[str, Any] = {"xla_dump_to": str(folder)}
-    if with_graphs:
-        options |= {
-            "xla_gpu_enable_command_buffer": GRAPHS_WITH_LOOPS,
-            "xla_gpu_graph_min_graph_size": 1,
-        }
+    options |= compiler.GRAPHS if with_graphs else {}
     hyper = as_arrays(config, Hyper())
     with as_on_a_gpu():
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), seeds))
@@ -331,29 +306,37 @@ def compile_for_target(
 
 
 def census(
-    config: Any, seeds: int = 1, with_graphs: bool = True, with_rows: bool = True
+    config: Any, seeds: int, with_graphs: bool, with_rows: bool, keep: str | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Launches of one training iteration on the described GPU, and the list of them as lines."""
+    """Launches and bytes of one training iteration on the described GPU, and their list as lines.
+
+    Args:
+        keep: an empty folder for what XLA dumps.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        program = compile_for_target(config, seeds, with_graphs, with_rows, Path(folder))
-    body, in_graph = iteration_of(program)
+        program = compile_for_target(config, seeds, with_graphs, with_rows, Path(keep or folder))
+    loop, in_graph = iteration_of(program)
+    body = loop.sections["body"]
     total = count(program, body)
+    instructions = program.module.instructions
     record = {
         "env": config.env,
         "num_envs": config.num_envs,
+        "objective": config.objective,
+        "precision": config.precision,
         "seeds": seeds,
         "with_graphs": with_graphs,
         "with_rows": with_rows,
         "launches": total.launches,
+        "gigabytes": hlo.traffic(program.module, body_of(program, loop)) / 1e9,
         "is_one_graph": is_one_graph(body, in_graph),
         "top_level": [thunk.kind for thunk in body],
         "unknown_lengths": [
-            f"{name} ({program.instructions[name].source})"
-            if name in program.instructions
-            else name
+            f"{name} ({instructions[name].source})" if name in instructions else name
             for name in total.unknown_loops
         ],
         "outside_loops": count(program, without_loops(body)).launches,
+        "bytes_outside_loops": bytes_outside_loops(program, loop),
         "loops": loops_of(program, body),
     }
     return record, listing(program, body)
@@ -366,7 +349,12 @@ def main() -> None:
     parser.add_argument("--rollout-length", type=int, default=128)
     parser.add_argument("--num-epochs", type=int, default=4)
     parser.add_argument("--num-minibatches", type=int, default=4)
+    parser.add_argument("--objective", default="clip")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--normalize-observations", action="store_true")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--one-line", action="store_true", help="the record as one line")
+    parser.add_argument("--dump", help="folder that keeps what XLA wrote")
     parser.add_argument("--no-graphs", action="store_true", help="as XLA does it by default")
     parser.add_argument("--no-rows", action="store_true", help="without values for the log")
     parser.add_argument("--list", action="store_true", help="every launch with its source")
@@ -380,12 +368,16 @@ def main() -> None:
         rollout_length=arguments.rollout_length,
         num_epochs=arguments.num_epochs,
         num_minibatches=arguments.num_minibatches,
+        objective=arguments.objective,
+        precision=arguments.precision,
+        normalize_observations=arguments.normalize_observations,
         total_env_steps=arguments.num_envs * arguments.rollout_length,
     )
-    record, lines = census(config, arguments.seeds, not arguments.no_graphs, not arguments.no_rows)
+    choice = (not arguments.no_graphs, not arguments.no_rows)
+    record, lines = census(config, arguments.seeds, *choice, arguments.dump)
     if arguments.list:
         print("\n".join(lines) + "\n")
-    print(json.dumps(record, indent=1))
+    print(json.dumps(record, indent=None if arguments.one_line else 1))
 
 
 if __name__ == "__main__":

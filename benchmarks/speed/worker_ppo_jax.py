@@ -13,7 +13,7 @@ from typing import Any
 from cases import Case
 from worker import Program, Worker, device_per_core, serve
 
-from ppo_jax.distributed import population
+from ppo_jax.distributed import door, population
 
 PACKAGES = ("ppo-jax", "gymnax", "jax", "jaxlib", "optax", "numpy")
 
@@ -44,7 +44,9 @@ def config_of(case: Case) -> Any:
         num_minibatches=case.num_minibatches,
         hidden_sizes=case.hidden_sizes,
         activation=case.activation,
-        torso="mlp",
+        torso=case.torso,
+        objective=case.objective,
+        precision=case.precision,
         normalize_observations=case.normalize_observations,
     )
 
@@ -99,7 +101,7 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
         while left:
             count = min(left, programs.MAX_CHUNK)
             state, rows = chunk_compiled(hyper, state, jnp.asarray(count))
-            jax.device_get(rows)
+            door.fetch_rows(rows, count)
             left -= count
         return jax.block_until_ready(state)
 

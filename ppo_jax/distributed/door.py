@@ -7,7 +7,7 @@ these functions together, and each gets the whole of it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -23,6 +23,22 @@ from ppo_jax.rl.types import PyTree
 def fetch(tree: PyTree) -> PyTree:
     """A tree on the host, as NumPy arrays (random keys stay keys)."""
     return jax.device_get(home(tree))
+
+
+def fetch_rows(rows: PyTree, length: int) -> PyTree:
+    """Rows of metrics [members, N, ...] on the host, at least the first `length` of them.
+
+    An accelerator sends no more than the next power of two, so that few programs cut them.
+    """
+    leaf = jax.tree.leaves(rows)[0]
+    width = 1 << max(length - 1, 0).bit_length()
+    is_far = isinstance(leaf, jax.Array) and not is_cpu_device(next(iter(leaf.devices())))
+    return fetch(_first(rows, width) if is_far and width < leaf.shape[1] else rows)
+
+
+@partial(jax.jit, static_argnums=1)
+def _first(rows: PyTree, width: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[:, :width], rows)
 
 
 def home(tree: PyTree) -> PyTree:

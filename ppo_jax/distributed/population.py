@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed import door
 from ppo_jax.distributed.layout import Layout
+from ppo_jax.kernels.chunks import map_members
 from ppo_jax.kernels.compiler import compiler_options
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.training.trainer import init
@@ -56,17 +57,18 @@ def member_keys(seed: int | Sequence[int], layout: Layout) -> Array:
 
 
 def make_init(config: Config) -> Callable[[Hyper, Array], TrainState]:
-    """Compile the start: keys [members] to states, one member after the other.
+    """Compile the start: keys [members] to states, with equal draws on every platform.
 
-    Members' own numbers must not be spread over devices here. The loop over them would become
-    collectives, which deadlock on a CPU.
+    An accelerator starts members side by side, a CPU one after the other. Members' own numbers must
+    not be spread over devices here. The loop over them would become collectives, which deadlock on
+    a CPU.
     """
     plain = without_budget(config)
 
     def start(hyper: Hyper, keys: Array) -> TrainState:
         if has_own_hyper(hyper):
-            return jax.lax.map(lambda own: init(plain, *own), (hyper, keys))
-        return jax.lax.map(partial(init, plain, hyper), keys)
+            return map_members(lambda own: init(plain, *own), (hyper, keys))
+        return map_members(partial(init, plain, hyper), keys)
 
     return jax.jit(start, compiler_options=compiler_options(0))
 

@@ -53,6 +53,11 @@ def platform() -> str:
     return jax.default_backend()
 
 
+def xla_flags() -> str:
+    """The user's options for XLA."""
+    return os.environ.get("XLA_FLAGS", "")
+
+
 def is_cpu_device(device: Any) -> bool:
     """Check that a device is a CPU."""
     return device.platform == "cpu"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ppo_jax.kernels.backend import is_cpu
+from ppo_jax.kernels.backend import is_accelerator, is_cpu
 
 PyTree = Any
 
@@ -40,6 +40,14 @@ def map_chunks(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), values)
 
 
+def map_members(function: Callable[[PyTree], PyTree], members: PyTree) -> PyTree:
+    """Apply `function` to each leading index: one after the other, on an accelerator all at once.
+
+    There a loop over thousands of members would launch thousands of times as many kernels.
+    """
+    return jax.vmap(function)(members) if is_accelerator() else jax.lax.map(function, members)
+
+
 def mean_over_chunks(
     function: Callable[[PyTree], tuple[PyTree, PyTree]], rows: PyTree
 ) -> tuple[PyTree, PyTree]:
@@ -64,3 +72,23 @@ def mean_over_chunks(
     total, values = jax.lax.scan(add, start, chunks)
     values = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), values)
     return restore(total / num_chunks), values
+
+
+def mean_of_prepared(
+    prepare: Callable[[PyTree], Callable[[Array], Array]],
+    mean: Callable[[Callable[[PyTree], Array]], Array],
+    rows: PyTree,
+) -> Callable[[Array], Array]:
+    """`v -> mean(rows -> prepare(rows)(v))`, for many v.
+
+    An accelerator prepares all rows once. A CPU prepares a chunk again for each v, because what
+    is prepared leaves its caches.
+
+    Args:
+        prepare: rows -> function of v that returns a mean over them.
+        mean: the mean of a function of rows over all chunks.
+    """
+    if is_accelerator():
+        ready = prepare(rows)
+        return lambda v: mean(lambda _: ready(v))
+    return lambda v: mean(lambda chunk: prepare(chunk)(v))

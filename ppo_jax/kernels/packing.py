@@ -22,6 +22,7 @@ PyTree = Any
 
 MAX_WIDTH = 64  # columns of a packed leaf; a wider one, such as a grid, is worth its own kernel
 UNROLLED_STEPS = 4  # steps of a scan on an accelerator: a loop adds two kernels to each turn
+LOOK_EVERY = 16  # passes of a loop of unknown length between two looks at its condition
 MAX_UNROLLED = 8  # turns of an outer loop; more would take long to compile
 
 Packed = tuple[PyTree, ...]
@@ -116,6 +117,25 @@ def scan_outer(body: Body, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
     length = jax.tree.leaves(xs)[0].shape[0]
     is_flat = is_accelerator() and length <= MAX_UNROLLED
     return jax.lax.scan(body, carry, xs, unroll=is_flat)
+
+
+def while_running(
+    is_running: Callable[[PyTree], Array], advance: Callable[[PyTree], PyTree], start: PyTree
+) -> PyTree:
+    """`jax.lax.while_loop`. An accelerator looks at the condition once in LOOK_EVERY passes.
+
+    Each look may wait for the host. Passes after the end are computed and dropped.
+    """
+    if not is_accelerator():
+        return jax.lax.while_loop(is_running, advance, start)
+
+    def guarded(_: Array, loop: PyTree) -> PyTree:
+        runs = is_running(loop)
+        return jax.tree.map(lambda new, old: jnp.where(runs, new, old), advance(loop), loop)
+
+    return jax.lax.while_loop(
+        is_running, lambda loop: jax.lax.fori_loop(0, LOOK_EVERY, guarded, loop), start
+    )
 
 
 def as_row(metrics: Mapping[str, Array]) -> Mapping[str, Array]:

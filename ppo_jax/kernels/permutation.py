@@ -6,13 +6,16 @@ pseudo-random bijection element by element instead.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax.kernels.backend import Backend, current
+from ppo_jax.kernels.backend import Backend, current, is_accelerator
 
 SMALLEST = 128  # below it a sort is cheap, and a Feistel network has too few bits to mix
+FEWEST = 8  # rows or columns of a grid of numbers whose halves mix
 _ROUNDS = 8
 
 
@@ -23,11 +26,35 @@ def permutations(key: Array, count: int, n: int) -> Array:
     pseudo-random: a Feistel network of 8 rounds (Luby and Rackoff 1988: 4 suffice with random round
     functions) on the smallest power of two that holds n. Each number walks along its cycle until it
     is below n (Black and Rogaway 2002).
+
+    A walk is a loop of unknown length, for which an accelerator would wait. It places the numbers
+    on a grid of n cells, whose coordinates are the halves. If n has no such factors, it sorts.
     """
-    if n < SMALLEST or current() is Backend.PLAIN:
+    is_power = n & (n - 1) == 0
+    rows = largest_factor(n) if is_accelerator() and not is_power else n
+    if n < SMALLEST or current() is Backend.PLAIN or rows < FEWEST:
         return jax.vmap(lambda each: jax.random.permutation(each, n))(jax.random.split(key, count))
     round_keys = jax.random.bits(key, (count, _ROUNDS), jnp.uint32)
+    if is_accelerator() and not is_power:
+        x = jnp.arange(n, dtype=jnp.uint32)
+        return jax.vmap(lambda each: feistel_grid(x, each, (rows, n // rows)))(round_keys)
     return jax.vmap(lambda each: _walked(each, n))(round_keys)
+
+
+def largest_factor(n: int) -> int:
+    """The largest factor of n that is at most its square root."""
+    return next(d for d in range(math.isqrt(n), 0, -1) if n % d == 0)
+
+
+def feistel_grid(x: Array, round_keys: Array, sides: tuple[int, int]) -> Array:
+    """A bijection of 0 .. rows x columns - 1, int32: in turn each coordinate gains a hash of the
+    other, modulo its side (Black and Rogaway 2002, section 5)."""
+    rows, columns = (jnp.uint32(side) for side in sides)
+    row, column = x // columns, x % columns
+    for i in range(0, round_keys.shape[0], 2):
+        row = (row + mixed(column + round_keys[i]) % rows) % rows
+        column = (column + mixed(row + round_keys[i + 1]) % columns) % columns
+    return (row * columns + column).astype(jnp.int32)
 
 
 def _walked(round_keys: Array, n: int) -> Array:

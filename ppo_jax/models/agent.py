@@ -78,7 +78,7 @@ def has_memory(network: Network) -> bool:
 
 
 def leaf_codes(config: Config, environment: Environment) -> tuple[LeafCode, ...]:
-    """The reading of each leaf by a built-in network: bytes are scaled, and categories are one-hot.
+    """Codes of the leaves for a built-in network: bytes are scaled, and categories are one-hot.
 
     A leaf that the normaliser standardises is neither.
     """

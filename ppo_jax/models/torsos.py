@@ -13,17 +13,18 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import Array
 
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.interface import actor_view, without_action_mask
 from ppo_jax.envs.leaves import named
-from ppo_jax.kernels.matmul import dot_general
+from ppo_jax.kernels.matmul import affine, convolution, tanh
 from ppo_jax.rl.types import PyTree
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "tanh": jnp.tanh,
+    "tanh": tanh,
     "relu": nn.relu,
     "swish": nn.swish,
     "gelu": nn.gelu,
@@ -44,6 +45,37 @@ def real() -> Any:
     return jnp.result_type(float)
 
 
+class Dense(nn.Dense):
+    """A layer whose product and bias are one verb of the kernels."""
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        shape = (inputs.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, shape[1:], self.param_dtype)
+        x, kernel, bias = promote_dtype(inputs, kernel, bias, dtype=self.dtype)
+        return affine(x, kernel, bias, self.precision)
+
+
+class Conv(nn.Module):
+    """A convolution without padding."""
+
+    features: int
+    kernel_size: tuple[int, int]
+    dtype: Any
+    param_dtype: Any
+    precision: Any
+    kernel_init: Callable[..., Array]
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        shape = (*self.kernel_size, inputs.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype)
+        kernel, bias = promote_dtype(kernel, bias, dtype=self.dtype)
+        return convolution(inputs, kernel, bias, self.precision)
+
+
 class Torso(nn.Module):
     """Leaf encoders, then hidden layers over their outputs side by side."""
 
@@ -58,12 +90,12 @@ class Torso(nn.Module):
         encoded = []
         for x, is_grid in zip(leaves, self.grids, strict=True):
             if is_grid:
-                x = activate(nn.Conv(CONV_FEATURES, CONV_SIZE, padding="VALID", **self.layer)(x))
+                x = activate(Conv(CONV_FEATURES, CONV_SIZE, **self.layer)(x))
                 x = flatten(x, 3)
             encoded.append(x)
         x = encoded[0] if len(encoded) == 1 else jnp.concatenate(encoded, axis=-1)
         for size in self.hidden_sizes:
-            x = activate(nn.Dense(size, dot_general=dot_general, **self.layer)(x))
+            x = activate(Dense(size, **self.layer)(x))
         return x
 
 
@@ -74,7 +106,7 @@ def flatten(x: Array, rank: int) -> Array:
 
 
 class LeafCode(NamedTuple):
-    """The way from the numbers of one leaf to inputs."""
+    """The way in which the numbers of one leaf become inputs."""
 
     scale: float | None = None  # they are divided by it
     low: int = 0
@@ -88,10 +120,16 @@ def widened(shape: tuple[int, ...], code: LeafCode) -> tuple[int, ...]:
     return (*shape[:-1], shape[-1] * code.count) if shape else (code.count,)
 
 
-def coded(x: Array, code: LeafCode, shape: tuple[int, ...]) -> Array:
-    """The numbers [..., *shape] of a leaf as real inputs, with the shape that `widened` gives."""
+def coded(x: Array, code: LeafCode, shape: tuple[int, ...], is_grid: bool = False) -> Array:
+    """The numbers [..., *shape] of a leaf as real inputs, with the shape that `widened` gives.
+
+    Flags of a grid are booleans, of which a convolution reads a quarter of the bytes.
+    """
+    if is_grid and x.dtype == jnp.bool_ and code.scale is None and not code.count:
+        return x
     if code.count:
-        flags = jax.nn.one_hot(x.astype(jnp.int32) - code.low, code.count, dtype=real())
+        dtype = jnp.bool_ if is_grid else real()
+        flags = jax.nn.one_hot(x.astype(jnp.int32) - code.low, code.count, dtype=dtype)
         return flags.reshape(*x.shape[: x.ndim - len(shape)], *widened(shape, code))
     return x.astype(real()) if code.scale is None else x.astype(real()) / code.scale
 
@@ -136,9 +174,9 @@ class Encoder:
         self.grids = tuple(fit and config.torso != "mlp" for fit in fits)
 
     def __call__(self, observation: PyTree) -> tuple[Array, ...]:
-        """Leaves [..., *shape] or [..., size], as real numbers."""
+        """Leaves [..., *shape] or [..., size], as real numbers or, of a grid of flags, booleans."""
         leaves = jax.tree.leaves(without_action_mask(self.view(observation)))
-        numbers = map(coded, leaves, self.codes, self.own_shapes)
+        numbers = map(coded, leaves, self.codes, self.own_shapes, self.grids)
         ranks = [len(shape) for shape in self.shapes]
         return tuple(
             x if is_grid else flatten(x, rank)

@@ -7,6 +7,7 @@ semi-definite matrix F that is never formed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from jax import Array
 from ppo_jax.rl.types import PyTree
 
 Product = Callable[[Array], Array]
+dot = partial(jnp.dot, precision="highest")  # a GPU or TPU must not round its factors
 
 
 def conjugate_gradient(
@@ -29,24 +31,24 @@ def conjugate_gradient(
     Args:
         product: v -> F v. target: [P].
     """
-    floor = tolerance * jnp.dot(target, target)
+    floor = tolerance * dot(target, target)
 
     def step(
         carry: tuple[Array, Array, Array, Array], _: None
     ) -> tuple[tuple[Array, Array, Array, Array], None]:
         x, residual, direction, square = carry
         image = product(direction)
-        curvature = jnp.dot(direction, image)
+        curvature = dot(direction, image)
         is_open = (square > floor) & (curvature > 0.0)
         length = jnp.where(is_open, square / jnp.where(is_open, curvature, 1.0), 0.0)
         x = x + length * direction
         residual = residual - length * image
-        square_new = jnp.dot(residual, residual)
+        square_new = dot(residual, residual)
         turn = jnp.where(is_open, square_new / jnp.where(square > 0.0, square, 1.0), 0.0)
         direction = jnp.where(is_open, residual + turn * direction, direction)
         return (x, residual, direction, jnp.where(is_open, square_new, square)), None
 
-    start = (jnp.zeros_like(target), target, target, jnp.dot(target, target))
+    start = (jnp.zeros_like(target), target, target, dot(target, target))
     (x, _, _, _), _ = jax.lax.scan(step, start, length=num_iterations)
     return x
 
@@ -82,7 +84,7 @@ def natural_step(
             delta.
     """
     direction = conjugate_gradient(product, gradient, num_iterations)
-    square = jnp.dot(direction, product(direction))
+    square = dot(direction, product(direction))
     is_usable = square > 0.0
     length = jnp.sqrt(2.0 * radius / jnp.where(is_usable, square, 1.0))
     return jnp.where(is_usable, length, 0.0) * direction

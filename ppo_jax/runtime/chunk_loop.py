@@ -86,7 +86,7 @@ def advance_by(program: Callable[..., Any], hyper: Hyper, num_members: int) -> A
 
     def advance(state: TrainState, length: int) -> tuple[TrainState, Rows]:
         state, rows = program(hyper, state, np.int32(length))
-        rows = door.fetch(rows)
+        rows = door.fetch_rows(rows, length)
         return state, {name: value[:num_members, :length] for name, value in rows.items()}
 
     return advance

@@ -10,6 +10,7 @@ from jax import Array
 
 from ppo_jax.config.config import Config
 from ppo_jax.envs.interface import Environment
+from ppo_jax.kernels.packing import while_running
 from ppo_jax.models.policy import Policy
 from ppo_jax.rl.types import EnvCarry, PyTree
 from ppo_jax.training.draws import Draws
@@ -115,7 +116,7 @@ def episodes(
 
     nothing = jnp.full(num_episodes, jnp.logical_not(is_wanted))
     none = jnp.zeros(num_episodes, bool)
-    _, carry, finished, stalled = jax.lax.while_loop(
+    _, carry, finished, stalled = while_running(
         is_running, advance, (jnp.zeros((), jnp.int32), start, nothing, none)
     )
     return Episodes(carry.episode_return, carry.episode_length, finished, stalled)

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from ppo_jax.kernels.chunks import mean_of_prepared
 from ppo_jax.models.network import Network, freeze, policy_leaves
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import trust_region
 from ppo_jax.rl.advantages import mean_and_variance, standardise
 from ppo_jax.rl.ratios import Ratios, measure_ratios
-from ppo_jax.rl.types import Batch, Metrics, PyTree, Setting
+from ppo_jax.rl.types import Batch, Metrics, PyTree, Setting, Window
 from ppo_jax.training import objectives
 from ppo_jax.training.update import Learner, batch_mean, minibatch_updates, summarise
 
@@ -73,6 +74,12 @@ def make_objective(
     config, hyper, _ = setting
     flat, unravel = ravel_pytree(params)
     without_critic = dataclasses.replace(hyper, value_coef=0.0)
+
+    def apply(params: PyTree, window: Window) -> tuple[PyTree, Array]:
+        value = network.value(jax.lax.stop_gradient(params), window)
+        return network.policy(params, window), value
+
+    network = network._replace(apply=apply)
 
     def loss(vector: Array, rows: Batch) -> tuple[Array, tuple[Metrics, Array]]:
         return objectives.minibatch_loss(
@@ -128,7 +135,7 @@ def fisher_product(
     """
     flat, unravel = ravel_pytree(params)
 
-    def curvature(v: Array, rows: Batch) -> tuple[Array, tuple[()]]:
+    def curvature(rows: Batch) -> trust_region.Product:
         def policy(vector: Array) -> PyTree:
             return family.keep(network.policy(unravel(vector), rows.window))
 
@@ -136,14 +143,13 @@ def fisher_product(
             kl = family.kl(rows.distribution_old, distribution)
             return jnp.mean(objectives.weighted(rows, kl))
 
-        return trust_region.gauss_newton_product(divergence, policy, flat)(v), ()
+        return trust_region.gauss_newton_product(divergence, policy, flat)
 
-    def product(v: Array) -> Array:
-        return batch_mean(setting, batch, partial(curvature, v))[0] + (
-            setting.hyper.fisher_damping * v
-        )
+    def mean(function: Callable[[Batch], Array]) -> Array:
+        return batch_mean(setting, batch, lambda rows: (function(rows), ()))[0]
 
-    return product
+    fisher = mean_of_prepared(curvature, mean, batch)
+    return lambda v: fisher(v) + setting.hyper.fisher_damping * v
 
 
 def critic_updates(

@@ -152,7 +152,7 @@ def gradient_cosine(
     pg, weighted, kl_old_new, ratio_mean, square = across.mean(local)
     units = [g / jnp.linalg.norm(g) for g in (pg, weighted)]  # NaN where a gradient has vanished
     return {
-        "gradient_cosine": jnp.dot(*units),
+        "gradient_cosine": jnp.dot(*units, precision="highest"),
         "kl_old_new_probe": kl_old_new,
         "ess_fraction_probe": ratios.ess_fraction(ratio_mean, square),
     }

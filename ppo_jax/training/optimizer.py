@@ -44,6 +44,18 @@ def _rmsprop(hyper: Hyper[Scalar], is_torch: bool) -> optax.GradientTransformati
     )
 
 
+def _muon(hyper: Hyper[Scalar]) -> optax.GradientTransformation:
+    """Optax's muon, whose products an accelerator must not round."""
+    rate, decay = hyper.learning_rate, hyper.weight_decay
+    muon: Any = optax.contrib.muon(rate, beta=hyper.momentum, weight_decay=decay)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.default_matmul_precision("highest"):
+            return muon.update(updates, state, params)
+
+    return optax.GradientTransformation(muon.init, update)
+
+
 # `max_grad_norm` bounds the gradient's global norm before every one of them.
 OPTIMIZERS: dict[str, Optimizer] = {
     "adam": Optimizer(lambda h: adam(h.learning_rate, h.adam_epsilon), True, keeps_state=True),
@@ -62,10 +74,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": Optimizer(
         lambda h: optax.chain(optax.trace(h.momentum), optax.scale(-h.learning_rate)), True
     ),
-    "muon": Optimizer(
-        lambda h: optax.contrib.muon(h.learning_rate, beta=h.momentum, weight_decay=h.weight_decay),
-        False,
-    ),
+    "muon": Optimizer(_muon, False),
 }
 
 

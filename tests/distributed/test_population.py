@@ -13,6 +13,7 @@ from tiny import CONFIG, HYPER
 
 from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout
+from ppo_jax.kernels import backend
 from ppo_jax.training import schedules, trainer
 
 
@@ -44,6 +45,16 @@ def test_member_i_starts_as_seed_i_alone_would() -> None:
         single = alone(hyper(), jax.random.key(5 + member))
         for mine, other in zip(host(state), host(single), strict=True):
             np.testing.assert_allclose(mine[member], other, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_members_start_alike_side_by_side_and_one_after_the_other() -> None:
+    keys, found = jax.random.split(jax.random.key(3), 2), {}
+    for form in ("cpu", "gpu"):
+        with backend.use(form):
+            found[form] = host(population.make_init(CONFIG)(hyper(), keys))
+    for mine, other in zip(found["cpu"], found["gpu"], strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])

@@ -12,8 +12,11 @@ from ppo_jax.kernels import backend
 from ppo_jax.kernels.matmul import (
     FEW_COLUMNS,
     LAST_BY_FIRST,
+    affine,
+    convolution,
     dot_general,
     from_columns,
+    tanh,
     to_columns,
 )
 
@@ -80,6 +83,56 @@ def test_the_gradient_of_a_kernel_transposes_the_rows_first():
 
     assert contracted(plain)
     assert not contracted(ours)
+
+
+# Layers of an accelerator -------------------------------------------------------------------------
+
+
+def network(params, x, form):
+    """Layers of few inputs, of many of both, and of few outputs, behind a convolution."""
+    with backend.use(form):
+        kernel, bias, *rest = params
+        x = tanh(convolution(x, kernel, bias))[:, 0, 0]
+        for kernel, bias in zip(rest[::2], rest[1::2], strict=True):
+            x = tanh(affine(x, kernel, bias))
+        return x
+
+
+@pytest.fixture(scope="module")
+def layers():
+    shapes = [(2, 2, 1, 3), (3,), (3, MANY), (MANY,), (MANY, MANY), (MANY,), (MANY, 2), (2,)]
+    rng = np.random.default_rng(1)
+    params = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    return params, rng.normal(size=(ROWS, 2, 2, 1)).astype(np.float32)
+
+
+def test_derivatives_of_an_accelerators_layers_are_those_of_the_plain_ones(layers):
+    """Forward, backward, and the product J' J v of a natural gradient; a kernel may be frozen."""
+    params, x = layers
+
+    def derivatives(form):
+        def of(params):
+            return network(params, x, form)
+
+        def fisher(params, v):
+            _, push = jax.linearize(of, params)
+            return jax.linear_transpose(push, params)(push(v))[0]
+
+        frozen = [jax.lax.stop_gradient(leaf) if i % 2 else leaf for i, leaf in enumerate(params)]
+        by_rows = jax.grad(lambda x: jnp.sum(network(params, x, form) ** 2))
+        members = jax.vmap(lambda v: fisher(params, v))([jnp.stack([v, 2.0 * v]) for v in params])
+        return jax.jvp(of, (params,), (frozen,))[1], members, by_rows(x)
+
+    found, expected = (jax.jit(lambda form=form: derivatives(form))() for form in ("gpu", "plain"))
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * max(1.0, np.abs(b).max()))
+
+
+def test_an_accelerator_writes_patches_of_booleans_as_booleans_and_calls_no_convolution(layers):
+    x = jax.ShapeDtypeStruct((ROWS, 2, 2, 1), jnp.bool_)
+    text = jax.jit(lambda x: network(layers[0], x, "gpu")).lower(x).as_text()
+    assert "stablehlo.convolution" not in text
+    assert f"tensor<{ROWS}x1x1x5xi1>" in text
 
 
 # Columns ------------------------------------------------------------------------------------------

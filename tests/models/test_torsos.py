@@ -49,6 +49,8 @@ def test_grids_stay_grids_and_all_else_becomes_vectors_of_real_numbers() -> None
     flat = Encoder(Config(torso="mlp"), SPEC)
     assert [leaf.shape for leaf in flat(observed(6))] == [(6, 40), (6, 3), (6, 1)]
     assert flat.is_narrow
+    flags = {**SPEC, "board": shown(5, 4, 2, dtype="bool")}  # of which a convolution reads less
+    assert [x.dtype for x in Encoder(SMALL, flags)(observed(6, flags))][:2] == [bool, jnp.float32]
 
 
 def test_bytes_are_divided_by_the_highest_and_nothing_else_is() -> None:

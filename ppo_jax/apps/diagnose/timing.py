@@ -45,7 +45,7 @@ class Program(NamedTuple):
         """Run n iterations and fetch their rows, as a run does."""
         state, rows = self.chunk(self.hyper, self.state.pop(), jnp.asarray(n))
         self.state.append(state)
-        door.fetch(rows)
+        door.fetch_rows(rows, n)
 
     @property
     def steps_per_iteration(self) -> int:
