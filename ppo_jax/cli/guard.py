@@ -39,6 +39,7 @@ def watched() -> int | None:
             os._exit(signals.STOPPED)
         os.setpgid(0, 0)  # a Ctrl-C of the terminal comes once, by the parent
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        own_stdout()
         return None
     while True:
         number = signal.sigwait(heard)
@@ -49,6 +50,14 @@ def watched() -> int | None:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return exit_code_of(os.waitstatus_to_exitcode(status))
+
+
+def own_stdout() -> None:
+    """Leave stdout to the answer: libraries that print there, as gloo does, print to stderr."""
+    sys.stdout.flush()
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(answers, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 def exit_code_of(found: int) -> int:

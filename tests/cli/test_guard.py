@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -31,3 +33,10 @@ def test_an_abort_of_jax_becomes_a_sentence_and_an_exit_code(
 ) -> None:
     assert guard.exit_code_of(ended) == code
     assert ("Stopped by the end of another host" in capsys.readouterr().err) == is_told
+
+
+def test_what_a_library_prints_on_stdout_is_kept_apart_from_the_answer() -> None:
+    program = "import os; from ppo_jax.cli import guard; guard.own_stdout(); os.write(1, b'[Gloo]')"
+    command = [sys.executable, "-c", f"{program}; print('answer')"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("answer\n", "[Gloo]")
