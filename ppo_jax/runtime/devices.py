@@ -95,6 +95,8 @@ def joined(options: RunOptions, stop: signals.StopRequest) -> Iterator[signals.S
         choose_platform(options)
         hosts.join(options.coordinator, options.num_hosts, options.host_index)
         signals.leaves_at_once = True
+        if signals.after_join is not None:
+            signals.after_join()
         prepare_jax(options)
     signals.prints = hosts.is_first()
     shared = signals.SharedStop(stop, hosts.exchange)
