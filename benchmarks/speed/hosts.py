@@ -26,10 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 COMMON = "--platform cpu --quiet --json --eval-episodes 2 --num-minibatches 4"
 CASES = {
-    "seeds": f"--seeds 8 --num-envs 16 --rollout-length 32 --total-env-steps 65536 {COMMON}",
-    "environments": f"--num-envs 128 --rollout-length 128 --total-env-steps 262144 {COMMON}",
+    "seeds": f"--seeds 8 --num-envs 16 --rollout-length 32 --total-env-steps 32768 {COMMON}",
+    "environments": f"--num-envs 128 --rollout-length 128 --total-env-steps 131072 {COMMON}",
 }
 AXES = {"seeds": "seed", "environments": "env"}
+LONGEST = 1200  # seconds of one run
 PLACES = ((1, 1), (2, 1), (4, 1), (8, 1), (2, 2), (4, 4))  # devices in all, hosts
 
 
@@ -51,7 +52,8 @@ def row_of(case: str, devices: int, hosts: int) -> dict[str, Any]:
         words = [sys.executable, "-m", "ppo_jax", "train", "CartPole-v1", *CASES[case].split()]
         words += ["--mesh", mesh, "--out", f"{folder}/run"]
         joined = ["--coordinator", f"127.0.0.1:{port}", "--num-hosts", str(hosts), "--host-index"]
-        environment = {**os.environ, "XLA_FLAGS": flags_of(devices // hosts)}
+        environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+        environment |= {"XLA_FLAGS": flags_of(devices // hosts)}
         before = cpu_seconds()
         processes = [
             subprocess.Popen(
@@ -62,7 +64,11 @@ def row_of(case: str, devices: int, hosts: int) -> dict[str, Any]:
             )
             for i in range(hosts)
         ]
-        outputs = [process.communicate()[0] for process in processes]
+        try:
+            outputs = [process.communicate(timeout=LONGEST)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
     if any(process.returncode for process in processes):
         raise RuntimeError(f"{case} on {devices} devices and {hosts} hosts failed: {outputs}")
     summary = json.loads(outputs[0])
@@ -85,17 +91,21 @@ def cpu_seconds() -> float:
 
 
 def main(cases: list[str]) -> None:
-    rows = [row_of(case, *place) for case in cases or CASES for place in PLACES]
     today = f"{datetime.now(UTC):%Y-%m-%d}"
+    rows: list[dict[str, Any]] = []
     content = {
         "date": today,
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],  # of other programs: the train seconds suffer from it
+        "cases": {case: CASES[case] for case in cases or CASES},
         "rows": rows,
     }
     file = RESULTS / f"hosts_{os.cpu_count()}-cores_{today}.json"
-    file.write_text(json.dumps(content, indent=1) + "\n")
+    for case in content["cases"]:
+        for place in PLACES:
+            rows.append(row_of(case, *place))
+            file.write_text(json.dumps(content, indent=1) + "\n")  # what is there is kept
     print(file)
 
 

@@ -7,12 +7,14 @@ watching process turns that into a sentence and an exit code.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from ppo_jax.cli.answer import BAD_INPUT
 from ppo_jax.runtime import signals
 
 _FLAGS = ("--coordinator", "--hosts")
@@ -31,6 +33,7 @@ def watched() -> int | None:
     """
     heard = {*signals.EXIT_CODES, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+    has_joined = mmap.mmap(-1, 1)  # shared by both processes
     parent, child = os.getpid(), os.fork()
     if child == 0:
         with suppress(OSError, AttributeError):
@@ -39,6 +42,8 @@ def watched() -> int | None:
             os._exit(signals.STOPPED)
         os.setpgid(0, 0)  # a Ctrl-C of the terminal comes once, by the parent
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signals.after_join = lambda: has_joined.__setitem__(0, 1)
+        own_stdout()
         return None
     while True:
         number = signal.sigwait(heard)
@@ -48,16 +53,31 @@ def watched() -> int | None:
             continue
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return exit_code_of(os.waitstatus_to_exitcode(status))
+            return exit_code_of(os.waitstatus_to_exitcode(status), bool(has_joined[0]))
 
 
-def exit_code_of(found: int) -> int:
+def own_stdout() -> None:
+    """Leave stdout to the answer: libraries that print there, as gloo does, print to stderr."""
+    sys.stdout.flush()
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(answers, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
+def exit_code_of(found: int, has_joined: bool) -> int:
     """Exit code for the end of the other process; prints a sentence if jax ended it."""
-    if found == -signal.SIGABRT:
-        sentence = (
-            "ppo-jax: Stopped by the end of another host: what was saved before is kept; run the "
-            "command again to go on."
+    if found != -signal.SIGABRT:
+        return found if found >= 0 else 128 - found
+    sentence, code = (
+        "Stopped by the end of another host: what was saved before is kept; run the command again "
+        "to go on.",
+        signals.STOPPED,
+    )
+    if not has_joined:
+        sentence, code = (
+            "The hosts of this run did not come together: start all of them within five minutes, "
+            "and let each reach the coordinator's address and port.",
+            BAD_INPUT,
         )
-        print(sentence, file=sys.stderr, flush=True)
-        return signals.STOPPED
-    return found if found >= 0 else 128 - found
+    print(f"ppo-jax: {sentence}", file=sys.stderr, flush=True)
+    return code

@@ -91,7 +91,7 @@ def validate_options(options: RunOptions) -> None:
     if options.stop_at_return is not None and not math.isfinite(options.stop_at_return):
         raise InputError(f"stop_at_return={options.stop_at_return} must be a finite number.")
     parse_mesh(options.mesh)
-    _check_hosts(options)
+    check_hosts(options)
     minutes, limit = options.checkpoint_minutes, options.max_seconds
     if not (math.isfinite(minutes) and minutes >= 0):
         raise InputError(f"checkpoint_minutes={minutes} must be a number of at least 0.")
@@ -101,7 +101,7 @@ def validate_options(options: RunOptions) -> None:
         raise InputError("resume='auto' needs the run's folder: name it with --out.")
 
 
-def _check_hosts(options: RunOptions) -> None:
+def check_hosts(options: RunOptions) -> None:
     """Refuse hosts that cannot find each other."""
     by_hand = (options.coordinator, options.num_hosts, options.host_index)
     if all(value is None for value in by_hand):

@@ -6,7 +6,7 @@ these functions together, and each gets the whole of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,6 +18,10 @@ from jax.sharding import PartitionSpec as P
 
 from ppo_jax.kernels.backend import is_cpu_device
 from ppo_jax.rl.types import PyTree
+
+# Bytes of a tree that are gathered from several hosts at a time, or one array: each device holds
+# a copy of them meanwhile.
+PIECE = 2**28
 
 
 def fetch(tree: PyTree) -> PyTree:
@@ -43,11 +47,16 @@ def _first(rows: PyTree, width: int) -> PyTree:
 
 def home(tree: PyTree) -> PyTree:
     """The tree in a form that this host can read. All of it if other hosts hold a part."""
-    away = [leaf for leaf in jax.tree.leaves(tree) if not _is_here(leaf)]
-    if not away:
-        return tree
-    gathered = _gather(away[0].sharding.mesh)(tree)
-    return jax.tree.map(_own_copy, gathered)
+    leaves, structure = jax.tree.flatten(tree)
+    for place, leaf in _brought(leaves):
+        leaves[place] = _own_copy(leaf)
+    return jax.tree.unflatten(structure, leaves)
+
+
+def give(tree: PyTree) -> None:
+    """Take part in a `fetch` of other hosts, and keep nothing."""
+    for _ in _brought(jax.tree.leaves(tree)):
+        pass
 
 
 def copy(leaf: Any) -> np.ndarray:
@@ -93,6 +102,18 @@ def _put(leaf: Any, place: NamedSharding) -> jax.Array:
 
 def _is_here(leaf: Any) -> bool:
     return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+
+
+def _brought(leaves: list[Any]) -> Iterator[tuple[int, jax.Array]]:
+    """The place and the whole of each leaf of which other hosts hold a part, piece by piece."""
+    away = [place for place, leaf in enumerate(leaves) if not _is_here(leaf)]
+    while away:
+        piece, size = [], 0
+        while away and (not piece or size + leaves[away[0]].nbytes <= PIECE):
+            size += leaves[away[0]].nbytes
+            piece.append(away.pop(0))
+        chosen = tuple(leaves[place] for place in piece)
+        yield from zip(piece, _gather(chosen[0].sharding.mesh)(chosen), strict=True)
 
 
 @lru_cache(maxsize=8)

@@ -8,19 +8,19 @@ each would wait for the others.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import InputError, RunError
 
 # Seconds without a sign of life after which a host counts as gone. A host that is short of cores
 # while it compiles may be silent for long.
 HEARTBEAT = 180
-WIDTH = 512  # bytes of a value that hosts exchange, as JSON
-LONGEST = 2**15  # the same for settings
+WIDTH = 512  # bytes of a value that hosts exchange at once, as JSON; a longer one follows
 
 
 def join(coordinator: str | None, num_hosts: int | None, host_index: int | None) -> None:
@@ -41,6 +41,11 @@ def join(coordinator: str | None, num_hosts: int | None, host_index: int | None)
         )
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
+        if "must be called before" in reason:
+            raise InputError(
+                "jax has already started in this process, so it cannot join other hosts: call "
+                "jax.distributed.initialize before anything else uses jax."
+            ) from error
         raise InputError(
             f"The hosts of this run cannot be joined ({reason}): start every host with the same "
             "coordinator=HOST:PORT and num_hosts=N, and its own host_index."
@@ -81,36 +86,69 @@ def is_first() -> bool:
     return count() == 1 or index() == 0
 
 
-def exchange(value: Any, width: int = WIDTH) -> list[Any]:
+def exchange(value: Any) -> list[Any]:
     """Every host's value, by host; values are JSON. All hosts must call it."""
     if count() == 1:
         return [value]
     text = json.dumps(value).encode()
-    if len(text) > width:
-        raise ValueError(f"a value of {len(text)} bytes is too long to be exchanged")
-    padded = np.frombuffer(text.ljust(width), np.uint8)
-    every = multihost_utils.process_allgather(padded)
-    return [json.loads(bytes(np.asarray(row, np.uint8))) for row in every]
+    heads = _gathered(f"{len(text):12d}".encode() + text[:WIDTH], 12 + WIDTH)
+    longest = max(int(head[:12]) for head in heads)
+    whole = [head[12:] for head in heads]
+    if longest > WIDTH:  # few shapes, each of which is a program
+        whole = _gathered(text, 1 << (longest - 1).bit_length())
+    return [json.loads(each) for each in whole]
+
+
+def _gathered(text: bytes, width: int) -> list[bytes]:
+    """Every host's bytes, filled up with spaces."""
+    every = multihost_utils.process_allgather(np.frombuffer(text.ljust(width), np.uint8))
+    return [bytes(np.asarray(row, np.uint8)) for row in every]
 
 
 def from_first(value: Any) -> Any:
     """The first host's value. All hosts must call it."""
-    return exchange(value)[0]
+    return exchange(value if is_first() else None)[0]
 
 
-def require_equal(settings: dict[str, str]) -> None:
+def on_first(work: Callable[[], Any]) -> Any:
+    """Do work that needs files on the first host; all get its answer, which is JSON.
+
+    All hosts must call it.
+
+    Raises:
+        InputError, RunError: on every host, if the work refuses or cannot write.
+    """
+    if count() == 1:
+        return work()
+    answer, failure = None, None
+    try:
+        answer = work() if is_first() else None
+    except (InputError, RunError, OSError) as error:
+        failure = error
+    words = failure and [isinstance(failure, InputError), str(failure)]
+    answer, words = from_first([answer, words])
+    if words is None:
+        return answer
+    leave()  # as in `require_equal`
+    if failure is not None:
+        raise failure
+    is_refused, sentence = words
+    raise InputError(sentence) if is_refused else RunError(sentence)
+
+
+def require_equal(settings: Callable[[], dict[str, str]]) -> None:
     """Refuse hosts whose settings differ.
 
     Args:
-        settings: name -> value in words.
+        settings: makes a table, name -> value in words.
 
     Raises:
         InputError: on every host, with the first setting that differs.
     """
     if count() == 1:
         return
-    short = {name: value[:60] for name, value in settings.items()}
-    every = exchange(short, LONGEST)
+    short = {name: value[:60] for name, value in settings().items()}
+    every = exchange(short)
     for host, theirs in enumerate(every):
         for name in {**every[0], **theirs}:
             if theirs.get(name) != every[0].get(name):

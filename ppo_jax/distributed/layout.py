@@ -169,6 +169,17 @@ def choose_layout(
     )
 
 
+def choose_member_layout(
+    config: Config, num_members: int, num_devices: int | None = None
+) -> Layout:
+    """The usual layout without a member that is split over devices.
+
+    Copies of members fill up hosts that have none, which a winner's few fresh seeds may need.
+    """
+    mesh = (hosts.count(), 1) if hosts.count() >= 2 * num_members else None
+    return choose_layout(config, num_members, wanted=Wanted(num_devices, mesh, num_blocks=1))
+
+
 def devices_needed(config: Config, num_seeds: int, num_devices: int, wanted: Wanted) -> int:
     """Accelerators that a run takes of those of a machine, without asking jax."""
     if find(config.env).host is not None:

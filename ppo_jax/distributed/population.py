@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import door
+from ppo_jax.distributed import door, hosts
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.kernels.chunks import map_members
 from ppo_jax.kernels.compiler import compiler_options
@@ -114,6 +115,13 @@ def place_hyper(hyper: Hyper, layout: Layout) -> Hyper:
     """Place every member's own numbers beside its state, and shared ones on every device."""
     place = NamedSharding(layout.mesh, layout.member_spec(has_own_hyper(hyper)))
     return door.put(hyper, jax.tree.map(lambda _: place, hyper))
+
+
+def place_lengths(lengths: np.ndarray | np.int32, layout: Layout) -> Any:
+    """Place one number for each member beside its state, if other hosts have members."""
+    if hosts.count() == 1 or not np.ndim(lengths):
+        return lengths
+    return door.put(lengths, NamedSharding(layout.mesh, layout.member_spec(True)))
 
 
 def abstract_population(config: Config, hyper: Hyper, layout: Layout) -> TrainState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ _MEMINFO = Path("/proc/meminfo")
 # The limit of a container, and the memory that it has taken (version 2 of Linux' control groups).
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS = ("memory.max", "memory.current")
+PARTING = 2.0  # seconds that the first host, whose end ends all, leaves others to print an error
 _SMALL_MACHINE = 8 * 2**30  # bytes assumed if the system reports no memory
 
 
@@ -93,6 +95,8 @@ def joined(options: RunOptions, stop: signals.StopRequest) -> Iterator[signals.S
         choose_platform(options)
         hosts.join(options.coordinator, options.num_hosts, options.host_index)
         signals.leaves_at_once = True
+        if signals.after_join is not None:
+            signals.after_join()
         prepare_jax(options)
     signals.prints = hosts.is_first()
     shared = signals.SharedStop(stop, hosts.exchange)
@@ -104,6 +108,8 @@ def joined(options: RunOptions, stop: signals.StopRequest) -> Iterator[signals.S
                 signals.leaves_at_once = False
     except Exception as error:
         if not hosts.is_loss(error):
+            if signals.owns_process and hosts.is_joined() and hosts.is_first():
+                time.sleep(PARTING)
             raise
         raise signals.Stopped("the end of another host", signals.STOPPED) from error
 

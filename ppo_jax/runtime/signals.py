@@ -25,6 +25,7 @@ REPEATED_AFTER = 0.1
 # The process runs one command and nothing else: `ppo-jax`, and no program of the user's.
 owns_process = False
 leaves_at_once = False  # other hosts may wait for this process: its end waits for none of them
+after_join: Callable[[], None] | None = None  # informs the process that watches this one
 prints = True  # False on the other hosts of a run on several
 
 # Signals that ask for a stop. A system without one of them has no entry for it.

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.config.errors import InputError, nearest
-from ppo_jax.distributed import door
+from ppo_jax.distributed import door, hosts
 from ppo_jax.rl.types import PyTree
 from ppo_jax.storage import checkpoint_files, files
 from ppo_jax.storage.checkpoint_files import ARRAYS as ARRAYS
@@ -48,9 +48,14 @@ class Snapshot(NamedTuple):
 def snapshot(tree: PyTree) -> Snapshot:
     """Copy a tree off the devices, so that it may be donated or changed while this is written.
 
+    It is empty on every host but the first, which writes; all must call it.
+
     Raises:
         CheckpointError: a leaf is no array of a storable dtype.
     """
+    if not hosts.is_first():
+        door.give(tree)
+        return Snapshot({}, [])
     return Snapshot(*_to_arrays(tree))
 
 

@@ -127,6 +127,12 @@ def own_sources(config: Config) -> dict[str, str]:
     return found
 
 
+def program_words(config: Config) -> dict[str, str]:
+    """The programs that all hosts of a run must have, in words."""
+    found = {**package_versions(), "ppo-jax source": source_digest(), **own_sources(config)}
+    return {name: str(value) for name, value in found.items()}
+
+
 def _given(value: Any) -> Any:
     """The object that a setting names as `module:attribute`, or the object that it is."""
     if not isinstance(value, str):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
+from ppo_jax.distributed import hosts
 from ppo_jax.rl.types import PyTree
 from ppo_jax.storage import checkpoint, jsonl
 from ppo_jax.storage.fingerprint import differences, other_programs
@@ -114,7 +115,9 @@ def save_pack(
         "fingerprint": owner.fingerprint,
         "logs": logs.positions() if logs else {},
     }
-    write(owner.folder, env_steps, tree, metadata, logs.files() if logs else (), KEEP)
+    taken = checkpoint.snapshot(tree)
+    if hosts.is_first():
+        write(owner.folder, env_steps, taken, metadata, logs.files() if logs else (), KEEP)
 
 
 def restore_pack(
@@ -122,30 +125,52 @@ def restore_pack(
 ) -> Restored | None:
     """Load a pack's newest state and cut its logs to it; None if it has not begun.
 
+    On several hosts the first one chooses the checkpoint and cuts the logs, and all load it.
+
     Args:
         like: metadata -> the arrays wanted, by structure, shape and dtype.
 
     Raises:
         InputError: nothing can be read, or checkpoint or rows are of another owner.
     """
+    known: list[Found] = []
+
+    def chosen() -> str | None:
+        known.extend(_find_own(owner, logs))
+        return known[0].path.name if known else None
+
+    name = hosts.on_first(chosen)
+    if name is None:
+        return None
+    if not known:
+        path = owner.folder / "checkpoints" / name
+        known.append(Found(path, checkpoint.metadata_of(path), []))
+    path, metadata, notes = known[0]
+    tree, _ = checkpoint.load(path, like(metadata))
+    is_old = "settings" not in metadata
+    if hosts.is_first() and is_old:
+        for name in logs:
+            jsonl.rewind_jsonl(owner.folder / name, metadata["env_steps"])
+    elif hosts.is_first():
+        rewind(owner.folder, {name: Position(**metadata["logs"][name]) for name in logs})
+    changed = [] if is_old else fingerprint_notes(metadata, owner.fingerprint)
+    return Restored(tree, metadata, [*notes, *changed])
+
+
+def _find_own(owner: Owner, logs: Iterable[str]) -> list[Found]:
+    """The newest checkpoint of a pack, after checks; none if it has not begun."""
     is_old = owner.run_id is None  # version 0.1.0 wrote rows before the first checkpoint
     found = find(owner.folder, owner.run_id, () if is_old else logs, owner.remedy)
     if found is None:
         for name in logs:
             (owner.folder / name).unlink(missing_ok=True)
-        return None
-    metadata, notes = found.metadata, list(found.notes)
-    if is_old and "settings" not in metadata:
+        return []
+    if not is_old or "settings" in found.metadata:
+        _refuse_other_settings(owner, found)
         for name in logs:
-            jsonl.rewind_jsonl(owner.folder / name, metadata["env_steps"])
-        return Restored(checkpoint.load(found.path, like(metadata))[0], metadata, notes)
-    _refuse_other_settings(owner, found)
-    positions = {name: Position(**metadata["logs"][name]) for name in logs}
-    for name, place in positions.items():
-        refuse_other_rows(owner.folder / name, place, owner.remedy)
-    tree, _ = checkpoint.load(found.path, like(metadata))
-    rewind(owner.folder, positions)
-    return Restored(tree, metadata, notes + fingerprint_notes(metadata, owner.fingerprint))
+            place = Position(**found.metadata["logs"][name])
+            refuse_other_rows(owner.folder / name, place, owner.remedy)
+    return [found]
 
 
 def _refuse_other_settings(owner: Owner, found: Found) -> None:

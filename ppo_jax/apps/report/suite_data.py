@@ -11,7 +11,7 @@ import numpy as np
 
 from ppo_jax.analysis import plots, stats
 from ppo_jax.apps.report.run_data import short
-from ppo_jax.apps.reproduce import running, scoring, specs, store, tables
+from ppo_jax.apps.reproduce import comparison, scoring, specs, store, tables
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import with_new_fields
@@ -96,7 +96,7 @@ def collect(place: Place) -> dict[str, Any]:
     notes = [f"{suite.name}/{name} has no setting: no preset" for name in suite.missing]
     found = [(cell, store.read_result(folder, cell)) for cell in suite.cells]
     problems = [f"{stored.problem}: it is not used." for _, stored in found if stored.problem]
-    rows, lacking, machines = running.measured_rows(folder, suite)
+    rows, lacking, machines = comparison.measured_rows(folder, suite)
     if not rows:
         why = f" {problems[0]}" if problems else ""
         raise InputError(f"{str(folder)!r} holds no result of {suite.name} that can be used.{why}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_jax.analysis import verdicts
 from ppo_jax.apps.reproduce import (
+    comparison,
     drawing,
     records,
     scoring,
@@ -23,11 +25,14 @@ from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.apps.reproduce.unfinished import Job, Pack
 from ppo_jax.config.errors import InputError, RunError
-from ppo_jax.config.options import RunOptions
+from ppo_jax.config.options import RunOptions, validate_options
+from ppo_jax.distributed import hosts
 from ppo_jax.kernels import backend
 from ppo_jax.runtime import devices, signals
 from ppo_jax.storage import lock
 from ppo_jax.storage.files import replacing, set_aside
+from ppo_jax.storage.fingerprint import program_words
+from ppo_jax.storage.sealed import checksum
 
 WORSE = 3  # exit code
 
@@ -45,6 +50,7 @@ class Request(NamedTuple):
     platform: str | None = None
     time_limit: float | None = None
     save_seconds: float = 60.0  # training time between checkpoints of a pack
+    joining: Mapping[str, Any] = {}  # options that join several hosts, see `RunOptions`
 
 
 class Reproduced(NamedTuple):
@@ -61,9 +67,13 @@ def reproduce(request: Request, tell: Tell) -> Reproduced:
     """
     if request.out is not None and len(request.suites) > 1:
         raise InputError("--out names the folder of one suite: leave it out for several.")
-    devices.prepare_jax(RunOptions(platform=request.platform))
+    options = RunOptions(platform=request.platform, **request.joining)
+    validate_options(options)
     parts = []
-    with signals.listening() as stop:
+    with signals.listening() as own_stop, devices.joined(options, own_stop) as stop:
+        devices.prepare_jax(options)
+        hosts.require_equal(partial(common_settings, request))
+        tell = tell if hosts.is_first() else silent
         stop.tell = tell
         stop.limit(request.time_limit)
         for suite in request.suites:
@@ -80,6 +90,24 @@ def reproduce(request: Request, tell: Tell) -> Reproduced:
     return Reproduced({"suites": [part.data for part in parts]}, lines, exit_code)
 
 
+def silent(line: str) -> None:
+    """Print nothing: the first host does."""
+    del line
+
+
+def common_settings(request: Request) -> dict[str, str]:
+    """The cells and programs that all hosts must have, in words."""
+    cells = [cell for suite in request.suites for cell in suite.cells]
+    found = {
+        cell.name: checksum(
+            {"cell": store.setting_of(cell), "seeds": [*scoring.wanted_seeds(cell)]}
+        )
+        for cell in cells
+    }
+    own = {"out": str(request.out), "check": str(request.is_check)}
+    return {**own, **found, **(program_words(cells[0].config) if cells else {})}
+
+
 @contextmanager
 def writing(suite: Suite) -> Iterator[None]:
     """End the reproduction with one sentence if its folder cannot be written."""
@@ -94,36 +122,72 @@ def writing(suite: Suite) -> Iterator[None]:
 
 
 def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduced:
-    """Reproduce one suite: its folder, its missing cells, its table."""
-    folder = folder_of(request, suite)
+    """Reproduce one suite: its folder, its missing cells, its table.
+
+    The first host has the files and judges; all train.
+    """
+    folder = Path(hosts.on_first(lambda: str(folder_of(request, suite))))
     with opened(folder, request.is_show):
-        notes = [f"{suite.name}/{name} has no setting: no preset" for name in suite.missing]
+        notes, packs = shared_work(request, suite, folder, tell)
+        run_packs(folder, suite, packs, request.save_seconds, stop, tell)
+        judged: list[Reproduced] = []
+
+        def judge() -> int:
+            judged.append(judged_suite(request, suite, folder, notes))
+            return judged[0].exit_code
+
+        exit_code = hosts.on_first(judge)
+    return judged[0] if judged else Reproduced({"folder": str(folder)}, [], exit_code)
+
+
+def shared_work(
+    request: Request, suite: Suite, folder: Path, tell: Tell
+) -> tuple[list[str], list[Pack]]:
+    """Notes for the table, and the packs to train, as the first host finds them in the folder."""
+    notes: list[str] = []
+    packs: list[Pack] = []
+
+    def found() -> list[Any]:
+        notes.extend(f"{suite.name}/{name} has no setting: no preset" for name in suite.missing)
         held: dict[str, tuple[int, ...]] = {}
         for cell in suite.cells:
-            found = store.read_result(folder, cell)
-            if found.problem:
-                notes.append(put_away(folder, cell, found.problem, request.is_show))
+            result = store.read_result(folder, cell)
+            if result.problem:
+                notes.append(put_away(folder, cell, result.problem, request.is_show))
                 tell(notes[-1])
-            held[cell.name] = found.seeds
+            held[cell.name] = result.seeds
         if not request.is_show:
-            packs, more = packs_to_train(folder, suite, held)
+            left, more = packs_to_train(folder, suite, held)
+            packs.extend(left)
+            notes.extend(more)
             for note in more:
                 tell(note)
-            notes += more
-            run_packs(folder, suite, packs, request.save_seconds, stop, tell)
-        table = made_table(folder, suite, notes)
-        if table.rows and not request.is_show:
-            store_table(folder, table)
+        return [[pack.folder.name, pack.run_id, pack.settings] for pack in packs]
+
+    described, known = hosts.on_first(found), {cell.name: cell for cell in suite.cells}
+    for name, run_id, settings in described if not hosts.is_first() else ():
+        content = {"run_id": run_id, "settings": settings}
+        pack = unfinished.read_pack(folder / store.UNFINISHED / name, content, known)
+        assert pack is not None  # all hosts have the same cells
+        packs.append(pack)
+    return notes, packs
+
+
+def judged_suite(request: Request, suite: Suite, folder: Path, notes: Sequence[str]) -> Reproduced:
+    """The table of a suite, stored unless it is only to be shown, and its verdicts."""
+    table = made_table(folder, suite, notes)
+    if table.rows and not request.is_show:
+        store_table(folder, table)
     lines, data = tables.lines(table), tables.table_data(table)
     words = [each.verdict for each in (*table.rows, *table.judged)]
     exit_code = WORSE if any(each.startswith(verdicts.WORSE) for each in words) else 0
     if request.is_check:
-        against = stored_folder(suite, folder, request)
-        compared, said = check(suite, table.rows, against)
+        against = comparison.stored_folder(suite, folder, request.is_quick)
+        compared, said = comparison.check(suite, table.rows, against)
         data["check"] = {"against": str(against), "cells": [each._asdict() for each in compared]}
         for each in data["check"]["cells"]:
             each["cell"] = each["cell"].name
-        data["check"]["not_compared"] = not_compared(suite, compared)
+        data["check"]["not_compared"] = comparison.not_compared(suite, compared)
         lines += ["", *said]
         exit_code = WORSE if any(each.is_regression for each in compared) else 0
     return Reproduced(data, lines, exit_code)
@@ -131,7 +195,7 @@ def one_suite(request: Request, suite: Suite, stop: Any, tell: Tell) -> Reproduc
 
 def made_table(folder: Path, suite: Suite, notes: Sequence[str]) -> tables.Table:
     """Compute a suite's table from the seeds of its stored results."""
-    rows, lacking, machines = measured_rows(folder, suite)
+    rows, lacking, machines = comparison.measured_rows(folder, suite)
     chosen = {cell.variant for cell in suite.cells}
     judged = [
         scoring.judge(suite, rows, claim)
@@ -176,32 +240,32 @@ def folder_of(request: Request, suite: Suite) -> Path:
             "with --out."
         )
     if not request.is_show:
-        there = [each for each in there if is_of_here(each)]
+        there = [each for each in there if comparison.is_of_here(each)]
     new = store.unused(suite.name, platform, request.is_quick, f"{now:%Y-%m-%d}", store.RESULTS)
     return there[0] if there else new
 
 
-def is_of_here(folder: Path) -> bool:
-    """Check whether all of a folder's results come from a machine like this one."""
-    return records.machine_of(folder) == records.machine_here()
-
-
 @contextmanager
 def opened(folder: Path, is_show: bool) -> Iterator[None]:
-    """Open the folder, made if need be, with this process as its only writer."""
+    """Open the folder, made if need be, with this process, or the first host, as its writer."""
     if is_show:
         if not folder.is_dir():
             raise InputError(f"There are no results in {str(folder)!r}: run it without --show.")
         yield
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"The folder {str(folder)!r} cannot be made ({error.strerror}): name another with "
-            "--out."
-        ) from None
-    with lock.held(folder):
+    with ExitStack() as stack:
+
+        def claim() -> None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"The folder {str(folder)!r} cannot be made ({error.strerror}): name another "
+                    "with --out."
+                ) from None
+            stack.enter_context(lock.held(folder))
+
+        hosts.on_first(claim)
         yield
 
 
@@ -245,14 +309,19 @@ def run_packs(
         if trained is None:
             return
         stop.progress()
-        first = 0
-        for job in pack.jobs:
-            last = first + len(job.seeds)
-            store_result(folder, job, trained, slice(first, last), tell)
-            first = last
-        unfinished.close(pack)
+        hosts.on_first(partial(store_pack, folder, pack, trained, tell))
         spent = time.perf_counter() - start
         tell(f"    {spent:.0f} s, about {spent / number * (len(packs) - number):.0f} s left")
+
+
+def store_pack(folder: Path, pack: Pack, trained: training.Trained, tell: Tell) -> None:
+    """Write the results of a pack's cells, and remove its folder."""
+    first = 0
+    for job in pack.jobs:
+        last = first + len(job.seeds)
+        store_result(folder, job, trained, slice(first, last), tell)
+        first = last
+    unfinished.close(pack)
 
 
 def store_result(
@@ -274,62 +343,3 @@ def describe(pack: Sequence[Job]) -> str:
     seeds = sum(len(job.seeds) for job in pack)
     quick = f" of {cell.full_env_steps:,} (quick)" if cell.is_quick else ""
     return f"{cell.task}: {variants}; {seeds} runs x {cell.config.trained_env_steps:,} steps{quick}"
-
-
-def measured_rows(
-    folder: Path, suite: Suite
-) -> tuple[list[scoring.Measured], list[str], list[str]]:
-    """Stored rows, the names of the cells without one, and the machines in words."""
-    found = [(cell, store.read_result(folder, cell).content) for cell in suite.cells]
-    rows = [scoring.measured(cell, content) for cell, content in found if content]
-    lacking = [cell.name for cell, content in found if not content]
-    return rows, lacking, records.machines(content for _, content in found if content)
-
-
-def stored_folder(suite: Suite, folder: Path, request: Request) -> Path | None:
-    """Find the newest other results of this suite from a machine of the same class."""
-    there = store.folders(suite.name, backend.platform(), request.is_quick, store.RESULTS)
-    usable = [each for each in there if each != folder and store.has_results(each)]
-    return next((each for each in usable if is_of_here(each)), None)
-
-
-def check(
-    suite: Suite, rows: Sequence[scoring.Measured], against: Path | None
-) -> tuple[list[scoring.Compared], list[str]]:
-    """Compare new rows with the stored ones; return the comparisons and the lines to print.
-
-    Raises:
-        InputError: there are no stored results to compare with.
-    """
-    if against is None:
-        raise InputError(
-            f"There are no stored results of {suite.name} from a machine like this one to check "
-            "against: run `ppo-jax reproduce` here first, with a trusted version."
-        )
-    stored = {row.cell.name: row for row in measured_rows(against, suite)[0]}
-    compared = [
-        each
-        for row in rows
-        if row.cell.name in stored
-        and (each := scoring.compare(row, stored[row.cell.name])) is not None
-    ]
-    lines = [tables.check_line(each) for each in compared if each.is_regression]
-    worse = len(lines)
-    omitted = not_compared(suite, compared)
-    if omitted:
-        lines.append(
-            f"not compared: {len(omitted)} cells ({tables.listed(omitted)}), because new or stored "
-            "results lack them or have fewer than two seeds with a score"
-        )
-    lines.append(
-        f"check: {len(compared)} of {len(suite.cells)} cells compared with {against}, "
-        f"{worse or 'none'} worse than chance explains (99% interval of the difference) or with "
-        "more failed seeds."
-    )
-    return compared, lines
-
-
-def not_compared(suite: Suite, compared: Sequence[scoring.Compared]) -> list[str]:
-    """Names of the cells that were asked for and are not among those compared."""
-    there = {each.cell.name for each in compared}
-    return [cell.name for cell in suite.cells if cell.name not in there]

@@ -19,8 +19,8 @@ from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.unfinished import Job, Pack, Reached
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.options import RunOptions
-from ppo_jax.distributed import population
-from ppo_jax.distributed.layout import Layout, Wanted, choose_layout
+from ppo_jax.distributed import hosts, population
+from ppo_jax.distributed.layout import Layout, choose_member_layout
 from ppo_jax.distributed.memory import Use
 from ppo_jax.runtime.chunk_loop import Advance, advance_by, chunks, until
 from ppo_jax.runtime.evaluation import FINAL, player
@@ -91,7 +91,7 @@ def train_jobs(
     members = [(job.cell, seed) for job in pack.jobs for seed in job.seeds]
     start = time.perf_counter()
     layout, hyper, seeds = arrange(config, members)
-    was_begun = pack.folder.exists()
+    was_begun = hosts.on_first(pack.folder.exists)
     owner = unfinished.begin(pack, layout)
     use = Use(pack.jobs[0].cell.episodes)
     state, traced, _ = begin(config, hyper, seeds, layout, use)
@@ -128,7 +128,7 @@ def train_jobs(
 
 def arrange(config: Config, members: Sequence[tuple[Cell, int]]) -> tuple[Layout, Hyper, list[int]]:
     """The devices, each member's numbers and seed; the first member fills up the devices."""
-    layout = choose_layout(config, len(members), wanted=Wanted(num_blocks=1))
+    layout = choose_member_layout(config, len(members))
     filled = [*members, *[members[0]] * (layout.num_members - len(members))]
     numbers = [schedules.as_arrays(cell.config, cell.hyper) for cell, _ in filled]
     hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)

@@ -19,7 +19,7 @@ from ppo_jax.apps.reproduce import store
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.store import UNFINISHED
 from ppo_jax.config.layers import with_new_fields
-from ppo_jax.distributed import population
+from ppo_jax.distributed import hosts, population
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.runtime.windows import Rows
@@ -94,7 +94,7 @@ def open_packs(
     packs, notes = [], []
     for path in sorted((folder / UNFINISHED).glob(f"*/{PACK}")):
         remedy = f"restore it from a copy, or remove {str(path.parent)!r}, and it is trained again"
-        pack = _read(path.parent, read_sealed(path, remedy), known)
+        pack = read_pack(path.parent, read_sealed(path, remedy), known)
         jobs = pack.jobs if pack else []
         is_held = [set(job.seeds) <= set(held.get(job.cell.name, ())) for job in jobs]
         is_left = [set(job.seeds) <= left.get(job.cell.name, set()) for job in jobs]
@@ -112,7 +112,7 @@ def open_packs(
     return packs, {name: tuple(sorted(seeds)) for name, seeds in left.items() if seeds}, notes
 
 
-def _read(folder: Path, content: Mapping[str, Any], known: Mapping[str, Cell]) -> Pack | None:
+def read_pack(folder: Path, content: Mapping[str, Any], known: Mapping[str, Cell]) -> Pack | None:
     """The pack of a description; None if a cell is not known with that setting."""
     settings = content["settings"]
     jobs = []
@@ -132,14 +132,19 @@ def begin(pack: Pack, layout: Layout) -> Owner:
     Raises:
         OSError: the folder cannot be written.
     """
-    refuse_links(pack.folder.parent, pack.folder)
     finger = fingerprint(layout)
-    if not (pack.folder / PACK).exists():
+
+    def described() -> None:
+        refuse_links(pack.folder.parent, pack.folder)
+        if (pack.folder / PACK).exists():
+            return
         pack.folder.mkdir(parents=True)
         write_sealed(
             pack.folder / PACK,
             {"run_id": pack.run_id, "settings": pack.settings, "fingerprint": finger},
         )
+
+    hosts.on_first(described)
     remedy = (
         f"Restore it from a copy, or remove {str(pack.folder)!r}, and its cells are trained again."
     )

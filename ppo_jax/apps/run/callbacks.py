@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, TypeAlias
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.values import short
-from ppo_jax.distributed import population
+from ppo_jax.distributed import door, hosts, population
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.rl.types import TrainState
 
 Row: TypeAlias = "dict[str, Any]"
+STATE = "state"  # the first host's word to the others: its callback asks for the state
 
 
 class Moment(NamedTuple):
@@ -33,13 +34,28 @@ class Moment(NamedTuple):
         """Parameters, optimiser, normalisers and environments, each leaf [S, ...].
 
         The next iteration takes the memory of these arrays: copy what is needed
-        after the call.
+        after the call. On several hosts they are gathered here as NumPy arrays.
         """
-        return population.trimmed(self.padded_state, self.layout)
+        if hosts.count() == 1:
+            return population.trimmed(self.padded_state, self.layout)
+        hosts.from_first(STATE)
+        return population.trimmed(door.fetch(self.padded_state), self.layout)
 
 
 Callback: TypeAlias = "Callable[[Row], bool | None] | Callable[[Row, Moment], bool | None]"
 Heard: TypeAlias = "Callable[[Row, Moment], object]"  # a callback that takes both
+
+
+def called(callbacks: Sequence[Heard], row: Row, moment: Moment) -> bool:
+    """Call the callbacks, on the first host only; True if one of them ends the run.
+
+    The other hosts wait for the answer, and give their part of the state if one asks for it.
+    """
+    if hosts.is_first():
+        return hosts.from_first(any([callback(row, moment) is True for callback in callbacks]))
+    while (word := hosts.from_first(None)) == STATE:
+        door.give(moment.padded_state)
+    return word
 
 
 def as_callbacks(given: Callback | Iterable[Callback]) -> Sequence[Heard]:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
 from ppo_jax.analysis import stats
 from ppo_jax.apps.run import quarantine, ratio_check, saving
 from ppo_jax.apps.run.cadence import Cadence
-from ppo_jax.apps.run.callbacks import Moment
+from ppo_jax.apps.run.callbacks import Moment, called
 from ppo_jax.apps.run.session import RunStatus, Session, writing
 from ppo_jax.config.options import RunOptions
-from ppo_jax.distributed import hosts
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation, text, windows
 from ppo_jax.runtime.background import Background
@@ -202,15 +200,9 @@ def write_row(
     moment = Moment(
         config, session.hyper, session.folder, iteration, env_steps, session.layout, state
     )
-    if session.callbacks and hosts.from_first(called(session, row, moment)):
+    if session.callbacks and called(session.callbacks, row, moment):
         status = status._replace(ended_by="callback")
     return status
-
-
-def called(session: Session, row: dict[str, Any], moment: Moment) -> bool:
-    """Call the callbacks, on the first host only; True if one of them ends the run."""
-    heard = session.callbacks if hosts.is_first() else ()
-    return any([callback(row, moment) is True for callback in heard])
 
 
 def is_goal_near(session: Session, status: RunStatus, episode_return: list[float | None]) -> bool:

@@ -163,11 +163,17 @@ def find_point(folder: Path, saved: ResumedRun) -> resume_point.Found | None:
     remedy = (
         f"Start anew in another folder: ppo-jax train --config {folder / 'config.json'} --out ..."
     )
-    found = resume_point.find(folder, saved.run_id, (METRICS,), remedy)
-    path = hosts.from_first(None if found is None else str(found.path))
-    if found is None or path in (None, str(found.path)):
-        return found
-    return resume_point.Found(Path(path), checkpoint.metadata_of(Path(path)), found.notes)
+    known: list[resume_point.Found | None] = []
+
+    def chosen() -> str | None:
+        known.append(resume_point.find(folder, saved.run_id, (METRICS,), remedy))
+        return known[0] and known[0].path.name
+
+    name = hosts.on_first(chosen)  # the others may not see the newest one yet
+    if known or name is None:
+        return known[0] if known else None
+    path = folder / "checkpoints" / name
+    return resume_point.Found(path, checkpoint.metadata_of(path), [])
 
 
 def blocks_of(found: resume_point.Found | None) -> int | None:

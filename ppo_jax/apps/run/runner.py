@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +23,11 @@ from ppo_jax.apps.run.resume import (
     refuse_other_settings,
     restore_run,
 )
-from ppo_jax.apps.run.session import METRICS, TIMING, RunStatus, Session
+from ppo_jax.apps.run.session import METRICS, TIMING, RunStatus, Session, claimed, kept
 from ppo_jax.apps.run.summary import RunResult, conclude, conclude_stopped, exit_code_of
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, RunError
-from ppo_jax.config.options import RunOptions, parse_mesh, validate_options
+from ppo_jax.config.options import HOSTS, RunOptions, parse_mesh, validate_options
 from ppo_jax.config.trust import Trust, vouched
 from ppo_jax.config.validate import check_names, validate, without_effect
 from ppo_jax.distributed import hosts, population, programs
@@ -42,10 +41,9 @@ from ppo_jax.runtime.devices import device_count, joined, prepare_jax, require_m
 from ppo_jax.runtime.progress import Progress, Silence, display
 from ppo_jax.runtime.saved_run import start_from
 from ppo_jax.runtime.startup import begin, compile_chunk
-from ppo_jax.storage import jsonl, lock, run_folder
+from ppo_jax.storage import jsonl, run_folder
 from ppo_jax.storage.files import to_json
-from ppo_jax.storage.fingerprint import fingerprint, own_sources, source_digest, spaces
-from ppo_jax.storage.manifest import package_versions
+from ppo_jax.storage.fingerprint import fingerprint, program_words, spaces
 from ppo_jax.training import schedules
 
 SILENCE = Silence()
@@ -101,11 +99,14 @@ def run(
     env, network = (None if isinstance(x, str) else x for x in (config.env, config.network))
     own = {"env": env, "network": network, "trust": vouched(trust, config)}
     with signals.listening() as own_stop, joined(options, own_stop) as stop, ExitStack() as stack:
-        if hosts.from_first(options.resume == "auto" and run_folder.is_run(str(options.out))):
-            changes = refuse_other_settings(Path(str(options.out)), config, hyper, options)
-            return resume(str(options.out), callbacks=callbacks, screen=screen, **own, **changes)
-        if hosts.is_first():
-            run_folder.check_new_folder(options.out)
+        out = str(options.out)
+        if hosts.on_first(lambda: options.resume == "auto" and run_folder.is_run(out)):
+            changes = hosts.on_first(
+                lambda: refuse_other_settings(Path(out), config, hyper, options)
+            )
+            changes |= {name: getattr(options, name) for name in (*HOSTS, "quiet")}
+            return resume(out, callbacks=callbacks, screen=screen, **own, **changes)
+        hosts.on_first(lambda: run_folder.check_new_folder(options.out))
         if options.init_from:  # refused now, rather than after the start of jax
             run_folder.read_settings(Path(options.init_from), env, network, vouched(trust, config))
         loggers.require(options)
@@ -114,7 +115,8 @@ def run(
         job = prepare(config, hyper, options, heard, stop, trust, progress)
         name = run_folder.env_name(config)
         progress.plan(text.plan_lines(name, config, options.seeds, source))
-        folder = stack.enter_context(claimed(job))
+        devices = job.layout.devices
+        folder = stack.enter_context(claimed(config, hyper, options, devices))
         with signals.free():
             arrays, state, traced = start_new(job)
         lines = [f"note: {sentence}" for sentence in without_effect(config, hyper)]
@@ -172,7 +174,8 @@ def resume(
         finger = fingerprint(job.layout, job.config)
         state, status, notes = restore_run(folder, saved, found, finger)
         env_steps = status.iteration * saved.config.batch_size
-        summary = finished_summary(folder, env_steps) if status.is_over(saved.config) else None
+        is_over = status.is_over(saved.config)
+        summary = hosts.on_first(lambda: finished_summary(folder, env_steps) if is_over else None)
         if summary is not None and state is not None:
             progress.message(f"the run in {folder} is over: this is its summary")
             return RunResult(summary, folder, state, exit_code_of(summary))
@@ -200,49 +203,6 @@ def show(config: Config, options: RunOptions) -> AbstractContextManager[Progress
     return display(config.num_iterations, config.trained_env_steps, options.seeds, is_quiet)
 
 
-@contextmanager
-def claimed(job: RunJob) -> Iterator[Path]:
-    """A new run's folder; on the other hosts one that is thrown away."""
-    if hosts.is_first():
-        devices = list(job.layout.devices)
-        with run_folder.claimed(job.config, job.hyper, job.options, devices) as folder:
-            yield folder
-        return
-    with TemporaryDirectory(prefix="ppo_jax-") as scratch:
-        yield Path(scratch)
-
-
-@contextmanager
-def kept(folder: Path) -> Iterator[Path]:
-    """A run's folder that goes on, with its lock; on the other hosts one that is thrown away."""
-    if hosts.is_first():
-        with locked(folder):
-            yield folder
-        return
-    with TemporaryDirectory(prefix="ppo_jax-") as scratch:
-        yield Path(scratch)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the only writer of a run's folder.
-
-    Raises:
-        InputError: another process writes there, the folder cannot be written, or a symbolic link
-            is where the run writes.
-    """
-    with ExitStack() as stack:
-        try:
-            run_folder.refuse_links(folder)
-            stack.enter_context(lock.held(folder))
-        except OSError as error:
-            raise InputError(
-                f"{str(folder)!r} cannot be written ({error.strerror}), so its run cannot go on: "
-                "make it writable, or copy it to a place that is."
-            ) from error
-        yield
-
-
 def prepare(
     config: Config,
     hyper: Hyper,
@@ -266,7 +226,8 @@ def prepare(
     parts = assemble(config)
     env_params(parts.environment, hyper)  # refuses parameters that do not exist
     device_count(options)  # refuses more than there are
-    hosts.require_equal(common_settings(config, hyper, options))
+    own = {"callbacks": str(len(callbacks))}
+    hosts.require_equal(lambda: common_settings(config, hyper, options) | own)
     layout = choose_layout(config, options.seeds, wanted=wanted)
     if not hosts.is_first():
         options = dataclasses.replace(options, quiet=True, tensorboard=False, wandb=None)
@@ -284,8 +245,7 @@ def common_settings(config: Config, hyper: Hyper, options: RunOptions) -> dict[s
         for name, value in described[table].items()
         if name not in own
     }
-    programs = {**package_versions(), "ppo-jax source": source_digest(), **own_sources(config)}
-    return {**words, **{name: str(value) for name, value in programs.items()}}
+    return {**words, **program_words(config)}
 
 
 def start_new(job: RunJob) -> tuple[Hyper, TrainState, Any]:

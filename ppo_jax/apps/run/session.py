@@ -1,21 +1,24 @@
-"""The open files and programs of a run, and how far it has come."""
+"""The folder, open files and programs of a run, and how far it has come."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from ppo_jax.apps.run.callbacks import Heard
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.config.errors import RunError
+from ppo_jax.config.errors import InputError, RunError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.distributed import hosts
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.runtime import evaluation, windows
 from ppo_jax.runtime.loggers import LogFanout
 from ppo_jax.runtime.progress import Progress, Silence
 from ppo_jax.runtime.signals import StopRequest
+from ppo_jax.storage import lock, run_folder
 from ppo_jax.storage.jsonl import JsonlLog
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
@@ -68,3 +71,51 @@ def writing(session: Session, status: RunStatus) -> Iterator[None]:
             f"{str(session.folder)!r} cannot be written ({error.strerror or error}): what is in it "
             "is untouched; mend that, then ppo-jax resume goes on from its newest checkpoint."
         ) from error
+
+
+@contextmanager
+def claimed(
+    config: Config, hyper: Hyper, options: RunOptions, devices: Sequence[Any]
+) -> Iterator[Path]:
+    """A new run's folder; on the other hosts one that is thrown away."""
+    given = (config, hyper, options, list(devices))
+    with on_first_host(lambda: run_folder.claimed(*given)) as folder:
+        yield folder
+
+
+@contextmanager
+def kept(folder: Path) -> Iterator[Path]:
+    """A run's folder that goes on, with its lock; on the other hosts one that is thrown away."""
+    with on_first_host(lambda: locked(folder)) as own:
+        yield own or folder
+
+
+@contextmanager
+def on_first_host(claim: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
+    """A folder that the first host claims; the others get one that is thrown away."""
+    with ExitStack() as stack:
+        found: list[Any] = []
+        hosts.on_first(lambda: found.append(stack.enter_context(claim())))
+        if not found:
+            found.append(Path(stack.enter_context(TemporaryDirectory(prefix="ppo_jax-"))))
+        yield found[0]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only writer of a run's folder.
+
+    Raises:
+        InputError: another process writes there, the folder cannot be written, or a symbolic link
+            is where the run writes.
+    """
+    with ExitStack() as stack:
+        try:
+            run_folder.refuse_links(folder)
+            stack.enter_context(lock.held(folder))
+        except OSError as error:
+            raise InputError(
+                f"{str(folder)!r} cannot be written ({error.strerror}), so its run cannot go on: "
+                "make it writable, or copy it to a place that is."
+            ) from error
+        yield

@@ -23,8 +23,9 @@ from ppo_jax.apps.sweep.search import halving, pbt, storages, tpe
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import RunError
 from ppo_jax.config.trust import Trust
-from ppo_jax.distributed.layout import local_devices
-from ppo_jax.runtime import signals
+from ppo_jax.distributed import hosts
+from ppo_jax.distributed.layout import local_devices, offered_devices
+from ppo_jax.runtime import devices, signals
 from ppo_jax.storage import lock
 from ppo_jax.storage.files import write_json
 from ppo_jax.storage.manifest import make_manifest
@@ -75,6 +76,7 @@ def resume(
     listener: Listener = UNHEARD,
     trust: Trust = False,
     storage: str | None = None,
+    **joining: Any,
 ) -> Table:
     """Go on with a sweep that was stopped; a finished one is only written out again.
 
@@ -83,11 +85,13 @@ def resume(
         trust: True to load the programs and open the storage that the folder names, or a list of
             them; a sweep of this user on this machine needs none.
         storage: the same storage again, with its password, which no file keeps.
+        joining: `hosts`, or `coordinator`, `num_hosts` and `host_index`, see `SweepOptions`.
 
     Raises:
         InputError: the folder holds no sweep, one that is damaged, or one that names a program.
     """
-    return carry_out(folders.read(path, env, network, trust, storage), listener, None)
+    found = folders.read(path, env, network, trust, storage, joining)
+    return carry_out(found, listener, None)
 
 
 def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
@@ -97,28 +101,45 @@ def carry_out(sweep: Sweep, listener: Listener, source: str | None) -> Table:
         return carry_out_on_ray(sweep, listener, source)
     if options.sampler == "tpe" or options.join:
         storages.require(options.storage)  # refused before anything is compiled
-    begun = Path(options.out) if options.out is not None and folders.is_sweep(options.out) else None
+    wanted = options.run_options()
+    with signals.listening() as own_stop, devices.joined(wanted, own_stop) as stop:
+        listener = listener if hosts.is_first() else UNHEARD
+        return carry_out_here(sweep, stop, listener, source)
+
+
+def carry_out_here(
+    sweep: Sweep, stop: signals.StopRequest, listener: Listener, source: str | None
+) -> Table:
+    """Plan and train on the devices of this process, or of all hosts that it has joined."""
+    out = sweep.options.out
+    begun = hosts.on_first(lambda: out is not None and folders.is_sweep(out))
     with signals.free():
         prepared = plan.prepare(sweep)
-        planned = plan.plan_all(prepared, begun)
+        planned = plan.plan_all(prepared, Path(str(out)) if begun else None)
     for line in plan.plan_lines(prepared, planned, source):
         listener.tell(line)
-    folder = folders.open_folder(sweep)
-    with writing(folder), signals.listening() as stop:
-        stop.tell = listener.tell
-        control = pack.Control(stop, *listener)
-        if options.join:
+    folder = Path(hosts.on_first(lambda: str(folders.open_folder(sweep))))
+    stop.tell = listener.tell
+    control = pack.Control(stop, *listener)
+    with writing(folder):
+        if sweep.options.join:
             return work_together(prepared, planned, folder, control)
-        with lock.held(folder):
-            if folders.sweep_id(folder) is None:
-                listener.tell(
-                    "version 0.1.0 began this sweep: it goes on, but files of that version have "
-                    "no checksum, so damage to them may pass unnoticed"
-                )
-            write_json(folder / MANIFEST, make_manifest(local_devices()))
-            plan.write_plan(folder, planned)
+        with units.owned(folder):
+            if hosts.is_first():
+                open_files(planned, folder, listener)
             outcome = train(prepared, planned, folder, control)
             return summary.conclude(prepared.sweep, folder, outcome, control)
+
+
+def open_files(planned: Sequence[Planned], folder: Path, listener: Listener) -> None:
+    """Write the manifest and the plan."""
+    if folders.sweep_id(folder) is None:
+        listener.tell(
+            "version 0.1.0 began this sweep: it goes on, but files of that version have no "
+            "checksum, so damage to them may pass unnoticed"
+        )
+    write_json(folder / MANIFEST, make_manifest(offered_devices()))
+    plan.write_plan(folder, planned)
 
 
 def train(

@@ -14,9 +14,14 @@ from ppo_jax.apps.sweep.axes import Values, apply
 from ppo_jax.apps.sweep.groups import Member, Memory, largest_pack
 from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import door, memory, programs
+from ppo_jax.distributed import door, hosts, memory, programs
 from ppo_jax.distributed import population as populations
-from ppo_jax.distributed.layout import Layout, Wanted, choose_layout, local_devices
+from ppo_jax.distributed.layout import (
+    Layout,
+    choose_member_layout,
+    local_devices,
+    offered_devices,
+)
 from ppo_jax.kernels import backend
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import evaluation
@@ -69,7 +74,7 @@ def build(
         config, hyper, num_members, options, what
     )
     if not backend.is_cpu_device(layout.devices[0]):  # the host's memory is another one
-        require_memory(forecast_of(config, layout, program, options), layout.devices[0])
+        require_memory(forecast_of(config, layout, program, options), layout.own_device)
     evaluate, score = (
         interruptible(
             programs.make_evaluation(
@@ -112,8 +117,9 @@ def compile_widest(
             found[members] = layout, compiled(lower(config, arrays, layout))
         return memory_of(config, *found[members], options)
 
-    devices = local_devices(count)
-    limit = device_bytes(devices[0], len(devices), options.device_memory)
+    devices = offered_devices(count)
+    own = devices if hosts.count() == 1 else local_devices(len(devices) // hosts.count())
+    limit = min(hosts.exchange(device_bytes(own[0], len(own), options.device_memory)))
     width = largest_pack(compile_for, num_members, len(devices), limit, what)
     num_packs = -(-num_members // width)
     width = -(-num_members // num_packs)  # packs of equal size
@@ -146,7 +152,7 @@ def choose_pack_layout(
     config: Config, num_members: int, num_devices: int | None, wanted: str
 ) -> Layout:
     """The layout asked for, or the usual one for a run; no member is split over devices."""
-    layout = choose_layout(config, num_members, wanted=Wanted(num_devices, num_blocks=1))
+    layout = choose_member_layout(config, num_members, num_devices)
     return layout._replace(kind=wanted) if wanted in ("map", "vmap") else layout
 
 
@@ -155,6 +161,7 @@ def lower(config: Config, arrays: Hyper, layout: Layout) -> Any:
     hyper = populations.place_hyper(widened(arrays, layout.num_members), layout)
     state = populations.abstract_population(config, hyper, layout)
     n = np.int32(1) if layout.kind == "vmap" else np.ones(layout.num_members, np.int32)
+    n = populations.place_lengths(n, layout)
     return programs.make_chunk(config, layout).lower(hyper, state, n)
 
 
@@ -203,7 +210,7 @@ def advance(
     If members run side by side, all of them train for the longest of `lengths`.
     """
     each = lengths_of(engine, lengths)
-    state, rows = engine.chunk(hyper, state, each)
+    state, rows = engine.chunk(hyper, state, populations.place_lengths(each, engine.layout))
     longest = int(each.max())
     rows = door.fetch_rows(rows, longest)
     return state, {name: value[: engine.width, :longest] for name, value in rows.items()}
@@ -249,14 +256,14 @@ def seconds_per_iteration(engine: Engine, hypers: Sequence[Hyper]) -> float:
     """Time of the second of two iterations of a pack, on a throw-away state."""
     hyper = stacked(engine.config, hypers, engine.layout)
     state = start(engine, hyper, range(engine.width))
-    lengths = lengths_of(engine, 1)
+    lengths = populations.place_lengths(lengths_of(engine, 1), engine.layout)
     seconds = 0.0
     for _ in range(2):
         begin = time.perf_counter()
         state, rows = called(engine.chunk, hyper, state, lengths)
         door.fetch_rows(rows, 1)
         seconds = time.perf_counter() - begin
-    return seconds
+    return hosts.from_first(seconds)
 
 
 def memory_of(config: Config, layout: Layout, program: Any, options: SweepOptions) -> Memory:

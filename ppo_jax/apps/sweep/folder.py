@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,11 @@ from ppo_jax.apps.sweep.options import SweepOptions, validate_sweep
 from ppo_jax.config import layers, reading, trust
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.options import HOSTS
 from ppo_jax.config.trust import Names, Trust
 from ppo_jax.config.validate import validate
 from ppo_jax.config.values import MASK, masked
+from ppo_jax.distributed import hosts
 from ppo_jax.storage import run_folder, signature
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.sealed import read_sealed, write_first_sealed
@@ -45,6 +47,7 @@ _HOW = (
     "ray_address",
     "ray_cpus",
     "ray_gpus",
+    *HOSTS,
 )
 
 
@@ -63,9 +66,10 @@ def is_sweep(path: Path | str) -> bool:
 
 
 def describe(sweep: Sweep) -> dict[str, Any]:
-    """Make the content of sweep.json; a password in the storage's URL is not kept."""
+    """Make the content of sweep.json; a password in the storage's URL and hosts are not kept."""
     storage = sweep.options.storage
-    options = {**vars(sweep.options), "storage": None if storage is None else masked(storage)}
+    options = {name: value for name, value in vars(sweep.options).items() if name not in HOSTS}
+    options["storage"] = None if storage is None else masked(storage)
     base = run_folder.describe_run(sweep.config, sweep.hyper, sweep.options.run_options())
     return to_json(
         {
@@ -174,6 +178,7 @@ def read(
     network: Any = None,
     trusted: Trust = False,
     storage: str | None = None,
+    joining: Mapping[str, Any] | None = None,
 ) -> Sweep:
     """Read the sweep of a folder, to go on with it.
 
@@ -181,6 +186,7 @@ def read(
         env, network: the same Python objects again, if the sweep was given any.
         trusted: the user's word for the programs and the storage that it names.
         storage: the same storage again, with its password.
+        joining: options of this start that join several hosts, by name.
 
     Raises:
         InputError: the folder holds no sweep, one that is damaged, or one whose programs or storage
@@ -208,7 +214,9 @@ def read(
         trust.with_names(trusted, known),
         content.get("signature"),
     )
-    options = dataclasses.replace(options, storage=_storage(options.storage, storage))
+    own = {**(joining or {}), "storage": _storage(options.storage, storage)}
+    options = dataclasses.replace(options, **own)
+    validate_sweep(options)  # with the hosts of this start
     return found._replace(config=dataclasses.replace(base.config, **again), options=options)
 
 
@@ -274,10 +282,10 @@ def sweep_id(path: Path) -> str | None:
     return _load(path).get("sweep_id")
 
 
-def pack_id(path: Path, pack: Path) -> str | None:
-    """The name of a pack of the sweep in `path`."""
-    own = sweep_id(path)
-    return own and f"{own}/{pack.relative_to(path).as_posix()}"
+def pack_names(path: Path) -> Callable[[Path], str | None]:
+    """The names of packs of the sweep in `path`, by their folders."""
+    own = hosts.on_first(lambda: sweep_id(path))
+    return lambda pack: own and f"{own}/{pack.relative_to(path).as_posix()}"
 
 
 def sampler_seed(options: SweepOptions) -> Sequence[int]:

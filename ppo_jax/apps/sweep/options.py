@@ -10,7 +10,14 @@ from typing import Any
 
 from ppo_jax.config.config import Config, option
 from ppo_jax.config.errors import InputError
-from ppo_jax.config.options import PLATFORMS, POLICY_MODES, RunOptions
+from ppo_jax.config.options import (
+    CLUSTERS,
+    PLATFORMS,
+    POLICY_MODES,
+    RunOptions,
+    check_hosts,
+    has_hosts,
+)
 from ppo_jax.config.validate import check_fields, check_names
 from ppo_jax.config.values import masked
 
@@ -82,6 +89,12 @@ class SweepOptions:
     ray_gpus: float | None = option(
         None, "ray: GPUs of a task, or a share of one (else 1 if the cluster has any)"
     )
+    hosts: str = option(
+        "none", "auto: join the hosts of SLURM, Open MPI, Kubernetes or TPU", CLUSTERS
+    )
+    coordinator: str | None = option(None, "address and port of host 0, to join hosts by hand")
+    num_hosts: int | None = option(None, "hosts that join at the coordinator")
+    host_index: int | None = option(None, "number of this host, from 0 on")
     quiet: bool = option(False, "no progress")
 
     def run_options(self) -> RunOptions:
@@ -117,6 +130,8 @@ _COUNTS = {
     "interval": (0, 2**53),
     "batch": (1, 2**20),
     "packs": (1, MAX_MEMBERS),
+    "num_hosts": (1, 2**16),
+    "host_index": (0, 2**16),
 }
 SHARED = ("study", "storage", "grace_seconds")  # join has them, too
 _OF_SAMPLER = {
@@ -150,6 +165,7 @@ def validate_sweep(options: SweepOptions) -> None:
         parse_bytes(options.device_memory)
     _check_engine(options)
     _check_sampler(options)
+    _check_hosts(options)
 
 
 def _check_engine(options: SweepOptions) -> None:
@@ -173,6 +189,27 @@ def _check_engine(options: SweepOptions) -> None:
         )
     if options.join and options.out is None:
         raise InputError("join=True needs the folder that all workers share: give --out DIR.")
+
+
+def _check_hosts(options: SweepOptions) -> None:
+    """Refuse hosts that cannot find each other, and sweeps that are no packs."""
+    check_hosts(options.run_options())
+    if not has_hosts(options.run_options()):
+        return
+    if options.join or options.engine == "ray":
+        other = "--join" if options.join else "engine ray"
+        raise InputError(
+            f"Several hosts train each pack together, and {other} has each process train packs of "
+            "its own: leave one of them out."
+        )
+    if options.sampler not in _OF_SAMPLER["packs"]:
+        remedy = "leave the hosts out"
+        if options.sampler == "tpe":
+            remedy += ", and give all workers one --study and --storage"
+        raise InputError(
+            f"Several hosts train the packs of sampler grid and random, and this sweep's is "
+            f"{options.sampler}: {remedy}."
+        )
 
 
 def _check_sampler(options: SweepOptions) -> None:

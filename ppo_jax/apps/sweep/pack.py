@@ -28,7 +28,7 @@ from ppo_jax.apps.sweep.pack_files import (
     write_pack,
 )
 from ppo_jax.config.config import Hyper
-from ppo_jax.distributed import population
+from ppo_jax.distributed import hosts, population
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import text, windows
 from ppo_jax.runtime.chunk_loop import Chunk, chunks, until
@@ -93,12 +93,12 @@ def train_pack(
     Raises:
         InputError: the folder is damaged, or holds another pack.
     """
-    was_begun = write_pack(job, control.tell)
-    if is_finished(job.folder):
-        return read_result(job.folder, job)
+    was_begun = hosts.on_first(lambda: write_pack(job, control.tell))
+    if (known := finished_result(job)) is not None:
+        return known
     phases = list(phases_of(engine, job))
     owner = owner_of(job, engine.layout)
-    logs = LogFiles(job.folder, (METRICS,))
+    logs = LogFiles(job.folder, (METRICS,) if hosts.is_first() else ())
     reached = None
     try:
         reached = restore_state(engine, owner, phases[0][1], control.tell)
@@ -118,7 +118,8 @@ def train_pack(
             env_steps=reached.iteration * job.config.batch_size,
             train_seconds=reached.train_seconds,
         )
-        finish_pack(job, result, logs)
+        if hosts.is_first():
+            finish_pack(job, result, logs)
     except Stopped:  # at the start there is nothing to save yet
         if reached is not None:
             save_state(engine, job, owner, reached, logs)
@@ -126,6 +127,18 @@ def train_pack(
     finally:
         logs.close()
     return result
+
+
+def finished_result(job: PackJob) -> PackResult | None:
+    """The result of a pack that is finished, as the first host finds it; None if it is not."""
+
+    def found() -> dict[str, Any] | None:
+        return read_result(job.folder, job)._asdict() if is_finished(job.folder) else None
+
+    known = hosts.on_first(found)
+    return known and PackResult(
+        **{**known, "members": [Member(*pair) for pair in known["members"]]}
+    )
 
 
 def phases_of(engine: Engine, job: PackJob) -> Iterator[tuple[int, Hyper]]:
@@ -152,34 +165,37 @@ def _loop(
 ) -> PackState:
     owner, logs, phases = place
     config, count, last = job.config, len(job.members), job.config.num_iterations
-    every, saved_at = log_iterations(config, options), reached.train_seconds
-    for chunk in _trained(engine, phases, count, reached):
+    every, saved = log_iterations(config, options), reached
+    for chunk in _trained(engine, phases, count, reached, control.stop):
         rows = {name: value[:count] for name, value in chunk.rows.items()}
         iteration = reached.iteration + chunk.length
         points, pending = windows.windows(reached.pending, rows, iteration, every, last)
-        for point, window in points:
+        for point, window in points if hosts.is_first() else ():
             row = {"env_steps": point * config.batch_size, **windows.aggregate(window)}
             logs.write(METRICS, row)
         train_seconds = reached.train_seconds + chunk.seconds
         reached = PackState(chunk.state, pending, iteration, train_seconds)
-        is_stopped = iteration < last and bool(control.stop)  # asked once
-        if is_stopped or train_seconds - saved_at > options.save_seconds:
+        if train_seconds - saved.train_seconds > options.save_seconds:
             save_state(engine, job, owner, reached, logs)
-            saved_at = train_seconds
-        if is_stopped:
-            break
+            saved = reached
         control.show(iteration / last, _progress(job, iteration / last, train_seconds, rows))
+    if saved.iteration < reached.iteration < last:  # a stop
+        save_state(engine, job, owner, reached, logs)
     return reached
 
 
 def _trained(
-    engine: Engine, phases: Sequence[tuple[int, Hyper]], count: int, reached: PackState
+    engine: Engine,
+    phases: Sequence[tuple[int, Hyper]],
+    count: int,
+    reached: PackState,
+    stop: StopRequest,
 ) -> Iterator[Chunk]:
-    """Train the first `count` members chunk by chunk to the end of the last phase."""
+    """Train the first `count` members chunk by chunk to the end of the last phase or to a stop."""
     state, iteration = reached.state, reached.iteration
     for end, hyper in phases:
         advance = partial(engines.advance_all, engine, hyper, count)
-        for chunk in chunks(advance, state, until(end), start=iteration):
+        for chunk in chunks(advance, state, until(end), start=iteration, stop=stop):
             state, iteration = chunk.state, iteration + chunk.length
             yield chunk
 

@@ -31,12 +31,14 @@ from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.reading import read_record
 from ppo_jax.config.validate import check_count, validate
+from ppo_jax.distributed import hosts
 from ppo_jax.distributed.hosted import REFUSED
 from ppo_jax.envs.interface import refuse_host
 from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.runtime import devices, signals, text
 from ppo_jax.storage import run_folder
-from ppo_jax.storage.sealed import read_sealed, write_first_sealed, write_sealed
+from ppo_jax.storage.fingerprint import program_words
+from ppo_jax.storage.sealed import checksum, read_sealed, write_first_sealed, write_sealed
 
 PLAN = "plan.json"
 
@@ -87,6 +89,7 @@ def prepare(sweep: Sweep) -> Prepared:
     options = sweep.options
     devices.prepare_jax(options.run_options())
     devices.device_count(options.run_options())
+    hosts.require_equal(lambda: common_settings(sweep))
     environment = assemble(sweep.config).environment
     refuse_host(environment, *REFUSED["sweep"])
     axes = samplers.whole_env_ranges(sweep.axes, environment.default_params)
@@ -109,16 +112,31 @@ def prepare(sweep: Sweep) -> Prepared:
         chosen = samplers.random(axes, count, generator)
         if options.sampler == "tpe":  # its settings come from the study: these represent programs
             chosen = axis_words.grid([a._replace(choices=a.examples()[:1]) for a in axes])
-    count_members(options.settings or len(chosen), options.seeds)
+    count = options.settings or len(chosen)
+    count_members(count, options.seeds)
+    if count * options.seeds < hosts.count():
+        raise InputError(
+            f"{count} settings x {options.seeds} seeds do not keep {hosts.count()} hosts busy: "
+            "take fewer hosts, or more settings or seeds."
+        )
     count_members(options.batch if options.sampler == "tpe" else 1, options.seeds)
     groups = plan.compile_groups(config, sweep.hyper, chosen)
     for values in chosen:
         signals.check()
         one, numbers = axis_words.apply(config, sweep.hyper, values)
         env_params(assemble(one).environment, numbers)  # refuses unknown names
-    require_table(config, options, options.settings or len(chosen))
+    hosts.on_first(lambda: require_table(config, options, count))
     settled = sweep._replace(config=config, axes=axes, options=options)
     return Prepared(settled, dict(enumerate(chosen)), groups)
+
+
+def common_settings(sweep: Sweep) -> dict[str, str]:
+    """The settings and programs that all hosts of a sweep must have, in words."""
+    content = folders.describe(sweep)
+    named = {**content["config"], **content["hyper"], **content["sweep"], **content["axes"]}
+    words = {name: str(value) for name, value in named.items() if name != "quiet"}
+    changes = checksum({"changes": content["changes"]})
+    return {**words, "changes": changes, **program_words(sweep.config)}
 
 
 def count_members(num_settings: int, num_seeds: int) -> None:
@@ -285,7 +303,7 @@ def group_line(planned: Planned) -> str:
 
 def plan_all(prepared: Prepared, folder: Path | None) -> list[Planned]:
     """Plan every group; a sweep that goes on keeps the packs of its start."""
-    known = read_plan(folder)
+    known = hosts.on_first(lambda: read_plan(folder))
     if prepared.sweep.options.sampler in NUMERIC_ONLY:
         return [plan_slots(prepared, known[0] if known else None)]
     if prepared.sweep.options.sampler == "tpe":
@@ -335,9 +353,11 @@ def _recorded(folder: Path, planned: Sequence[Planned]) -> dict[str, Any]:
 
 def plan_only(sweep: Sweep, source: str | None = None) -> tuple[dict[str, Any], list[str]]:
     """Data and lines of `--plan`: groups, members, memory and expected time; writes nothing."""
-    prepared = prepare(sweep)
+    wanted = sweep.options.run_options()
+    with signals.listening() as own_stop, devices.joined(wanted, own_stop):
+        prepared = prepare(sweep)
+        planned = plan_all(prepared, None)
     options = prepared.sweep.options
-    planned = plan_all(prepared, None)
     is_study = options.sampler == "tpe"  # its settings are still to come
     groups = [
         {

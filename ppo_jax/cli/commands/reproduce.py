@@ -8,11 +8,11 @@ from typing import Any
 
 from ppo_jax.apps.reproduce import specs
 from ppo_jax.cli.answer import Answer, Command, print_progress
-from ppo_jax.cli.parser import Parser
+from ppo_jax.cli.parser import Parser, add_host_flags
 from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config import layers, values
 from ppo_jax.config.errors import InputError, nearest
-from ppo_jax.config.options import PLATFORMS
+from ppo_jax.config.options import HOSTS, PLATFORMS, RunOptions, check_hosts
 from ppo_jax.config.validate import check_count
 
 _SECONDS = ("time_limit", "save_seconds")
@@ -42,6 +42,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     parser.add_value(
         group, "--save-seconds", "seconds of training between checkpoints [default: 60]", "X"
     )
+    add_host_flags(parser)
     add_trust_flags(parser)
 
 
@@ -60,6 +61,14 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     if seeds is not None:
         check_count("seeds", seeds, 1, 2**20)
     seconds = {name: _seconds(name, flags[name]) for name in _SECONDS if name in flags}
+    joining = {
+        name: layers.convert(RunOptions, layers.FIELDS[name][1], flags[name])
+        for name in HOSTS
+        if name in flags
+    }
+    if joining and "show" in flags:
+        raise InputError("--show runs nothing, which takes one host: leave the others out.")
+    check_hosts(RunOptions(**joining))
     suites = specs.select(flags["spec"], "quick" in flags, seeds)
     if "show" not in flags:
         specs.require_trust(suites, find_trust(flags))
@@ -73,6 +82,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
             is_check="check" in flags,
             is_show="show" in flags,
             platform=platform,
+            joining=joining,
             **seconds,
         ),
         tell=print_progress,

@@ -19,6 +19,7 @@ from ppo_jax.config import layers
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import Settings
+from ppo_jax.config.options import HOSTS
 from ppo_jax.config.trust import CODE_FIELDS, with_names
 from ppo_jax.config.validate import validate
 from ppo_jax.envs import registration
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ppo_jax.apps.sweep.results.table import Table
 
 _METAVARS = {"out": "DIR", "storage": "URL", "device_memory": "SIZE", "study": "NAME"}
+_METAVARS |= {"coordinator": "HOST:PORT"}
 
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
@@ -61,14 +63,18 @@ def _metavar(spec: dataclasses.Field) -> str:
 
 def read_options(flags: Mapping[str, Any]) -> SweepOptions:
     """Convert and check the sweep's own flags."""
-    values = {
+    options = SweepOptions(**converted(flags))
+    validate_sweep(options)
+    return options
+
+
+def converted(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the sweep's own flags."""
+    return {
         spec.name: layers.convert(SweepOptions, spec, flags[spec.name])
         for spec in dataclasses.fields(SweepOptions)
         if spec.name in flags
     }
-    options = SweepOptions(**values)
-    validate_sweep(options)
-    return options
 
 
 def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
@@ -95,7 +101,7 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
         sweep = folder.Sweep(settings.config, settings.hyper, swept, [{}], options)
         if "plan" in flags:
             return Answer(*plan.plan_only(sweep, source_of(settings)))
-        with _listener(options.quiet) as listener:
+        with _listener(options.quiet or bool(options.host_index)) as listener:
             return _answer(driver.carry_out(sweep, listener, source_of(settings)))
 
 
@@ -134,7 +140,8 @@ def _settings(
 
 
 def _resume(path: str, flags: Mapping[str, Any], env_params: Mapping[str, str]) -> Answer:
-    said = ("trust", "same_env", *CODE_FIELDS[1:], "storage")  # the user's word, no new settings
+    # The user's word and the hosts of this start, no new settings.
+    said = ("trust", "same_env", *CODE_FIELDS[1:], "storage", *HOSTS)
     more = [name for name in flags if name not in ("quiet", "json", "debug", *said)]
     more += [f"env.{name}" for name in env_params]
     if more:
@@ -145,11 +152,11 @@ def _resume(path: str, flags: Mapping[str, Any], env_params: Mapping[str, str]) 
     with signals.listening():
         from ppo_jax.apps.sweep import driver
 
-        with _listener("quiet" in flags) as listener:
+        own = converted({name: flags[name] for name in (*HOSTS, "storage") if name in flags})
+        with _listener("quiet" in flags or bool(own.get("host_index"))) as listener:
             again = [flags[name] for name in CODE_FIELDS if name in flags]
             trust = with_names(find_trust(flags), again)
-            done = driver.resume(path, listener=listener, trust=trust, storage=flags.get("storage"))
-            return _answer(done)
+            return _answer(driver.resume(path, listener=listener, trust=trust, **own))
 
 
 @contextmanager

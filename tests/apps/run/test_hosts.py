@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from joined import reproduced, spread, sweep_of
 from tiny import BATCH
 
 from ppo_jax.apps.run import runner
 from ppo_jax.apps.run.evaluate import evaluate
+from ppo_jax.apps.sweep.driver import UNHEARD, carry_out
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.storage import checkpoint
 
@@ -39,6 +42,32 @@ SETTINGS = {
 }
 WORDS = ["--num-envs=16", "--rollout-length=8", "--num-epochs=2", "--num-minibatches=2"]
 WORDS += ["--hidden-sizes=8", "--normalize-observations", "--eval-episodes=2"]
+SUITE = """
+title = "Walks"
+about = "For tests."
+[defaults]
+seeds = 3
+protocol = "training"
+episodes = 2
+total_env_steps = 96
+quick_env_steps = 96
+[defaults.config]
+num_envs = 4
+rollout_length = 8
+num_epochs = 2
+num_minibatches = 2
+hidden_sizes = [8]
+[[task]]
+name = "tiny:Walk"
+random = -8.0
+best = -1.0
+[[variant]]
+name = "fast"
+hyper = { learning_rate = 0.02 }
+[[variant]]
+name = "never"
+hyper = { learning_rate = 0.0 }
+"""
 GONE = "Stopped by the end of another host"
 
 
@@ -143,18 +172,6 @@ def test_seeds_on_two_hosts_equal_those_of_one_process_bit_for_bit(
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_environments_of_a_seed_on_two_hosts_are_those_of_one_process(tmp_path: Path) -> None:
-    total = 5 * 16 * 8
-    words = ["train", "tiny:Walk", *WORDS, f"--total-env-steps={total}", "--mesh=env=2"]
-    with hosts([*words, "--learning-rate=1e-4", f"--out={tmp_path / 'two'}"]) as both:
-        assert both.end()[0] == [0, 0]
-    expected = one_process(tmp_path / "one", 1, total, mesh="env=2")
-    found = state_of(tmp_path / "two")
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
-    assert expected["iteration"].tolist() == [5]
-
-
 def test_a_killed_host_ends_the_others_and_one_host_or_four_go_on(stopped: Any) -> None:
     run = stopped[0]
     before, timing = steps_of(run)[-1], run / "timing.jsonl"
@@ -174,6 +191,74 @@ def test_a_killed_host_ends_the_others_and_one_host_or_four_go_on(stopped: Any) 
     assert result.summary["env_steps"] % (4 * BATCH) == 0
     evaluated = evaluate(run, episodes=2)
     assert len(evaluated["final_return"]["per_seed"]) == 4
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """The folder of two hosts that did one thing after the other, and what each of them found."""
+    folder = tmp_path_factory.mktemp("joined")
+    (folder / "walks.toml").write_text(SUITE, "utf-8")
+    path = os.pathsep.join([str(ROOT), str(HELPERS)])
+    done = subprocess.run(
+        [sys.executable, "-m", "joined", str(folder)],
+        env={**os.environ, "XLA_FLAGS": FLAGS, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, [json.loads((folder / f"host-{i}.json").read_text()) for i in range(2)]
+
+
+def test_environments_of_a_seed_on_two_hosts_are_those_of_one_process(
+    joined: Any, tmp_path: Path
+) -> None:
+    spread(tmp_path / "one", {})
+    found, expected = state_of(joined[0] / "spread"), state_of(tmp_path / "one")
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
+    assert expected["iteration"].tolist() == [5]
+
+
+def test_a_callback_sees_the_state_of_all_hosts_and_they_go_on_after_it(joined: Any) -> None:
+    folder, found = joined
+    assert found[1]["heard"] == [[], 4 * BATCH]  # the first host calls
+    seen, env_steps = found[0]["heard"]
+    assert (len(seen), env_steps) == (2, 4 * BATCH)
+    saved = state_of(folder / "ended")["params/body/policy_head/bias"]
+    assert saved.shape == (3, 2)
+    np.testing.assert_array_equal(np.float32(seen[1]), saved)
+    for each in found:
+        assert each["resumed"] == [0, 7 * BATCH]
+    assert steps_of(folder / "heard")[-1] == 7 * BATCH
+
+
+def test_two_hosts_stop_a_sweep_at_one_chunk_and_its_table_is_that_of_one_process(
+    joined: Any, tmp_path: Path
+) -> None:
+    folder, found = joined
+    for each in found:
+        assert each["stopped"] == [75, 3]
+        assert each["swept"] == found[0]["swept"]
+        assert each["refused"] == found[0]["refused"]
+    assert "is not empty" in found[0]["refused"]
+    table = carry_out(sweep_of(tmp_path / "sweep", {}), UNHEARD, None)
+    assert found[0]["swept"] == [0, table.summary["best"]]
+    for name in ("table.csv", "scores.csv", "best.toml", "packs/000-001/metrics.jsonl"):
+        assert (folder / "sweep" / name).read_text() == (tmp_path / "sweep" / name).read_text()
+    assert not list((folder / "sweep").rglob("*.lock"))
+
+
+def test_two_hosts_reproduce_a_suite_as_one_process_does(joined: Any, tmp_path: Path) -> None:
+    folder, found = joined
+    code = reproduced(tmp_path / "suite", folder / "walks.toml", {})
+    for each in found:
+        assert each["reproduced"] == code
+    files = sorted((tmp_path / "suite").glob("tiny*.json"))
+    assert len(files) == 2
+    for file in files:
+        there = json.loads((folder / "suite" / file.name).read_text())
+        assert json.loads(file.read_text())["seeds"] == there["seeds"]
 
 
 def test_a_host_with_another_setting_is_refused_by_name(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -302,3 +303,20 @@ def test_a_postgresql_url_without_a_driver_takes_the_one_that_the_extra_installs
     assert storages.with_driver("sqlite:///a.db") == "sqlite:///a.db"
     monkeypatch.setattr(storages, "find_spec", lambda package: None)
     assert storages.with_driver("postgresql://a@b/c") == "postgresql://a@b/c"
+
+
+def test_whether_a_study_is_over_takes_a_look_or_two_at_each_trial(monkeypatch) -> None:
+    """Ten thousand settings would take a hundred million looks if each setting saw all trials."""
+    done = [SimpleNamespace(number=n, user_attrs={study.DONE: True}) for n in range(200)]
+    for trial in done:
+        trial.state = SimpleNamespace(name="FAIL")
+    again = SimpleNamespace(number=200, user_attrs={study.ROOT: 7}, state=done[0].state)
+    opened = SimpleNamespace(get_trials=lambda deepcopy: [*done, again])
+    looks: list[int] = []
+    root_of = study.root_of
+    monkeypatch.setattr(study, "root_of", lambda trial: looks.append(1) or root_of(trial))
+    assert study.is_over(opened, 200)
+    assert not study.is_over(opened, 201)
+    assert study.take_over(opened, 200, 1.0, 0.0) == []
+    assert len(looks) <= 4 * 201
+    assert [each.number for each in study.families([*done, again], 200)[7]] == [7, 200]

@@ -7,7 +7,7 @@ A unit's folder has a lock, so that two processes never train it at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from ppo_jax.apps.sweep import pack, pack_files
 from ppo_jax.apps.sweep.pack import Control, Outcome
 from ppo_jax.apps.sweep.pack_files import PackJob, PackResult
 from ppo_jax.apps.sweep.plan import Planned, Prepared
+from ppo_jax.distributed import hosts
 from ppo_jax.storage import files, lock
 
 
@@ -31,6 +32,7 @@ class Units(NamedTuple):
 def train_alone(units: Units, control: Control) -> Outcome:
     """Train one unit after the other; a stop leaves out those that are not finished."""
     for number in range(len(units.folders)):
+        control.stop.agree()
         if units.is_finished(number) or not control.stop:
             units.train(number)
     return units.outcome()
@@ -49,7 +51,7 @@ def pack_units(
     is_cut = False
 
     def is_finished(number: int) -> bool:
-        return pack_files.is_finished(jobs[number][1].folder)
+        return hosts.on_first(lambda: pack_files.is_finished(jobs[number][1].folder))
 
     def train(number: int) -> bool:
         nonlocal is_cut
@@ -75,14 +77,14 @@ def jobs_of(
     prepared: Prepared, folder: Path, place: tuple[int, int], planned: Planned
 ) -> list[PackJob]:
     """The packs of one group; `place` is its number, and the number of groups."""
-    found = []
+    found, names = [], folders.pack_names(folder)
     for number, members in enumerate(planned.packs):
         own = folder / pack_files.PACKS / f"{place[0]:03d}-{number:03d}"
         chosen = sorted({member.setting for member in members})
         found.append(
             PackJob(
                 folder=own,
-                run_id=folders.pack_id(folder, own),
+                run_id=names(own),
                 config=planned.group.config,
                 hyper=prepared.sweep.hyper,
                 settings={setting: prepared.settings[setting] for setting in chosen},
@@ -137,8 +139,13 @@ def slot_unit(folder: Path, run: Callable[[], Outcome]) -> Units:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Make a unit's folder, and be its only writer; see `lock.held`."""
-    files.refuse_links(folder.parent, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock.held(folder):
+    """Make a unit's folder, and be its only writer (the first host is); see `lock.held`."""
+    with ExitStack() as stack:
+
+        def claim() -> None:
+            files.refuse_links(folder.parent, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock.held(folder))
+
+        hosts.on_first(claim)
         yield

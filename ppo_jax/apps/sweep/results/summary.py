@@ -12,7 +12,7 @@ import numpy as np
 from ppo_jax.analysis import ranges, stats
 from ppo_jax.apps.sweep import engine as engines
 from ppo_jax.apps.sweep import folder as folders
-from ppo_jax.apps.sweep import pack, pack_files
+from ppo_jax.apps.sweep import pack
 from ppo_jax.apps.sweep.axes import apply, describe, show
 from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.groups import Member
@@ -23,6 +23,7 @@ from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.config import reading
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.trust import code_names
+from ppo_jax.distributed import hosts
 from ppo_jax.storage import run_folder, signature
 from ppo_jax.storage.files import to_json, write_atomic, write_json
 
@@ -48,13 +49,14 @@ def concluded(sweep: Sweep, folder: Path, outcome: Outcome) -> Table | None:
 
 
 def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control) -> Table:
-    """Write all results of a sweep; a stopped one has no winner yet."""
-    axes = [axis.name for axis in sweep.axes] or list(sweep.changes[0])
-    packs = table.pack_folders(folder) if outcome.packs is None else outcome.packs
-    columns = table.read_columns(packs)
+    """Write all results of a sweep; a stopped one has no winner yet.
+
+    The first host has the table and writes; all train the winner and get the summary.
+    """
     ranked = table.scores(outcome.settings, outcome.returns, limits_of(sweep))
-    written = table.write(columns, folder) if columns else []
-    table.write_scores(ranked, axes, folder / "scores.csv")
+    columns, written = {}, []
+    if hosts.is_first():
+        columns, written = write_tables(sweep, folder, outcome, ranked)
     best = ranked[0] if ranked and ranked[0]["final_return"]["mean"] is not None else None
     fresh = None
     wants_fresh = sweep.options.num_fresh_seeds and outcome.reruns_winner
@@ -79,17 +81,32 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
         "stopped_early": is_stopped,
         "sweep": str(folder),
         "tables": [*written, str(folder / "scores.csv")],
+        "pictures": [],
         **outcome.more,
     }
     if best is not None and not is_stopped:
         summary["best_toml"] = str(folder / "best.toml")
-        write_atomic(folder / "best.toml", preset(sweep, summary))
-    summary["pictures"] = pictures.draw_all(
-        folder, columns, ranked, sweep.axes, summary, limits_of(sweep)
-    )
-    write_json(folder / SUMMARY, summary)
-    write_atomic(folder / "report.md", report(summary, ranked))
+    if hosts.is_first():
+        if "best_toml" in summary:
+            write_atomic(folder / "best.toml", preset(sweep, summary))
+        summary["pictures"] = pictures.draw_all(
+            folder, columns, ranked, sweep.axes, summary, limits_of(sweep)
+        )
+        write_json(folder / SUMMARY, summary)
+        write_atomic(folder / "report.md", report(summary, ranked))
     return Table(columns, ranked, summary, folder, exit_code)
+
+
+def write_tables(
+    sweep: Sweep, folder: Path, outcome: Outcome, ranked: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Write the table and the scores; return the table's columns and the files with them."""
+    axes = [axis.name for axis in sweep.axes] or list(sweep.changes[0])
+    packs = table.pack_folders(folder) if outcome.packs is None else outcome.packs
+    columns = table.read_columns(packs)
+    written = table.write(columns, folder) if columns else []
+    table.write_scores(ranked, axes, folder / "scores.csv")
+    return columns, written
 
 
 def rerun(
@@ -106,16 +123,15 @@ def rerun(
     members = [Member(setting, first + i) for i in range(options.num_fresh_seeds)]
     work = PackJob(
         folder=folder / "winner",
-        run_id=folders.pack_id(folder, folder / "winner"),
+        run_id=folders.pack_names(folder)(folder / "winner"),
         config=config,
         hyper=sweep.hyper,
         settings={setting: outcome.settings[setting]},
         members=members,
         label="winner on fresh seeds",
     )
-    if pack_files.is_finished(work.folder):
-        result = pack_files.read_result(work.folder, work)
-    else:
+    result = pack.finished_result(work)
+    if result is None:
         fits = [e for e in outcome.built if e.config == config and e.width == len(members)]
         what = describe(outcome.settings[setting])
         engine = fits[0] if fits else engines.build(config, hyper, len(members), options, what)

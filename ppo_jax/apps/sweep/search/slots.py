@@ -98,7 +98,7 @@ def open_population(
     own = folder / "packs" / "000-000"
     job = PackJob(
         folder=own,
-        run_id=folders.pack_id(folder, own),
+        run_id=folders.pack_names(folder)(own),
         config=sweep.config,
         hyper=sweep.hyper,
         settings=prepared.settings,

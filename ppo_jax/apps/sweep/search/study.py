@@ -127,6 +127,15 @@ def roots(trials: Sequence[Any], count: int) -> list[int]:
     return sorted(trial.number for trial in trials if ROOT not in trial.user_attrs)[:count]
 
 
+def families(trials: Sequence[Any], count: int) -> dict[int, list[Any]]:
+    """The trials of each of the sweep's settings, by its root, in one pass over all trials."""
+    found: dict[int, list[Any]] = {root: [] for root in roots(trials, count)}
+    for trial in trials:
+        if (root := root_of(trial)) in found:
+            found[root].append(trial)
+    return found
+
+
 def void_reason(trials: Sequence[Any], number: int, count: int) -> str | None:
     """The reason not to train a trial that was just claimed, or None.
 
@@ -211,8 +220,7 @@ def take_over(
         fail(study, trial.number)
     trials = study.get_trials(deepcopy=False)
     again = []
-    for root in roots(trials, count):
-        family = [trial for trial in trials if root_of(trial) == root]
+    for root, family in families(trials, count).items():
         if any(is_done(trial) for trial in family) or _is_live(family) or _is_hopeless(family):
             continue
         if is_held(root):
@@ -322,11 +330,10 @@ def finished(study: optuna.Study, count: int) -> dict[int, Any]:
 def is_over(study: optuna.Study, count: int) -> bool:
     """Check whether every setting is finished or given up."""
     trials = study.get_trials(deepcopy=False)
-    known = roots(trials, count)
-    families = [[trial for trial in trials if root_of(trial) == root] for root in known]
+    known = families(trials, count)
     return len(known) == count and all(
         any(is_done(trial) for trial in family) or (not _is_live(family) and _is_hopeless(family))
-        for family in families
+        for family in known.values()
     )
 
 

@@ -247,7 +247,7 @@ def train_batch(
             own = pack_folder(folder, there)
             pack = PackJob(
                 folder=own,
-                run_id=folders.pack_id(folder, own),
+                run_id=folders.pack_names(folder)(own),
                 config=group.config,
                 hyper=sweep.hyper,
                 settings=settings,
