@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -116,14 +115,14 @@ def _last_row(path: Path) -> Mapping[str, Any]:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
             lines = file.read().split(b"\n")[:-1]  # after the last newline a row is not whole
-        row = json.loads(lines[-1]) if lines else {}
+        row = reading.parse_json(lines[-1]) if lines else {}
     except (OSError, ValueError):
         return {}
     return row if isinstance(row, dict) else {}
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    return " ".join(value.split()) if isinstance(value, str) else None
 
 
 def _whole(value: Any) -> int | None:

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import RAISED, InputError
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
@@ -32,7 +32,7 @@ def declared(method: Callable[[Any], Any], params: Any, name: str) -> Any:
         with jax.numpy_rank_promotion("allow"):
             space = method(params)
             leaves = list(leaves_of(space))
-    except Exception as error:
+    except RAISED as error:
         raise InputError(
             f"{name}(params) fails with {type(error).__name__}: {_first_line(error)}; it takes the "
             "parameters and returns a space."
@@ -65,7 +65,7 @@ def leaves_of(space: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         return
     is_dict = isinstance(space, library().Dict)
     for key in sorted(inner) if is_dict else inner:
-        yield from leaves_of(inner[key], f"{name}.{key}".lstrip("."))
+        yield from leaves_of(inner[key], f"{name}.{key}" if name else key)
 
 
 def strong(value: Any, dtype: Any) -> Array:
@@ -140,7 +140,7 @@ def dependence(method: Callable[[Any], Any], params: Any) -> tuple[bool, tuple[s
         try:
             with jax.numpy_rank_promotion("allow"):
                 jax.vmap(look, axis_size=1)(lifted)
-        except Exception:
+        except RAISED:
             return False, False
         return moving[-1], True
 
