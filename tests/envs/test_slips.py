@@ -236,6 +236,14 @@ SLIPS: list[tuple[str, dict[str, Any]]] = [
     ("has no action: declare a Discrete space of 1 or more", {
         "action_space": lambda self, params: spaces.Discrete(0)
     }),
+    ("declares Discrete(1000000000), and a network needs a number for each value", {
+        "action_space": lambda self, params: spaces.Discrete(10**9)
+    }),
+    ("declares Discrete(1000000000), and a network needs a number for each value", {
+        "observation_space": lambda self, params: spaces.Discrete(10**9),
+        "reset_env": lambda self, k, p: (jnp.int32(1), environment.EnvState(time=0)),
+        "step_env": step_with(0, jnp.int32(1)),
+    }),
     ("actions of shape (0,), which hold no number", {
         "action_space": lambda self, params: spaces.Box(0.0, 1.0, (0,))
     }),

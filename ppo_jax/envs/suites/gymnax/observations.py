@@ -169,7 +169,7 @@ def _leaf(
 
 def _numbered(space: Any, examples: tuple[Any, ...], label: str) -> tuple[ObservationSpace, Encode]:
     """Observations of a Discrete space: whole numbers, stored as rows with a 1 at their place."""
-    count, first = spaces.whole(space, "n", label), int(getattr(space, "start", 0))
+    count, first = spaces.count_of(space, label), int(getattr(space, "start", 0))
     for example in examples:
         if example.size != 1 or not jnp.issubdtype(example.dtype, jnp.integer):
             raise InputError(

@@ -17,6 +17,7 @@ from ppo_jax.config.errors import RAISED, InputError
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
+MOST_VALUES = 2**24  # of a Discrete space: a row of them has 64 MiB
 _LARGEST = float(np.finfo(np.float32).max)  # a bound of this size stands for infinity
 
 
@@ -80,12 +81,18 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def whole(space: Any, field: str, label: str) -> int:
-    """A field of a space as a whole number, or a sentence."""
+def count_of(space: Any, label: str) -> int:
+    """The number of values of a Discrete space, or a sentence."""
     try:
-        return int(getattr(space, field))
+        count = int(space.n)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{label} declares {space!r}, whose {field} is no number.") from error
+        raise InputError(f"{label} declares {space!r}, whose n is no number.") from error
+    if count > MOST_VALUES:
+        raise InputError(
+            f"{label} declares Discrete({count}), and a network needs a number for each value, at "
+            f"most {MOST_VALUES:,}: declare several smaller spaces, or a Box."
+        )
+    return count
 
 
 def shape_of(space: Any) -> tuple[int, ...]:
