@@ -187,12 +187,14 @@ def _is_class_of_environments(env: Any) -> bool:
 
 def _sound(environment: Environment) -> Environment:
     """`environment`, unless no policy can act in it."""
-    from ppo_jax.envs import actions, bounds, leaves  # here, as they load numpy and jax
+    from ppo_jax.envs import actions, bounds, leaves, slips  # here, as they load numpy and jax
 
     box = actions.box_of(environment.action_space)
     if box is not None:
         bounds.require_sound(box.low, box.high, environment.name)
     leaves.require_fitting(environment)
+    if environment.host is None:
+        slips.require_batch(environment)
     leaves.metric_names(environment)  # refuses what is no dict of numbers
     if (mode := environment.evaluation_mode) not in ("deterministic", "sampled"):
         raise InputError(

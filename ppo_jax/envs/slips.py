@@ -17,6 +17,7 @@ from jax import Array, errors
 from jax.core import Tracer
 
 from ppo_jax.config.errors import RAISED, InputError
+from ppo_jax.envs.actions import example_action
 
 NUMBERS = (Array, np.ndarray, np.generic, bool, int, float, complex, jax.ShapeDtypeStruct)
 
@@ -83,9 +84,32 @@ def remedy(error: Exception) -> str:
             "Python's; a parameter that is a size must be static, "
             "flax.struct.field(pytree_node=False)"
         )
+    if "vmap_method" in text:
+        return "give the callback vmap_method='sequential', or write it in jax.numpy"
     if isinstance(error, errors.UnexpectedTracerError):
         return "a value of an earlier call was kept outside of it; put it into the state"
     return "mend it there, and write it in jax.numpy"
+
+
+def require_batch(environment: Any) -> None:
+    """Refuse an environment that does not work in a batch.
+
+    Raises:
+        InputError: the sentence gives jax's reason, and what to change.
+    """
+    params = environment.default_params
+
+    def two(keys: Any) -> Any:
+        _, states = jax.vmap(environment.reset, (0, None))(keys, params)
+        action = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            example_action(environment.action_space),
+        )
+        step = jax.vmap(environment.transition, (0, 0, None, None))
+        return step(keys, states, action, params)
+
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    traced(two, keys, method=f"A batch of {environment.name}")
 
 
 def require_methods(kind: type, arguments: Mapping[str, tuple[str, ...]]) -> None:

@@ -49,6 +49,8 @@ def test_a_run_of_somebody_else_is_listed_whatever_its_files_hold(
     config["config"]["env"] = "\x1b]0;title\x07two\nlines"
     (runs / "killed" / "config.json").write_text(json.dumps(config), "utf-8")
     (runs / "killed" / "timing.jsonl").write_text("[" * 200_000 + "\n", "utf-8")
+    (runs / "done" / "timing.jsonl").unlink()
+    (runs / "done" / "timing.jsonl").symlink_to("/dev/zero")
     big = json.dumps({"episode_return": [10**400]}) + "\n"
     (runs / "stopped" / "metrics.jsonl").write_text(big, "utf-8")
     assert main.main(["runs"]) == 0

@@ -220,6 +220,11 @@ SLIPS: list[tuple[str, dict[str, Any]]] = [
     }),
     ("metrics(info) fails with KeyError", {"metrics": lambda self, info: {"a": info["b"]}}),
     ("return a dict of one number a name", {"metrics": lambda self, info: "fast"}),
+    ("A batch of Slip cannot be traced by jax (NotImplementedError: vmap is only supported for", {
+        "step_env": step_with(2, lambda state, params: jax.pure_callback(
+            lambda time: np.float32(0), jax.ShapeDtypeStruct((), jnp.float32), state.time
+        ))
+    }),
     ("a mask cannot be an index", {
         "step_env": step_with(2, lambda state, params: jnp.ones(2)[jnp.arange(2) > state.time])
     }),
