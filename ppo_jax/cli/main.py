@@ -131,7 +131,9 @@ def _flush() -> None:
 
 
 def _refuse(sentence: str, words: Sequence[str], exit_code: int) -> int:
-    sentence = visible(masked(" ".join(sentence.split())))  # a user's module may raise many lines
+    sentence = visible(
+        masked(" ".join(sentence.split()), is_sentence=True)
+    )  # a user's module may raise many lines
     if "--debug" in words:
         traceback.print_exc()
     with contextlib.suppress(OSError):  # the exit code says it as well

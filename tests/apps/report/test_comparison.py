@@ -96,6 +96,7 @@ def test_the_command_prints_what_its_json_holds(made: Path, capsys) -> None:
     [
         (["a"], "needs two runs"),
         (["a", "a"], "named twice"),
+        ([",", "a"], "without a run"),
         (["a", "none"], "is no run's folder"),
         (["a", "other"], "several environments (CartPole-v1, Pendulum-v1)"),
         (["a", "open"], "has no final return yet"),
