@@ -194,7 +194,7 @@ def _sound(environment: Environment) -> Environment:
         bounds.require_sound(box.low, box.high, environment.name)
     leaves.require_fitting(environment)
     if environment.host is None:
-        slips.require_batch(environment)
+        slips.require_batch(environment, actions.example_action(environment.action_space))
     leaves.metric_names(environment)  # refuses what is no dict of numbers
     if (mode := environment.evaluation_mode) not in ("deterministic", "sampled"):
         raise InputError(

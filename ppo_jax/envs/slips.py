@@ -17,7 +17,6 @@ from jax import Array, errors
 from jax.core import Tracer
 
 from ppo_jax.config.errors import RAISED, InputError
-from ppo_jax.envs.actions import example_action
 
 NUMBERS = (Array, np.ndarray, np.generic, bool, int, float, complex, jax.ShapeDtypeStruct)
 
@@ -43,7 +42,7 @@ def traced(function: Callable, *arguments: Any, method: str, state: Any = None) 
 
 
 def _sentence(
-    error: Exception, function: Callable, arguments: tuple[Any, ...], method: str, state: Any
+    error: BaseException, function: Callable, arguments: tuple[Any, ...], method: str, state: Any
 ) -> str:
     if _takes_raw_keys(function, arguments):
         return (
@@ -60,7 +59,7 @@ def _sentence(
     return f"{method} cannot be traced by jax ({type(error).__name__}: {reason}): {remedy(error)}."
 
 
-def remedy(error: Exception) -> str:
+def remedy(error: BaseException) -> str:
     """The change that mends what a trace failed with."""
     text = str(error)
     if isinstance(error, errors.TracerBoolConversionError):
@@ -91,8 +90,11 @@ def remedy(error: Exception) -> str:
     return "mend it there, and write it in jax.numpy"
 
 
-def require_batch(environment: Any) -> None:
+def require_batch(environment: Any, example: Any) -> None:
     """Refuse an environment that does not work in a batch.
+
+    Args:
+        example: the shapes of an action.
 
     Raises:
         InputError: the sentence gives jax's reason, and what to change.
@@ -101,10 +103,7 @@ def require_batch(environment: Any) -> None:
 
     def two(keys: Any) -> Any:
         _, states = jax.vmap(environment.reset, (0, None))(keys, params)
-        action = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            example_action(environment.action_space),
-        )
+        action = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)
         step = jax.vmap(environment.transition, (0, 0, None, None))
         return step(keys, states, action, params)
 

@@ -98,7 +98,7 @@ def _construct(label: str, spec: Any, settings: dict[str, Any], **more: Any) -> 
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0].rstrip(".")
 
 

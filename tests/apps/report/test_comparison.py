@@ -96,7 +96,6 @@ def test_the_command_prints_what_its_json_holds(made: Path, capsys) -> None:
     [
         (["a"], "needs two runs"),
         (["a", "a"], "named twice"),
-        ([",", "a"], "without a run"),
         (["a", "none"], "is no run's folder"),
         (["a", "other"], "several environments (CartPole-v1, Pendulum-v1)"),
         (["a", "open"], "has no final return yet"),
@@ -107,3 +106,5 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(
 ) -> None:
     assert main(["compare", *(str(made / name) for name in names)]) == 2
     assert words in capsys.readouterr().err
+    assert main(["compare", ",", str(made / "a")]) == 2
+    assert "A group without a run is named" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from ppo_jax.config.errors import RAISED, InputError
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
-MOST_VALUES = 2**24  # of a Discrete space: a row of them has 64 MiB
+MOST_VALUES = 2**24  # a row of them has 64 MiB
 _LARGEST = float(np.finfo(np.float32).max)  # a bound of this size stands for infinity
 
 
@@ -77,7 +77,7 @@ def strong(value: Any, dtype: Any) -> Array:
     return jax.lax.convert_element_type(value, jnp.dtype(dtype))
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
 
