@@ -1,7 +1,8 @@
 """Mutated files and random command lines: each ends in a result, or in a sentence and exit code 2.
 
 Everything runs in this process, up to the point where a program would be compiled. A traceback is
-an exception that is no sentence, or exit code 1; a hang is a call of more than five seconds.
+an exception that is no sentence, or exit code 1; a hang is a call of more than five seconds of the
+processor, which other work does not lengthen, or of a minute by the clock.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ from ppo_jax.storage import checkpoint, checkpoint_files, jsonl, lock, run_folde
 from ppo_jax.storage.files import write_json
 from ppo_jax.storage.sealed import checksum, write_sealed
 
-HANG_SECONDS = 5.0
+HANG_SECONDS = 5.0  # of the processor
+WAIT_SECONDS = 60.0  # by the clock
 ARRAYS = {"x": np.zeros(2, np.float32)}  # in the checkpoint, which is that of no run
 SUITE = (
     'title = "Made up"\nabout = "A text."\n[defaults]\nseeds = 2\nepisodes = 4\n'
@@ -89,8 +91,10 @@ prepare = runner.prepare
 def make_inputs(root: Path) -> None:
     """One valid file of each kind, in the folder `root`."""
     make_run(root / "run")
+    make_run(root / "other")
     (root / "preset.toml").write_text(PRESET)
     (root / "settings.toml").write_text('num_envs = 8\n[hyper]\ngamma = "0.9:1"\n')
+    (root / "settings.yaml").write_text("num_envs: 8\nhyper:\n  gamma: '0.9:1'\nseeds: 2\n")
     settings = {"config": {"num_envs": 8, "hidden_sizes": [8]}, "options": {"seeds": 2}}
     write_json(root / "settings.json", settings)
     (root / "suite.toml").write_text(SUITE)
@@ -202,6 +206,8 @@ def command(words: str) -> Callable[[], None]:
 
     def run() -> None:
         code, output = spoken(words.split())
+        if "\x1b" in output:
+            raise RuntimeError(f"{words} prints a command of the terminal")
         if code not in (0, 2):
             raise RuntimeError(f"exit code {code} of {words}: {output.strip()[:300]}")
         if code == 2:
@@ -267,16 +273,19 @@ def logs() -> None:
     jsonl.read_jsonl(Path("run/metrics.jsonl"))
 
 
-RUN_COMMANDS = ("eval run", "resume run", "train --config run/config.json", "export run --out new")
+READERS = ("runs . --all", "diff run other", "compare run other", "watch run --out new.gif")
+_TRAINED = ("eval run", "resume run", "train --config run/config.json", "export run --out new")
+RUN_COMMANDS = (*READERS, *_TRAINED)
 DOORS: dict[str, tuple[Callable[[], Any], ...]] = {
     "run/config.json": (*map(command, RUN_COMMANDS), page_of_runs, restored),
     "run/manifest.json": (
         page_of_runs,
+        *map(command, READERS[:1]),
         lambda: resume.record_resume(Path("run"), resume.read_run(Path("run"), {}), {}, 0),
     ),
-    "run/summary.json": (page_of_runs, summary),
-    "run/metrics.jsonl": (page_of_runs, logs, restored),
-    "run/timing.jsonl": (page_of_runs,),
+    "run/summary.json": (page_of_runs, summary, *map(command, READERS)),
+    "run/metrics.jsonl": (page_of_runs, logs, restored, *map(command, READERS[:2])),
+    "run/timing.jsonl": (page_of_runs, *map(command, READERS[:2])),
     "run/run.lock": (lock_file,),
     "run/checkpoints/step_000000001280/manifest.json": (
         *(restored, restored, checkpoints, command("eval run")),
@@ -286,6 +295,10 @@ DOORS: dict[str, tuple[Callable[[], Any], ...]] = {
         command("sweep CartPole-v1 gamma=0.9,0.99 --preset preset.toml"),
     ),
     "settings.toml": (command("train CartPole-v1 --config settings.toml"),),
+    "settings.yaml": (
+        command("train CartPole-v1 --config settings.yaml"),
+        command("train CartPole-v1 --config settings.yaml --print-config"),
+    ),
     "settings.json": (command("train CartPole-v1 --config settings.json"),),
     "suite.toml": (
         command("reproduce suite.toml"),
@@ -357,8 +370,13 @@ def tried(call: Callable[[], Any], what: str, found: Counts) -> None:
     def late(*_: Any) -> None:
         raise Hang
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
+    timers = {
+        signal.SIGPROF: (signal.ITIMER_PROF, HANG_SECONDS),
+        signal.SIGALRM: (signal.ITIMER_REAL, WAIT_SECONDS),
+    }
+    before = {number: signal.signal(number, late) for number in timers}
+    for timer, seconds in timers.values():
+        signal.setitimer(timer, seconds)
     try:
         call()
         outcome = "results"
@@ -373,8 +391,9 @@ def tried(call: Callable[[], Any], what: str, found: Counts) -> None:
         outcome = "tracebacks"
         found.examples.append(f"{type(error).__name__}: {str(error)[:400]}: {what}")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for number, (timer, _) in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, before[number])
     found.counts[outcome] = found.counts.get(outcome, 0) + 1
 
 
@@ -406,7 +425,8 @@ def mutated_files(root: Path, number: int, seed: int, draws: float = 0.02) -> Co
 # --- command lines --------------------------------------------------------------------------------
 
 WORDS = (
-    *("CartPole-v1", "run", "swept", "nowhere", "preset.toml", "suite.toml", "results", "policy"),
+    *("CartPole-v1", "run", "other", "swept", "nowhere", "preset.toml", "suite.toml", "results"),
+    *("policy", "settings.yaml", "brax/ant", "brax/aunt", "gymnasium/CartPole-v1", "memory/x"),
     *("", "-", "--", "--=", "-1", "0", "1", "1e6", "1e400", "nan", "inf", "-inf", "a:b", "1:2"),
     *("64,64", "1,,2", "µ", "n" * 300, "9" * 400, "\ud800", "\udcff", "\0", "gamma=0.9,0.99"),
     *("learning_rate=1e-4..1e-2:log", "gamma=", "=", "x=1", "num_envs=8,16", "env.length=0.1..1:3"),

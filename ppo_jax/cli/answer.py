@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ppo_jax.cli.parser import Parser
+from ppo_jax.runtime.text import visible
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -28,7 +29,7 @@ def no_flags(parser: Parser, words: Sequence[str]) -> None:
 def print_progress(line: str) -> None:
     """Print a line on stderr at once, if there is still a terminal."""
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(visible(line), file=sys.stderr, flush=True)
 
 
 class Command(NamedTuple):

@@ -20,6 +20,7 @@ from ppo_jax.cli.overview import other_command, overview
 from ppo_jax.config.errors import InputError, RunError
 from ppo_jax.config.values import masked
 from ppo_jax.runtime import signals
+from ppo_jax.runtime.text import visible
 
 HELP = ("-h", "--help", "--help-all", "help")
 # A name that is too long, or names something else or nothing that this user may use.
@@ -76,6 +77,9 @@ def _run(words: list[str]) -> int:
         return _refuse(str(error), words, BAD_INPUT)
     except RunError as error:
         return _refuse(str(error), words, FAILED)
+    except SystemExit as error:  # nothing here raises it: a user's program did
+        sentence = f"A program that was loaded ended the command with SystemExit({error.code!r}): "
+        return _refuse(sentence + "take the call of exit out of it.", words, BAD_INPUT)
     except BrokenPipeError:  # `ppo-jax envs | head` closes the pipe
         _silence(sys.stdout.fileno())
         return FAILED
@@ -104,7 +108,7 @@ def _check_words(words: Sequence[str]) -> None:
 def _print(answer: Answer, as_json: bool) -> int:
     if not signals.prints:  # the first host does
         return answer.exit_code
-    text = json.dumps(answer.data, allow_nan=False) if as_json else "\n".join(answer.lines)
+    text = json.dumps(answer.data, allow_nan=False) if as_json else visible("\n".join(answer.lines))
     coding = sys.stdout.encoding or "utf-8"  # a folder's name may have bytes that are no text
     try:
         print(text.encode(coding, "backslashreplace").decode(coding), flush=True)
@@ -127,7 +131,9 @@ def _flush() -> None:
 
 
 def _refuse(sentence: str, words: Sequence[str], exit_code: int) -> int:
-    sentence = masked(" ".join(sentence.split()))  # a user's module may raise many lines
+    sentence = visible(
+        masked(" ".join(sentence.split()), is_sentence=True)
+    )  # a user's module may raise many lines
     if "--debug" in words:
         traceback.print_exc()
     with contextlib.suppress(OSError):  # the exit code says it as well

@@ -14,6 +14,10 @@ class RunError(RuntimeError):
     """A run that cannot go on: one sentence gives the cause and the remedy (exit code 1)."""
 
 
+# A program of a user may also end the process, such as a script that calls sys.exit().
+RAISED = (Exception, SystemExit)
+
+
 def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
     """Return the end of a sentence with the words closest to `word`, or an empty text."""
     lowered = {candidate.lower(): candidate for candidate in words}

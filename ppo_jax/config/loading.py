@@ -7,7 +7,7 @@ import importlib
 import sys
 from typing import Any
 
-from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.errors import RAISED, InputError, nearest
 from ppo_jax.config.values import short
 
 
@@ -74,7 +74,7 @@ def _import(module_name: str, path: str) -> Any:
     importlib.invalidate_caches()  # the module may be newer than the last import
     try:
         return importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything
+    except RAISED as error:  # a user's module may raise anything
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{module_name}.".startswith(f"{missing}."):
             raise InputError(

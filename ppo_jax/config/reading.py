@@ -10,11 +10,12 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.values import short
@@ -23,6 +24,12 @@ MAX_BYTES = 1 << 28  # a larger file is none of ours and is not read
 MAX_YAML = 1 << 20  # its reader is slow, and takes settings only
 MAX_DEPTH = 50  # limit of lists and tables in each other
 MAX_INT = 2**64
+_YAML_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?(\.[0-9]+|[0-9][0-9_]*\.[0-9]*)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+    ),
+}
 
 
 def read_bytes(path: Path | str) -> bytes:
@@ -32,14 +39,24 @@ def read_bytes(path: Path | str) -> bytes:
         OSError: it cannot be read, or is no regular file.
         ValueError: it is too large, or no file can have this name.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if status.st_size > MAX_BYTES:
-            raise ValueError(f"it has {status.st_size} bytes, more than {MAX_BYTES}")
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise ValueError(f"it has {size} bytes, more than {MAX_BYTES}")
         return file.read(MAX_BYTES + 1)
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a regular file for reading: a pipe would wait, and a device never ends.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def read_json(path: Path | str) -> Any:
@@ -69,6 +86,21 @@ def read_yaml(path: Path | str) -> Any:
                 raise ValueError("it has an alias (*name): write the value itself")
             return super().compose_node(parent, index)
 
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names = [key.value for key, _ in node.value if isinstance(key.value, str)]
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                raise ValueError(f"it has {short(twice[0])} twice: leave one out")
+            return super().construct_mapping(node, deep)
+
+    # 1:0 is a schedule and 010 is ten: YAML 1.1 takes them for 60 and 8.
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in forms if tag not in _YAML_NUMBERS]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    for tag, form in _YAML_NUMBERS.items():
+        Loader.add_implicit_resolver(tag, form, list("-+.0123456789"))
+
     content = read_bytes(path)
     if len(content) > MAX_YAML:
         raise ValueError(f"it has {len(content)} bytes, more than {MAX_YAML}")
@@ -87,9 +119,20 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: no JSON, nested too deeply, numbers that no setting can be, or broken text.
     """
     try:
-        return _plain(json.loads(text, parse_constant=_refuse_constant), is_json=True)
+        found = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_table)
+        return _plain(found, is_json=True)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table of a JSON text, whose names must differ: the last of two would win silently."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has {short(twice)} twice: leave one out")
+    return found
 
 
 def read_record(path: Path, shape: Any = None) -> Any:

@@ -90,9 +90,13 @@ def split_list(text: str) -> list[Any]:
 MASK = "***"
 
 
-def masked(text: str) -> str:
-    """A text in which the password of every URL is replaced by `MASK`."""
-    text = re.sub(r"(?<=://)([^:/@\s]*):.*@", rf"\1:{MASK}@", text)
+def masked(text: str, is_sentence: bool = False) -> str:
+    """A URL without its password, or a sentence in which that of every URL is replaced by `MASK`.
+
+    A password may hold spaces and `@`; within a sentence it ends before the first space.
+    """
+    password = r"\S*" if is_sentence else ".*"
+    text = re.sub(rf"(?<=://)([^:/@\s]*):{password}@", rf"\1:{MASK}@", text)
     return re.sub(r"([?&]password=)[^&\s]*", rf"\1{MASK}", text)
 
 

@@ -57,7 +57,8 @@ def notices(
             found.append(unscaled_bytes(float(np.max(space.high))))
     if environment.host is not None:  # it cannot be played here
         return [notice for notice in found if notice is not None]
-    if (time_limit(environment, params) or math.inf) <= 1 and _is_cut(environment, params):
+    limit = time_limit(environment, params)
+    if limit is not None and limit <= 1 and _is_cut(environment, params):
         found.append(CUT_AT_ONCE)
     numbers = {name: space for name, space in spaces.items() if space.is_number}
     if numbers:

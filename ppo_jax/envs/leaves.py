@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import RAISED, InputError
 from ppo_jax.envs.actions import dials_of, example_action
 from ppo_jax.envs.interface import (
     ACTION_MASK,
@@ -170,9 +170,11 @@ def require_same_tree(
             )
 
 
-def own_metrics(environment: Environment, info: Any) -> dict[str, Array] | tuple[()]:
-    """The environment's own metrics of transitions [B] by name, as real numbers; () for none."""
-    found = {} if environment.metrics is None else jax.vmap(environment.metrics)(info)
+def own_metrics(environment: Environment, info: Any, count: int) -> dict[str, Array] | tuple[()]:
+    """The environment's own metrics of `count` transitions by name, as reals; () for none."""
+    if environment.metrics is None:
+        return ()
+    found = jax.vmap(environment.metrics, axis_size=count)(info)  # info may be empty
     return {name: jnp.asarray(x, jnp.result_type(float)) for name, x in found.items()} or ()
 
 
@@ -188,8 +190,15 @@ def metric_names(environment: Environment) -> list[str]:
     params, action = environment.default_params, example_action(environment.action_space)
     _, state = jax.eval_shape(environment.reset, key, params)
     info = jax.eval_shape(environment.transition, key, state, action, params)[-1]
-    found = jax.eval_shape(environment.metrics, info)
     label = f"{environment.name}: metrics(info)"
+    try:
+        found = jax.eval_shape(environment.metrics, info)
+    except RAISED as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{label} fails with {type(error).__name__}: {reason}; return a dict of one number a "
+            "name."
+        ) from error
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise InputError(
             f"{label} returns {type(found).__name__}: return a dict of one number a name."

@@ -6,7 +6,7 @@ import importlib
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.errors import RAISED, InputError, nearest
 from ppo_jax.config.loading import load_attribute, require_own
 from ppo_jax.envs import suite_table as table
 from ppo_jax.envs.interface import ActionSpace, Discrete, Environment, MultiDiscrete, Product
@@ -161,17 +161,25 @@ def _from_object(env: Any, name: str | None) -> Environment:
             require_own(name, env, "environment")
         try:
             env = env()
-        except Exception as error:
+        except RAISED as error:
             raise InputError(
                 f"{label} could not be made ({type(error).__name__}: {error}): it must be "
                 "callable without arguments; pass an instance or a factory that fills them in."
             ) from error
+        if env is None or isinstance(env, type):
+            made = "nothing" if env is None else f"the class {env.__name__}"
+            raise InputError(f"{label} returns {made}: return an environment, an instance.")
     if isinstance(env, Environment):
         return _sound(env)
     from ppo_jax.envs.suites.gymnax import adapter as gymnax
 
     if isinstance(env, tuple) and len(env) == 2:
         return _sound(gymnax.adapt(env[0], env[1], name=name))
+    if isinstance(env, tuple):
+        raise InputError(
+            f"{label} is a tuple of {len(env)}: give an environment, or the pair (environment, "
+            "parameters)."
+        )
     return _sound(gymnax.adapt(env, name=name))
 
 
@@ -182,12 +190,15 @@ def _is_class_of_environments(env: Any) -> bool:
 
 def _sound(environment: Environment) -> Environment:
     """`environment`, unless no policy can act in it."""
-    from ppo_jax.envs import actions, bounds, leaves  # here, as they load numpy and jax
+    from ppo_jax.envs import actions, bounds, leaves, slips  # here, as they load numpy and jax
 
     box = actions.box_of(environment.action_space)
     if box is not None:
         bounds.require_sound(box.low, box.high, environment.name)
     leaves.require_fitting(environment)
+    if environment.host is None:
+        slips.require_batch(environment, actions.example_action(environment.action_space))
+    leaves.metric_names(environment)  # refuses what is no dict of numbers
     if (mode := environment.evaluation_mode) not in ("deterministic", "sampled"):
         raise InputError(
             f"{environment.name} has evaluation_mode={mode!r}, which is no mode: declare "

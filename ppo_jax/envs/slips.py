@@ -6,7 +6,8 @@ jax reports where a trace failed, in the words of jax; these say what to change.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 from jax import Array, errors
 from jax.core import Tracer
 
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import RAISED, InputError
 
 NUMBERS = (Array, np.ndarray, np.generic, bool, int, float, complex, jax.ShapeDtypeStruct)
 
@@ -36,12 +37,12 @@ def traced(function: Callable, *arguments: Any, method: str, state: Any = None) 
             return jax.eval_shape(function, *arguments)
     except InputError:
         raise
-    except Exception as error:
+    except RAISED as error:
         raise InputError(_sentence(error, function, arguments, method, state)) from error
 
 
 def _sentence(
-    error: Exception, function: Callable, arguments: tuple[Any, ...], method: str, state: Any
+    error: BaseException, function: Callable, arguments: tuple[Any, ...], method: str, state: Any
 ) -> str:
     if _takes_raw_keys(function, arguments):
         return (
@@ -58,7 +59,7 @@ def _sentence(
     return f"{method} cannot be traced by jax ({type(error).__name__}: {reason}): {remedy(error)}."
 
 
-def remedy(error: Exception) -> str:
+def remedy(error: BaseException) -> str:
     """The change that mends what a trace failed with."""
     text = str(error)
     if isinstance(error, errors.TracerBoolConversionError):
@@ -70,6 +71,11 @@ def remedy(error: Exception) -> str:
         return "a function of NumPy is given an array of jax; write it in jax.numpy"
     if isinstance(error, errors.NonConcreteBooleanIndexError):
         return "a mask cannot be an index; write it with jnp.where"
+    if "The problem arose with the `" in text or "item()" in text:
+        return (
+            "float(), int(), bool() and .item() take a number out of the program; use the array as "
+            "it is, or x.astype(dtype)"
+        )
     is_size = isinstance(error, errors.TracerIntegerConversionError)
     if is_size or isinstance(error, errors.ConcretizationTypeError) or "concrete value" in text:
         return (
@@ -77,9 +83,72 @@ def remedy(error: Exception) -> str:
             "Python's; a parameter that is a size must be static, "
             "flax.struct.field(pytree_node=False)"
         )
-    if isinstance(error, TypeError) and ("argument" in text and "()" in text):
-        return "it must take the arguments (key, params), and step_env (key, state, action, params)"
+    if "vmap_method" in text:
+        return "give the callback vmap_method='sequential', or write it in jax.numpy"
+    if isinstance(error, errors.UnexpectedTracerError):
+        return "a value of an earlier call was kept outside of it; put it into the state"
     return "mend it there, and write it in jax.numpy"
+
+
+def require_batch(environment: Any, example: Any) -> None:
+    """Refuse an environment that does not work in a batch.
+
+    Args:
+        example: the shapes of an action.
+
+    Raises:
+        InputError: the sentence gives jax's reason, and what to change.
+    """
+    params = environment.default_params
+
+    def two(keys: Any) -> Any:
+        _, states = jax.vmap(environment.reset, (0, None))(keys, params)
+        action = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)
+        step = jax.vmap(environment.transition, (0, 0, None, None))
+        return step(keys, states, action, params)
+
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    traced(two, keys, method=f"A batch of {environment.name}")
+
+
+def require_methods(kind: type, arguments: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse a class that leaves methods to gymnax, or whose methods take other arguments.
+
+    Args:
+        arguments: the names of each method's arguments, in gymnax's order.
+
+    Raises:
+        InputError: the sentence names the method and its arguments.
+    """
+    for name, wanted in arguments.items():
+        method, order = getattr(kind, name, None), ", ".join(wanted)
+        is_empty = getattr(method, "__module__", "") == "gymnax.environments.environment"
+        if is_empty and name != "is_truncated":
+            raise InputError(
+                f"{kind.__name__} has no {name} of its own: write {name}(self, {order})."
+            )
+        if method is None or is_empty:
+            continue
+        is_static = isinstance(inspect.getattr_static(kind, name), staticmethod | classmethod)
+        try:
+            signature = inspect.signature(method)
+        except (TypeError, ValueError):  # it has none that Python knows
+            continue
+        found = [each for each in signature.parameters if each != "self"]
+        is_fit = _binds(signature, wanted if is_static else ("self", *wanted))
+        if not is_fit or (found != list(wanted) and sorted(found) == sorted(wanted)):
+            raise InputError(
+                f"{kind.__name__}.{name} takes ({', '.join(found)}) and is given ({order}): write "
+                f"{name}(self, {order})."
+            )
+
+
+def _binds(signature: inspect.Signature, given: tuple[str, ...]) -> bool:
+    try:
+        signature.bind(*given)
+    except TypeError:
+        return False
+    return True
 
 
 def _takes_raw_keys(function: Callable, arguments: tuple[Any, ...]) -> bool:
@@ -90,7 +159,7 @@ def _takes_raw_keys(function: Callable, arguments: tuple[Any, ...]) -> bool:
             jax.eval_shape(function, raw, *arguments[1:])
     except InputError:  # it came to an end, with another slip
         return True
-    except Exception:
+    except RAISED:
         return False
     return True
 
@@ -108,15 +177,25 @@ def require_numbers(value: Any, what: str) -> None:
         InputError: the sentence names the place.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(value):
-        if not isinstance(leaf, NUMBERS):
+        if not is_number(leaf):
             raise InputError(
                 f"{what}{jax.tree_util.keystr(path)} is {kind_of(leaf)}, and jax carries numbers "
                 f"only: {struct_hint(leaf) or 'leave it out'}."
             )
 
 
+def is_number(leaf: Any) -> bool:
+    """Check for a number or an array of numbers, random keys included."""
+    return (
+        isinstance(leaf, NUMBERS)
+        and getattr(getattr(leaf, "dtype", None), "kind", "f") not in "OSU"
+    )
+
+
 def kind_of(value: Any) -> str:
     """The kind of a value, for a sentence."""
+    if isinstance(value, NUMBERS):  # an array of texts or objects
+        return f"of {np.asarray(value).dtype}"
     return "a text" if isinstance(value, str) else f"of type {type(value).__name__}"
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import RAISED, InputError
 from ppo_jax.config.loading import load_attribute
 from ppo_jax.envs.interface import without_action_mask
 from ppo_jax.models.body import Body, feed_forward
@@ -230,7 +230,7 @@ def _outputs(family: Family) -> tuple[str, list[Any]]:
 def _trial(call: str, function: Callable, *args: Any) -> Any:
     try:
         return jax.eval_shape(function, *args)
-    except Exception as error:  # every error of the user's function becomes an InputError
+    except RAISED as error:  # every error of the user's function becomes an InputError
         reason = str(error).strip().split("\n")[0]
         raise InputError(
             f"network: {call} failed with {type(error).__name__}: {reason} Fix the network, or "

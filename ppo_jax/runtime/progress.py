@@ -15,7 +15,7 @@ import numpy as np
 from ppo_jax.analysis.stats import bootstrap_interval
 from ppo_jax.analysis.terminal import sparkline
 from ppo_jax.rl.metrics import METRICS, SCREEN
-from ppo_jax.runtime.text import format_seconds, format_steps
+from ppo_jax.runtime.text import format_seconds, format_steps, visible
 
 Row = Mapping[str, Any]
 BAR = 24  # width of the bar
@@ -81,6 +81,7 @@ class Screen:
 
     def message(self, text: str) -> None:
         """A line of its own, above the one that changes."""
+        text = visible(text)
         with contextlib.suppress(OSError, ValueError):  # a closed stderr must not end a run
             if self._bar is not None:
                 self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -21,6 +21,7 @@ from ppo_jax.envs import leaves
 from ppo_jax.models.agent import assemble
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import prepare_jax
+from ppo_jax.runtime.text import visible
 from ppo_jax.storage import checkpoint, run_folder
 from ppo_jax.storage.fingerprint import other_programs, own_sources, spaces
 from ppo_jax.training import schedules, trainer
@@ -57,7 +58,7 @@ def load_state(
     state, metadata = load_checkpoint(newest, like, found.config)
     other = other_programs(metadata.get("fingerprint") or {}, own_sources(found.config))
     if other is not None and sys.stderr is not None:
-        print(f"note: {other}", file=sys.stderr)
+        print(visible(f"note: {other}"), file=sys.stderr)
     return found.config, hyper, found.options, state, {**metadata, "warnings": warnings}
 
 

@@ -107,6 +107,16 @@ def age(seconds: float) -> str:
     return "just now"
 
 
+_UNSEEN = {
+    number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160)) if number not in (9, 10)
+}
+
+
+def visible(text: str) -> str:
+    """`text` with control characters spelled: names in files must not command the terminal."""
+    return text.translate(_UNSEEN)
+
+
 def quoted(word: str) -> str:
     """`word` as a shell takes it, letters of other alphabets left alone."""
     plain = all(character.isalnum() or character in "_-./:" for character in word)

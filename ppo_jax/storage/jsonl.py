@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.reading import open_regular
 from ppo_jax.storage.files import (
     open_own,
     refuse_links,
@@ -22,6 +23,7 @@ from ppo_jax.storage.files import (
 )
 
 Row = Mapping[str, Any]
+_LONGEST = 1 << 28  # bytes of a row; a longer line is none of ours
 _TOO_LONG = re.compile(rb"\d{40}")  # no float or count of ours has so many digits
 
 
@@ -119,8 +121,10 @@ def stream_jsonl(path: Path | str) -> Iterator[dict[str, Any]]:
     Raises:
         InputError: any other line is no JSON object.
     """
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
+    with open_regular(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST), b""), 1):
+            if len(line) == _LONGEST:
+                raise _damaged(Path(path), number)
             if line.endswith(b"\n"):
                 yield _parse(Path(path), number, line)
 
@@ -202,7 +206,11 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     with contextlib.suppress(ValueError, RecursionError):
         if isinstance(row := json.loads(line), dict) and not _TOO_LONG.search(line):
             return row
-    raise InputError(
+    raise _damaged(path, number)
+
+
+def _damaged(path: Path, number: int) -> InputError:
+    return InputError(
         f"{path}: line {number} is not a JSON object, so the file is damaged: restore it or "
         "delete the line."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -113,17 +112,17 @@ def _summary(folder: Path) -> dict[str, Any] | None:
 def _last_row(path: Path) -> Mapping[str, Any]:
     """The last whole row of a log, empty if there is none that can be read."""
     try:
-        with path.open("rb") as file:
+        with reading.open_regular(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            lines = file.read().split(b"\n")[:-1]  # after the last newline a row is not whole
-        row = json.loads(lines[-1]) if lines else {}
+            lines = file.read(_TAIL).split(b"\n")[:-1]  # after the last newline a row is not whole
+        row = reading.parse_json(lines[-1]) if lines else {}
     except (OSError, ValueError):
         return {}
     return row if isinstance(row, dict) else {}
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    return " ".join(value.split()) if isinstance(value, str) else None
 
 
 def _whole(value: Any) -> int | None:

@@ -101,7 +101,7 @@ def step(
         reward=reward,
         terminated=terminated,
         truncated=truncated & ~terminated,
-        metrics=leaves.own_metrics(environment, info),
+        metrics=leaves.own_metrics(environment, info, len(reward)),
     )
     if not policy.drops_bad:
         return found

@@ -42,6 +42,23 @@ def runs(walked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("runs")
 
 
+def test_a_run_of_somebody_else_is_listed_whatever_its_files_hold(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((runs / "killed" / "config.json").read_text("utf-8"))
+    config["config"]["env"] = "\x1b]0;title\x07two\nlines"
+    (runs / "killed" / "config.json").write_text(json.dumps(config), "utf-8")
+    (runs / "killed" / "timing.jsonl").write_text("[" * 200_000 + "\n", "utf-8")
+    (runs / "done" / "timing.jsonl").unlink()
+    (runs / "done" / "timing.jsonl").symlink_to("/dev/zero")
+    big = json.dumps({"episode_return": [10**400]}) + "\n"
+    (runs / "stopped" / "metrics.jsonl").write_text(big, "utf-8")
+    assert main.main(["runs"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert "\\x1b]0;title\\x07two lines" in lines[1]
+    assert len(lines) == 7
+
+
 def test_runs_are_listed_newest_first_with_their_state(runs: Path, capsys: Any) -> None:
     assert main.main(["runs", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["runs"]

@@ -61,10 +61,13 @@ def test_what_cannot_be_loaded_is_told_in_a_sentence(path: str, words: tuple[str
 
 def test_failure_inside_the_users_module_is_told_in_a_sentence(tmp_path, monkeypatch) -> None:
     (tmp_path / "broken_one.py").write_text("1 / 0\n")
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(4)\n")
     (tmp_path / "broken_two.py").write_text("import missing_dependency\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="importing broken_one failed with ZeroDivisionError"):
         load_attribute("broken_one:thing")
+    with pytest.raises(InputError, match="importing ends failed with SystemExit: 4"):
+        load_attribute("ends:thing")
     with pytest.raises(InputError, match=r"failed with ModuleNotFoundError.*missing_dependency"):
         load_attribute("broken_two:thing")
 

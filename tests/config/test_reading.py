@@ -29,6 +29,7 @@ LONG = "9" * 400
         ('["\\u0000"]', "zero byte"),
         ("[NaN]", "NaN is no JSON"),
         (b'"\xff"', "utf-8"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "it has 'c' twice"),
         ("", "Expecting value"),
     ],
 )
@@ -45,6 +46,19 @@ def test_toml_is_read_with_the_same_care(tmp_path: Path) -> None:
             reading.read_toml(path)
     path.write_text("a = inf\n[b]\nc = [1, 2]\n")
     assert reading.read_toml(path) == {"a": float("inf"), "b": {"c": [1, 2]}}
+
+
+def test_yaml_means_what_its_reader_sees(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    text = "a: 1:0\nb: 010\nc: 0x10\nd: 2.5\ne: 1e-3\nf: [-8, 1_000]\ng: .inf\nh: 0.9:1\ni: true\n"
+    path.write_text(text, "utf-8")
+    assert reading.read_yaml(path) == {
+        **{"a": "1:0", "b": "010", "c": 16, "d": 2.5, "e": "1e-3", "f": [-8, 1000]},
+        **{"g": float("inf"), "h": "0.9:1", "i": True},
+    }
+    path.write_text("a: 1\nb: {c: 1, c: 2}\n", "utf-8")
+    with pytest.raises(ValueError, match="it has 'c' twice: leave one out"):
+        reading.read_yaml(path)
 
 
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 import gymnasium
@@ -14,7 +15,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs import registration
+from ppo_jax.envs import leaves, registration
 
 
 class Sound(environment.Environment):
@@ -87,6 +88,7 @@ def step_with(place: int, value: Any) -> Any:
     return step_env
 
 
+UNIT = spaces.Box(0.0, 1.0, (1,))
 ONE = lambda self, key, params: (jnp.ones(1), environment.EnvState(time=0))  # noqa: E731
 
 SLIPS: list[tuple[str, dict[str, Any]]] = [
@@ -109,6 +111,11 @@ SLIPS: list[tuple[str, dict[str, Any]]] = [
         "step_env": step_with(0, (1.0, 2.0)),
     }),
     ("a reward of NoneType", {"step_env": step_with(2, None)}),
+    ("a reward of complex64; return one real number", {"step_env": step_with(2, jnp.complex64(1))}),
+    ("a terminated of key<fry>", {"step_env": step_with(3, lambda *_: jax.random.key(0))}),
+    ("an observation of object", {
+        "reset_env": lambda self, k, p: (np.array([None]), environment.EnvState(time=0))
+    }),
     ("a reward of shape (3,)", {"step_env": step_with(2, jnp.ones(3))}),
     ("a terminated of shape (2,)", {"step_env": step_with(3, np.zeros(2, bool))}),
     ("a truncated of shape (2,)", {"is_truncated": lambda self, state, params: jnp.zeros(2)}),
@@ -175,6 +182,9 @@ SLIPS: list[tuple[str, dict[str, Any]]] = [
             "reset_env": lambda self, key, params: (jnp.zeros(params.n), Plain(0)),
         },
     ),
+    ("The time limit is 0 steps: an episode needs at least 1", {
+        "default_params": property(lambda self: environment.EnvParams(0))
+    }),
     # Within the functions.
     (
         "takes its key apart as if it were two numbers",
@@ -189,13 +199,36 @@ SLIPS: list[tuple[str, dict[str, Any]]] = [
     ("a size, a range or an index of Python's", {
         "step_env": step_with(2, lambda state, params: [0.0, 1.0][state.time])
     }),
-    ("a size, a range or an index of Python's", {
+    ("float(), int(), bool() and .item() take a number out", {
         "step_env": step_with(2, lambda state, params: float(state.time))
+    }),
+    ("float(), int(), bool() and .item() take a number out", {
+        "step_env": step_with(2, lambda state, params: state.time.item())
+    }),
+    ("(SystemExit: 3)", {"step_env": lambda self, *given: sys.exit(3)}),
+    ("Slip.reset_env takes (params, key) and is given (key, params)", {
+        "reset_env": lambda self, params, key: Sound.reset_env(self, key, params)
+    }),
+    ("Slip.action_mask takes () and is given (state, params): write action_mask(self", {
+        "action_mask": lambda self: jnp.ones(2, bool)
+    }),
+    ("Slip has no step_env of its own: write step_env(self, key, state, action, params)", {
+        "step_env": environment.Environment.step_env
+    }),
+    ("Slip has no observation_space of its own", {
+        "observation_space": environment.Environment.observation_space
+    }),
+    ("metrics(info) fails with KeyError", {"metrics": lambda self, info: {"a": info["b"]}}),
+    ("return a dict of one number a name", {"metrics": lambda self, info: "fast"}),
+    ("A batch of Slip cannot be traced by jax (NotImplementedError: vmap is only supported for", {
+        "step_env": step_with(2, lambda state, params: jax.pure_callback(
+            lambda time: np.float32(0), jax.ShapeDtypeStruct((), jnp.float32), state.time
+        ))
     }),
     ("a mask cannot be an index", {
         "step_env": step_with(2, lambda state, params: jnp.ones(2)[jnp.arange(2) > state.time])
     }),
-    ("it must take the arguments (key, params)", {"reset_env": lambda self, key: None}),
+    ("reset_env takes (key) and is given (key, params)", {"reset_env": lambda self, key: None}),
     # The spaces.
     ("is gymnasium's own Box", {
         "observation_space": lambda self, params: gymnasium.spaces.Box(0.0, 1.0, (1,))
@@ -203,9 +236,18 @@ SLIPS: list[tuple[str, dict[str, Any]]] = [
     ("action_space is a property, and gymnax calls it", {
         "action_space": property(lambda self: spaces.Discrete(2))
     }),
-    ("action_space(params) fails with TypeError", {"action_space": lambda self: None}),
+    ("Slip.action_space takes () and is given (params)", {"action_space": lambda self: None}),
+    ("action_space(params) fails with TypeError", {"action_space": lambda self, params: 1 + ""}),
     ("has no action: declare a Discrete space of 1 or more", {
         "action_space": lambda self, params: spaces.Discrete(0)
+    }),
+    ("declares Discrete(1000000000), and a network needs a number for each value", {
+        "action_space": lambda self, params: spaces.Discrete(10**9)
+    }),
+    ("declares Discrete(1000000000), and a network needs a number for each value", {
+        "observation_space": lambda self, params: spaces.Discrete(10**9),
+        "reset_env": lambda self, k, p: (jnp.int32(1), environment.EnvState(time=0)),
+        "step_env": step_with(0, jnp.int32(1)),
     }),
     ("actions of shape (0,), which hold no number", {
         "action_space": lambda self, params: spaces.Box(0.0, 1.0, (0,))
@@ -218,6 +260,20 @@ SLIPS: list[tuple[str, dict[str, Any]]] = [
     }),
     ("[inf, inf] at [0], whose bounds are the same infinity", {
         "action_space": lambda self, params: spaces.Box(np.inf, np.inf, (1,))
+    }),
+    ("declares an empty observation", {
+        "observation_space": lambda self, params: spaces.Dict({}),
+        "reset_env": lambda self, k, p: ({}, environment.EnvState(time=0)),
+        "step_env": step_with(0, {}),
+    }),
+    ("has two leaves of the name 'a.b': rename one", {
+        "observation_space": lambda self, params: spaces.Dict(
+            {"a": spaces.Dict({"b": UNIT}), "a.b": UNIT}
+        ),
+        "reset_env": lambda self, k, p: (
+            *({"a": {"b": jnp.ones(1)}, "a.b": jnp.ones(1)}, environment.EnvState(time=0)),
+        ),
+        "step_env": step_with(0, {"a": {"b": jnp.ones(1)}, "a.b": jnp.ones(1)}),
     }),
     ("observations of complex64", {
         "reset_env": lambda self, key, params: (
@@ -240,6 +296,40 @@ def test_a_slip_is_named_in_one_sentence(words: str, methods: dict[str, Any]) ->
     sentence = str(refused.value)
     assert words in sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    "made, words",
+    [
+        (lambda: None, "returns nothing: return an environment"),
+        (lambda: Sound, "returns the class Sound: return an environment, an instance"),
+        (lambda: (Sound(), None, 1), "is a tuple of 3: give an environment, or the pair"),
+        (lambda: sys.exit(3), "could not be made (SystemExit: 3)"),
+    ],
+)
+def test_a_factory_that_returns_something_else_is_named(made: Any, words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        registration.make(made)
+    assert words in str(refused.value)
+
+
+def test_a_leaf_may_be_named_with_dots_alone() -> None:
+    dots = {"..": jnp.ones(1), "a/b": jnp.ones(1)}
+    made = registration.make(
+        changed(
+            observation_space=lambda self, params: spaces.Dict({"..": UNIT, "a/b": UNIT}),
+            reset_env=lambda self, k, p: (dots, environment.EnvState(time=0)),
+            step_env=step_with(0, dots),
+        )
+    )
+    assert sorted(made.observation_shape) == ["..", "a/b"]
+
+
+def test_metrics_may_be_constants_where_info_is_empty() -> None:
+    made = registration.make(changed(metrics=lambda self, info: {"ones": 1.0}))
+    found = leaves.own_metrics(made, {}, 3)
+    assert isinstance(found, dict)
+    assert found["ones"].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_without_a_slip_it_is_made() -> None:

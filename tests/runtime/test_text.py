@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ppo_jax.runtime.text import score, summary_lines
+from ppo_jax.runtime.text import score, summary_lines, visible
 
 SUMMARY: dict[str, Any] = {
     "env": "CartPole-v1",
@@ -74,3 +74,7 @@ def test_next_command_can_be_pasted(run: str, command: str) -> None:
 def test_score_of_a_preset_in_two_numbers() -> None:
     assert score({"score": -73.506, "env_steps": 1_000_000}) == "-73.506 at 1,000,000"
     assert score(None) == "-"
+
+
+def test_control_characters_are_spelled_and_letters_stay() -> None:
+    assert visible("a\x1b[2J\x9b\r\nµ\té") == "a\\x1b[2J\\x9b\\x0d\nµ\té"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ppo_jax.config.errors import InputError
+from ppo_jax.storage import jsonl
 from ppo_jax.storage.jsonl import JsonlLog, Position, read_jsonl, rewind_jsonl, rewind_to
 
 
@@ -176,3 +177,15 @@ def test_a_full_disk_is_told_at_the_row_that_met_it(tmp_path):
         log.write({"x": 1})
     assert caught.value.errno == errno.ENOSPC
     log.close()
+
+
+def test_neither_a_device_nor_a_row_without_end_fills_the_memory(tmp_path, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    path.symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="no regular file"):
+        read_jsonl(path)
+    path.unlink()
+    path.write_text('{"a": 1}\n' + "0" * 100)
+    monkeypatch.setattr(jsonl, "_LONGEST", 20)
+    with pytest.raises(InputError, match="line 2 is not a JSON object"):
+        read_jsonl(path)

@@ -5,6 +5,7 @@ This file traces, `contract_play` looks at a random play.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -17,11 +18,12 @@ from jax import Array
 
 from ppo_jax.apps.diagnose import contract_play, memory_need
 from ppo_jax.apps.diagnose.contract_play import Finding
-from ppo_jax.apps.diagnose.random_play import NUM_STEPS, play_twice, random_action
+from ppo_jax.apps.diagnose.random_play import NUM_ENVS, NUM_STEPS, play_twice, random_action
 from ppo_jax.distributed import door
 from ppo_jax.envs import slips
-from ppo_jax.envs.actions import own_actions
+from ppo_jax.envs.actions import example_action, own_actions
 from ppo_jax.envs.interface import Environment
+from ppo_jax.runtime import devices
 
 MOVED = "keep all state in what reset and transition return: a state of the host has moved on"
 CALLS_HOST = Finding(
@@ -29,6 +31,13 @@ CALLS_HOST = Finding(
     "it calls Python while the program runs: state that is kept there is in no checkpoint, so "
     "resumed and repeated runs would differ, and every step waits for the host",
     "write it in jax.numpy, or make sure that the Python function has no state",
+)
+
+
+TOO_LARGE = Finding(
+    "error",
+    "one step of it does not fit into the memory that is free",
+    "return a smaller observation and state; a Discrete observation of n becomes n numbers",
 )
 
 
@@ -44,6 +53,10 @@ def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> l
     findings = list(_check_types(environment))
     if any(finding.severity == "error" for finding in findings):
         return findings  # it cannot be played
+    findings += _check_programs(environment)
+    num_steps = min(num_steps, _affordable(environment))
+    if num_steps < 1:
+        return [*findings, TOO_LARGE]
     try:
         play, again = play_twice(environment, key, num_steps)
     except Exception as error:
@@ -101,6 +114,45 @@ def _calls_host(environment: Environment) -> bool:
         jax.make_jaxpr(environment.transition)(key, state, action, params),
     )
     return any(re.search(r"\b(pure|io)_callback\[", str(program)) for program in programs)
+
+
+def _check_programs(environment: Environment) -> Iterator[Finding]:
+    """Find Python that a compiled program runs only once: two traces of it must be equal."""
+    params, key = environment.default_params, jax.random.key(0)
+    _, state = jax.eval_shape(environment.reset, key, params)
+    action = example_action(environment.action_space)
+
+    def once(function: Any, *given: Any) -> list[Any]:
+        def anew(*given: Any) -> Any:  # jax keeps the trace of a function that it knows
+            return function(*given)
+
+        program = jax.make_jaxpr(anew)(*given)
+        text = re.sub(r"0x[0-9a-f]+", "", str(program))
+        return [text, *(content(each) for each in program.consts)]
+
+    def content(constant: Any) -> bytes:
+        is_key = jnp.issubdtype(jnp.result_type(constant), jax.dtypes.extended)
+        return np.asarray(jax.random.key_data(constant) if is_key else constant).tobytes()
+
+    for word, *given in (
+        ("reset", environment.reset, key, params),
+        ("transition", environment.transition, key, state, action, params),
+    ):
+        if once(*given) != once(*given):
+            yield Finding(
+                "error",
+                f"{word} is another program each time it is traced: a number of Python's, such as "
+                "of np.random, a clock or a counter in self, is fixed when it is compiled",
+                "draw from the key that is given, and keep what changes in the state",
+            )
+
+
+def _affordable(environment: Environment) -> int:
+    """The steps of a random play whose record takes at most a quarter of the free memory."""
+    seen = jax.eval_shape(environment.reset, jax.random.key(0), environment.default_params)
+    # A play is computed twice, and each holds what was before and after every step.
+    one = 4 * NUM_ENVS * sum(math.prod(leaf.shape) * 8 for leaf in jax.tree.leaves(seen))
+    return devices.free_memory_bytes() // (4 * max(one, 1))
 
 
 def _fails(what: str, error: Exception) -> Finding:

@@ -73,7 +73,9 @@ def _check_numbers(play: Play) -> Iterator[Finding]:
         yield from _check_magnitude(value)
         yield from _as_findings("warning", first_look.channels_first(value.shape[3:]))
     reward = np.asarray(play.reward)
-    if np.ptp(reward) == 0 and (reward.max() == 0 or not np.asarray(play.terminated).any()):
+    if (reward == reward.flat[0]).all() and (
+        reward.max() == 0 or not np.asarray(play.terminated).any()
+    ):
         yield Finding(
             "note",
             f"every reward of the random play is {reward.max():g} and no return differs by it: "
@@ -199,8 +201,17 @@ def _check_ends(environment: Environment, play: Play, own: Any) -> Iterator[Find
         return  # an episode of one step is over, whichever flag is set
     lengths = np.concatenate([np.diff(rows, prepend=-1) for rows in ends])
     flags = (play.terminated, play.truncated) if own is None else own[1:]
+    for word, flag in zip(("terminated", "truncated"), map(np.asarray, flags)):
+        odd = flag[(flag != 0) & (flag != 1)]
+        if odd.size:
+            yield Finding(
+                "error",
+                f"{word} is {odd.flat[0]:.3g} at {odd.size / flag.size:.2%} of the steps: "
+                "any number but 0, NaN included, ends the episode",
+                "return true or false",
+            )
     terminated, truncated = (
-        np.concatenate([np.asarray(flag)[ends[b], b] for b in range(envs)]) for flag in flags
+        np.concatenate([np.asarray(flag)[ends[b], b] != 0 for b in range(envs)]) for flag in flags
     )
     yield from _check_flags(terminated, truncated, lengths == limit, limit)
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import json
 import operator
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,6 +75,11 @@ def load(file: Path | str | BinaryIO) -> Policy:
         ValueError: the file is no exported policy, or `act` is given something else.
     """
     try:
+        with zipfile.ZipFile(file) as archive:
+            if any(entry.compress_type for entry in archive.infolist()):
+                raise ValueError("it is compressed, and may unpack to any size")
+        if not isinstance(file, str | Path):
+            file.seek(0)
         with np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         description = json.loads(arrays.pop("description").item())

@@ -38,6 +38,8 @@ def compare(words: Sequence[str], margin: float | None = None) -> dict[str, Any]
             "compare needs two runs or more, for example: ppo-jax compare runs/a runs/b."
         )
     parts = [[part for part in word.split(",") if part] for word in words]
+    if not all(parts):
+        raise InputError("A group without a run is named: write the folders between the commas.")
     folders = [Path(part) for group in parts for part in group]
     for folder in folders:
         if not (folder / "config.json").is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,9 +24,10 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     margin = None
     if "margin" in flags:
-        margin = float(values.whole_or_real("margin", flags["margin"]))
-        if not 0 <= margin < math.inf:
-            raise InputError(f"margin={margin} must be a number of at least 0.")
+        given = values.whole_or_real("margin", flags["margin"])
+        if not 0 <= given <= sys.float_info.max:
+            raise InputError(f"margin={values.short(given)} must be a number of at least 0.")
+        margin = float(given)
     from ppo_jax.apps.report import comparison
 
     found = comparison.compare(flags.get("run", []), margin)

@@ -37,7 +37,9 @@ def find_run(command: str, flags: Mapping[str, Any]) -> Path:
                 f"ppo-jax {command} {quoted(inside[0])}, the newest"
                 + (f", or {', '.join(map(quoted, inside[1:3]))}." if inside[1:] else ".")
             )
-        beside = [path.parent.as_posix() for path in run.parent.glob("*/config.json")]
+        beside = [
+            path.parent.as_posix() for path in run.parent.glob("*/config.json") if path.is_file()
+        ]
         raise InputError(
             f"{flags['run']!r} is no run's folder (there is no config.json in it)."
             + nearest(run.as_posix(), beside)

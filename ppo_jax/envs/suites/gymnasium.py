@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.errors import RAISED, InputError, nearest
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.interface import Environment, Host, HostVector, Raw
 from ppo_jax.envs.suites.gymnasium_lanes import lanes
@@ -91,14 +91,14 @@ def _construct(label: str, spec: Any, settings: dict[str, Any], **more: Any) -> 
         remedy = "pip install 'ppo-jax[gymnasium]'" if is_mujoco else _first_line(error)
         package = "MuJoCo" if is_mujoco else "another package"
         raise InputError(f"{label!r} needs {package}, which is missing: {remedy}.") from error
-    except Exception as error:
+    except RAISED as error:
         raise InputError(
             f"{label!r} cannot be made ({type(error).__name__}: {_first_line(error)}): correct its "
             "parameters, or choose another environment."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0].rstrip(".")
 
 
@@ -235,7 +235,7 @@ def _check(label: str, spec: Any, settings: dict[str, Any]) -> list[str]:
         warnings.simplefilter("always")
         try:
             checker(env.unwrapped, skip_render_check=True, skip_close_check=True)
-        except Exception as error:
+        except RAISED as error:
             return [f"{type(error).__name__}: {_first_line(error)}"]
         finally:
             env.close()

@@ -257,3 +257,32 @@ def test_a_host_that_has_moved_on_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
     assert "CpuCallback error" in last.what
     with pytest.raises(ValueError, match="CpuCallback"):
         found(plain)
+
+
+@pytest.mark.parametrize("odd", [0.5, np.nan, 2.0])
+def test_a_flag_that_is_neither_0_nor_1_is_an_error(odd: float) -> None:
+    ended, never = np.zeros((20, 1), bool), np.zeros((20, 1))
+    ended[9], flags = True, never.copy()
+    flags[9] = odd
+    play: Any = SimpleNamespace(terminated=ended, truncated=never.astype(bool))
+    findings = list(contract_play._check_ends(counting(), play, (None, flags, never)))
+    assert [each.severity for each in findings] == ["error"]
+    assert f"terminated is {odd:.3g} at 5.00% of the steps" in findings[0].what
+    flags[9] = 1.0
+    assert list(contract_play._check_ends(counting(), play, (None, flags, never))) == []
+
+
+def test_numbers_of_python_that_change_with_each_trace_are_found() -> None:
+    calls = iter(range(9))
+
+    def transition(key, state, action, params):
+        return jnp.full(2, next(calls)), state, jnp.ones(()), jnp.bool_(False), jnp.bool_(False), {}
+
+    (finding,) = contract._check_programs(counting(transition=transition))
+    assert (finding.severity, "transition is another program" in finding.what) == ("error", True)
+    assert list(contract._check_programs(counting())) == []
+
+
+def test_a_play_that_does_not_fit_is_refused_before_it_takes_memory(monkeypatch) -> None:
+    monkeypatch.setattr(contract.devices, "free_memory_bytes", lambda: 2000)
+    assert contract.check(counting(), jax.random.key(0)) == [contract.TOO_LARGE]

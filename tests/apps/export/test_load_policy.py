@@ -76,6 +76,13 @@ def test_with_a_key_the_action_is_a_draw_around_the_mean_within_the_bounds(swung
     assert float(draws.mean()) == pytest.approx(mean, abs=5 * error + 0.02)
 
 
+def test_numbers_that_may_unpack_to_any_size_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "policy.npz"
+    np.savez_compressed(path, description=np.array("{}"), zeros=np.zeros(10**6))
+    with pytest.raises(InputError, match="it is compressed, and may unpack to any size"):
+        load_policy(path)
+
+
 def test_an_observation_of_another_shape_is_refused(swung: Any) -> None:
     policy = load_policy(swung.folder)
     for shape in ((4,), (3, 2), (2, 2, 3), ()):

@@ -106,3 +106,5 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(
 ) -> None:
     assert main(["compare", *(str(made / name) for name in names)]) == 2
     assert words in capsys.readouterr().err
+    assert main(["compare", ",", str(made / "a")]) == 2
+    assert "A group without a run is named" in capsys.readouterr().err

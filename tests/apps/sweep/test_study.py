@@ -291,6 +291,11 @@ def test_a_journal_file_is_a_storage_and_nonsense_is_refused(tmp_path: Path) -> 
 def test_a_password_is_never_told() -> None:
     assert masked("postgresql://me:se:cret@host:5432/db") == "postgresql://me:***@host:5432/db"
     assert masked("postgresql://me@host/db") == "postgresql://me@host/db"
+    said = "storage='postgresql://me:***@host/db': name postgresql://user@host/name."
+    assert masked(said, is_sentence=True) == said
+    assert masked("at postgresql://me:se@cret@h/db: refused", is_sentence=True) == (
+        "at postgresql://me:***@h/db: refused"
+    )
     assert masked("sqlite:////a/b:c@d.db") == "sqlite:////a/b:c@d.db"
 
 

@@ -107,7 +107,7 @@ def _form(space: Any, parts: _Parts, label: str) -> dict[str, Any]:
 def _leaf(space: Any, parts: _Parts, label: str) -> dict[str, Any]:
     gymnax = _library()
     if isinstance(space, gymnax.Discrete):
-        count, first = spaces.whole(space, "n", label), int(getattr(space, "start", 0))
+        count, first = spaces.count_of(space, label), int(getattr(space, "start", 0))
         if count < 1:
             raise InputError(f"{label} has no action: declare a Discrete space of 1 or more.")
         parts.dials.append(count)

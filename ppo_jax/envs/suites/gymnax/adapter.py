@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import RAISED, InputError
 from ppo_jax.envs import bounds, leaves, render, slips
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.actions import box_of, example_action
@@ -28,7 +28,15 @@ from ppo_jax.envs.suites.gymnax import spaces
 from ppo_jax.envs.suites.gymnax.observations import plain, with_mask
 from ppo_jax.envs.suites.gymnax.spaces import strong
 
-_METHODS = ("reset_env", "step_env", "is_truncated", "action_space", "observation_space")
+_ARGUMENTS = {
+    "reset_env": ("key", "params"),
+    "step_env": ("key", "state", "action", "params"),
+    "is_truncated": ("state", "params"),
+    "action_space": ("params",),
+    "observation_space": ("params",),
+}
+_METHODS = tuple(_ARGUMENTS)
+_ARGUMENTS["action_mask"] = ("state", "params")  # may be missing
 _STEP = ("observation", "state", "reward", "terminated", "info")
 
 
@@ -154,7 +162,7 @@ def _raw_functions(env: Any, actions: gymnax_actions.Actions) -> tuple[Callable,
 
     def transition(key: Array, state: Any, action: Any, params: Any) -> tuple:
         observation, state, _, *flags, _ = _advance(env, actions, key, state, action, params)
-        terminated, truncated = (strong(flag, jnp.bool_).reshape(()) for flag in flags)
+        terminated, truncated = (jnp.asarray(flag).reshape(()) for flag in flags)
         return own(observation, state, params), terminated, truncated
 
     return reset, transition
@@ -185,7 +193,7 @@ def _parameters(env: Any, params: Any, label: str) -> Any:
         try:
             with jax.numpy_rank_promotion("allow"):
                 params = env.default_params
-        except Exception as error:
+        except RAISED as error:
             raise InputError(
                 f"{label}.default_params fails with {type(error).__name__}: {error}; it is a "
                 "property that returns the parameters."
@@ -196,7 +204,7 @@ def _parameters(env: Any, params: Any, label: str) -> Any:
             "@property above it."
         )
     params = parameters.as_numbers(params, label)
-    parameters.time_limit(params)  # refuses what is no number
+    parameters.require_steps(params, parameters.time_limit)
     return params
 
 
@@ -260,10 +268,11 @@ def _trace(env: Any, params: Any, actions: gymnax_actions.Actions, label: str) -
 def _require_arrays(observation: Any, label: str) -> None:
     """Refuse what is neither an array nor a tree of arrays."""
     for leaf in jax.tree.leaves(plain(observation), is_leaf=lambda node: isinstance(node, list)):
-        if not isinstance(leaf, slips.NUMBERS):
+        if not slips.is_number(leaf):
+            kind = getattr(leaf, "dtype", f"type {type(leaf).__name__}")
             raise InputError(
-                f"{label} returns an observation of type {type(leaf).__name__}; return one "
-                "array, jnp.array([...]), or a dict or tuple of arrays."
+                f"{label} returns an observation of {kind}; return one array of numbers, "
+                "jnp.array([...]), or a dict or tuple of arrays."
             )
 
 
@@ -271,6 +280,9 @@ def _require_one(value: Any, word: str, label: str) -> None:
     if not isinstance(value, slips.NUMBERS) or math.prod(jnp.shape(value)) != 1:
         kind = f"shape {jnp.shape(value)}" if hasattr(value, "shape") else type(value).__name__
         raise InputError(f"{label} returns a {word} of {kind}; return one number.")
+    dtype = jnp.result_type(value)
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+        raise InputError(f"{label} returns a {word} of {dtype}; return one real number.")
 
 
 def _cannot_follow(label: str, name: str) -> InputError:
@@ -317,6 +329,7 @@ def require_api(env: Any) -> None:
             )
     missing = [method for method in _METHODS if not callable(getattr(kind, method, None))]
     if not missing:
+        slips.require_methods(kind, _ARGUMENTS)
         return
     if "reset_env" in missing and callable(getattr(env, "reset_env", None)):
         raise InputError(

@@ -49,7 +49,9 @@ def observations(env: Any, params: Any, examples: tuple[Any, ...], label: str) -
         return Observations(*_leaf(space, examples, label, is_binary), rigid)
     names = dict(spaces.leaves_of(space))
     shown = [leaves.named(example) for example in examples]
-    _require_names(list(names), list(shown[0]), label)
+    if not names:
+        raise InputError(f"{label} declares an empty observation: declare one leaf or more.")
+    _require_names([name for name, _ in spaces.leaves_of(space)], list(shown[0]), label)
     found = {
         name: _within_tree(name, names[name], tuple(each[name] for each in shown), label)
         for name in names
@@ -102,6 +104,9 @@ def _require_names(wanted: list[str], found: list[str], label: str) -> None:
     """Refuse a tree whose leaves are not the declared ones."""
     if wanted == found:
         return
+    twice = [name for name in wanted if wanted.count(name) > 1]
+    if twice:
+        raise InputError(f"{label} has two leaves of the name {twice[0]!r}: rename one of them.")
     lacking = [name for name in wanted if name not in found]
     surplus = [name for name in found if name not in wanted]
     which = f"lacks {lacking[0]!r}" if lacking else f"has {', '.join(surplus)!r} besides"
@@ -164,7 +169,7 @@ def _leaf(
 
 def _numbered(space: Any, examples: tuple[Any, ...], label: str) -> tuple[ObservationSpace, Encode]:
     """Observations of a Discrete space: whole numbers, stored as rows with a 1 at their place."""
-    count, first = spaces.whole(space, "n", label), int(getattr(space, "start", 0))
+    count, first = spaces.count_of(space, label), int(getattr(space, "start", 0))
     for example in examples:
         if example.size != 1 or not jnp.issubdtype(example.dtype, jnp.integer):
             raise InputError(

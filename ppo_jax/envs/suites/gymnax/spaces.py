@@ -13,10 +13,11 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import RAISED, InputError
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
+MOST_VALUES = 2**24  # a row of them has 64 MiB
 _LARGEST = float(np.finfo(np.float32).max)  # a bound of this size stands for infinity
 
 
@@ -32,7 +33,7 @@ def declared(method: Callable[[Any], Any], params: Any, name: str) -> Any:
         with jax.numpy_rank_promotion("allow"):
             space = method(params)
             leaves = list(leaves_of(space))
-    except Exception as error:
+    except RAISED as error:
         raise InputError(
             f"{name}(params) fails with {type(error).__name__}: {_first_line(error)}; it takes the "
             "parameters and returns a space."
@@ -65,7 +66,7 @@ def leaves_of(space: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         return
     is_dict = isinstance(space, library().Dict)
     for key in sorted(inner) if is_dict else inner:
-        yield from leaves_of(inner[key], f"{name}.{key}".lstrip("."))
+        yield from leaves_of(inner[key], f"{name}.{key}" if name else key)
 
 
 def strong(value: Any, dtype: Any) -> Array:
@@ -76,16 +77,22 @@ def strong(value: Any, dtype: Any) -> Array:
     return jax.lax.convert_element_type(value, jnp.dtype(dtype))
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def whole(space: Any, field: str, label: str) -> int:
-    """A field of a space as a whole number, or a sentence."""
+def count_of(space: Any, label: str) -> int:
+    """The number of values of a Discrete space, or a sentence."""
     try:
-        return int(getattr(space, field))
+        count = int(space.n)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{label} declares {space!r}, whose {field} is no number.") from error
+        raise InputError(f"{label} declares {space!r}, whose n is no number.") from error
+    if count > MOST_VALUES:
+        raise InputError(
+            f"{label} declares Discrete({count}), and a network needs a number for each value, at "
+            f"most {MOST_VALUES:,}: declare several smaller spaces, or a Box."
+        )
+    return count
 
 
 def shape_of(space: Any) -> tuple[int, ...]:
@@ -140,7 +147,7 @@ def dependence(method: Callable[[Any], Any], params: Any) -> tuple[bool, tuple[s
         try:
             with jax.numpy_rank_promotion("allow"):
                 jax.vmap(look, axis_size=1)(lifted)
-        except Exception:
+        except RAISED:
             return False, False
         return moving[-1], True
 
