@@ -7,8 +7,10 @@ flag leaves no trace, and an error of argparse becomes one sentence.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -82,12 +84,11 @@ class Parser(argparse.ArgumentParser):
         """Split words into flags by name and the environment's parameters by name.
 
         Raises:
-            InputError: an unknown flag, a flag without its value or with two values, a word too
-                many, an empty `out`.
+            InputError: an unknown flag, a flag without its value, a word too many, an empty `out`.
         """
         rest, env_params = split_env_params(join_negative_numbers(words))
         parsed, left = self.parse_known_args(rest)
-        self._refuse_two_values(rest)
+        self._note_two_values(rest)
         flags = vars(parsed)
         for action in self._actions:  # argparse makes an empty list of `--out=--`
             if action.nargs is None and isinstance(flags.get(action.dest), list):
@@ -108,8 +109,8 @@ class Parser(argparse.ArgumentParser):
             raise InputError(f"{left[0]!r} is one word too many: see `{self.prog} --help`.")
         return flags, env_params
 
-    def _refuse_two_values(self, words: Sequence[str]) -> None:
-        """Refuse a flag with two values: argparse takes the last in silence."""
+    def _note_two_values(self, words: Sequence[str]) -> None:
+        """Note a flag with two values: argparse takes the last in silence."""
         values: dict[str, str] = {}
         for word, after in pairwise([*words, ""]):
             flag, equals, value = word.partition("=")
@@ -117,7 +118,7 @@ class Parser(argparse.ArgumentParser):
             if action is not None:
                 value = word if action.nargs == 0 else value if equals else after
                 name = next(each for each in action.option_strings if each.startswith("--"))
-                _keep_one(values, name, value)
+                _keep_last(values, name, value, name)
 
     def _unknown(self, flag: str, value: str, flags: Mapping[str, Any]) -> str:
         """Answer an unknown flag: the sentence, and the way to what is meant."""
@@ -212,16 +213,16 @@ def split_env_params(words: Iterable[str]) -> tuple[list[str], dict[str, str]]:
             value = next(stream, "")
         if not name or not value or value.startswith("--"):
             raise InputError(f"{word} needs a name and a value, for example --env.length 0.7.")
-        _keep_one(params, name.replace("-", "_"), value, f"--env.{name}")
+        _keep_last(params, name.replace("-", "_"), value, f"--env.{name}")
     return rest, params
 
 
-def _keep_one(values: dict[str, str], name: str, value: str, flag: str = "") -> None:
-    """Keep a value under its name, unless another one is there."""
-    if values.setdefault(name, value) != value:
-        raise InputError(
-            f"{flag or name} is given twice, as {values[name]} and as {value}: give one of them."
-        )
+def _keep_last(values: dict[str, str], name: str, value: str, flag: str) -> None:
+    """Keep a value under its name; note on the screen if it replaces another one."""
+    if values.get(name, value) != value:
+        with contextlib.suppress(OSError):
+            print(f"note: {flag} is given twice; the last value counts", file=sys.stderr)
+    values[name] = value
 
 
 def _nowhere(name: str) -> str:

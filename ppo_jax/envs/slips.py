@@ -195,7 +195,7 @@ def is_number(leaf: Any) -> bool:
 def kind_of(value: Any) -> str:
     """The kind of a value, for a sentence."""
     if isinstance(value, NUMBERS):  # an array of texts or objects
-        return f"of {np.asarray(value).dtype}"
+        return f"an array of dtype {np.asarray(value).dtype}"
     return "a text" if isinstance(value, str) else f"of type {type(value).__name__}"
 
 

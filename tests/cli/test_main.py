@@ -65,10 +65,6 @@ BAD = [
     ("train CartPole-v1 --num-envs 1.5", "num_envs='1.5' must be a whole number"),
     ("train CartPole-v1 --num-envs", "--num-envs needs a value"),
     ("train CartPole-v1 --num-envs --seeds 2", "--num-envs needs a value"),
-    ("train CartPole-v1 --num-envs 4 --num-envs=8", "--num-envs is given twice, as 4 and as 8"),
-    ("train CartPole-v1 --normalize-rewards --no-normalize-rewards", "is given twice, as --norm"),
-    ("train CartPole-v1 --env.length 1 --env.length 2", "--env.length is given twice"),
-    ("report runs/a -o b.html --out c.html", "--out is given twice, as b.html and as c.html"),
     ("train CartPole-v1 --json=yes", "--json takes no value"),
     ("train CartPole-v1 --learning-rate high", "learning_rate='high' is not a number"),
     ("train CartPole-v1 --learning-rate 1:2:sine", "START:END:cosine"),
@@ -424,6 +420,19 @@ def test_words_around_environment_parameters_stay_in_order() -> None:
     rest, params = split_env_params(["a", "--env.x", "1", "--b", "--env.y-z=2", "c"])
     assert rest == ["a", "--b", "c"]
     assert params == {"x": "1", "y_z": "2"}
+
+
+def test_the_last_of_two_values_counts_and_a_note_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = chosen("CartPole-v1 --num-envs 4 --num-envs=8 --env.length 1 --env.length 2 --seeds 3")
+    assert (run.config.num_envs, run.hyper.env, run.options.seeds) == (8, {"length": 2}, 3)
+    notes = capsys.readouterr().err
+    assert "note: --num-envs is given twice; the last value counts\n" in notes
+    assert "note: --env.length is given twice" in notes
+    assert "--seeds" not in notes
+    chosen("CartPole-v1 --normalize-rewards --normalize-rewards")
+    assert capsys.readouterr().err == ""
 
 
 # --- help and lists ------------------------------------------------------------------------------

@@ -246,7 +246,7 @@ def test_traced_whole_numbers_may_set_a_real_parameter() -> None:
         (2**31, "mode=2147483648, which int32 cannot hold"),
         (10**30, "cannot hold"),
         (len, "of type builtin_function_or_method"),
-        (np.array(["a"]), "of type ndarray and no number"),
+        (np.array(["a"]), "an array of dtype <U1 and no number"),
     ],
 )
 def test_a_default_that_is_no_number_is_refused(default: Any, words: str) -> None:

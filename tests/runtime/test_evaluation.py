@@ -23,7 +23,7 @@ def test_a_failed_seed_is_null_counted_and_left_out_of_the_score() -> None:
         stalled=jnp.array([[False, True], [False, False], [False, True]]),
     )
     options = RunOptions(eval_episodes=2)
-    found = summary(Config(), played, np.array([True, False, True]), options)
+    found = summary(Config(), Hyper(), played, np.array([True, False, True]), options)
     assert found["final_return"]["per_seed"] == [2.0, None, 4.0]
     assert (found["final_return"]["iqm"], found["num_failed"]) == (3.0, 1)
     assert (found["episodes_cut"], found["episode_length_mean"]) == (1, 4.0)

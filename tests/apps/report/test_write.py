@@ -167,7 +167,7 @@ def test_the_command_writes_beside_a_single_run_and_says_where(made: Path, capsy
     "words, sentence",
     [
         ([], "There is no run in 'runs'"),
-        (["firts"], r"'firts' is no run's folder .* and no suite \(bsuite, .*Nearest: first"),
+        (["firts"], r"'firts' is no run's folder .* and no suite \(brax, bsuite, .*Nearest: first"),
         (["clasic"], "Nearest: classic"),
         (["first", "classic"], "A page has runs or one suite"),
         (["classic", "minatar"], "A page has runs or one suite"),
