@@ -12,7 +12,7 @@ import pytest
 
 from ppo_jax.apps.diagnose import contract
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs import registration
+from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import Discrete, MultiDiscrete, time_limit
 from ppo_jax.envs.suite_table import SUITES
 
@@ -57,7 +57,11 @@ def test_random_play_is_the_suites_own_and_stays_within_the_mask(environment):
 
 def test_types_are_steady_and_a_limit_is_declared(environment):
     beside.require_steady_types(environment)
-    assert environment.observation_dtype == {"board": "float32", "action_mask": "bool"}
+    assert environment.observation_dtype == {"board": "int32", "action_mask": "bool"}
+    assert leaves.categories(environment) == {"board": (0, 18)}  # tiles up to 2^17
+    cube = registration.make("jumanji/RubiksCube-v0")
+    assert leaves.categories(cube) == {"cube": (0, 6)}  # six colours; its steps are a number
+    assert cube.observation_dtype == {"cube": "int32", "step_count": "float32"}
     assert time_limit(environment, environment.default_params) is None
     snake = registration.make("jumanji/Snake-v1")
     assert time_limit(snake, snake.default_params) == 4000

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs import registration
+from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suite_table import SUITES
 
@@ -49,6 +49,7 @@ def test_random_play_is_the_suites_own(environment):
 
 def test_types_are_steady_and_the_limit_is_exact_and_fixed(environment):
     beside.require_steady_types(environment)
+    assert leaves.categories(environment) == {"observation": (0, 11)}
     assert time_limit(environment, ()) == 4 * 5 * 5
     assert beside.ages_at_the_cut(environment, (), TURN, 100) == [100]
     with pytest.raises(InputError, match=r"navix.make\('Navix-Empty-Random-5x5-v0', max_steps=9\)"):

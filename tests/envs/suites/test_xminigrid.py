@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs import registration
+from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suite_table import SUITES
 
@@ -50,6 +50,7 @@ def test_random_play_is_the_suites_own(environment):
 
 def test_types_are_steady_and_the_limit_is_exact(environment):
     beside.require_steady_types(environment)
+    assert leaves.categories(environment) == {"observation": (0, 13)}  # tiles, more than colours
     params = environment.override(environment.default_params, {"max_steps": 7})
     assert time_limit(environment, params) == 7
     assert time_limit(environment, environment.default_params) == 4 * 5 * 5
