@@ -46,8 +46,14 @@ def make_manifest(devices: Sequence[Any]) -> dict[str, Any]:
         "devices": [f"{device.platform}:{device.device_kind}" for device in devices],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "git": _git_revision(),
-        "command": [Path(sys.argv[0]).name, *map(masked, sys.argv[1:])],
+        "command": [Path(sys.argv[0]).name, *map(without_folders, map(masked, sys.argv[1:]))],
     }
+
+
+def without_folders(word: str) -> str:
+    """A word of the command line whose absolute path is its last name: results are published."""
+    flag, equals, value = word.rpartition("=")
+    return f"{flag}{equals}{Path(value).name}" if value.startswith("/") else word
 
 
 def package_versions() -> dict[str, str | None]:

@@ -31,3 +31,10 @@ def test_no_password_of_the_command_line_is_kept(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("sys.argv", words)
     kept = manifest.make_manifest([])["command"]
     assert kept == ["ppo-jax", "sweep", "--storage=postgresql://me:***@host/db?password=***"]
+
+
+def test_no_folder_of_the_machine_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["/home/me/ppo-jax", "train", "runs/a", "--out", "/home/me/b", "--file=/home/me/c.toml"]
+    monkeypatch.setattr("sys.argv", words)
+    kept = manifest.make_manifest([])["command"]
+    assert kept == ["ppo-jax", "train", "runs/a", "--out", "b", "--file=c.toml"]
