@@ -14,7 +14,7 @@ RUN pip install --no-cache-dir ".${EXTRAS:+[${EXTRAS}]}" -c constraints.txt \
     && useradd --create-home --uid 1000 trainer \
     && install --directory --owner=trainer /home/trainer/runs
 
-USER trainer
+USER 1000
 WORKDIR /home/trainer
 ENTRYPOINT ["ppo-jax"]
 CMD ["--help"]
