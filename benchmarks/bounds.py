@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.analysis import ranges, stats
+from ppo_jax.analysis import ranges, stats, verdicts
 from ppo_jax.analysis.plots import STYLE, without_date
-from ppo_jax.apps.diagnose.explain import HYPER, LAST_SHARE, SETTING, is_below, scored, verdict
+from ppo_jax.apps.diagnose.explain import HYPER, LAST_SHARE, SETTING, scored
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed.layout import local_devices
 from ppo_jax.models.agent import acting_policy, assemble
@@ -205,7 +205,7 @@ def resummarised(rows: Sequence[Row], env: str | None = None) -> list[Row]:
 
 
 def block(record: dict[str, Any], figure: str) -> str:
-    """The part of docs/why-the-ratio.md: picture, table and findings, each with its intervals."""
+    """The part of docs/why-the-ratio.md: the picture and two tables of differences."""
     table = {(row["env"], row["source"], row["bound"]): row for row in record["rows"]}
     envs = list(dict.fromkeys(env for env, _, _ in table))
     pairs = [
@@ -217,8 +217,9 @@ def block(record: dict[str, Any], figure: str) -> str:
     lines = [
         f"![Return of log π and of the ratio under each bound]({figure})",
         "",
-        "| environment | bound | log π · A | r · A | KL after the last step, mean; largest |",
-        "|---|---|---|---|---|",
+        "| environment | bound | log π · A | r · A | r minus log π [95%] | r is "
+        "| KL after the last step, mean; largest |",
+        "|---|---|---|---|---|---|---|",
     ]
     for env, bound in pairs:
         log, ratio = (table[env, source, bound] for source in SOURCES)
@@ -226,13 +227,25 @@ def block(record: dict[str, Any], figure: str) -> str:
             f"{row['kl_after']['iqm']:.2g}; {row['kl_after_max']['iqm']:.2g}"
             for row in (log, ratio)
         )
-        lines.append(f"| {env} | {LABELS[bound]} | {scored(log)} | {scored(ratio)} | {kls} |")
-    lines += ["", *(f"* {line}" for env in envs for line in findings(table, env)), ""]
-    lines.append(
+        cells = (env, LABELS[bound], scored(log), scored(ratio), *compared(ratio, log), kls)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| environment | log π with | minus r without a bound [95%] | log π is |",
+        "|---|---|---|---|",
+    ]
+    for env, bound in pairs:
+        if bound != "none" and (env, "none") in pairs:
+            cells = compared(table[env, "log", bound], table[env, "ratio", "none"])
+            lines.append(f"| {env} | {LABELS[bound]} | {' | '.join(cells)} |")
+    lines += [
+        "",
         f"{record['seeds']} seeds, {record['env_steps']:,} environment steps each, E = "
-        f"{record['epochs']}; return of the last fifth of training by the sampled policy. The "
-        "KL is exact, on the states at the rollout's end."
-    )
+        f"{record['epochs']}; IQM of the return of the last fifth of training by the sampled "
+        "policy. The verdict is that of `ppo-jax compare`: equal means that the interval of the "
+        "difference lies within 5% of the range from random to best. The KL is exact, on the "
+        "states at the rollout's end.",
+    ]
     missing = []
     for env in ENVS:
         bounds = [LABELS[bound] for bound in BOUNDS if (env, bound) not in pairs]
@@ -243,6 +256,15 @@ def block(record: dict[str, Any], figure: str) -> str:
     return "\n".join(lines)
 
 
+def compared(ours: Row, theirs: Row) -> tuple[str, str]:
+    """The difference of two rows' returns with its interval, and its verdict."""
+    both = [[stats.known(row["return"]["per_seed"])] for row in (ours, theirs)]
+    ends = ranges.ranges()[ours["env"]]
+    verdict = verdicts.between(*both, verdicts.margin_of(ends.random, ends.best))
+    low, high = verdict.ci95 or (math.nan, math.nan)
+    return f"{verdict.difference:+.4g} [{low:+.4g}, {high:+.4g}]", verdicts.described(verdict)
+
+
 LABELS = {
     "none": "no bound",
     "kl-stop": f"stop at KL {KL_BOUND}",
@@ -250,25 +272,6 @@ LABELS = {
     "clip": "clip, ε = 0.2",
     "trust-region": f"trust region, δ = {KL_BOUND}, one step",
 }
-
-
-def findings(table: dict[Cell, Row], env: str) -> list[str]:
-    """Claims on one environment, as shown or not shown by the intervals."""
-    known = [b for b in BOUNDS if all((env, source, b) in table for source in SOURCES)]
-    lines = []
-    for bound in known:
-        log, ratio = (table[env, source, bound] for source in SOURCES)
-        claim = f"{env}, {LABELS[bound]}: the ratio does better than the logarithm"
-        numbers = f"log π {scored(log)}, ratio {scored(ratio)}"
-        lines.append(verdict(is_below(log, ratio), claim, numbers))
-    if "none" in known:
-        alone = table[env, "ratio", "none"]
-        for bound in (b for b in known if b != "none"):
-            bounded = table[env, "log", bound]
-            claim = f"{env}: the logarithm with a bound ({LABELS[bound]}) beats the ratio without"
-            numbers = f"log π {scored(bounded)}, ratio alone {scored(alone)}"
-            lines.append(verdict(is_below(alone, bounded), claim, numbers))
-    return lines
 
 
 def draw(record: dict[str, Any], path: Path) -> None:

@@ -79,3 +79,16 @@ def test_the_ratio_has_its_surrogates_again_after_the_logarithm(
     with bounds.source("log"):
         assert objectives.SURROGATES["is"] is bounds.LOGARITHMS["is"]
     assert before == objectives.SURROGATES
+
+
+def test_the_difference_of_two_rows_has_an_interval_and_a_verdict() -> None:
+    rows = [
+        {"env": "CartPole-v1", "return": {"per_seed": [float(x) for x in scores]}}
+        for scores in (range(100, 132), range(110, 142), range(300, 332))
+    ]
+    assert bounds.compared(rows[0], rows[0])[0].startswith("+0 [")
+    assert bounds.compared(rows[0], rows[0])[1] == "equal"
+    assert bounds.compared(rows[0], rows[1])[1] == "equal (lower by less than the margin)"
+    number, word = bounds.compared(rows[0], rows[2])
+    assert number.startswith("-200 [")
+    assert word == "worse"
