@@ -77,12 +77,22 @@ def all_settings() -> str:
 
 
 def notebook_text(path: Path) -> str:
-    """A notebook as Markdown: text as it is, code as fenced blocks."""
+    """A notebook as Markdown: text as it is, code as fenced blocks, results below their code."""
     parts = []
     for cell in json.loads(path.read_text("utf-8"))["cells"]:
         text = "".join(cell["source"])
         parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        parts += [result for output in cell.get("outputs", ()) if (result := shown(output))]
     return "\n\n".join(parts)
+
+
+def shown(output: dict[str, Any]) -> str:
+    """A cell's output as Markdown: its picture within the page, else its text."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        return f"![Plot of the cell above](data:image/png;base64,{data['image/png'].strip()})"
+    text = "".join(output.get("text", data.get("text/plain", "")))
+    return f"```text\n{text.rstrip()}\n```" if text else ""
 
 
 def resolve(target: str, source: str) -> str:

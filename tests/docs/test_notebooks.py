@@ -1,4 +1,4 @@
-"""The notebooks are committed without outputs, open in Colab, and run from top to bottom."""
+"""The notebooks are committed with their results, open in Colab, and run from top to bottom."""
 
 from __future__ import annotations
 
@@ -47,13 +47,23 @@ def cells(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_has_no_outputs_and_opens_in_colab(path: Path) -> None:
+def test_a_notebook_shows_its_results_and_opens_in_colab(path: Path) -> None:
     head, install, *_ = ("".join(cell["source"]) for cell in cells(path))
     badge = rf"colab\.research\.google\.com/github/[^/]+/[^/]+/blob/main/docs/notebooks/{path.name}"
     assert re.search(badge, head)
     assert "pip install" in install
     code = [cell for cell in cells(path) if cell["cell_type"] == "code"]
-    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    outputs = [output for cell in code for output in cell["outputs"]]
+    # An error or a warning is no result, and a figure's repr is none without its picture.
+    assert {output["output_type"] for output in outputs} <= {
+        "display_data",
+        "execute_result",
+        "stream",
+    }
+    assert all(output.get("name") != "stderr" for output in outputs)
+    kinds = {kind for output in outputs for kind in output.get("data", {"text/plain": ""})}
+    assert {"text/plain"} <= kinds <= {"text/plain", "image/png"}
+    assert not re.search(r"/(home|root|tmp|work|Users)/", json.dumps(outputs))
 
 
 @pytest.mark.slow
