@@ -78,6 +78,7 @@ def test_preset_a2c_takes_one_step_on_each_batch() -> None:
     config, _ = presets.preset("a2c")
     assert config.objective == "pg"
     assert (config.num_epochs, config.num_minibatches) == (1, 1)
+    assert config.optimizer == "rmsprop_torch"
 
 
 def test_objective_of_a_preset_is_its_only_one_or_clip() -> None:
