@@ -24,6 +24,7 @@ from ppo_jax.apps.run import runner
 from ppo_jax.apps.run.evaluate import evaluate
 from ppo_jax.apps.sweep.driver import UNHEARD, carry_out
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.distributed.hosts import HEARTBEAT
 from ppo_jax.storage import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -93,9 +94,9 @@ class Hosts:
             for i in range(count)
         ]
 
-    def end(self) -> tuple[list[int], list[str]]:
-        """Exit codes and outputs of all hosts."""
-        outputs = [process.communicate(timeout=600)[0] for process in self.processes]
+    def end(self, within: float = 600) -> tuple[list[int], list[str]]:
+        """Exit codes and outputs of all hosts, each of which ends within so many seconds."""
+        outputs = [process.communicate(timeout=within)[0] for process in self.processes]
         return [process.returncode for process in self.processes], outputs
 
 
@@ -172,19 +173,26 @@ def test_seeds_on_two_hosts_equal_those_of_one_process_bit_for_bit(
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_a_killed_host_ends_the_others_and_one_host_or_four_go_on(stopped: Any) -> None:
-    run = stopped[0]
-    before, timing = steps_of(run)[-1], run / "timing.jsonl"
+def kill_one(run: Path, count: int, victim: int) -> list[str]:
+    """Resume on so many hosts, kill one of them amid the training, and return the outputs."""
+    before, timing = steps_of(run), run / "timing.jsonl"
     size = timing.stat().st_size
-    with hosts(["resume", str(run)], count=4) as four:
+    with hosts(["resume", str(run)], count=count) as some:
         wait_for(lambda: timing.stat().st_size > size)
-        four.processes[2].kill()
-        codes, outputs = four.end()
-    assert codes == [75, 75, -signal.SIGKILL, 75]
-    for host in (0, 1, 3):
+        some.processes[victim].kill()
+        codes, outputs = some.end(HEARTBEAT)
+    assert codes == [-signal.SIGKILL if host == victim else 75 for host in range(count)]
+    for host in set(range(count)) - {victim}:
         assert GONE in outputs[host]
-    assert "devices is 4 and was 2" in outputs[0]
-    assert steps_of(run)[-1] == before
+    assert steps_of(run) == before
+    return outputs
+
+
+def test_a_killed_host_ends_the_others_and_two_hosts_four_or_one_go_on(stopped: Any) -> None:
+    run = stopped[0]
+    before = steps_of(run)[-1]
+    kill_one(run, 2, 0)  # the host that coordinates and writes
+    assert "devices is 4 and was 2" in kill_one(run, 4, 2)[0]
     result = runner.resume(run, max_seconds=0.01, quiet=True)
     assert result.exit_code == 75
     assert steps_of(run)[-1] > before
