@@ -70,20 +70,17 @@ class Objective(NamedTuple):
 def make_objective(
     setting: Setting, network: Network, family: Family, params: PyTree, batch: Batch
 ) -> Objective:
-    """The surrogate of a batch, without the critic's loss."""
+    """The surrogate of a batch, without the critic, whose old values stand in its place."""
     config, hyper, _ = setting
     flat, unravel = ravel_pytree(params)
     without_critic = dataclasses.replace(hyper, value_coef=0.0)
 
-    def apply(params: PyTree, window: Window) -> tuple[PyTree, Array]:
-        value = network.value(jax.lax.stop_gradient(params), window)
-        return network.policy(params, window), value
-
-    network = network._replace(apply=apply)
-
     def loss(vector: Array, rows: Batch) -> tuple[Array, tuple[Metrics, Array]]:
+        def apply(params: PyTree, window: Window) -> tuple[PyTree, Array]:
+            return network.policy(params, window), rows.value_old
+
         return objectives.minibatch_loss(
-            unravel(vector), rows, without_critic, config, network, family
+            unravel(vector), rows, without_critic, config, network._replace(apply=apply), family
         )
 
     def at(vector: Array, rows: Batch) -> tuple[PyTree, Array]:
