@@ -25,6 +25,7 @@ FIELDS: dict[str, tuple[type, dataclasses.Field]] = {
     if (owner, spec.name) != (Hyper, "env")  # --env.NAME, a layer's env_params
 }
 FILE_TABLES = {"config": Config, "hyper": Hyper, "options": RunOptions}
+OWN_AUTO = ("ray_address",)  # Ray's word for a cluster that runs here; elsewhere auto is None
 
 # Fields that a record without them was not trained with: their value before they were there.
 BEFORE = {"config": {"scale_bytes": False, "one_hot_integers": False}, "hyper": {}}
@@ -194,7 +195,7 @@ def convert(owner: type, spec: dataclasses.Field, value: Any) -> Any:
     """
     name, kind = spec.name, str(spec.type)
     optional = kind.endswith(" | None")
-    if optional and (value is None or value == "auto"):
+    if optional and (value is None or (value == "auto" and name not in OWN_AUTO)):
         return None
     kind = kind.removesuffix(" | None")
     if owner is Hyper:

@@ -111,8 +111,12 @@ def check_hosts(options: RunOptions) -> None:
             "coordinator, num_hosts and host_index join hosts by hand: give all three, and no "
             "hosts='auto'."
         )
-    if not re.fullmatch(r".+:\d{1,5}", str(options.coordinator)):
-        raise InputError(f"coordinator={options.coordinator!r} must be an address and a port.")
+    address, _, port = str(options.coordinator).rpartition(":")
+    if not (address and re.fullmatch(r"\d{1,5}", port) and int(port) < 2**16):
+        raise InputError(
+            f"coordinator={options.coordinator!r} must be an address and a port, such as "
+            "10.0.0.1:5577: give those of host 0."
+        )
     if (options.host_index or 0) >= (options.num_hosts or 0):
         raise InputError(
             f"host_index={options.host_index} must be below num_hosts={options.num_hosts}: hosts "

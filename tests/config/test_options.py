@@ -77,6 +77,7 @@ def test_a_mesh_has_one_place_along_an_axis_that_is_left_out(words: Any, mesh: A
         ({}, None),
         ({"host_index": 2}, "below num_hosts=2"),
         ({"coordinator": "a"}, "an address and a port"),
+        ({"coordinator": "a:65536"}, "an address and a port"),
         ({"hosts": "auto"}, "no hosts='auto'"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from ppo_jax.apps.sweep import axes, rules, samplers
 from ppo_jax.apps.sweep.axes import Axis, Range
 from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes, validate_sweep
+from ppo_jax.cli.commands.sweep import read_options
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 
@@ -251,6 +252,12 @@ def test_a_long_list_is_read_without_comparing_all_pairs() -> None:
 def test_bad_options_are_refused(changes: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         validate_sweep(SweepOptions(**changes))
+
+
+def test_ray_is_given_its_own_word_auto() -> None:
+    given = {"engine": "ray", "ray_address": "auto", "devices": "auto"}
+    found = read_options(given)
+    assert (found.ray_address, found.devices) == ("auto", None)
 
 
 def test_sizes_of_memory_are_read() -> None:
