@@ -22,7 +22,7 @@ dot = partial(jnp.dot, precision="highest")  # a GPU or TPU must not round its f
 
 def conjugate_gradient(
     product: Product, target: Array, num_iterations: int, tolerance: float = 1e-10
-) -> Array:
+) -> tuple[Array, Array]:
     """Solve F x = target in at most `num_iterations` steps from 0 (Hestenes and Stiefel 1952).
 
     The number of iterations is fixed. x stops changing once the squared residual is below
@@ -30,27 +30,31 @@ def conjugate_gradient(
 
     Args:
         product: v -> F v. target: [P].
+
+    Returns:
+        x, and F x as a sum of the products that were taken anyway.
     """
     floor = tolerance * dot(target, target)
 
-    def step(
-        carry: tuple[Array, Array, Array, Array], _: None
-    ) -> tuple[tuple[Array, Array, Array, Array], None]:
-        x, residual, direction, square = carry
+    def step(carry: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], None]:
+        x, image_of_x, residual, direction, square = carry
         image = product(direction)
         curvature = dot(direction, image)
         is_open = (square > floor) & (curvature > 0.0)
         length = jnp.where(is_open, square / jnp.where(is_open, curvature, 1.0), 0.0)
         x = x + length * direction
+        image_of_x = image_of_x + length * image
         residual = residual - length * image
         square_new = dot(residual, residual)
         turn = jnp.where(is_open, square_new / jnp.where(square > 0.0, square, 1.0), 0.0)
         direction = jnp.where(is_open, residual + turn * direction, direction)
-        return (x, residual, direction, jnp.where(is_open, square_new, square)), None
+        square = jnp.where(is_open, square_new, square)
+        return (x, image_of_x, residual, direction, square), None
 
-    start = (jnp.zeros_like(target), target, target, dot(target, target))
-    (x, _, _, _), _ = jax.lax.scan(step, start, length=num_iterations)
-    return x
+    zero = jnp.zeros_like(target)
+    start = (zero, zero, target, target, dot(target, target))
+    (x, image_of_x, *_), _ = jax.lax.scan(step, start, length=num_iterations)
+    return x, image_of_x
 
 
 def gauss_newton_product(
@@ -83,8 +87,8 @@ def natural_step(
         product: v -> F v. gradient: [P], of the function to be *increased*. radius: the bound
             delta.
     """
-    direction = conjugate_gradient(product, gradient, num_iterations)
-    square = dot(direction, product(direction))
+    direction, image = conjugate_gradient(product, gradient, num_iterations)
+    square = dot(direction, image)
     is_usable = square > 0.0
     length = jnp.sqrt(2.0 * radius / jnp.where(is_usable, square, 1.0))
     return jnp.where(is_usable, length, 0.0) * direction

@@ -29,7 +29,7 @@ def solve_all(matrices: np.ndarray, targets: np.ndarray, num_iterations: int) ->
     """Conjugate gradient for every (matrix, target), by one vmapped program."""
 
     def solve(matrix: jax.Array, target: jax.Array) -> jax.Array:
-        return trust_region.conjugate_gradient(lambda v: matrix @ v, target, num_iterations)
+        return trust_region.conjugate_gradient(lambda v: matrix @ v, target, num_iterations)[0]
 
     return np.asarray(jax.jit(jax.vmap(solve))(matrices, targets))
 
@@ -42,12 +42,13 @@ def test_conjugate_gradient_solves_what_a_dense_solver_solves() -> None:
     matrices, targets = random_spd(rng, 50, 8), rng.normal(size=(50, 8))
     # The default tolerance, 1e-5 in norm, is too coarse for the comparison: go below it.
 
-    def solve(matrix: jax.Array, target: jax.Array) -> jax.Array:
+    def solve(matrix: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
         return trust_region.conjugate_gradient(lambda v: matrix @ v, target, 16, 1e-24)
 
-    found = jax.vmap(solve)(matrices, targets)
+    found, images = jax.vmap(solve)(matrices, targets)
     exact = np.linalg.solve(matrices, targets[..., None])[..., 0]
     np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
+    np.testing.assert_allclose(images, np.einsum("bij,bj->bi", matrices, found), atol=1e-12)
 
 
 def test_by_default_it_ends_with_a_residual_of_a_hundred_thousandth() -> None:
@@ -76,7 +77,7 @@ def test_members_of_a_vmap_that_are_done_stay_put_bit_for_bit() -> None:
     targets = np.random.default_rng(3).normal(size=(3, 6))
 
     def solve(spectrum: jax.Array, target: jax.Array, num_iterations: int) -> jax.Array:
-        return trust_region.conjugate_gradient(lambda v: spectrum * v, target, num_iterations)
+        return trust_region.conjugate_gradient(lambda v: spectrum * v, target, num_iterations)[0]
 
     def after(k: int) -> np.ndarray:
         return np.asarray(jax.jit(jax.vmap(lambda s, t: solve(s, t, k)))(spectra, targets))
@@ -97,7 +98,8 @@ def test_members_of_a_vmap_that_are_done_stay_put_bit_for_bit() -> None:
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_nothing_asked_is_nothing_answered(kind: type) -> None:
     zero = jnp.zeros(4, kind)
-    found = trust_region.conjugate_gradient(lambda v: 3.0 * v, zero, 5)
+    found, image = trust_region.conjugate_gradient(lambda v: 3.0 * v, zero, 5)
+    np.testing.assert_array_equal(image, 0.0)
     assert found.dtype == kind
     np.testing.assert_array_equal(found, 0.0)
 
@@ -105,10 +107,10 @@ def test_nothing_asked_is_nothing_answered(kind: type) -> None:
 def test_a_matrix_of_zeros_and_a_semidefinite_one_give_finite_answers() -> None:
     target = jnp.array([1.0, -2.0, 0.0])
     np.testing.assert_array_equal(
-        trust_region.conjugate_gradient(lambda v: 0.0 * v, target, 5), 0.0
+        trust_region.conjugate_gradient(lambda v: 0.0 * v, target, 5)[0], 0.0
     )
     flat = jnp.array([2.0, 4.0, 0.0])  # the target has no part along the flat direction
-    found = trust_region.conjugate_gradient(lambda v: flat * v, target, 5)
+    found, _ = trust_region.conjugate_gradient(lambda v: flat * v, target, 5)
     np.testing.assert_allclose(found, [0.5, -0.5, 0.0], atol=1e-12)
 
 
