@@ -181,15 +181,18 @@ def work_together(
 
 def carry_out_on_ray(sweep: Sweep, listener: Listener, source: str | None) -> Table:
     """Let tasks of Ray plan, train every unit and write the results; only they use devices."""
-    ray_engine.load()
     plan.check(sweep)
-    folder = folders.open_folder(sweep).resolve()
-    settled = with_changes(sweep.options, {"out": str(folder)})
-    sweep = sweep._replace(options=settled)
-    with writing(folder), signals.listening() as stop, lock.held(folder):
+    with signals.listening() as stop, ray_engine.connected(sweep.options) as ray:
+        folder = folders.open_folder(sweep).resolve()
+        settled = with_changes(sweep.options, {"out": str(folder)})
+        sweep = sweep._replace(options=settled)
         stop.tell = listener.tell
         control = pack.Control(stop, *listener)
-        with ray_engine.connected(settled, folder, control) as tasks:
+        with (
+            writing(folder),
+            lock.held(folder),
+            ray_engine.tasks_of(ray, settled, folder, control) as tasks,
+        ):
             count = tasks.call(plan_task, sweep, source)
 
             def show(done: int) -> None:

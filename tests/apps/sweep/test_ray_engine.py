@@ -92,3 +92,4 @@ def test_an_address_without_a_cluster_is_refused(tmp_path: Path) -> None:
     own = {"engine": "ray", "ray_address": "127.0.0.1:1", "out": str(tmp_path / "none")}
     with pytest.raises(InputError, match=r"ray_address='127.0.0.1:1' cannot be used"):
         driver.sweep(CONFIG, AXES, HYPER, **{**OPTIONS, **own})
+    assert not (tmp_path / "none").exists()

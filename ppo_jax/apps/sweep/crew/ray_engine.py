@@ -120,24 +120,32 @@ def load() -> Any:
 
 
 @contextmanager
-def connected(options: SweepOptions, folder: Path, control: Control) -> Iterator[Tasks]:
+def connected(options: SweepOptions) -> Iterator[Any]:
     """Be connected to a cluster: that of `ray_address`, of RAY_ADDRESS, or a new one of this host.
 
     Raises:
-        InputError: no cluster answers at the address.
+        InputError: Ray is not installed, or no cluster answers at the address.
     """
     ray = load()
     was_connected = ray.is_initialized()
     if not was_connected:
         connect(ray, options.ray_address)
     try:
+        yield ray
+    finally:
+        if not was_connected:
+            ray.shutdown()
+
+
+@contextmanager
+def tasks_of(ray: Any, options: SweepOptions, folder: Path, control: Control) -> Iterator[Tasks]:
+    """The tasks of a sweep, which stop if its folder has the file STOP."""
+    try:
         (folder / STOP).unlink(missing_ok=True)
         resources = {"num_cpus": options.ray_cpus, "num_gpus": gpus_of(ray, options)}
         yield Tasks(ray, resources | {"max_retries": MAX_RETRIES}, folder, control)
     finally:
         (folder / STOP).unlink(missing_ok=True)
-        if not was_connected:
-            ray.shutdown()
 
 
 def connect(ray: Any, address: str | None) -> None:
