@@ -28,7 +28,7 @@ if [ -n "$dry" ]; then
     export JAX_PLATFORMS=cpu
     wheels=(--wheels "$out/none") # no peer: the result names it as left out
     checks=(--small)
-    speed=(--small --seconds "${DRY_SECONDS:-60}" --only g2048)
+    speed=(--small --seconds "${DRY_SECONDS:-180}" --only g2048)
     programs="CartPole-v1 --num-envs 16 --rollout-length 8 --num-epochs 1"
     tables=(benchmarks/gpu_table.py)
 else

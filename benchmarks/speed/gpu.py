@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -196,8 +197,10 @@ class Setup:
         try:
             self.pythons[PEER], self.paths[PEER] = peer_python(arguments)
         except (OSError, subprocess.SubprocessError, ImportError) as error:
+            code = getattr(error, "returncode", None)  # pip's words name folders of this machine
+            reason = type(error).__name__ if code is None else f"exit code {code} of pip"
             self.missing[PEER] = (
-                f"Rejax could not be installed ({error}): give --wheels FOLDER, or --peer-python."
+                f"Rejax could not be installed ({reason}): give --wheels FOLDER, or --peer-python."
             )
 
 
@@ -428,6 +431,16 @@ def main() -> None:
         print("\n".join(told(case, found)), flush=True)
     keep()
     print(json.dumps(record, indent=1) if out is None else out)
+    if not any("env_steps_per_second" in trainer for trainer in own_trainers(record)):
+        raise SystemExit("no case was timed: its errors are above; if the time was up, give more.")
+
+
+def own_trainers(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Our rows of all cases."""
+    for case in record["cases"].values():
+        for label, trainer in case.get("trainers", {}).items():
+            if label.startswith(OURS):
+                yield trainer
 
 
 def told(case: Case, found: dict[str, Any]) -> list[str]:
