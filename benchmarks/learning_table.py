@@ -129,7 +129,7 @@ def difference(record: dict[str, Any]) -> tuple[str, str]:
 
 
 def remarks(record: dict[str, Any]) -> str:
-    """Differences of the number from ours: steps, the task, the optimiser, harder ones."""
+    """Differences of the number from ours: steps, the task, harder ones."""
     published = record["published"]
     if published is None:
         return "–"
@@ -141,8 +141,6 @@ def remarks(record: dict[str, Any]) -> str:
         if each["score"] > published["score"] and each.get("kind", "published") == "published":
             steps = plots.si(each["env_steps"])
             found.append(f"also published: {each['score']:g} at {steps}, {each['policy_mode']}")
-    if algorithm(record) == "A2C":
-        found.append("trained with RMSprop, ours with Adam")
     return "; ".join([*found, *([published["unlike"]] if "unlike" in published else [])]) or "–"
 
 

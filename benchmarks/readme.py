@@ -139,7 +139,10 @@ def learning() -> str | None:
         return None
     records, others = stored(folder, PPO_GOALS), stored(folder, OTHER_GOALS)
     draw_curves(records, folder)
-    first = records[0]
+    made = {
+        f"{each['hardware']['processor']}, {each['hardware']['cores']} cores, {each['date']}": None
+        for each in (*records, *others)
+    }
     lines = [
         "## What it learns",
         "",
@@ -153,10 +156,9 @@ def learning() -> str | None:
         *HEAD,
         *(row(record) for record in others),
         "",
-        f"128 whole episodes a seed after training; {first['hardware']['processor']}, "
-        f"{first['hardware']['cores']} cores, {first['date']}. The policy acts as the published "
-        "one did. Published numbers are mostly of a single run, so the table also says how many "
-        "of our seeds reach them. Sources, every seed and further environments are in "
+        f"128 whole episodes a seed after training; {' and '.join(made)}. The policy acts as the "
+        "published one did. Published numbers are mostly of a single run, so the table also says "
+        "how many of our seeds reach them. Sources, every seed and further environments are in "
         f"[{folder.name}]({link(folder)}/README.md). "
         f"Again: `python benchmarks/learning.py`. {RULE} [coverage.md]"
         f"({link(RESULTS / 'coverage.md')}) has the coverage of the intervals and the shares of "

@@ -46,7 +46,7 @@ PLACES = {
     "runs/RUN": "runs/cartpole",
     "mymodule:MyEnv": "corridor:Corridor",
     "runs/a1,runs/a2": "runs/a,runs/c",
-    "benchmarks/results/SUITE_PLATFORM_DATE": f"{ROOT}/benchmarks/results/classic_cpu_2026-11-22",
+    "benchmarks/results/SUITE_PLATFORM_DATE": f"{ROOT}/benchmarks/results/classic_cpu_2026-11-28",
 }
 COPIES = ("runs/a", "runs/b", "runs/c", "runs/my-run")
 # Beginnings of commands that are parsed and not run -> reason.
