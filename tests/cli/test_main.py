@@ -224,6 +224,20 @@ def test_failure_of_the_program_is_exit_code_1_without_a_traceback(
     assert err == "ppo-jax: RuntimeError: the disk is full (--debug shows where)\n"
 
 
+def test_a_setting_of_jaxs_own_that_it_refuses_is_bad_input(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(given: dict, params: dict) -> None:
+        text = "raise ValueError('invalid truth value \\'maybe\\'')"
+        exec(compile(text, "site-packages/jax/_src/config.py", "exec"))
+
+    command = main.COMMANDS["presets"]._replace(run=start)
+    monkeypatch.setitem(main.COMMANDS, "presets", command)
+    assert main.main(["presets"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("ppo-jax: jax cannot start (ValueError: invalid truth value 'maybe'): ")
+
+
 def test_ctrl_c_is_exit_code_130(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
