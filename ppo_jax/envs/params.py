@@ -125,7 +125,9 @@ def time_limit(params: Any, name: str = "max_steps_in_episode") -> int | None:
     except TypeError:
         limit = math.nan
     if math.isnan(limit):
-        raise InputError(f"env.{name}={np.asarray(given)} must be a number of steps, or inf for no limit.")
+        raise InputError(
+            f"env.{name}={np.asarray(given)} must be a number of steps, or inf for no limit."
+        )
     return None if limit == math.inf else math.ceil(limit)
 
 
