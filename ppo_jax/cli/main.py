@@ -101,8 +101,9 @@ def _run(words: list[str]) -> int:
 def _is_of_jaxs_settings(error: Exception) -> bool:
     """Check whether jax, as it was imported, refused the value of an environment variable."""
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-    modules = [Path(code.co_filename).parts[-3:] for code in codes if code.co_name == "<module>"]
-    return ("jax", "_src", "config.py") in modules
+    files = [Path(code.co_filename).parts[-3:] for code in codes]
+    is_import = any(code.co_name == "<module>" for code in codes)
+    return is_import and files[-1] == ("jax", "_src", "config.py")
 
 
 def _check_words(words: Sequence[str]) -> None:
