@@ -46,11 +46,13 @@ def test_the_architecture_page_has_a_row_for_every_folder_and_no_other() -> None
 
 
 def test_every_test_that_the_list_of_faults_names_exists() -> None:
-    rows = re.findall(r"^\| ([A-D]\d+) \| .+ \| (.+) \|$", text_of("tests/faults.md"), re.MULTILINE)
-    numbered = {"A": 18, "B": 8, "C": 13, "D": 7}
-    assert [row for row, _ in rows][:-1] == [
-        f"{k}{n + 1}" for k in numbered for n in range(numbered[k])
-    ]
+    rows = re.findall(
+        r"^\| ([A-DR]\d+) \| .+ \| (.+) \|$", text_of("tests/faults.md"), re.MULTILINE
+    )
+    numbered = {"A": 18, "B": 8, "C": 13, "D": 9, "R": 14}
+    wanted = [f"{letter}{n + 1}" for letter, last in numbered.items() for n in range(last)]
+    wanted.remove("D8")
+    assert [row for row, _ in rows] == wanted
     for row, tests in rows:
         names = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
         assert names, row
