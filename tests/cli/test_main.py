@@ -66,6 +66,7 @@ BAD = [
     ("train CartPole-v1 --num-envs", "--num-envs needs a value"),
     ("train CartPole-v1 --num-envs --seeds 2", "--num-envs needs a value"),
     ("train CartPole-v1 --json=yes", "--json takes no value"),
+    ("train CartPole-v1 --clip-epsilon 1e400", "clip_epsilon='1e400' is not a number"),
     ("train CartPole-v1 --learning-rate high", "learning_rate='high' is not a number"),
     ("train CartPole-v1 --learning-rate 1:2:sine", "START:END:cosine"),
     ("train CartPole-v1 --hidden-sizes 64x64", "hidden_sizes="),

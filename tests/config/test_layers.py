@@ -128,7 +128,20 @@ def test_environment_parameters_stay_whole_where_they_are_written_so(value: Any,
 @pytest.mark.parametrize(
     "value",
     [
-        *("long", "", None, "1:2", "1,", "[1,]", "[1", "1e400", "9" * 5000, '{"a": 1}', "null"),
+        *(
+            "long",
+            "",
+            None,
+            "1:2",
+            "1,",
+            "[1,]",
+            "[1",
+            "1e400",
+            "1e-400",
+            "9" * 5000,
+            '{"a": 1}',
+            "null",
+        ),
         *("[" * 3000, "[" * 3000 + "1" + "]" * 3000, [None], {1}, "0x10"),
     ],
 )
