@@ -1,7 +1,7 @@
 """Forecast of memory against the measured peak of `train`, `sweep` and `reproduce`.
 
     python benchmarks/faults/forecast.py            # all sizes, about ten minutes
-    python benchmarks/faults/forecast.py train      # one command
+    python benchmarks/faults/forecast.py sweep --sizes 64 1024
 
 Each case is a process of its own. The base is its resident set when the training program has been
 compiled, less the states that are there already. The peak is the largest one from there on.
@@ -9,19 +9,24 @@ compiled, less the states that are there already. The peak is the largest one fr
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import os
-import platform
+import re
 import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from ppo_jax.storage.fingerprint import source_digest  # noqa: E402, the path comes first
+from ppo_jax.storage.manifest import core_count, processor  # noqa: E402, the path comes first
+
 RESULTS = ROOT / "benchmarks" / "results"
 
 # Members by command.
@@ -164,22 +169,29 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def main(commands: list[str]) -> None:
-    rows = [row_of(name, size) for name in commands or SIZES for size in SIZES[name]]
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", nargs="*", default=list(SIZES), help="train, sweep, reproduce")
+    parser.add_argument("--sizes", type=int, nargs="+", help="members, in place of the usual ones")
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    content = {
-        "date": today,
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "worst_ratio": max(max(x := r["forecast_over_peak"], 1 / x) for r in rows),
-        "rows": rows,
-    }
-    name = f"forecast_{platform.machine()}-{os.cpu_count()}-cores_{today}.json"
-    (RESULTS / name).write_text(json.dumps(content, indent=1) + "\n")
+    hardware = f"{processor()}, {core_count()} cores"
+    name = f"forecast_{re.sub('[^a-z0-9]+', '-', hardware.lower())}_{today}.json"
+    parser.add_argument("--out", type=Path, default=RESULTS / name)
+    asked = parser.parse_args()
+    rows = []
+    if asked.out.exists():  # keeps what is not measured again
+        rows = json.loads(asked.out.read_text("utf-8"))["rows"]
+    for command in asked.command:
+        for members in asked.sizes or SIZES[command]:
+            new = {"date": today, "source": source_digest(), **row_of(command, members)}
+            of_row = {(row["command"], row["members"]): row for row in rows}
+            rows = list({**of_row, (command, members): new}.values())
+            content = {"hardware": hardware, "jax": version("jax"), "rows": rows}
+            asked.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2], int(sys.argv[3]))
     else:
-        main(sys.argv[1:])
+        main()

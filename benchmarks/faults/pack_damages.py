@@ -76,7 +76,9 @@ def take_file_of_another(path: Path, other: Path, chance: random.Random) -> None
 
 
 def take_folder_of_another(path: Path, other: Path, chance: random.Random) -> None:
-    if other.is_file():
+    if (path.parent / "sweep.json").is_file():  # all of another sweep is that sweep, undamaged
+        take_file_of_another(path, other, chance)
+    elif other.is_file():
         shutil.copytree(other.parent, path.parent, dirs_exist_ok=True)
     else:
         path.unlink()

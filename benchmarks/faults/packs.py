@@ -49,7 +49,7 @@ hyper = { learning_rate = 0.0003 }
 
 EARLY = 0.15  # share of the kills at any moment; the others wait until something is written
 # Signal, exit code, and its share.
-SIGNALS = ((signal.SIGKILL, -9, 4), (signal.SIGTERM, 75, 1), (signal.SIGINT, 130, 1))
+SIGNALS = ((signal.SIGKILL, -9, 10), (signal.SIGTERM, 75, 1), (signal.SIGINT, 130, 1))
 _TIMES = ("seconds", "manifest", "fingerprint", "date", "sha256", "env_steps_per_second")
 
 

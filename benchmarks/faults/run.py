@@ -27,6 +27,7 @@ import fuzz
 import kills
 import pack_damages
 import packs
+import readers
 import saves
 import soak
 import stops
@@ -38,7 +39,7 @@ from ppo_jax.storage.manifest import core_count, processor
 
 PARTS = (
     *("fuzz", "saves", "damages", "disks", "races", "signals", "kills", "pack_kills"),
-    *("pack_damages", "cost", "soak"),
+    *("reader_kills", "pack_damages", "cost", "soak"),
 )
 
 
@@ -81,15 +82,32 @@ def main() -> None:
         for part in PARTS:
             if part in asked.only.split(","):
                 begin, load = time.monotonic(), os.getloadavg()
+                kept = result["parts"].get(part, {}).get("cases", [])
+                stamp = {
+                    "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "source": source_digest(),
+                    "command": f"python benchmarks/faults/run.py {shown(asked)}",
+                }
                 for found in COUNTED[part](asked, Path(name)):
                     result["parts"][part] = {
-                        "command": f"python benchmarks/faults/run.py {shown(asked)}",
+                        **stamp,
                         "seconds": round(time.monotonic() - begin),
                         "load_average_before": load,
-                        **found,
+                        **joined(found, kept, stamp),
                     }
                     asked.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
                 print(f"{part}: {json.dumps(result['parts'][part])[:400]}", flush=True)
+
+
+def joined(found: dict[str, Any], kept: list[dict], stamp: dict[str, str]) -> dict[str, Any]:
+    """Counts over new cases and over earlier ones of other names, which keep their stamps."""
+    if "cases" not in found:
+        return found
+    names = {case["case"] for case in found["cases"]}
+    cases = [case for case in kept if case["case"] not in names]
+    cases += [{**stamp, **case} for case in found["cases"]]
+    counts = [name for name in found if name != "cases"]
+    return {**{name: sum(case.get(name, 0) for case in cases) for name in counts}, "cases": cases}
 
 
 def shown(asked: argparse.Namespace) -> str:
@@ -153,6 +171,15 @@ def count_pack_kills(asked: argparse.Namespace, folder: Path) -> Found:
         yield {**{name: sum(case[name] for case in cases) for name in names}, "cases": cases}
 
 
+def count_reader_kills(asked: argparse.Namespace, folder: Path) -> Found:
+    cases = []
+    until = time.monotonic() + 60 * asked.minutes
+    for found in readers.results(folder, asked.kills, until, asked.seed):
+        cases.append(found)
+        names = ("kills", "compared", "output_cut", "other_output", "run_changed")
+        yield {**{name: sum(case[name] for case in cases) for name in names}, "cases": cases}
+
+
 def count_pack_damages(asked: argparse.Namespace, folder: Path) -> Found:
     kinds = packs.chosen(asked.packs)
     yield from pack_damages.in_process(folder, asked.pack_damages, asked.seed, kinds)
@@ -175,6 +202,7 @@ COUNTED = {
     "signals": count_signals,
     "kills": count_kills,
     "pack_kills": count_pack_kills,
+    "reader_kills": count_reader_kills,
     "pack_damages": count_pack_damages,
     "cost": count_cost,
     "soak": count_soak,

@@ -15,7 +15,7 @@ from processes import Process
 KEEP = 3
 WORDS = (
     "train CartPole-v1 --no-preset --seeds 2 --num-envs 64 --rollout-length 32 --num-epochs 2 "
-    "--num-minibatches 4 --hidden-sizes 16,16 --total-env-steps 1000000000000 --log-every 65536 "
+    "--num-minibatches 4 --hidden-sizes 16,16 --total-env-steps 100000000000 --log-every 65536 "
     f"--eval-every 262144 --eval-episodes 16 --checkpoint-minutes 0.05 --keep {KEEP} --quiet --json"
 )
 SAMPLE_SECONDS = 1.0

@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from ppo_jax.cli import guard
 from ppo_jax.cli.answer import BAD_INPUT, FAILED, INTERRUPTED, Answer
@@ -91,7 +92,18 @@ def _run(words: list[str]) -> int:
         return _refuse(sentence, words, BAD_INPUT)
     except Exception as error:
         sentence = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        if _is_of_jaxs_settings(error):
+            remedy = "correct or unset the environment variable JAX_... that it comes from."
+            return _refuse(f"jax cannot start ({sentence}): {remedy}", words, BAD_INPUT)
         return _refuse(f"{sentence} (--debug shows where)", words, FAILED)
+
+
+def _is_of_jaxs_settings(error: Exception) -> bool:
+    """Check whether jax, as it was imported, refused the value of an environment variable."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    files = [Path(code.co_filename).parts[-3:] for code in codes]
+    is_import = any(code.co_name == "<module>" for code in codes)
+    return is_import and files[-1] == ("jax", "_src", "config.py")
 
 
 def _check_words(words: Sequence[str]) -> None:

@@ -162,7 +162,8 @@ def _split_env(table: Mapping[str, Any], owner: type) -> tuple[dict[str, Any], d
     values = dict(table)
     env_params: dict[str, Any] = {}
     if owner is Hyper or isinstance(values.get("env"), Mapping):
-        given = values.pop("env", None) or {}
+        given = values.pop("env", None)
+        given = {} if given is None else given
         if not isinstance(given, Mapping):
             raise InputError(
                 f"hyper.env={short(given)} must be a table of the environment's parameters by name."
@@ -294,4 +295,6 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
 
 
 def _unknown(name: str, source: str) -> Any:
+    if name in FILE_TABLES:
+        raise InputError(f"{source}: {name!r} must be a table of settings by name.")
     raise InputError(f"{source}: {name!r} is not a setting.{hint(name, FIELDS)}")

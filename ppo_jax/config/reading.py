@@ -67,7 +67,7 @@ def read_json(path: Path | str) -> Any:
 def read_toml(path: Path | str) -> dict[str, Any]:
     """The data of a TOML file; errors as in `read_bytes`, and ValueError if it is no TOML."""
     try:
-        return _plain(tomllib.loads(read_bytes(path).decode("utf-8")))
+        return _plain(tomllib.loads(read_bytes(path).decode("utf-8-sig")))
     except RecursionError:
         raise ValueError("its tables are nested too deeply") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 from ppo_jax.config.config import MEMORIES, OPTIMIZERS, TRUST_REGION, Config, Hyper, Schedule, hint
@@ -102,6 +103,8 @@ def validate(config: Config, hyper: Hyper) -> None:
     for spec in dataclasses.fields(Hyper):
         if spec.name != "env":
             _check_number(spec.name, getattr(hyper, spec.name))
+    if not isinstance(hyper.env, Mapping):
+        raise InputError(f"env={short(hyper.env)} must be a dict of the environment's parameters.")
     if isinstance(hyper.schedule_env_steps, Schedule):
         raise InputError(
             f"schedule_env_steps={hyper.schedule_env_steps} is the length of the schedules and "
@@ -179,8 +182,21 @@ def check_fields(record: Any, counts: Mapping[str, tuple[int, int]]) -> None:
         if spec.name in counts:
             check_count(spec.name, value, *counts[spec.name])
         check_choice(spec, value)
-        if value == "" and "str" in str(spec.type):
-            raise InputError(f"{spec.name} is empty: give it a value or leave it out.")
+        _check_type(spec.name, str(spec.type).removesuffix(" | None"), value)
+
+
+def _check_type(name: str, kind: str, value: Any) -> None:
+    """Refuse a value of another type than its field's, as only Python can give it."""
+    is_truth = type(value).__name__ in ("bool", "bool_")  # Python's or numpy's
+    fits, words = {
+        "float": (isinstance(value, Real) and not is_truth, "a number"),
+        "bool": (is_truth, "True or False"),
+        "str": (isinstance(value, str) or hasattr(value, "__fspath__"), "a word"),
+    }.get(kind, (True, ""))
+    if not fits:
+        raise InputError(f"{name}={short(value)} must be {words}.")
+    if kind == "str" and value == "":
+        raise InputError(f"{name} is empty: give it a value or leave it out.")
 
 
 def check_names(owner: type, changes: Iterable[str], what: str) -> None:
@@ -357,6 +373,8 @@ def _check_number(name: str, value: Any) -> None:
 def _check_end(name: str, end: Any) -> None:
     """Refuse one number that is out of its field's range."""
     try:
+        if isinstance(end, bool | str):
+            raise TypeError
         number = float(end)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name}={end!r} must be a number.") from None

@@ -17,10 +17,20 @@ def plain_number(text: Any) -> float:
     """Read a number, also if it is spelled 100k, 1.5M or 2G.
 
     Raises:
-        ValueError: it is no number. TypeError: it is no text and no number either.
+        ValueError: it is no number, or none that 64 bits can hold (1e400, 1e-400). TypeError: it is
+            no text and no number either.
     """
     found = _WITH_UNIT.fullmatch(text.strip()) if isinstance(text, str) else None
-    return float(f"{found[1]}e{_UNITS[found[2]]}" if found else text)
+    return _float(f"{found[1]}e{_UNITS[found[2]]}" if found else text)
+
+
+def _float(text: Any) -> float:
+    number = float(text)
+    if isinstance(text, str) and (math.isinf(number) or number == 0.0):
+        digits = text.lower().partition("e")[0]
+        if re.search(r"[1-9]", digits):
+            raise ValueError(f"{text} is beyond 64 bits")
+    return number
 
 
 def whole_or_real(name: str, value: Any) -> int | float:
@@ -28,15 +38,14 @@ def whole_or_real(name: str, value: Any) -> int | float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     text = str(value)
-    for kind in (int, float, plain_number):
+    for kind in (int, _float, plain_number):
         try:
             number = kind(text)
         except ValueError:
             continue
         if kind is plain_number and float(number).is_integer():
             return int(number)
-        if kind is int or not (math.isinf(number) and any(digit.isdigit() for digit in text)):
-            return number
+        return number
     raise InputError(f"{name}={short(value)} must be a number, for example 0.7.")
 
 

@@ -119,9 +119,15 @@ def flat_names(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def time_limit(params: Any, name: str = "max_steps_in_episode") -> int | None:
     """The time limit that a field of `params` holds, None without one or with an infinite one."""
-    limit = float(np.max(getattr(params, name, math.inf)))
+    given = getattr(params, name, math.inf)
+    try:
+        limit = float(np.max(given))
+    except TypeError:
+        limit = math.nan
     if math.isnan(limit):
-        raise InputError(f"env.{name}={limit!r} must be a number of steps.")
+        raise InputError(
+            f"env.{name}={np.asarray(given)} must be a number of steps, or inf for no limit."
+        )
     return None if limit == math.inf else math.ceil(limit)
 
 

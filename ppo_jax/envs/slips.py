@@ -226,8 +226,8 @@ def require_values(result: Any, names: tuple[str, ...], method: str) -> tuple:
     Raises:
         InputError: the sentence counts them.
     """
-    if isinstance(result, tuple) and len(result) == len(names):
-        return result
+    if isinstance(result, tuple | list) and len(result) == len(names):
+        return tuple(result)
     count = "one array" if isinstance(result, NUMBERS) else f"a {type(result).__name__}"
     if isinstance(result, tuple | list):
         count = f"{len(result)} values"

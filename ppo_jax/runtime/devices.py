@@ -40,8 +40,14 @@ def prepare_jax(options: RunOptions, needed: Callable[[int], int] | None = None)
             processes; in a program of the user's, a later run may want them.
 
     Raises:
-        InputError: the platform has no device here, or jax has started on another one.
+        InputError: the platform has no device here, or jax has started on another one, or compiles
+            nothing.
     """
+    if jax.config.values["jax_disable_jit"]:
+        raise InputError(
+            "jax is asked to compile nothing (jax_disable_jit), and all programs here are compiled "
+            "before they run; unset JAX_DISABLE_JIT, and use `ppo-jax debug RUN` to look for NaN."
+        )
     is_own = signals.owns_process and not hosts.is_joined()
     if needed is not None and is_own and options.platform != "cpu":
         with suppress(InputError):  # the layout refuses it, and knows the devices
@@ -61,9 +67,11 @@ def prepare_jax(options: RunOptions, needed: Callable[[int], int] | None = None)
         found = local_devices()[0].platform
     except Exception as error:  # a missing plugin is a RuntimeError, an AssertionError, ...
         reason = "".join(f" ({line})" for line in str(error).splitlines()[:1])
+        named, remedy = f"platform={options.platform!r}", "leave --platform out"
+        if options.platform is None and (wanted := os.environ.get("JAX_PLATFORMS")):
+            named, remedy = f"JAX_PLATFORMS={wanted!r}", "unset JAX_PLATFORMS"
         raise InputError(
-            f"platform={options.platform!r} has no device here{reason}; leave --platform out to "
-            "take what there is."
+            f"{named} has no device here{reason}; {remedy} to take what there is."
         ) from error
     if options.platform not in (None, found):
         raise InputError(

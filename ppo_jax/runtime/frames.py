@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ppo_jax.analysis import video
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import hosted, programs
 from ppo_jax.envs.interface import Environment
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.rl.types import EnvCarry, TrainState
+from ppo_jax.storage.files import replacing
 from ppo_jax.training import evaluation, schedules
 from ppo_jax.training import hosted as training_hosted
 from ppo_jax.training.rollout import reset_all, step
@@ -30,6 +33,12 @@ class Episode(NamedTuple):
     pictures: list[np.ndarray]  # uint8 [H, W, 3] each: the start, and one a step
     total: float  # undiscounted reward
     is_whole: bool  # it ended by itself
+
+
+def save(path: Path, episode: Episode) -> None:
+    """Write an episode as an animation in one step; a symlink at `path` is not followed."""
+    with replacing(path) as new:
+        video.write(new, episode.pictures)
 
 
 def renderer(environment: Environment) -> Callable[[Any, Any], np.ndarray]:

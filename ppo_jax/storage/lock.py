@@ -146,6 +146,12 @@ def _refuse_living(path: Path, descriptor: int, has_kernel_lock: bool) -> None:
             raise LockedError(_sentence(path, found))
         return
     age = time.time() - os.fstat(descriptor).st_mtime
+    if age < -STALE_SECONDS:  # a clock was set back, or those of two hosts differ
+        raise LockedError(
+            _sentence(path, found)
+            + f" The lock's time lies {-age:.0f} seconds ahead of this host's clock: if nothing "
+            f"writes there any more, remove {path.name} in it."
+        )
     if age < STALE_SECONDS:
         raise LockedError(
             _sentence(path, found)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import pytest
 from case_folder import FAST, ONCE, Shell
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's
+# NumPy's warnings are errors.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error::RuntimeWarning")]
 
 Enter = Callable[[str], Shell]
 

@@ -66,6 +66,7 @@ BAD = [
     ("train CartPole-v1 --num-envs", "--num-envs needs a value"),
     ("train CartPole-v1 --num-envs --seeds 2", "--num-envs needs a value"),
     ("train CartPole-v1 --json=yes", "--json takes no value"),
+    ("train CartPole-v1 --clip-epsilon 1e400", "clip_epsilon='1e400' is not a number"),
     ("train CartPole-v1 --learning-rate high", "learning_rate='high' is not a number"),
     ("train CartPole-v1 --learning-rate 1:2:sine", "START:END:cosine"),
     ("train CartPole-v1 --hidden-sizes 64x64", "hidden_sizes="),
@@ -222,6 +223,20 @@ def test_failure_of_the_program_is_exit_code_1_without_a_traceback(
     assert main.main(["presets"]) == 1
     err = capsys.readouterr().err
     assert err == "ppo-jax: RuntimeError: the disk is full (--debug shows where)\n"
+
+
+def test_a_setting_of_jaxs_own_that_it_refuses_is_bad_input(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(given: dict, params: dict) -> None:
+        text = "raise ValueError('invalid truth value \\'maybe\\'')"
+        exec(compile(text, "site-packages/jax/_src/config.py", "exec"))
+
+    command = main.COMMANDS["presets"]._replace(run=start)
+    monkeypatch.setitem(main.COMMANDS, "presets", command)
+    assert main.main(["presets"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("ppo-jax: jax cannot start (ValueError: invalid truth value 'maybe'): ")
 
 
 def test_ctrl_c_is_exit_code_130(

@@ -128,7 +128,20 @@ def test_environment_parameters_stay_whole_where_they_are_written_so(value: Any,
 @pytest.mark.parametrize(
     "value",
     [
-        *("long", "", None, "1:2", "1,", "[1,]", "[1", "1e400", "9" * 5000, '{"a": 1}', "null"),
+        *(
+            "long",
+            "",
+            None,
+            "1:2",
+            "1,",
+            "[1,]",
+            "[1",
+            "1e400",
+            "1e-400",
+            "9" * 5000,
+            '{"a": 1}',
+            "null",
+        ),
         *("[" * 3000, "[" * 3000 + "1" + "]" * 3000, [None], {1}, "0x10"),
     ],
 )
@@ -143,8 +156,9 @@ def test_tables_of_environment_parameters_are_joined_by_dots() -> None:
     flag = Layer("flag", {}, {"physics.gravity": "8"})
     settings = resolve([file_layer("my.toml", content), flag])
     assert settings.hyper.env == {"physics.gravity": 8, "physics.air.drag_coef": 0.5, "n": 3}
-    with pytest.raises(InputError, match="must be a table"):
-        file_layer("my.toml", {"hyper": {"env": 5}})
+    for content in ({"hyper": {"env": 5}}, {"hyper": {"env": []}}, {"hyper": []}, {"config": 5}):
+        with pytest.raises(InputError, match="must be a table"):
+            resolve([file_layer("my.toml", content)])
 
 
 def test_unknown_name_is_refused_with_its_source_and_the_nearest() -> None:

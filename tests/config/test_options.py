@@ -48,6 +48,11 @@ def test_defaults_are_valid() -> None:
         ("coordinator", "a:1", "give all three"),
         ("num_hosts", 0, "at least 1"),
         ("hosts", "slurm", "none, auto"),
+        ("max_seconds", "x", "must be a number"),
+        ("stop_at_return", "x", "must be a number"),
+        ("mesh", 3, "must be a word"),
+        ("out", 3, "must be a word"),
+        ("quiet", "no", "must be True or False"),
     ],
 )
 def test_option_that_no_run_can_follow_is_refused(name: str, value: Any, word: str) -> None:

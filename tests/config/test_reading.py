@@ -44,7 +44,7 @@ def test_toml_is_read_with_the_same_care(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ValueError, match=words):
             reading.read_toml(path)
-    path.write_text("a = inf\n[b]\nc = [1, 2]\n")
+    path.write_text("\ufeffa = inf\n[b]\nc = [1, 2]\n", "utf-8")  # as an editor of Windows saves it
     assert reading.read_toml(path) == {"a": float("inf"), "b": {"c": [1, 2]}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from typing import Any
 
@@ -258,3 +259,17 @@ def test_settings_that_nothing_reads_are_named() -> None:
     assert without_effect(Config(), Hyper(momentum=np.ones(3))) == [
         "momentum has no effect with optimizer adam"
     ]
+
+
+@pytest.mark.parametrize(
+    "config, hyper, words",
+    [
+        ({"normalize_rewards": "yes"}, {}, "normalize_rewards='yes' must be True or False"),
+        ({}, {"learning_rate": True}, "learning_rate=True must be a number"),
+        ({}, {"learning_rate": "1e-3"}, "learning_rate='1e-3' must be a number"),
+        ({}, {"env": "length=1"}, "env='length=1' must be a dict"),
+    ],
+)
+def test_values_of_another_type_are_refused(config: dict, hyper: dict, words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        validate(Config(**config), Hyper(**hyper))

@@ -45,6 +45,22 @@ def test_the_architecture_page_has_a_row_for_every_folder_and_no_other() -> None
     assert len(rows) == len(set(rows))
 
 
+def test_every_test_that_the_list_of_faults_names_exists() -> None:
+    rows = re.findall(
+        r"^\| ([A-DR]\d+) \| .+ \| (.+) \|$", text_of("tests/faults.md"), re.MULTILINE
+    )
+    numbered = {"A": 18, "B": 8, "C": 13, "D": 9, "R": 17}
+    wanted = [f"{letter}{n + 1}" for letter, last in numbered.items() for n in range(last)]
+    wanted.remove("D8")
+    assert [row for row, _ in rows] == wanted
+    for row, tests in rows:
+        names = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
+        assert names, row
+        for file, name in names:
+            text = (ROOT / "tests" / file).read_text("utf-8")
+            assert re.search(rf"^def {name}\(", text, re.MULTILINE), f"{row}: {file}::{name}"
+
+
 def test_the_readme_is_read_in_five_minutes() -> None:
     text = text_of("README.md")
     assert len(text.splitlines()) <= 120

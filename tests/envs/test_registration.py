@@ -245,6 +245,7 @@ def test_overridden_values_keep_dtype_and_may_be_traced():
     [
         ({"gravty": 1.0}, "Nearest: gravity"),
         ({"max_steps_in_episode": 20.5}, "whole number"),
+        ({"max_steps_in_episode": 0}, "an episode needs at least 1"),
         ({"gravity": "heavy"}, "must be a number"),
         ({"gravity": float("nan")}, "must be a number"),
         ({"gravity": [1.0, 2.0]}, "shape"),

@@ -182,6 +182,9 @@ SLIPS: list[tuple[str, dict[str, Any]]] = [
             "reset_env": lambda self, key, params: (jnp.zeros(params.n), Plain(0)),
         },
     ),
+    ("env.max_steps_in_episode=None must be a number of steps, or inf for no limit", {
+        "default_params": property(lambda self: environment.EnvParams(None))
+    }),
     ("The time limit is 0 steps: an episode needs at least 1", {
         "default_params": property(lambda self: environment.EnvParams(0))
     }),
@@ -240,6 +243,9 @@ SLIPS: list[tuple[str, dict[str, Any]]] = [
     ("action_space(params) fails with TypeError", {"action_space": lambda self, params: 1 + ""}),
     ("has no action: declare a Discrete space of 1 or more", {
         "action_space": lambda self, params: spaces.Discrete(0)
+    }),
+    ("whose n=2.5 is no whole number: give one", {
+        "action_space": lambda self, params: spaces.Discrete(2.5)
     }),
     ("declares Discrete(1000000000), and a network needs a number for each value", {
         "action_space": lambda self, params: spaces.Discrete(10**9)
@@ -323,6 +329,13 @@ def test_a_leaf_may_be_named_with_dots_alone() -> None:
         )
     )
     assert sorted(made.observation_shape) == ["..", "a/b"]
+
+
+def test_a_list_of_the_right_values_is_as_good_as_a_tuple() -> None:
+    made = registration.make(
+        changed(step_env=lambda self, *given: list(Sound.step_env(self, *given)))
+    )
+    assert made.observation_shape == (1,)
 
 
 def test_metrics_may_be_constants_where_info_is_empty() -> None:

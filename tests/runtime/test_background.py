@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from ppo_jax.runtime import signals
-from ppo_jax.runtime.background import Aside, Background
+from ppo_jax.runtime.background import Aside, Background, compiled
 
 
 def test_a_call_aside_gives_its_result_or_its_error() -> None:
@@ -26,6 +28,13 @@ def test_a_call_aside_is_left_behind_by_a_stop(monkeypatch: pytest.MonkeyPatch) 
             call.result()
     released.set()
     assert call.result() is True  # nobody asks for a stop any more
+
+
+def test_a_program_is_compiled_at_the_priority_of_the_process() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert compiled(SimpleNamespace(compile=priority)) == priority()
 
 
 def test_work_goes_on_while_the_caller_does() -> None:

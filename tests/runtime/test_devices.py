@@ -11,6 +11,7 @@ import jax
 import pytest
 
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed.memory import Forecast
 from ppo_jax.runtime import devices
 
@@ -62,6 +63,11 @@ def test_what_does_not_fit_is_refused_with_both_numbers(monkeypatch: pytest.Monk
     devices.require_memory(other, device({"bytes_limit": 100}))
     with pytest.raises(InputError, match=r"need about 100 B on each of 2 devices, and 99 B"):
         devices.require_memory(other, device({"bytes_limit": 99}))
+
+
+def test_jax_without_compilation_is_refused() -> None:
+    with jax.disable_jit(), pytest.raises(InputError, match="unset JAX_DISABLE_JIT"):
+        devices.prepare_jax(RunOptions())
 
 
 def test_an_accelerator_has_its_limit_less_what_is_in_use() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.envs.interface import Box, Environment
@@ -26,6 +28,25 @@ def test_the_frames_follow_the_policy_that_is_drawn(swung: Any, monkeypatch: Any
     np.testing.assert_array_equal(shown[0][0], shown[1][0])  # the same start
     assert any(not np.array_equal(*pair) for pair in zip(*shown, strict=True))
     assert all(frame.dtype == np.uint8 and frame.shape[2] == 3 for frame in shown[0])
+
+
+def test_a_film_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: Any) -> None:
+    file = tmp_path / "a.gif"
+    file.symlink_to(tmp_path / "b.gif")
+    whole = frames.Episode([np.zeros((4, 4, 3), np.uint8)], 0.0, is_whole=True)
+    frames.save(file, whole)
+    assert file.read_bytes().startswith(b"GIF8")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(before) == {file}  # the link was replaced, not followed
+
+    def fail(path: Path, pictures: Any) -> None:
+        path.write_bytes(b"GIF8")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(frames.video, "write", fail)
+    with pytest.raises(OSError, match="No space"):
+        frames.save(file, whole)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_the_frames_of_sampled_gsde_hold_its_noise_as_a_rollout_does(monkeypatch: Any) -> None:

@@ -113,6 +113,9 @@ def test_a_lock_of_another_host_holds_as_long_as_it_shows_life(tmp_path: Path) -
     with pytest.raises(lock.LockedError, match=sentence):
         take(tmp_path)
     assert lock.holder(tmp_path) == {"pid": 1, "host": "elsewhere", "since": "2026-01-01T00:00:00Z"}
+    write_lock(tmp_path, age_seconds=-7200, pid=1, host="elsewhere")  # a clock was set back
+    with pytest.raises(lock.LockedError, match=r"ahead of this host's clock: .* remove run\.lock"):
+        take(tmp_path)
     write_lock(tmp_path, age_seconds=lock.STALE_SECONDS + 1, pid=1, host="elsewhere")
     take(tmp_path)
 

@@ -53,6 +53,14 @@ def test_the_batch_is_time_major_and_holds_advantages_and_targets():
     assert [found[name] for name in names] == [2.0, 7.5, 40.0]
 
 
+def test_targets_that_do_not_vary_have_no_variance_to_explain():
+    steps = toy_rollout()
+    config = dataclasses.replace(SWING, normalize_advantages="none")
+    reward = jnp.full_like(steps.reward, 3.1)
+    _, tally = batches.make_batch(config, Hyper(gamma=0.0), steps, reward, EPISODES, ALONE)
+    assert np.isnan(batches.batch_metrics(ALONE.gather(tally))["explained_variance"])
+
+
 def test_advantages_are_standardised_over_the_batch_where_that_is_asked_for():
     steps = toy_rollout()
     advantage = slow_gae(steps, 0.99, 0.95).reshape(-1)

@@ -253,6 +253,19 @@ def test_an_adaptive_learning_rate_follows_the_kl_of_every_epoch_for_each_member
     assert ends[3][0] == start_rate
 
 
+def test_the_kl_of_a_few_steps_is_measured_after_the_last_of_them() -> None:
+    """Each step measures it before it moves, so a single step would measure 0 for ever."""
+    config, batch = config_of(32, num_epochs=1, num_minibatches=1), make_batch(32)
+    origin = ravel_pytree(start())[0]
+    loss = mean_of(regression, kl=lambda flat: jnp.sum((flat - origin) ** 2))
+    hyper = Hyper(learning_rate=1e-3, kl_lr_target=1e-8)
+    found = jax.jit(lambda: learn(config, hyper, loss, start(), batch))()
+    moved = float(jnp.sum((ravel_pytree(found.params)[0] - origin) ** 2))
+    assert moved > 1e-6
+    assert float(found.kl) == pytest.approx(moved, rel=1e-3)
+    assert float(found.rate) == pytest.approx(1 / 1.5)  # the KL lies far above its target
+
+
 def test_a_loss_without_a_kl_has_nothing_to_pace_or_to_bound_it() -> None:
     config, batch = config_of(32), make_batch(32)
 

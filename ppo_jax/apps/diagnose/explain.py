@@ -28,7 +28,7 @@ from ppo_jax.distributed.layout import local_devices
 from ppo_jax.envs import registration
 from ppo_jax.runtime import devices
 from ppo_jax.storage import run_folder
-from ppo_jax.storage.files import to_json, to_strict_json, write_json
+from ppo_jax.storage.files import replacing, to_json, to_strict_json, write_json
 from ppo_jax.storage.manifest import make_manifest
 from ppo_jax.training import trainer
 
@@ -98,7 +98,8 @@ def surrogate(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "explain.json", to_strict_json(result))
     for suffix in ("svg", "png"):
-        explain_figure.draw(rows, folder / f"explain.{suffix}", env, seeds)
+        with replacing(folder / f"explain.{suffix}") as path:
+            explain_figure.draw(rows, path, env, seeds)
     return result
 
 

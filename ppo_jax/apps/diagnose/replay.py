@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.analysis.video import write as write_video
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, parse_mesh
@@ -27,6 +26,7 @@ from ppo_jax.runtime import frames
 from ppo_jax.runtime.background import compiled
 from ppo_jax.runtime.chunk_loop import Advance, advance_by, chunks, until
 from ppo_jax.runtime.saved_run import load_where_trained, start_from
+from ppo_jax.storage.files import replacing
 from ppo_jax.storage.fingerprint import fingerprint, list_changes, recorded_blocks
 from ppo_jax.training import schedules, trainer
 from ppo_jax.training.rollout import rollout
@@ -152,7 +152,7 @@ def draw_episode(
     """Write an episode of the policy before an iteration as a GIF."""
     file = folder / f"episode_{iteration:08d}.gif"
     episode = frames.draw_frames(config, hyper, member, "deterministic", iteration)
-    write_video(file, episode.pictures)
+    frames.save(file, episode)
     return file
 
 
@@ -245,18 +245,19 @@ def record_rollout(
         population.without_budget(config), hyper, before, layout.num_blocks
     )
     file = folder / f"trajectory_{iteration:08d}.npz"
-    np.savez_compressed(
-        file,
-        **_named("observation", raw),  # [T, B, *O], raw
-        **_named("action", action),  # [T, B, ...], as passed to the environment
-        **_named("action_sampled", steps.action),  # [T, B, ...]
-        log_prob=steps.log_prob,
-        value=steps.value,
-        value_next=steps.value_next,
-        reward=steps.reward,
-        terminated=steps.terminated,
-        truncated=steps.truncated,
-    )
+    with replacing(file) as new:
+        np.savez_compressed(
+            new,
+            **_named("observation", raw),  # [T, B, *O], raw
+            **_named("action", action),  # [T, B, ...], as passed to the environment
+            **_named("action_sampled", steps.action),  # [T, B, ...]
+            log_prob=steps.log_prob,
+            value=steps.value,
+            value_next=steps.value_next,
+            reward=steps.reward,
+            terminated=steps.terminated,
+            truncated=steps.truncated,
+        )
     return {
         "iteration": iteration,
         "trajectory": str(file),

@@ -26,7 +26,7 @@ from ppo_jax.models.agent import assemble
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import joined, prepare_jax
 from ppo_jax.runtime.evaluation import FINAL, alive_seeds, player, summary
-from ppo_jax.runtime.frames import draw_frames, renderer
+from ppo_jax.runtime.frames import draw_frames, renderer, save
 from ppo_jax.runtime.saved_run import check_member, load_state
 from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.storage import run_folder
@@ -101,7 +101,7 @@ def evaluate(
             number = best_member(results["final_return"]["per_seed"])
             chosen = jax.tree.map(lambda leaf: leaf[number], state)
             episode = draw_frames(config, hyper, chosen, results["policy_mode"], stream)
-            video_files.write(Path(video), episode.pictures)
+            save(Path(video), episode)
             shown = {
                 "video": str(video),
                 "video_seed": trained.seed + (member or 0) + number,

@@ -13,7 +13,7 @@ from ppo_jax.config import reading
 from ppo_jax.config.trust import Trust
 from ppo_jax.models.agent import assemble
 from ppo_jax.runtime import evaluation
-from ppo_jax.runtime.frames import Episode, draw_frames, renderer
+from ppo_jax.runtime.frames import Episode, draw_frames, renderer, save
 from ppo_jax.runtime.saved_run import load_where_trained
 from ppo_jax.storage import run_folder
 
@@ -56,7 +56,7 @@ def watch(
     mode = evaluation.policy_mode(config, policy_mode)
     chosen = jax.tree.map(lambda leaf: leaf[number], state)
     episode = draw_frames(config, hyper, chosen, mode, evaluation.FINAL if seed is None else seed)
-    video_files.write(path, episode.pictures)
+    save(path, episode)
     return {
         "run": str(run),
         "env": run_folder.env_name(config),

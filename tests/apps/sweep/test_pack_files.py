@@ -283,6 +283,13 @@ def test_returns_changed_in_a_study_are_refused(whole: dict[str, Path], tmp_path
         resumed(folder)
 
 
+def test_a_pack_of_a_study_that_is_gone_is_named(whole: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(whole["tpe"], tmp_path / "tpe")
+    next(folder.glob("packs/00000-*/pack.json")).unlink()
+    with pytest.raises(InputError, match=r"pack.json' is gone, so the rows of setting 0"):
+        resumed(folder)
+
+
 def unsealed(path: Path) -> None:
     """Turn a file into that of version 0.1.0."""
     content = json.loads(path.read_text("utf-8"))

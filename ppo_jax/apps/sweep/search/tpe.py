@@ -93,6 +93,7 @@ def _outcome(
     numbers = setting_numbers(opened, count, own)
     done = {numbers[root]: trial for root, trial in study.finished(opened, count).items()}
     where = {number: pack_of(folder, trial) for number, trial in done.items()}
+    refuse_lost_packs(folder, done, where)
     refuse_other_returns(done, where, options.seeds)
     settings = {
         number: parameters.values_of(prepared.sweep.axes, trial.params)
@@ -172,6 +173,25 @@ def pack_of(folder: Path, trial: Any) -> Path:
     place = trial.user_attrs.get(study.PLACE)
     is_ours = place is not None and place == folders.sweep_id(folder)
     return folder / "packs" / given.name if is_ours else given
+
+
+def refuse_lost_packs(folder: Path, done: Mapping[int, Any], where: Mapping[int, Path]) -> None:
+    """Refuse a table without the rows of a pack of this folder; others' packs may be elsewhere.
+
+    Args:
+        done, where: setting -> its trial, and its pack.
+
+    Raises:
+        InputError: the description of a pack is gone.
+    """
+    for number, trial in done.items():
+        path = where[number] / PACK
+        is_own = path.parent.parent == folder / "packs" and study.PACK in trial.user_attrs
+        if is_own and not path.is_file():
+            raise InputError(
+                f"{str(path)!r} is gone, so the rows of setting {number} cannot be read: restore "
+                "it from a copy, or begin the sweep again in another folder with another --study."
+            )
 
 
 def refuse_other_returns(

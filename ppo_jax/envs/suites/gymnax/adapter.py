@@ -90,6 +90,7 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
             if place.split(".")[0] in (*actions.rigid, *observations.rigid):
                 raise _cannot_follow(label, place)
         changed = parameters.override(params, values)
+        parameters.require_steps(changed, parameters.time_limit)
         if actions.bounds is not None and not spaces.is_traced(changed):
             _require_bounds(actions, changed, label)
         return changed

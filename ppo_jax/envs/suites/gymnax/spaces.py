@@ -85,8 +85,12 @@ def count_of(space: Any, label: str) -> int:
     """The number of values of a Discrete space, or a sentence."""
     try:
         count = int(space.n)
+        if count != space.n:
+            raise ValueError(space.n)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{label} declares {space!r}, whose n is no number.") from error
+        raise InputError(
+            f"{label} declares {space!r}, whose n={space.n!r} is no whole number: give one."
+        ) from error
     if count > MOST_VALUES:
         raise InputError(
             f"{label} declares Discrete({count}), and a network needs a number for each value, at "
