@@ -1,6 +1,6 @@
 """A minibatch's gradient and a step along it: the trainer's program, the plain form, the kernel.
 
-`python benchmarks/speed/fused_update.py` times the three on a GPU, in turns, and compares their
+`python benchmarks/speed/fused_update.py` times them on a GPU, in turns, and compares their
 gradients there. `--count` counts launches and bytes for a described H100 instead; it needs XLA's
 CUDA plugin (launches.py). `--small` tries it on a CPU, where the kernel runs without Triton; its
 times mean nothing.
@@ -51,9 +51,9 @@ class Problem(NamedTuple):
     actions: int = 2
     width: int = 64
 
-    def network(self) -> tuple[Config, Any, Any]:
+    def network(self, precision: str = "float32") -> tuple[Config, Any, Any]:
         """The trainer's configuration, network and family of distributions."""
-        config = Config(hidden_sizes=(self.width, self.width))
+        config = Config(hidden_sizes=(self.width, self.width), precision=precision)
         shape = jax.ShapeDtypeStruct((self.inputs,), "float32")
         return config, *make_network(config, shape, Discrete(self.actions))
 
@@ -85,9 +85,11 @@ def networks(tree: Any) -> Networks:
     return Networks(layers("actor_torso", "policy_head"), layers("critic_torso", "value_head"))
 
 
-def trainer_gradient(problem: Problem, params: Any, rows: Rows) -> tuple[jax.Array, Any]:
+def trainer_gradient(
+    problem: Problem, params: Any, rows: Rows, precision: str = "float32"
+) -> tuple[jax.Array, Any]:
     """Loss and gradients by the trainer."""
-    config, network, family = problem.network()
+    config, network, family = problem.network(precision)
 
     def loss(params: Any) -> jax.Array:
         window, nothing = Window(rows.observation), jnp.zeros_like(rows.advantage)
@@ -98,14 +100,26 @@ def trainer_gradient(problem: Problem, params: Any, rows: Rows) -> tuple[jax.Arr
     return jax.value_and_grad(loss)(params)
 
 
-def forms(problem: Problem, interpret: bool) -> dict[str, tuple[Gradient, Callable[[Any], Any]]]:
+def forms(problem: Problem, on_cpu: bool) -> dict[str, tuple[Gradient, Callable[[Any], Any]]]:
     """The gradient by form, and the form's view of the trainer's parameters."""
-    kernel = partial(clip_update.fused, interpret=interpret)
-    return {
-        "trainer": (partial(trainer_gradient, problem), lambda params: params),
-        "plain": (lambda params, rows: clip_update.plain(params, rows, NUMBERS), networks),
-        "kernel": (lambda params, rows: kernel(params, rows, NUMBERS), networks),
+
+    def kernel(precision: Any = clip_update.FLOAT32) -> Any:
+        options: Any = {"precision": precision, "interpret": on_cpu}
+        return partial(clip_update.fused, numbers=NUMBERS, **options), networks
+
+    def trainer(precision: str = "float32") -> Any:
+        return partial(trainer_gradient, problem, precision=precision), lambda params: params
+
+    found = {
+        "plain": (partial(clip_update.plain, numbers=NUMBERS), networks),
+        "trainer": trainer(),
+        "kernel": kernel(),
     }
+    if not on_cpu:  # it has no TF32
+        found["trainer, tf32"] = trainer("tf32")
+        found["kernel, tf32"] = kernel(clip_update.TF32)
+        found["kernel, 3 x tf32"] = kernel(clip_update.THREE_TF32)
+    return found
 
 
 def descend(gradient: Gradient, params: Any, rows: Rows, steps: int) -> Any:
@@ -132,7 +146,7 @@ def measure(problem: Problem, is_small: bool) -> dict[str, Any]:
         except Exception as error:  # Triton's and XLA's errors have no common type
             found[name] = {"error": f"{type(error).__name__}: {str(error)[:500]}"}
             continue
-        calls[name], gradients[name] = own, networks(value) if name == "trainer" else value
+        calls[name], gradients[name] = own, value if view is networks else networks(value)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
         for name, call in calls.items():

@@ -5,10 +5,11 @@ layers of tanh and a head, for the actor and for the critic, with a categorical 
 does not use the kernel: no GPU has shown yet that it is faster (docs/speed.md).
 
 A program of the kernel reads the weights once, takes its blocks of rows one after the other, and
-keeps the sums of their gradients. No layer's result passes through memory. Each program writes its
+adds up their gradients. No layer's result goes to the device's main memory. Each program writes its
 sums, and one more kernel adds them, in the same order every time.
 
-Products are float32 (`InputPrecision.IEEE` in Triton): its default for float32 is TF32.
+Products are float32 (`InputPrecision.IEEE` in Triton), which tensor cores do not compute. Other
+precisions can be asked for: TF32, or three products of TF32 that nearly have float32's accuracy.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ MASKED = -1e30  # logit of an action that is padding
 BLOCK, PROGRAMS, WARPS = 32, 128, 8  # rows of a block; programs for each network; their warps
 
 Layers: TypeAlias = "tuple[tuple[Array, Array], ...]"  # three of (kernel [in, out], bias [out])
+
+
+FLOAT32 = jax.lax.Precision.HIGHEST
+TF32 = jax.lax.DotAlgorithmPreset.TF32_TF32_F32
+THREE_TF32 = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
 
 
 class Networks(NamedTuple):
@@ -59,15 +65,15 @@ def plain(params: Networks, rows: Rows, numbers: Numbers) -> tuple[Array, Networ
     """The mean loss of the rows, and its gradients."""
 
     def loss(params: Networks) -> Array:
-        policy = actor_losses(params.actor, rows, numbers, params.actor[-1][1].size)
-        return jnp.mean(policy + critic_losses(params.critic, rows, numbers))
+        logits, value = (output(layers, rows.observation) for layers in params)
+        policy = actor_losses(logits, rows, numbers, logits.shape[1])
+        return jnp.mean(policy + critic_losses(value, rows, numbers))
 
     return jax.value_and_grad(loss)(params)
 
 
-def actor_losses(layers: Layers, rows: Rows, numbers: Numbers, num_actions: int) -> Array:
+def actor_losses(logits: Array, rows: Rows, numbers: Numbers, num_actions: int) -> Array:
     """The clipped surrogate less the entropy's bonus [M]; columns past the actions are padding."""
-    logits = output(layers, rows.observation)
     column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
     logits = jnp.where(column < num_actions, logits, MASKED)
     logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=1))[:, None]
@@ -82,21 +88,20 @@ def actor_losses(layers: Layers, rows: Rows, numbers: Numbers, num_actions: int)
     return -jnp.where(whole <= bounded, whole, bounded) - numbers.entropy_coef * entropy
 
 
-def critic_losses(layers: Layers, rows: Rows, numbers: Numbers) -> Array:
+def critic_losses(value: Array, rows: Rows, numbers: Numbers) -> Array:
     """Half the squared error of the value times its coefficient [M]; padded columns are 0."""
-    error = jnp.sum(output(layers, rows.observation), axis=1) - rows.value_target
+    error = jnp.sum(value, axis=1) - rows.value_target
     return numbers.value_coef * 0.5 * error * error
 
 
-def output(layers: Layers, x: Array) -> Array:
+def output(layers: Layers, x: Array, precision: Any = FLOAT32) -> Array:
     """Output of the head [M, out]."""
+
+    def affine(x: Array, layer: tuple[Array, Array]) -> Array:
+        return jnp.dot(x, layer[0], precision=precision) + layer[1][None, :]
+
     *hidden, head = layers
     return affine(reduce(lambda x, layer: jnp.tanh(affine(x, layer)), hidden, x), head)
-
-
-def affine(x: Array, layer: tuple[Array, Array]) -> Array:
-    kernel, bias = layer
-    return jnp.dot(x, kernel, precision=jax.lax.Precision.HIGHEST) + bias[None, :]
 
 
 # The kernel ---------------------------------------------------------------------------------------
@@ -134,13 +139,14 @@ def fused(
     block: int = BLOCK,
     programs: int = PROGRAMS,
     warps: int = WARPS,
+    precision: Any = FLOAT32,
     interpret: bool = False,
 ) -> tuple[Array, Networks]:
     """`plain` as one kernel, and one that adds the programs' sums.
 
     Args:
-        block, programs: see above; the block is a power of two. interpret: run without Triton, on
-            any device.
+        block, programs, warps: see above; powers of two. precision: of the products. interpret: run
+            without Triton, on any device.
 
     Raises:
         ValueError: the hidden layers differ in width, or their width is no power of two that holds
@@ -156,7 +162,7 @@ def fused(
     sizes = Sizes(num_rows, inputs, width, actions, block, passes)
     end = sizes.offsets[-1]
     sums = pl.pallas_call(
-        partial(_kernel, sizes),
+        partial(_kernel, sizes, precision),
         grid=(programs, 2),
         out_shape=jax.ShapeDtypeStruct((programs, 2, end, width), jnp.float32),
         out_specs=pl.BlockSpec((None, None, end, width), lambda i, half: (i, half, 0, 0)),
@@ -177,7 +183,7 @@ def _unpack(sums: Array, sizes: Sizes, outputs: int) -> Layers:
     return tuple(zip(kernels, biases, strict=True))
 
 
-def _kernel(sizes: Sizes, *refs: Any) -> None:
+def _kernel(sizes: Sizes, precision: Any, *refs: Any) -> None:
     """Program (i, half): the blocks of i, for the actor or the critic."""
     (rows, number), params, sums = (Rows(*refs[:5]), refs[5]), refs[6:18], refs[18]
     numbers = Numbers(*(number[i] for i in range(3)))
@@ -194,14 +200,16 @@ def _kernel(sizes: Sizes, *refs: Any) -> None:
     @pl.when(half == 0)
     def _() -> None:
         def losses(layers: Layers, rows: Rows) -> Array:
-            return actor_losses(layers, rows, numbers, sizes.actions)
+            logits = output(layers, rows.observation, precision)
+            return actor_losses(logits, rows, numbers, sizes.actions)
 
         write(losses, _load_layers(sizes, params[:6], sizes.actions))
 
     @pl.when(half == 1)
     def _() -> None:
         def losses(layers: Layers, rows: Rows) -> Array:
-            return critic_losses(layers, rows, numbers)
+            value = output(layers, rows.observation, precision)
+            return critic_losses(value, rows, numbers)
 
         write(losses, _load_layers(sizes, params[6:], 1))
 
