@@ -3,8 +3,9 @@
 #
 #     scripts/gpu_hour.sh [--wheels FOLDER] [--dry] [--out FOLDER]
 #
-# Steps: the checks (doctor, resume, memory, two GPUs), the speeds with Rejax in turns, the launches
-# and bytes of compiled programs, the tables. A step that fails is named, and the next one runs.
+# Steps: the checks (doctor, resume, memory, two GPUs), the speeds with Rejax in turns, the fused
+# update, the launches and bytes of compiled programs, the tables. A step that fails is named, and
+# the next one runs.
 # --wheels: wheels of Rejax and its needs, for a machine without a network (docs/speed.md).
 # --dry: small sizes on a CPU, into a folder that is deleted. It tests this script.
 # PYTHON: the interpreter with ppo_jax and jax[cuda] (default: python).
@@ -12,7 +13,7 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 
 PYTHON=${PYTHON:-python}
-checks=() wheels=() dry="" out=benchmarks/results
+small=() wheels=() dry="" out=benchmarks/results
 while [ $# -gt 0 ]; do
     case $1 in
         --dry) dry=yes ;;
@@ -27,7 +28,7 @@ if [ -n "$dry" ]; then
     trap 'rm -rf "$out"' EXIT
     export JAX_PLATFORMS=cpu
     wheels=(--wheels "$out/none") # no peer: the result names it as left out
-    checks=(--small)
+    small=(--small)
     speed=(--small --seconds "${DRY_SECONDS:-180}" --only g2048)
     programs="CartPole-v1 --num-envs 16 --rollout-length 8 --num-epochs 1"
     tables=(benchmarks/gpu_table.py)
@@ -68,10 +69,12 @@ census() { # one JSON object a line: launches and bytes of each compiled program
 
 has_plugin() { "$PYTHON" -c 'import jax_plugins.xla_cuda13' 2>/dev/null; }
 
-step "checks" "$PYTHON" benchmarks/speed/gpu_checks.py "${checks[@]}" \
+step "checks" "$PYTHON" benchmarks/speed/gpu_checks.py "${small[@]}" \
     --out "$out/gpu-checks_$today.json"
 step "speed" "$PYTHON" benchmarks/speed/gpu.py "${speed[@]}" "${wheels[@]}" \
     --out "$out/gpu_$today.json"
+step "fused update" "$PYTHON" benchmarks/speed/fused_update.py "${small[@]}" \
+    --out "$out/gpu-fused_$today.json"
 if has_plugin; then
     step "launches and bytes" census
 else

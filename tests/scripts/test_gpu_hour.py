@@ -43,7 +43,13 @@ def test_all_steps_run_and_a_failed_one_is_named(tmp_path: Path, broken: str) ->
     code, told = hour(tmp_path, "--out", str(out), "--wheels", "mine", broken=broken)
     lines = (tmp_path / "words.txt").read_text("utf-8").splitlines()
     steps = [Path(line.split()[0]).name for line in lines]
-    assert steps == ["gpu_checks.py", "gpu.py", *["launches.py"] * 9, "readme.py"]
+    assert steps == [
+        "gpu_checks.py",
+        "gpu.py",
+        "fused_update.py",
+        *["launches.py"] * 9,
+        "readme.py",
+    ]
     assert "--seconds 2100 --wheels mine" in lines[1]
     assert "--one-line CartPole-v1 --objective trpo" in " ".join(lines)
     assert (code, "failed: checks" in told) == ((1, True) if broken in lines[0] else (0, False))
