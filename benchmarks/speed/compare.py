@@ -18,7 +18,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from cases import CASES, scaled
+from cases import ALL_CASES, CASES, scaled
 from machine import begin, default_out, describe_machine, store
 from peers import CEILING, OURS, PEERS, Process, ensure_venv, find_python, layouts, version_of
 
@@ -30,6 +30,8 @@ TRIAL_RUNS = 3
 def main() -> None:
     arguments = parse()
     os.environ.setdefault("JAX_PLATFORMS", arguments.platform)
+    if arguments.source:
+        os.environ["PUREJAXRL"] = str(Path(arguments.source).resolve())
     python = arguments.python or find_python()
     version = version_of(python)
     if version is None:
@@ -38,9 +40,10 @@ def main() -> None:
     names = [name for name in wanted if PEERS[name].python <= version]
     folder = Path(arguments.venvs).expanduser() / ".".join(map(str, version))
     used = [name for name in names if set(PEERS[name].cases) & set(arguments.cases)]
-    pythons = {name: ensure_venv(PEERS[name], folder, python) for name in used}
-    if arguments.own_python:
-        pythons[OURS] = Path(arguments.own_python)
+    pythons = {OURS: Path(arguments.own_python)} if arguments.own_python else {}
+    for name in used:
+        if name not in pythons:
+            pythons[name] = ensure_venv(PEERS[name], folder, python)
     record = begin(
         "environment steps per second and compile time, interleaved in one run",
         " ".join(["python", "benchmarks/speed/compare.py", *sys.argv[1:]]),
@@ -67,9 +70,10 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=sorted(CASES))
+    parser.add_argument("--cases", nargs="+", choices=sorted(ALL_CASES), default=sorted(CASES))
     peers = [name for name in PEERS if name not in (OURS, CEILING)]
     parser.add_argument("--peers", nargs="+", choices=peers, default=peers)
+    parser.add_argument("--source", help="clone of PureJaxRL's repository, which is no package")
     parser.add_argument("--repeats", type=int, default=7, help="timed runs of each trainer")
     parser.add_argument("--compiles", type=int, default=3, help="timed compilations of each")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every budget")
@@ -82,6 +86,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--own-layouts", nargs="+", help="layouts of ppo_jax to choose from (default: its default)"
     )
+    parser.add_argument("--peer-layouts", nargs="+", help="layouts of the peers (default: all)")
     return parser.parse_args()
 
 
@@ -89,11 +94,11 @@ def compare(
     case: str, names: list[str], pythons: dict[str, Path], arguments: argparse.Namespace
 ) -> dict:
     """One case: choose each trainer's layout, then compile and run all of them in turns."""
-    result: dict = {"settings": vars(scaled(CASES[case], arguments.scale)), "trainers": {}}
+    result: dict = {"settings": vars(scaled(ALL_CASES[case], arguments.scale)), "trainers": {}}
     processes = []
     try:
         for name in names:
-            wanted = arguments.own_layouts if name == OURS else None
+            wanted = arguments.own_layouts if name == OURS else arguments.peer_layouts
             process, tried = fastest_layout(name, case, pythons[name], arguments.scale, wanted)
             processes.append(process)
             result["trainers"][name] = {
@@ -127,7 +132,7 @@ def compare(
         result["fastest_peer"] = fastest
         result["speed_ratio"] = result["against"][fastest]["speed_ratio"]
     if ceiling is not None:
-        result["ceiling"] = shares(CASES[case].flops_per_env_step, ceiling, trainers)
+        result["ceiling"] = shares(ALL_CASES[case].flops_per_env_step, ceiling, trainers)
     return result
 
 
@@ -212,7 +217,7 @@ def shares(flops_per_env_step: int, ceiling: dict, trainers: dict[str, dict]) ->
 
 def table_row(case: str, result: dict) -> str:
     """One case as lines of a plain table."""
-    lines = [f"({case}) {CASES[case].title}"]
+    lines = [f"({case}) {ALL_CASES[case].title}"]
     for name, trainer in result["trainers"].items():
         line = (
             f"  {name:<8} {trainer['env_steps_per_second']:>10,.0f} steps/s"
