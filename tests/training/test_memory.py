@@ -114,7 +114,7 @@ ALL_AT_ONCE = {
     "objective, settings",
     [
         ("clip", {"memory": "attention", "memory_window": 4}),
-        ("trpo", {"memory": "lru", "memory_start": "learned"}),
+        ("trpo", {"memory": "gru", "memory_start": "learned"}),
     ],
     ids=["clip", "trpo"],
 )
