@@ -103,9 +103,9 @@ CASES = {
 MEMORY_CASES = {
     case.name: case
     for case in (
-        Case("m16", "a GRU 128 each, 16 envs x 128", 6 * 2048, 16, **APART),
+        Case("m16", "a GRU 128 each, 16 envs x 128", 4 * 2048, 16, **APART),
         Case("m256", "a GRU 128 each, 256 envs x 32", 2 * 8192, 256, rollout_length=32, **APART),
-        Case("s16", "one GRU 128, 16 envs x 128", 6 * 2048, 16, **SHARED),
+        Case("s16", "one GRU 128, 16 envs x 128", 4 * 2048, 16, **SHARED),
         Case("s256", "one GRU 128, 256 envs x 32", 2 * 8192, 256, rollout_length=32, **SHARED),
     )
 }

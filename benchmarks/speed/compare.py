@@ -59,7 +59,9 @@ def main() -> None:
         "repeats": arguments.repeats,
         "cases": {},
     }
-    out = Path(arguments.out) if arguments.out else default_out(record["machine"]["hardware"])
+    kind = "speed" if set(arguments.cases) <= set(CASES) else "speed-memory"
+    found = default_out(record["machine"]["hardware"], kind)
+    out = Path(arguments.out) if arguments.out else found
     for case in arguments.cases:
         present = [name for name in used if case in PEERS[name].cases]
         record["cases"][case] = compare(case, present, pythons, arguments)
@@ -75,7 +77,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", choices=peers, default=peers)
     parser.add_argument("--source", help="clone of PureJaxRL's repository, which is no package")
     parser.add_argument("--repeats", type=int, default=7, help="timed runs of each trainer")
-    parser.add_argument("--compiles", type=int, default=3, help="timed compilations of each")
+    parser.add_argument("--compiles", type=int, default=3, help="timed compilations, 1 at least")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every budget")
     parser.add_argument("--platform", default="cpu", help="JAX_PLATFORMS, where it is not set")
     parser.add_argument("--hardware", help="name of this machine in the result")
@@ -99,15 +101,17 @@ def compare(
     try:
         for name in names:
             wanted = arguments.own_layouts if name == OURS else arguments.peer_layouts
-            process, tried = fastest_layout(name, case, pythons[name], arguments.scale, wanted)
+            process, tried, first = fastest_layout(
+                name, case, pythons[name], arguments.scale, wanted
+            )
             processes.append(process)
             result["trainers"][name] = {
                 **process.info,
                 "layouts_tried": tried,
-                "compiles": [],
+                "compiles": [] if name == CEILING else [first],
                 "runs": [],
             }
-        for _ in range(arguments.compiles):
+        for _ in range(arguments.compiles - 1):
             for process in processes:
                 if process.peer.name != CEILING:
                     compiled = process.ask("compile")
@@ -115,7 +119,7 @@ def compare(
         for _ in range(arguments.repeats):
             for process in processes:
                 result["trainers"][process.peer.name]["runs"].append(process.ask("run"))
-        for process in processes:
+        for process in processes if ALL_CASES[case].memory == "none" else ():
             result["trainers"][process.peer.name] |= process.ask("evaluate")
     finally:
         for process in processes:
@@ -138,14 +142,13 @@ def compare(
 
 def fastest_layout(
     name: str, case: str, python: Path, scale: float, wanted: list[str] | None
-) -> tuple[Process, dict[str, list[float]]]:
-    """Find the trainer's fastest layout, and the environment steps per second of each layout."""
+) -> tuple[Process, dict[str, list[float]], dict]:
+    """Find the trainer's fastest layout, the speeds of each layout, and its first compilation."""
     peer = PEERS[name]
     names = wanted or layouts(peer, python, case, scale)
     processes = [Process(peer, python, case, layout, scale) for layout in names]
     try:
-        for process in processes:
-            process.ask("compile")
+        compiled = {process.layout: process.ask("compile") for process in processes}
         tried: dict[str, list[float]] = {process.layout: [] for process in processes}
         for _ in range(TRIAL_RUNS if len(processes) > 1 else 0):
             for process in processes:
@@ -161,7 +164,7 @@ def fastest_layout(
     for process in processes:
         if process is not best:
             process.close()
-    return best, tried
+    return best, tried, compiled[best.layout]
 
 
 def summarise(trainer: dict) -> dict:
