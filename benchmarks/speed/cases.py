@@ -23,6 +23,9 @@ class Case:
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     normalize_observations: bool = False
+    memory: str = "none"
+    memory_size: int = 128
+    shared_torso: bool = False
     objective: str = "clip"  # this and the next two: of ours only
     torso: str = "mlp"
     precision: str = "float32"
@@ -66,6 +69,12 @@ ENV_SIZES = {"CartPole-v1": (4, 2), "Breakout-MinAtar": (400, 3), "Pendulum-v1":
 CONV_OUTPUTS = 8 * 8 * 16
 CONV_FLOPS = 2 * CONV_OUTPUTS * 3 * 3 * 4
 
+# Ajax has a core each for actor and critic, as ours has. PureJaxRL shares one and has a layer of
+# 128 behind it on either side; ours has two more layers before the core, with as many products.
+MEMORY = {"env": "MemoryChain-bsuite", "activation": "relu", "memory": "gru"}
+APART = MEMORY | {"hidden_sizes": (128,)}
+SHARED = MEMORY | {"hidden_sizes": (128, 128, 128), "shared_torso": True}
+
 # Budgets are whole iterations that last one to three seconds on two CPU cores.
 CASES = {
     case.name: case
@@ -89,6 +98,18 @@ CASES = {
         ),
     )
 }
+
+# Policies with a memory; a peer takes part in those that have its network.
+MEMORY_CASES = {
+    case.name: case
+    for case in (
+        Case("m16", "a GRU 128 each, 16 envs x 128", 4 * 2048, 16, **APART),
+        Case("m256", "a GRU 128 each, 256 envs x 32", 2 * 8192, 256, rollout_length=32, **APART),
+        Case("s16", "one GRU 128, 16 envs x 128", 4 * 2048, 16, **SHARED),
+        Case("s256", "one GRU 128, 256 envs x 32", 2 * 8192, 256, rollout_length=32, **SHARED),
+    )
+}
+ALL_CASES = CASES | MEMORY_CASES
 
 
 def scaled(case: Case, factor: float) -> Case:

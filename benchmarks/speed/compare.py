@@ -18,7 +18,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from cases import CASES, scaled
+from cases import ALL_CASES, CASES, scaled
 from machine import begin, default_out, describe_machine, store
 from peers import CEILING, OURS, PEERS, Process, ensure_venv, find_python, layouts, version_of
 
@@ -30,6 +30,8 @@ TRIAL_RUNS = 3
 def main() -> None:
     arguments = parse()
     os.environ.setdefault("JAX_PLATFORMS", arguments.platform)
+    if arguments.source:
+        os.environ["PUREJAXRL"] = str(Path(arguments.source).resolve())
     python = arguments.python or find_python()
     version = version_of(python)
     if version is None:
@@ -38,9 +40,10 @@ def main() -> None:
     names = [name for name in wanted if PEERS[name].python <= version]
     folder = Path(arguments.venvs).expanduser() / ".".join(map(str, version))
     used = [name for name in names if set(PEERS[name].cases) & set(arguments.cases)]
-    pythons = {name: ensure_venv(PEERS[name], folder, python) for name in used}
-    if arguments.own_python:
-        pythons[OURS] = Path(arguments.own_python)
+    pythons = {OURS: Path(arguments.own_python)} if arguments.own_python else {}
+    for name in used:
+        if name not in pythons:
+            pythons[name] = ensure_venv(PEERS[name], folder, python)
     record = begin(
         "environment steps per second and compile time, interleaved in one run",
         " ".join(["python", "benchmarks/speed/compare.py", *sys.argv[1:]]),
@@ -56,7 +59,9 @@ def main() -> None:
         "repeats": arguments.repeats,
         "cases": {},
     }
-    out = Path(arguments.out) if arguments.out else default_out(record["machine"]["hardware"])
+    kind = "speed" if set(arguments.cases) <= set(CASES) else "speed-memory"
+    found = default_out(record["machine"]["hardware"], kind)
+    out = Path(arguments.out) if arguments.out else found
     for case in arguments.cases:
         present = [name for name in used if case in PEERS[name].cases]
         record["cases"][case] = compare(case, present, pythons, arguments)
@@ -67,11 +72,12 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=sorted(CASES))
+    parser.add_argument("--cases", nargs="+", choices=sorted(ALL_CASES), default=sorted(CASES))
     peers = [name for name in PEERS if name not in (OURS, CEILING)]
     parser.add_argument("--peers", nargs="+", choices=peers, default=peers)
+    parser.add_argument("--source", help="clone of PureJaxRL's repository, which is no package")
     parser.add_argument("--repeats", type=int, default=7, help="timed runs of each trainer")
-    parser.add_argument("--compiles", type=int, default=3, help="timed compilations of each")
+    parser.add_argument("--compiles", type=int, default=3, help="timed compilations, 1 at least")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every budget")
     parser.add_argument("--platform", default="cpu", help="JAX_PLATFORMS, where it is not set")
     parser.add_argument("--hardware", help="name of this machine in the result")
@@ -82,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--own-layouts", nargs="+", help="layouts of ppo_jax to choose from (default: its default)"
     )
+    parser.add_argument("--peer-layouts", nargs="+", help="layouts of the peers (default: all)")
     return parser.parse_args()
 
 
@@ -89,20 +96,22 @@ def compare(
     case: str, names: list[str], pythons: dict[str, Path], arguments: argparse.Namespace
 ) -> dict:
     """One case: choose each trainer's layout, then compile and run all of them in turns."""
-    result: dict = {"settings": vars(scaled(CASES[case], arguments.scale)), "trainers": {}}
+    result: dict = {"settings": vars(scaled(ALL_CASES[case], arguments.scale)), "trainers": {}}
     processes = []
     try:
         for name in names:
-            wanted = arguments.own_layouts if name == OURS else None
-            process, tried = fastest_layout(name, case, pythons[name], arguments.scale, wanted)
+            wanted = arguments.own_layouts if name == OURS else arguments.peer_layouts
+            process, tried, first = fastest_layout(
+                name, case, pythons[name], arguments.scale, wanted
+            )
             processes.append(process)
             result["trainers"][name] = {
                 **process.info,
                 "layouts_tried": tried,
-                "compiles": [],
+                "compiles": [] if name == CEILING else [first],
                 "runs": [],
             }
-        for _ in range(arguments.compiles):
+        for _ in range(arguments.compiles - 1):
             for process in processes:
                 if process.peer.name != CEILING:
                     compiled = process.ask("compile")
@@ -110,7 +119,7 @@ def compare(
         for _ in range(arguments.repeats):
             for process in processes:
                 result["trainers"][process.peer.name]["runs"].append(process.ask("run"))
-        for process in processes:
+        for process in processes if ALL_CASES[case].memory == "none" else ():
             result["trainers"][process.peer.name] |= process.ask("evaluate")
     finally:
         for process in processes:
@@ -127,20 +136,19 @@ def compare(
         result["fastest_peer"] = fastest
         result["speed_ratio"] = result["against"][fastest]["speed_ratio"]
     if ceiling is not None:
-        result["ceiling"] = shares(CASES[case].flops_per_env_step, ceiling, trainers)
+        result["ceiling"] = shares(ALL_CASES[case].flops_per_env_step, ceiling, trainers)
     return result
 
 
 def fastest_layout(
     name: str, case: str, python: Path, scale: float, wanted: list[str] | None
-) -> tuple[Process, dict[str, list[float]]]:
-    """Find the trainer's fastest layout, and the environment steps per second of each layout."""
+) -> tuple[Process, dict[str, list[float]], dict]:
+    """Find the trainer's fastest layout, the speeds of each layout, and its first compilation."""
     peer = PEERS[name]
     names = wanted or layouts(peer, python, case, scale)
     processes = [Process(peer, python, case, layout, scale) for layout in names]
     try:
-        for process in processes:
-            process.ask("compile")
+        compiled = {process.layout: process.ask("compile") for process in processes}
         tried: dict[str, list[float]] = {process.layout: [] for process in processes}
         for _ in range(TRIAL_RUNS if len(processes) > 1 else 0):
             for process in processes:
@@ -156,7 +164,7 @@ def fastest_layout(
     for process in processes:
         if process is not best:
             process.close()
-    return best, tried
+    return best, tried, compiled[best.layout]
 
 
 def summarise(trainer: dict) -> dict:
@@ -212,7 +220,7 @@ def shares(flops_per_env_step: int, ceiling: dict, trainers: dict[str, dict]) ->
 
 def table_row(case: str, result: dict) -> str:
     """One case as lines of a plain table."""
-    lines = [f"({case}) {CASES[case].title}"]
+    lines = [f"({case}) {ALL_CASES[case].title}"]
     for name, trainer in result["trainers"].items():
         line = (
             f"  {name:<8} {trainer['env_steps_per_second']:>10,.0f} steps/s"

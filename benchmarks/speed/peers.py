@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cases import CASES
+from cases import ALL_CASES, CASES
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -29,6 +29,7 @@ class Peer:
     requirements: str
     cases: tuple[str, ...] = tuple(CASES)
     python: tuple[int, int] = (3, 11)  # the oldest it runs on
+    is_old: bool = False  # it runs on this version of Python only, beside an older jax
     is_compiled: bool = True  # one program for the environment and the learning
     scale: float = 1.0  # factor on the budget, as speeds are rates and slow trainers take long
 
@@ -36,9 +37,18 @@ class Peer:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer(OURS, "ppo-jax", "worker_ppo_jax.py", "requirements_ppo_jax.txt"),
+        Peer(OURS, "ppo-jax", "worker_ppo_jax.py", "requirements_ppo_jax.txt", tuple(ALL_CASES)),
         Peer("rejax", "rejax", "worker_rejax.py", "requirements_rejax.txt"),
-        Peer("ajax", "ajax-rl", "worker_ajax.py", "requirements_ajax.txt", python=(3, 12)),
+        Peer(
+            *("ajax", "ajax-rl", "worker_ajax.py", "requirements_ajax.txt"),
+            cases=(*CASES, "m16", "m256"),
+            python=(3, 12),
+        ),
+        Peer(
+            *("purejaxrl", "jax", "worker_purejaxrl.py", "requirements_purejaxrl.txt"),
+            cases=("s16", "s256"),
+            is_old=True,
+        ),
         Peer(
             *("sb3", "stable-baselines3", "worker_sb3.py", "requirements_sb3.txt"),
             cases=("a",),
@@ -51,10 +61,10 @@ PEERS = {
 }
 
 
-def find_python() -> str:
+def find_python(versions: tuple[tuple[int, int], ...] = NEWEST_PYTHONS) -> str:
     """Find an interpreter that all trainers can be installed for; else the running one."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for wanted in NEWEST_PYTHONS:
+    for wanted in versions:
         if sys.version_info[:2] == wanted:
             return sys.executable
         name = ".".join(map(str, wanted))
@@ -78,13 +88,17 @@ def ensure_venv(peer: Peer, folder: Path, python: str) -> Path:
     requirements = HERE / peer.requirements
     venv = folder / f"{requirements.stem.removeprefix('requirements_')}-venv"
     interpreter, stamp = venv / "bin" / "python", venv / "installed.txt"
-    wanted = f"{CONSTRAINTS.read_text()}{requirements.read_text()}\n# made with {python}\n"
+    if peer.is_old:
+        python = find_python((peer.python,))
+    constraints = [] if peer.is_old else ["-c", str(CONSTRAINTS)]
+    shared = "" if peer.is_old else CONSTRAINTS.read_text()
+    wanted = f"{shared}{requirements.read_text()}\n# made with {python}\n"
     if stamp.exists() and stamp.read_text() == wanted:
         return interpreter
     print(f"installing {requirements.name} into {venv}", file=sys.stderr, flush=True)
     subprocess.run([python, "-m", "venv", "--clear", str(venv)], check=True)
     install = [str(interpreter), "-m", "pip", "install", "--quiet", "-r", str(requirements)]
-    subprocess.run([*install, "-c", str(CONSTRAINTS)], check=True)
+    subprocess.run([*install, *constraints], check=True)
     stamp.write_text(wanted)
     return interpreter
 

@@ -32,6 +32,13 @@ def seed_keys(case: Case, seed: int) -> Any:
     return jax.random.split(jax.random.PRNGKey(seed), case.seeds)
 
 
+def _with_seed_axis(state: Any) -> Any:
+    import jax
+
+    # By a name that a jax of 2023 knows, too.
+    return jax.tree_util.tree_map(lambda leaf: jax.numpy.asarray(leaf)[None], state)
+
+
 def spread(train: Callable[[Any], Any], layout: str) -> Callable[[Any], Any]:
     """`train` of one key as a function of keys [S], laid out over the machine."""
     import jax
@@ -39,7 +46,7 @@ def spread(train: Callable[[Any], Any], layout: str) -> Callable[[Any], Any]:
     from jax.sharding import Mesh, PartitionSpec
 
     if layout.startswith("plain"):
-        return lambda keys: jax.tree.map(lambda leaf: jax.numpy.asarray(leaf)[None], train(keys[0]))
+        return lambda keys: _with_seed_axis(train(keys[0]))
     if layout == "vmap":
         return jax.vmap(train)
     inner = jax.vmap(train) if layout == "devices-vmap" else lambda keys: jax.lax.map(train, keys)

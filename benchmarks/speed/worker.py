@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cases import CASES, Case, scaled
+from cases import ALL_CASES, Case, scaled
 
 
 class Program(NamedTuple):
@@ -46,12 +46,12 @@ class Worker(NamedTuple):
 
 def serve(worker: Worker) -> None:
     parser = argparse.ArgumentParser(description="one trainer behind benchmarks/speed/compare.py")
-    parser.add_argument("--case", choices=sorted(CASES), required=True)
+    parser.add_argument("--case", choices=sorted(ALL_CASES), required=True)
     parser.add_argument("--layout", default="")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the budget")
     parser.add_argument("--list-layouts", action="store_true")
     arguments = parser.parse_args()
-    case = scaled(CASES[arguments.case], arguments.scale)
+    case = scaled(ALL_CASES[arguments.case], arguments.scale)
     if arguments.list_layouts:
         print(json.dumps(worker.layouts(case)))
         return

@@ -45,7 +45,13 @@ def create(case: Case) -> Any:
         vf_coef=case.value_coef,
         gae_lambda=case.gae_lambda,
         normalize_observations=case.normalize_observations,
+        memory=memory_of(case),
     )
+
+
+def memory_of(case: Case) -> dict[str, Any] | None:
+    is_none = case.memory == "none"
+    return None if is_none else {"kind": case.memory, "hidden_size": case.memory_size}
 
 
 def build(case: Case, layout: str, mark: Callable[[str], None]) -> Program:

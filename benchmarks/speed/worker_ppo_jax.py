@@ -48,6 +48,9 @@ def config_of(case: Case) -> Any:
         objective=case.objective,
         precision=case.precision,
         normalize_observations=case.normalize_observations,
+        memory=case.memory,
+        memory_size=case.memory_size,
+        shared_torso=case.shared_torso,
     )
 
 

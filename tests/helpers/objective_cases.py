@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.config import OBJECTIVES, Config, Hyper
 from ppo_jax.envs.interface import Box, Discrete, MultiDiscrete, Product
 from ppo_jax.models.body import Network
 from ppo_jax.models.policy_head import Family
@@ -26,6 +26,19 @@ POLICIES = {
     "tanh-gaussian": ("tanh-gaussian", BOX),
     "hybrid": ("gaussian", Product((MultiDiscrete((3, 2)), BOX))),
 }
+
+
+def own_drift(ratio: jax.Array, advantage: jax.Array) -> jax.Array:
+    return jnp.abs(advantage) * (ratio - 1.0) ** 4
+
+
+# Every objective, and the other direction of the KL: name -> the fields that ask for it.
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{name: {"objective": name} for name in OBJECTIVES},
+    "drift": {"objective": "drift", "drift": own_drift},
+    "kl new-old": {"objective": "kl", "kl_direction": "new-old"},
+}
+
 # Half the compile time, and no less exact.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 from networks import network_of, shown
-from objective_cases import POLICIES, SMALL, draw_batch, jit, train
+from objective_cases import POLICIES, SMALL, VARIANTS, draw_batch, jit, train
 
-from ppo_jax.config.config import OBJECTIVES, Config, Hyper
+from ppo_jax.config.config import Config, Hyper
 from ppo_jax.envs.interface import Discrete
 from ppo_jax.models.body import Network
 from ppo_jax.models.network import make_network
@@ -40,18 +40,6 @@ HYPER = Hyper(
     clip_epsilon_high=0.3,
     dual_clip=1.4,
 )
-
-
-def own_drift(ratio: jax.Array, advantage: jax.Array) -> jax.Array:
-    return jnp.abs(advantage) * (ratio - 1.0) ** 4
-
-
-# Every objective, and the other direction of the KL: name -> the fields that ask for it.
-VARIANTS: dict[str, dict[str, Any]] = {
-    **{name: {"objective": name} for name in OBJECTIVES},
-    "drift": {"objective": "drift", "drift": own_drift},
-    "kl new-old": {"objective": "kl", "kl_direction": "new-old"},
-}
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from counter import CounterParams, counter
+from dials import dials
 from jax.flatten_util import ravel_pytree
+from objective_cases import VARIANTS
 from own_network import RECURRENT_NETWORK
 from toy import jit
 
@@ -168,6 +170,38 @@ def test_a_minibatch_of_two_environments_has_the_gradient_of_these_two_alone(nam
     turned, order = gradient(batch_of(config, hyper, chosen(steps, [7, 3])))
     np.testing.assert_allclose(turned, alone, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(order.reshape(2, T)[::-1].ravel(), expected, atol=1e-6)
+
+
+def test_every_objective_has_the_policy_gradient_with_joint_masks_a_dict_and_a_memory() -> None:
+    """At the old policy; L^PG, L^CLIP and the penalties part away from it. Masks are kept."""
+    shows = {"env": dials(), "memory": "lru", "previous_inputs": "action+reward+start"}
+    config = dataclasses.replace(CONFIG, **shows)
+    _, state, steps = second_window(config)
+    _, network, family = assemble(config)
+    hyper = Hyper(entropy_coef=0.1, kl_coef=0.5)
+
+    @jit
+    def gradients(params: Any, batch: Batch) -> dict[str, jax.Array]:
+        found = {}
+        for name, fields in VARIANTS.items():
+            own = dataclasses.replace(config, **fields)
+
+            def loss(p: Any, own: Config = own) -> Any:
+                return objectives.minibatch_loss(p, batch, hyper, own, network, family)[0]
+
+            found[name] = ravel_pytree(jax.grad(loss)(params))[0]
+        return found
+
+    batch = batch_of(config, hyper, steps)
+    legal = np.asarray(steps.window.observation["action_mask"])
+    assert 0.3 < legal.mean() < 0.9
+    at_old = gradients(state.params, batch)
+    assert np.max(np.abs(at_old["pg"])) > 0.1
+    away = gradients(jax.tree.map(lambda leaf: 1.2 * leaf, state.params), batch)
+    for name in VARIANTS:
+        np.testing.assert_allclose(at_old[name], at_old["pg"], atol=2e-5, err_msg=name)
+        assert np.all(np.isfinite(away[name])), name
+        assert name == "pg" or np.max(np.abs(away[name] - away["pg"])) > 1e-3, name
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
