@@ -166,7 +166,7 @@ def draw(result: dict[str, Any], out: Path) -> None:
     axes.set_ylabel("return after training\n(guessing 0, best 1)", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="center right")
+    axes.legend(frameon=False, fontsize=8, loc="center", bbox_to_anchor=(0.55, 0.72))
     axes.set_title(
         f"MemoryChain-bsuite, {result['env_steps']:,} environment steps a seed", fontsize=9
     )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^vP*X<>"
 ROW_INCHES = 0.34
+LEGEND_INCHES, LETTER_INCHES, MARKER_INCHES = 7.8, 0.072, 0.35  # widths, at 8.5 points
+LEGEND_ROW_INCHES = 0.18
 LOWEST = -1.5  # lower scores are drawn at the edge, with their number beside them
 
 
@@ -31,11 +33,15 @@ def draw(table: Table, path: Path) -> None:
     from matplotlib.figure import Figure
 
     variants = table.variants
-    height = 1.75 + ROW_INCHES * len(variants)
+    tasks = list(dict.fromkeys(task for each in variants for task in each.per_task))
+    is_published = bool(table.suite.variant_published)
+    labels = labels_of(tasks, is_published)
+    legend_rows = math.ceil(len(labels) / columns_that_fit(labels))
+    frame = 1.75 + LEGEND_ROW_INCHES * max(0, legend_rows - 2)  # all but the rows of variants
+    height = frame + ROW_INCHES * len(variants)
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x", "font.size": 11}):
         figure = Figure(figsize=(8.0, height), dpi=160)
-        axes = figure.add_axes((0.25, 0.62 / height, 0.71, 1.0 - 1.75 / height))
-        tasks = list(dict.fromkeys(task for each in variants for task in each.per_task))
+        axes = figure.add_axes((0.25, 0.62 / height, 0.71, 1.0 - frame / height))
         low = lowest(table)
         for row, each in enumerate(variants):
             _draw_row(axes, row, each, tasks, low, table)
@@ -47,7 +53,7 @@ def draw(table: Table, path: Path) -> None:
         axes.set_xlabel("Normalised score (random policy 0, best known 1)", size=11)
         figure.text(0.02, 1 - 0.1 / height, table.suite.title, size=14, weight="bold", va="top")
         figure.text(0.02, 1 - 0.42 / height, subtitle(table), size=10.5, color=MUTED, va="top")
-        _draw_legend(figure, tasks, height, bool(table.suite.variant_published))
+        _draw_legend(figure, tasks, height, is_published)
         figure.savefig(path, metadata=without_date(path))
 
 
@@ -118,7 +124,7 @@ def _draw_legend(figure: Figure, tasks: list[str], height: float, is_published: 
                 markerfacecolor="white",
                 markeredgecolor=REFERENCE,
                 markeredgewidth=1.6,
-                label="published, on other tasks",
+                label=labels_of([], is_published)[1],
                 **plain,
             )
         )
@@ -132,9 +138,26 @@ def _draw_legend(figure: Figure, tasks: list[str], height: float, is_published: 
         handles=entries,
         loc="upper left",
         bbox_to_anchor=(0.01, 1 - 0.6 / height),
-        ncol=4,
+        ncol=columns_that_fit(labels_of(tasks, is_published)),
         frameon=False,
         fontsize=8.5,
         handletextpad=0.2,
         columnspacing=1.0,
     )
+
+
+def labels_of(tasks: list[str], is_published: bool) -> list[str]:
+    """Labels of the legend, in its order."""
+    return ["measured", *["published, on other tasks"] * is_published, *tasks]
+
+
+def columns_that_fit(labels: list[str]) -> int:
+    """Number of columns, at most 4, for which the figure's width holds the legend."""
+    for count in (4, 3, 2):
+        rows, longer = divmod(len(labels), count)  # one row more in the first `longer` columns
+        ends = np.cumsum([rows + (i < longer) for i in range(count)])
+        columns = (labels[begin:end] for begin, end in zip((0, *ends), ends, strict=False))
+        widths = [max(map(len, column), default=0) for column in columns]
+        if sum(LETTER_INCHES * width + MARKER_INCHES for width in widths) <= LEGEND_INCHES:
+            return count
+    return 1

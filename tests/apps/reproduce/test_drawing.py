@@ -48,3 +48,11 @@ def test_other_scores_give_another_file(table, tmp_path: Path):
 
 def test_the_subtitle_says_what_is_averaged(table):
     assert drawing.subtitle(table).startswith("mean over 1 tasks with 10 seeds each")
+
+
+def test_a_legend_of_long_names_has_fewer_columns() -> None:
+    short = ["measured", *(f"Task-v{i}" for i in range(7))]
+    assert drawing.columns_that_fit(short) == 4
+    long = ["measured", *("memory/CartPole-NoVelocity-v1" for _ in range(7))]
+    assert drawing.columns_that_fit(long) == 3  # 3 x (29 x 0.072 + 0.35) = 7.3 of 7.8 inches
+    assert drawing.columns_that_fit(["x" * 200, "y"]) == 1

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from objective_cases import jit
 
+from ppo_jax.kernels.pallas import clip_update
 from ppo_jax.kernels.pallas.clip_update import Networks, Rows, fused, plain
+from ppo_jax.rl import surrogates
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks" / "speed"))
 
@@ -46,3 +48,7 @@ def test_layers_that_do_not_fit_the_tiles_are_refused(widths: tuple, actions: in
     rows = Rows(np.zeros((8, 4), "f4"), np.zeros(8, "i4"), *np.zeros((3, 8), "f4"))
     with pytest.raises(ValueError, match="takes no layers"):
         KERNEL(Networks(layers, layers), rows, NUMBERS)
+
+
+def test_log_ratios_are_clamped_where_those_of_the_trainer_are() -> None:
+    assert clip_update.MAX_LOG_RATIO == surrogates.MAX_LOG_RATIO  # kernels/ imports no rl/
