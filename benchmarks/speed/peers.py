@@ -55,7 +55,13 @@ PEERS = {
             is_compiled=False,
             scale=1 / 32,
         ),
-        # Not a trainer: the rate of this machine's matrix products, measured beside them.
+        # No trainers: the bare products of our iterations with a GRU, in place of all of them,
+        Peer(
+            *("products", "jax", "worker_products.py", "requirements_ppo_jax.txt"),
+            cases=("m16", "m256"),
+            is_compiled=False,
+        ),
+        # and the rate of this machine's matrix products, measured beside them.
         Peer(CEILING, "numpy", "worker_sgemm.py", "requirements_ppo_jax.txt", cases=("c",)),
     )
 }
