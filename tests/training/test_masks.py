@@ -152,12 +152,13 @@ def test_a_dict_of_vectors_trains_as_the_vector_does() -> None:
 
 
 def curtained() -> Environment:
-    """The workshop, whose number and aim are hidden where a parameter is 0."""
+    """The workshop without its board; its number and aim are hidden where a parameter is 0."""
     base = registration.make(Workshop())
+    shapes = {name: leaf for name, leaf in base.observation.items() if name != "board"}
 
     def hidden(shown: Any, observation: Any, *rest: Any) -> tuple:
         number, aim = (observation[name] * shown[i] for i, name in enumerate(("number", "aim")))
-        return {**observation, "number": number > 0, "aim": aim}, *rest
+        return {"number": number > 0, "aim": aim, "lamp": observation["lamp"]}, *rest
 
     def reset(key: Any, shown: Any) -> tuple:
         return hidden(shown, *base.reset(key, base.default_params))
@@ -169,6 +170,7 @@ def curtained() -> Environment:
         reset=reset,
         transition=transition,
         default_params=jnp.ones(2),
+        observation=shapes,
         override=lambda params, values: jnp.stack([values["number"], values["aim"]]),
         action_bounds=None,
         max_episode_steps=4,
