@@ -55,13 +55,7 @@ PEERS = {
             is_compiled=False,
             scale=1 / 32,
         ),
-        # No trainers: the bare products of our iterations with a GRU, in place of all of them,
-        Peer(
-            *("products", "jax", "worker_products.py", "requirements_ppo_jax.txt"),
-            cases=("m16", "m256"),
-            is_compiled=False,
-        ),
-        # and the rate of this machine's matrix products, measured beside them.
+        # Not a trainer: the rate of this machine's matrix products, measured beside them.
         Peer(CEILING, "numpy", "worker_sgemm.py", "requirements_ppo_jax.txt", cases=("c",)),
     )
 }
