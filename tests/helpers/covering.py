@@ -49,6 +49,7 @@ _EXCLUDED = (
     (("start", ("learned",)), ("memory", ("none", "attention"))),
     (("layers", ("2",)), ("memory", ("none",))),
     (("bound", ("kl_target",)), ("objective", (*FEATURES["objective"][:3], *_OTHERS))),
+    (("probe", ("start states",)), ("layout", ("one seed on two devices",))),
     (("bound", ("kl_stop", "kl_lr_target")), ("objective", ("trpo", "npg"))),
 )
 
