@@ -1,4 +1,4 @@
-"""The runs that are killed, stopped and damaged: every objective, alone and in populations."""
+"""The runs that are killed, stopped and damaged: objectives, memories, alone and in populations."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _SMALL = (
 )
 _CART = f"CartPole-v1 {_SMALL} --learning-rate 3e-3:0"
 _PENDULUM = f"Pendulum-v1 {_SMALL} --normalize-observations --normalize-rewards"
+_HIDDEN = "memory/Pendulum-NoVelocity-v1 " + _PENDULUM.removeprefix("Pendulum-v1 ")
 _LARGE = (
     "CartPole-v1 --no-preset --rollout-length 32 --num-epochs 1 --num-minibatches 2 "
     "--hidden-sizes 8 --eval-episodes 4 --env.max_steps_in_episode 50"
@@ -47,7 +48,19 @@ CASES = (
         f"{_LARGE} --num-envs 128 --total-env-steps 122880 --log-every 28672 "
         "--checkpoint-every 8192",
     ),
+    Case("clip, GRU", f"{_HIDDEN} --memory gru --memory-size 8 --previous-inputs action+reward"),
+    Case(
+        "trpo, LRU of two layers, learned start, 3 seeds",
+        f"{_HIDDEN} --objective trpo --memory lru --memory-size 4 --memory-layers 2 "
+        "--memory-start learned --seeds 3",
+    ),
+    Case("kl, attention", f"{_HIDDEN} --objective kl --memory attention --memory-size 8"),
 )
+
+
+def chosen(names: str) -> tuple[Case, ...]:
+    """The cases with these names, with semicolons between; all if empty."""
+    return tuple(case for case in CASES if not names or case.name in names.split("; "))
 
 
 def words_of(case: Case, out: Path, *more: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cases import CASES, Case, bits, differing_bits, words_of
+from cases import Case, bits, chosen, differing_bits, words_of
 from processes import Process, finish
 
 EARLY = 0.15  # share of kills before the training has begun
@@ -69,9 +69,11 @@ def one_life(case: Case, out: Path, chance: random.Random) -> str | None:
     return "training or logging"
 
 
-def results(folder: Path, num_kills: int, until: float, seed: int) -> Iterator[dict[str, Any]]:
-    """Every case, while time is left."""
+def results(
+    folder: Path, num_kills: int, until: float, seed: int, names: str
+) -> Iterator[dict[str, Any]]:
+    """Every case of these names, while time is left."""
     chance = random.Random(seed)
-    for case in CASES:
+    for case in chosen(names):
         if time.monotonic() < until:
             yield kill_and_compare(case, folder, num_kills, chance)

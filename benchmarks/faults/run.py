@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between")
     parser.add_argument("--minutes", type=float, default=10.0, help="for signals and kills")
     parser.add_argument("--kills", type=int, default=8, help="of each kind of run")
+    parser.add_argument("--runs", default="", help="runs that are killed, with '; ' between: all")
     parser.add_argument("--signals", type=int, default=50)
     parser.add_argument("--damages", type=int, default=2200)
     parser.add_argument("--pack-damages", type=int, default=600)
@@ -155,7 +156,7 @@ def count_signals(asked: argparse.Namespace, folder: Path) -> Found:
 def count_kills(asked: argparse.Namespace, folder: Path) -> Found:
     cases = []
     until = time.monotonic() + 60 * asked.minutes * 2 / 3
-    for found in kills.results(folder, asked.kills, until, asked.seed):
+    for found in kills.results(folder, asked.kills, until, asked.seed, asked.runs):
         cases.append(found)
         names = ("kills", "differing_bits_in_arrays", "differing_bits_in_metrics")
         yield {**{name: sum(case[name] for case in cases) for name in names}, "cases": cases}

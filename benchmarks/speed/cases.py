@@ -63,7 +63,10 @@ class Case:
 
 
 # Numbers in an observation, and outputs of the actor.
-ENV_SIZES = {"CartPole-v1": (4, 2), "Breakout-MinAtar": (400, 3), "Pendulum-v1": (3, 1)}
+ENV_SIZES = {
+    **{"CartPole-v1": (4, 2), "Breakout-MinAtar": (400, 3), "Pendulum-v1": (3, 1)},
+    "MemoryChain-bsuite": (3, 2),
+}
 
 # MinAtar's convolution: 3 x 3 x 4 -> 16 at 8 x 8 places.
 CONV_OUTPUTS = 8 * 8 * 16

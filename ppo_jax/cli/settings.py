@@ -68,7 +68,18 @@ def find_settings(flags: Mapping[str, Any], env_params: Mapping[str, str]) -> Se
         stack.insert(0, presets.layer(preset))
     settings = layers.resolve(stack)
     require_settings(settings, files, find_trust(flags))
+    _require_whole_envs(settings)
     return settings
+
+
+def _require_whole_envs(settings: Settings) -> None:
+    """Refuse a flag that asks a memory to shuffle samples; the default means nothing to it."""
+    asked = settings.sources.get("shuffle") == "flag" and settings.config.shuffle == "samples"
+    if asked and settings.config.memory != "none":
+        raise InputError(
+            f"--shuffle samples does not fit memory {settings.config.memory}, whose minibatches "
+            "are whole environments: leave it out, or take env-rows."
+        )
 
 
 def source_of(settings: Settings) -> str:

@@ -118,7 +118,9 @@ class Config:
     measure_gradient_cosine: bool = option(
         False, "log the cosine between the gradients of L^PG and L^IS (two more gradients an epoch)"
     )
-    shuffle: str = option("samples", "rows that an epoch permutes", SHUFFLES)
+    shuffle: str = option(
+        "samples", "rows that an epoch permutes (a memory: always env-rows)", SHUFFLES
+    )
     policy: str = option("auto", "action distribution (auto: by the action space)", POLICIES)
     torso: str = option("auto", "network body (auto: by the observation's shape)", TORSOS)
     hidden_sizes: tuple[int, ...] = option((64, 64), "widths of the hidden layers")

@@ -233,6 +233,8 @@ def has_all_hosts(num_devices: int) -> bool:
 def blocks_for(config: Config, shares: int, num_blocks: int | None = None) -> int | None:
     """Blocks of a seed's environments on so many devices, None if they cannot be divided so.
 
+    A rollout's buffer of starts belongs to all environments, so they stay on one device.
+
     Args:
         num_blocks: of a run that goes on; kept if these devices can hold them in equal numbers.
     """
@@ -240,6 +242,8 @@ def blocks_for(config: Config, shares: int, num_blocks: int | None = None) -> in
         return num_blocks
     if shares == 1:
         return 1
+    if config.start_states:
+        return None
     for blocks in (math.lcm(BLOCKS, shares), shares):
         if (
             config.num_envs % blocks == 0
@@ -268,6 +272,11 @@ def checked_mesh(config: Config, num_devices: int, wanted: Wanted) -> tuple[int,
         raise InputError(
             f"{words} takes {places * shares} devices, which {hosts.count()} hosts cannot share "
             "equally: take a mesh of which each host holds an equal part."
+        )
+    if shares > 1 and config.start_states:
+        raise InputError(
+            f"{words} spreads the environments of a seed, and start_states={config.start_states} "
+            "makes one buffer for all of them: take env=1, or leave --start-states out."
         )
     if blocks_for(config, shares, wanted.num_blocks) is None:
         raise InputError(

@@ -144,6 +144,25 @@ def require_fitting(environment: Environment) -> None:
         )
 
 
+def require_legal(environment: Environment, mask: Any) -> None:
+    """Refuse first observations in which a dial allows no action, as if all were legal there.
+
+    Args:
+        mask: [..., n] of observations from which an episode goes on.
+
+    Raises:
+        InputError: the sentence names the dial.
+    """
+    dials = dials_of(environment.action_space)
+    for number, part in enumerate(np.split(mask, np.cumsum(dials)[:-1], axis=-1)):
+        if not part.any(axis=-1).all():
+            dial = f" of dial {number}" if len(dials) > 1 else ""
+            raise InputError(
+                f"{environment.name} starts an episode in which no action{dial} is legal: make one "
+                f"of its flags in {ACTION_MASK} true, such as that of waiting."
+            )
+
+
 def require_same_tree(
     first: Any, later: Any, label: str, words: tuple[str, str] = ("reset_env", "step_env")
 ) -> None:

@@ -147,6 +147,24 @@ def require_steps(params: Any, limit: Any) -> None:
         raise InputError(f"The time limit is {steps} steps: an episode needs at least 1.")
 
 
+def require_within(params: Any, limits: Mapping[str, tuple[int, int | None]]) -> None:
+    """Refuse parameters that mean nothing to the environment, unless they are traced.
+
+    Args:
+        limits: name -> the lowest and the highest value, None for no highest.
+
+    Raises:
+        InputError: the first such parameter.
+    """
+    for name, (low, high) in limits.items():
+        value = value_of(params, name)
+        if isinstance(value, Tracer):
+            continue
+        if np.min(value) < low or (high is not None and np.max(value) > high):
+            rule = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise InputError(f"env.{name}={_plain(value)} must be {rule}.")
+
+
 def _replaced(params: Any, path: list[str], full: str, value: Any) -> Any:
     head, *rest = path
     names = _field_names(params)

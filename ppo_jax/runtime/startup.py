@@ -14,9 +14,12 @@ import numpy as np
 from jax import Array
 
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.distributed import population, programs
+from ppo_jax.distributed import door, population, programs
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.distributed.memory import Use, forecast
+from ppo_jax.envs import leaves
+from ppo_jax.envs.interface import action_mask
+from ppo_jax.models.agent import assemble
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import devices, signals
 from ppo_jax.runtime.background import Aside, called, compiled
@@ -43,7 +46,8 @@ def begin(
         use: of memory, beside the training.
 
     Raises:
-        InputError: the machine has too little memory; nothing is compiled.
+        InputError: the machine has too little memory, and then nothing is compiled; or an episode
+            starts without a legal action.
         Stopped: a stop was requested.
     """
     keys = population.member_keys(seed, layout)
@@ -56,7 +60,11 @@ def begin(
         shapes = population.in_place(lowered.out_info, layout)
         chunk = programs.make_chunk(config, layout).lower(hyper, shapes, np.int32(1))
         start = compiling.result()
-    return Beginning(population.place(called(start, hyper, keys), layout), chunk, start)
+    state = called(start, hyper, keys)
+    mask = action_mask(state.carry.observation)
+    if mask is not None:
+        leaves.require_legal(assemble(config).environment, door.fetch(mask))
+    return Beginning(population.place(state, layout), chunk, start)
 
 
 def compile_chunk(

@@ -74,7 +74,7 @@ def refill_blocks(keys: Array, num_steps: int) -> Refill:
     count = keys.shape[0]
 
     def apart(leaf: Array) -> Array:
-        return leaf.reshape(count, -1, *leaf.shape[1:])
+        return leaf.reshape(count, leaf.shape[0] // count, *leaf.shape[1:])  # it may be empty
 
     def refill(resets: Any, t: Array, mask: Array, draw: Any, old: PyTree) -> PyTree:
         def one(key: Array, own: Any, mask: Array, old: PyTree) -> PyTree:
@@ -82,7 +82,8 @@ def refill_blocks(keys: Array, num_steps: int) -> Refill:
 
         given = jax.tree.map(apart, (resets, mask, old))
         filled = jax.vmap(one)(keys, *given)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), filled)
+        num_rows = mask.shape[0]
+        return jax.tree.map(lambda leaf: leaf.reshape(num_rows, *leaf.shape[2:]), filled)
 
     return refill
 

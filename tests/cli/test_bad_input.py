@@ -69,6 +69,8 @@ BAD = [
     ("train CartPole-v1 --learning-rate inf", "learning_rate=inf must be finite"),
     ("train CartPole-v1 --num-minibatches 7", "nearest number that does is 8"),
     ("train CartPole-v1 --total-env-steps 255", "raise it to 256"),
+    ("train CartPole-v1 --memory gru --shuffle samples", "leave it out, or take env-rows"),
+    ("train CartPole-v1 --memory gru --memory-size 0", "memory_size=0 must be"),
     # files and folders
     ("train CartPole-v1 --config nowhere.json", "No such file"),
     ("train CartPole-v1 --config bad.yaml", "'bad.yaml' is no YAML: it has an alias (*name)"),

@@ -30,6 +30,7 @@ SMALL = Config(num_envs=8, rollout_length=32, num_minibatches=1)  # minibatches 
 MEDIUM = Config(num_envs=8, rollout_length=64, num_minibatches=1)  # of 512
 LARGE = Config(num_envs=8, rollout_length=128, num_minibatches=1)  # of 1,024
 WIDE = Config(num_envs=2048, rollout_length=128, num_minibatches=4)  # of 65,536
+BUFFERED = Config(num_envs=2048, rollout_length=128, num_minibatches=4, start_states=64)
 VAST = Config(num_envs=8192, rollout_length=128, num_minibatches=4)  # of 262,144
 
 
@@ -43,6 +44,7 @@ VAST = Config(num_envs=8192, rollout_length=128, num_minibatches=4)  # of 262,14
         ("cpu", 4, LARGE, 1, "map", (1, 2)),  # over so many devices: over fewer
         ("cpu", 2, WIDE, 1, "map", (1, 2)),
         ("cpu", 2, WIDE, 2, "map", (2, 1)),
+        ("cpu", 2, BUFFERED, 1, "map", (1, 1)),  # one buffer of starts for all
         ("cpu", 4, WIDE, 2, "map", (2, 2)),  # seeds before environments, and both
         ("cpu", 3, WIDE, 1, "map", (1, 2)),  # 2,048 environments cannot be split over 3 devices
         ("gpu", 1, LARGE, 32, "vmap", (1, 1)),
@@ -85,6 +87,8 @@ def test_a_mesh_may_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for mesh, words in (((3, 4), "takes 12 devices, and there are 8"), ((1, 3), "cannot divide")):
         with pytest.raises(InputError, match=words):
             choose_layout(SMALL, 3, wanted=Wanted(mesh=mesh))
+    with pytest.raises(InputError, match="start_states=64 makes one buffer"):
+        choose_layout(BUFFERED, 1, wanted=Wanted(mesh=(1, 2)))
 
 
 @pytest.mark.parametrize(

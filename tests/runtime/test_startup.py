@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 
 import jax
 import numpy as np
 import pytest
+from dials import dials
 
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import population, programs
 from ppo_jax.runtime.startup import begin
@@ -60,3 +63,23 @@ def test_garbage_is_looked_for_afterwards_as_before(is_collecting, monkeypatch):
         assert gc.isenabled() == is_collecting
     finally:
         gc.enable() if was_collecting else gc.disable()
+
+
+def test_an_episode_that_starts_without_a_legal_action_is_refused(monkeypatch):
+    """Some start so; the second dial's flags lie behind the first one's three."""
+    base = dials()
+
+    def reset(key, params):
+        observation, state = base.reset(key, params)
+        flags = observation["action_mask"]
+        flags = flags.at[3:].set(flags[3:] & jax.random.bernoulli(key))
+        return {**observation, "action_mask": flags}, state
+
+    monkeypatch.setattr(programs, "make_chunk", lambda *_: jax.jit(lambda *given: given))
+    config = dataclasses.replace(CONFIG, env=base._replace(reset=reset), num_envs=16)
+    hyper = schedules.as_arrays(config, Hyper())
+    layout = layouts.choose_layout(config, 1)
+    with pytest.raises(InputError, match="an episode in which no action of dial 1 is legal"):
+        begin(config, hyper, 5, layout)
+    config = dataclasses.replace(config, env=base)
+    assert begin(config, hyper, 5, layout).state.alive.all()

@@ -13,11 +13,12 @@ from scipy import stats
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.envs import registration
 from ppo_jax.kernels import backend
+from ppo_jax.kernels.select import make_refill
 from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.rl import moments
 from ppo_jax.rl.types import Moments, Window
 from ppo_jax.training import trainer
-from ppo_jax.training.draws import draw_all
+from ppo_jax.training.draws import draw_all, refill_blocks
 from ppo_jax.training.rollout import reset_all, rollout
 
 # Against an unrolled loop -------------------------------------------------------------------------
@@ -318,3 +319,22 @@ def test_start_states_are_drawn_from_a_buffer_that_each_rollout_fills_anew():
     names = [np.unique(raw[1:, :, 1]) for _, raw, *_ in found]  # of the episodes begun in it
     assert [len(each) for each in names] == [6, 6]
     assert not np.intersect1d(*names).size
+
+
+def test_a_block_of_environments_refills_as_if_it_were_alone():
+    """States may hold an array without numbers, as MuJoCo's do."""
+    keys = jax.random.split(jax.random.key(3), 2)
+    mask = jnp.arange(8) % 3 == 0
+    old = {"x": jnp.full((8, 2), -1.0), "nothing": jnp.zeros((8, 0))}
+
+    def draw(key):
+        return {"x": jax.random.uniform(key, (2,)), "nothing": jnp.zeros(0)}
+
+    found = refill_blocks(keys, 4)((), jnp.int32(1), mask, draw, old)
+    for block in range(2):
+        rows = slice(4 * block, 4 * block + 4)
+        own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], old)
+        expected = make_refill(keys[block], 4, 4)[1]((), jnp.int32(1), mask[rows], draw, own)
+        np.testing.assert_array_equal(found["x"][rows], expected["x"])
+    assert found["nothing"].shape == (8, 0)
+    assert ((found["x"] >= 0.0) == mask[:, None]).all()

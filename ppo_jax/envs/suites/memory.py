@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppo_jax.config.errors import InputError
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.conform import conform
 from ppo_jax.envs.interface import Discrete, Environment
@@ -86,7 +85,7 @@ def t_maze(name: str) -> Environment:
         is_late = after.time >= params.max_steps_in_episode
         return look(after, params), after, reward, is_turn, is_late, {}
 
-    return conform(
+    environment = conform(
         name,
         reset,
         step,
@@ -94,6 +93,7 @@ def t_maze(name: str) -> Environment:
         action_space=Discrete(3),
         max_episode_steps=parameters.time_limit,
     )
+    return _limited(environment, length=(0, None))
 
 
 class RecallParams(NamedTuple):
@@ -131,7 +131,7 @@ def recall(name: str) -> Environment:
         after = RecallState(state.bit, state.time + 1)
         return look(after, params), after, reward, is_asked, False, {}
 
-    return conform(
+    environment = conform(
         name,
         reset,
         step,
@@ -139,6 +139,7 @@ def recall(name: str) -> Environment:
         action_space=Discrete(2),
         max_episode_steps=None,
     )
+    return _limited(environment, delay=(0, None))
 
 
 class RepeatParams(NamedTuple):
@@ -207,19 +208,26 @@ def repeat_previous(name: str) -> Environment:
         lambda state, params: state.symbols[params.k],
         lambda params: params.k,
     )
-
-    def override(params: Any, values: Mapping[str, Any]) -> Any:
-        k = values.get("k", 0)
-        if isinstance(k, (int, float)) and not 0 <= k < MAX_K:
-            raise InputError(f"env.k={k} is not in 0 to {MAX_K - 1}, the symbols that are kept.")
-        return environment.override(params, dict(values))
-
-    return environment._replace(override=override)
+    return _limited(environment, k=(0, MAX_K - 1), num_symbols=(1, None))
 
 
 def repeat_first(name: str) -> Environment:
     """The answer is the episode's first symbol; the first answer does not count."""
-    return _repeat(name, RepeatFirstParams(), lambda state, params: state.first, lambda params: 1)
+    environment = _repeat(
+        name, RepeatFirstParams(), lambda state, params: state.first, lambda params: 1
+    )
+    return _limited(environment, num_symbols=(2, None))
+
+
+def _limited(environment: Environment, **limits: tuple[int, int | None]) -> Environment:
+    """`environment`, which refuses parameters out of their limits (lowest, highest or None)."""
+
+    def override(params: Any, values: Mapping[str, Any]) -> Any:
+        changed = environment.override(params, dict(values))
+        parameters.require_within(changed, limits)
+        return changed
+
+    return environment._replace(override=override)
 
 
 def positions_only(base: str, places: tuple[int, ...], name: str) -> Environment:

@@ -110,10 +110,26 @@ def test_lengths_are_parameters_that_one_program_can_vary() -> None:
     np.testing.assert_array_equal(rewards[1], [[0, 0], [0, 0], [0, 0], [1, 1]])
 
 
-def test_symbols_before_the_kept_ones_cannot_be_asked_for() -> None:
-    environment = find("memory/RepeatPrevious-v0")
-    with pytest.raises(InputError, match=r"env\.k=64 is not in 0 to 63"):
-        environment.override(environment.default_params, {"k": 64})
+@pytest.mark.parametrize(
+    "name, number, value, rule",
+    [
+        ("memory/RepeatPrevious-v0", "k", 64, "from 0 to 63"),
+        ("memory/RepeatPrevious-v0", "num_symbols", 0, "at least 1"),
+        ("memory/RepeatFirst-v0", "num_symbols", 1, "at least 2"),
+        ("memory/Recall-v0", "delay", np.int64(-1), "at least 0"),
+        ("memory/TMaze-v0", "length", "-1", "at least 0"),
+        ("MemoryChain-bsuite", "memory_length", 0, "at least 1"),
+        ("UmbrellaChain-bsuite", "chain_length", -5, "at least 1"),
+        ("BernoulliBandit-misc", "t_max", 0, "at least 1"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    name: str, number: str, value: Any, rule: str
+) -> None:
+    """They divide by 0, or no step is the last one, or no answer counts."""
+    environment = find(name)
+    with pytest.raises(InputError, match=rf"^env\.{number}={value} must be {rule}\.$"):
+        environment.override(environment.default_params, {number: value})
 
 
 @pytest.mark.parametrize(

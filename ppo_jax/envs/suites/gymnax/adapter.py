@@ -91,6 +91,7 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
                 raise _cannot_follow(label, place)
         changed = parameters.override(params, values)
         parameters.require_steps(changed, parameters.time_limit)
+        parameters.require_within(changed, gymnax_names.LIMITS.get(name or "", {}))
         if actions.bounds is not None and not spaces.is_traced(changed):
             _require_bounds(actions, changed, label)
         return changed

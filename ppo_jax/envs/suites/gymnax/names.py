@@ -43,6 +43,15 @@ GYMNAX_NAMES = (
 # Construction of these reads data that has to be downloaded first.
 NEEDS_DOWNLOAD = ("MNISTBandit-bsuite",)
 
+# Whole numbers that gymnax divides by, or counts steps up to: name -> (lowest, highest or None). It
+# takes 0 and less, and shows NaN or an episode that nothing ends.
+LIMITS: dict[str, dict[str, tuple[int, int | None]]] = {
+    "BernoulliBandit-misc": {"t_max": (1, None)},
+    "MemoryChain-bsuite": {"memory_length": (1, None)},
+    "Seaquest-MinAtar": {"max_oxygen": (1, None)},
+    "UmbrellaChain-bsuite": {"chain_length": (1, None)},
+}
+
 # Imported by gymnax at once, needed by none of its environments unless they draw: 85 % of the time.
 _ONLY_FOR_DRAWING = ("seaborn", "matplotlib.pyplot")
 
