@@ -16,7 +16,7 @@ from typing import Any
 
 from learning import judged, store
 from learning_table import write_table
-from readme import newest
+from stored import newest
 
 from ppo_jax.apps.reproduce import running, specs, tables
 from ppo_jax.config import presets
