@@ -3,9 +3,10 @@
     python benchmarks/parity.py [TASK ...] [--peer rejax] [--python PATH] [--seeds 20] [--quick]
         [--first-seed 0] [--source PATH] [--out benchmarks/results]
 
-`--python` is the interpreter of an environment that has the peer (benchmarks/speed/
-requirements_rejax.txt, requirements_sb3.txt); PureJaxRL is no package, so `--source` names a clone
-of its repository. Each task leaves one entry of parity_PEER_DATE.json: the return of every seed of
+`--python` is the interpreter of an environment that has the peer: parity_peers/requirements.txt
+for Rejax and PureJaxRL, speed/requirements_sb3.txt for Stable-Baselines3. PureJaxRL is no package,
+so `--source` names a clone of its repository. Beside Stable-Baselines3 we train on Gymnasium's own
+environments, and need gymnasium here as well. Each task leaves one entry of parity_PEER_DATE.json: the return of every seed of
 both, IQM, mean, share of failed seeds, difference with its interval, and the verdict.
 
 We take the peer's own choices, since they differ from peer to peer (`PEERS`): start of the weights,
@@ -83,6 +84,7 @@ class Peer:
     config: dict[str, Any]
     hyper: dict[str, Any]
     differs: str  # what stays unlike
+    suite: str = ""  # what our names of its environments begin with
 
 
 PEERS = {
@@ -91,22 +93,25 @@ PEERS = {
         "sampled",
         {"orthogonal_init": False, "time_limits": "termination"},
         {"value_clip_epsilon": 0.2, "max_grad_norm": np.inf, "adam_epsilon": 1e-8},
-        "gymnax 0.0.9; an environment is reset at every step; two optimisers, which is the same "
-        "without a bound on the gradient",
+        "an environment is reset at every step; two optimisers, which is the same without a bound "
+        "on the gradient",
     ),
     "purejaxrl": Peer(
         DISCRETE,
         "sampled",
         {"time_limits": "termination"},
         {"value_clip_epsilon": 0.2, "max_grad_norm": 0.5},
-        "its ppo.py, which has discrete actions and 64-64 only; observations are flattened",
+        "its ppo.py, which has discrete actions and 64-64 only; an environment is reset at every "
+        "step",
     ),
     "sb3": Peer(
         CLASSIC,
         "deterministic",
         {},
         {"max_grad_norm": 0.5},
-        "gymnasium's environments; its value loss has no factor 1/2, so its vf_coef is half ours",
+        "its value loss has no factor 1/2, so its vf_coef is half ours; advantages are divided by "
+        "the deviation of the sample (n - 1), ours by that of the population",
+        "gymnasium/",
     ),
 }
 
@@ -209,7 +214,7 @@ def ours(peer: Peer, task: Task, seeds: list[int]) -> dict[str, Any]:
 
 def setting(peer: Peer, task: Task) -> tuple[Config, Hyper]:
     """Our setting of a task, with the peer's own choices."""
-    fields = dataclasses.asdict(task)
+    fields = {**dataclasses.asdict(task), "env": peer.suite + task.env}
     numbers = {field.name for field in dataclasses.fields(Hyper)} - {"env"}
     config = {name: value for name, value in fields.items() if name not in numbers}
     hyper = {name: value for name, value in fields.items() if name in numbers}

@@ -34,11 +34,12 @@ def parity() -> str | None:
                 f"{difference(each)} | {each['probability_of_improvement']:.2f} | "
                 f"{each['verdict']} |"
             )
+    modes = " and ".join(f"{each['policy_mode']} beside {each['peer']}" for each in records)
     lines += [
         "",
-        "The same budget, network, start of the weights, loss, optimiser and end at a time limit; "
-        f"128 episodes a seed, {records[0]['policy_mode']} actions. A failed seed stays within a "
-        "tenth of the range from random play. Again: `python benchmarks/parity.py`.",
+        "The same environments, budget, network, start of the weights, loss, optimiser and end at "
+        f"a time limit; 128 episodes a seed, actions {modes}. A failed seed stays within a tenth "
+        "of the range from random play. Again: `python benchmarks/parity.py`.",
     ]
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import one_done
 import rejax
 from rejax.evaluate import evaluate
 
@@ -38,8 +39,10 @@ def main() -> None:
 
 
 def create(task: dict[str, Any]) -> Any:
+    env, params = one_done.make(task["env"])
     algorithm = rejax.PPO.create(
-        env=task["env"],
+        env=env,
+        env_params=params,
         agent_kwargs={
             "activation": task["activation"],
             "hidden_layer_sizes": tuple(task["hidden_sizes"]),

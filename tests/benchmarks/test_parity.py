@@ -28,7 +28,7 @@ def test_every_task_of_a_peer_is_a_setting_of_ours_in_whole_iterations(name: str
     for env in peer.tasks:
         config, hyper = parity.setting(peer, parity.TASKS[env])
         validate(config, hyper)
-        assert config.env == env
+        assert config.env == peer.suite + env
         assert config.trained_env_steps == config.total_env_steps
         assert env in ranges.ranges()
 
@@ -40,7 +40,8 @@ def test_the_start_and_the_loss_are_those_of_the_peer() -> None:
     assert (config.orthogonal_init, config.time_limits) == (False, "termination")
     assert (hyper.value_clip_epsilon, hyper.adam_epsilon) == (0.2, 1e-8)
     own, _ = parity.setting(parity.PEERS["sb3"], parity.TASKS["CartPole-v1"])
-    assert own == dataclasses.replace(config, orthogonal_init=True, time_limits="truncation")
+    theirs = {"env": "gymnasium/CartPole-v1", "time_limits": "truncation"}
+    assert own == dataclasses.replace(config, orthogonal_init=True, **theirs)
 
 
 def test_a_seed_that_failed_counts_as_random_play() -> None:
