@@ -6,8 +6,9 @@
 `--python` is the interpreter of an environment that has the peer: parity_peers/requirements.txt
 for Rejax and PureJaxRL, speed/requirements_sb3.txt for Stable-Baselines3. PureJaxRL is no package,
 so `--source` names a clone of its repository. Beside Stable-Baselines3 we train on Gymnasium's own
-environments, and need gymnasium here as well. Each task leaves one entry of parity_PEER_DATE.json: the return of every seed of
-both, IQM, mean, share of failed seeds, difference with its interval, and the verdict.
+environments, and need gymnasium here as well. Each task leaves one entry of
+parity_PEER_DATE.json: the return of every seed of both, IQM, mean, share of failed seeds,
+difference with its interval, and the verdict.
 
 We take the peer's own choices, since they differ from peer to peer (`PEERS`): start of the weights,
 Adam's epsilon, clip of values and gradients, end of an episode at a time limit. A seed has failed
