@@ -1,14 +1,15 @@
 """Learning beside other trainers at equal settings: same task, budget, network, start and loss.
 
     python benchmarks/parity.py [TASK ...] [--peer rejax] [--python PATH] [--seeds 20] [--quick]
-        [--first-seed 0] [--source PATH] [--out benchmarks/results]
+        [--add] [--source PATH] [--out benchmarks/results]
 
 `--python` is the interpreter of an environment that has the peer: parity_peers/requirements.txt
 for Rejax and PureJaxRL, speed/requirements_sb3.txt for Stable-Baselines3. PureJaxRL is no package,
 so `--source` names a clone of its repository. Beside Stable-Baselines3 we train on Gymnasium's own
 environments, and need gymnasium here as well. Each task leaves one entry of
 parity_PEER_DATE.json: the return of every seed of both, IQM, mean, share of failed seeds,
-difference with its interval, and the verdict.
+difference with its interval, and the verdict. `--add` trains the seeds that follow the stored ones
+and judges all of them together.
 
 We take the peer's own choices, since they differ from peer to peer (`PEERS`): start of the weights,
 Adam's epsilon, clip of values and gradients, end of an episode at a time limit. A seed has failed
@@ -124,7 +125,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peer")
     parser.add_argument("--source", type=Path, help="clone of PureJaxRL's repository")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="as many seeds more than are stored")
     parser.add_argument("--quick", action="store_true", help="a tiny budget, to try the script")
     parser.add_argument("--out", type=Path, default=FOLDER / "results")
     given = parser.parse_args()
@@ -136,10 +137,9 @@ def main() -> None:
         if given.quick:
             batch = task.num_envs * task.rollout_length
             task = dataclasses.replace(task, total_env_steps=2 * batch)
-        seeds = list(range(given.first_seed, given.first_seed + given.seeds))
-        found = entry(given, task, seeds)
         record = json.loads(path.read_text("utf-8")) if path.exists() else header(given)
-        record["tasks"][name] = found
+        before = record["tasks"].get(name) if given.add else None
+        found = record["tasks"][name] = entry(given, task, before)
         write_json(path, record)
         print(name, found["verdict"], found["difference"], found["ci95"], flush=True)
 
@@ -156,22 +156,35 @@ def header(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def entry(given: argparse.Namespace, task: Task, seeds: list[int]) -> dict[str, Any]:
-    """Train both and compare: one task's result."""
-    theirs = by_peer(given, task, seeds)
-    mine = ours(PEERS[given.peer], task, seeds)
+def entry(
+    given: argparse.Namespace, task: Task, before: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Train both and compare: one task's result, with the seeds of the entry before."""
+    setting, first = dataclasses.asdict(task), 0
+    if before is not None:
+        if before["setting"] != json.loads(json.dumps(setting)):
+            raise SystemExit(f"{task.env} is stored with another setting: leave --add out.")
+        first = len(before["seeds"])
+    seeds = list(range(first, first + given.seeds))
+    sides = {"theirs": by_peer(given, task, seeds), "ours": ours(PEERS[given.peer], task, seeds)}
     known = ranges.ranges()[task.env]
     margin = verdicts.margin_of(known.random, known.best)
-    samples = [sample_of(each["returns"], known) for each in (mine, theirs)]
-    found = verdicts.between([samples[0]], [samples[1]], margin)
+    samples = {}
+    for name, side in sides.items():
+        samples[name] = sample_of(side.pop("returns"), known)
+        if before is not None:
+            samples[name] = before[name]["per_seed"] + samples[name]
+            side["train_seconds"] += before[name]["train_seconds"]
+    found = verdicts.between([samples["ours"]], [samples["theirs"]], margin)
     return {
-        "setting": dataclasses.asdict(task),
-        "seeds": seeds,
-        "ours": {**summary(mine.pop("returns"), known), **mine},
-        "theirs": {**summary(theirs.pop("returns"), known), **theirs},
+        "setting": setting,
+        "seeds": list(range(first + given.seeds)),
+        **{name: {**summary(samples[name], known), **sides[name]} for name in ("ours", "theirs")},
         **found._asdict(),
         "verdict": verdicts.described(found),
-        "probability_of_improvement": stats.probability_of_improvement(*samples),
+        "probability_of_improvement": stats.probability_of_improvement(
+            samples["ours"], samples["theirs"]
+        ),
     }
 
 

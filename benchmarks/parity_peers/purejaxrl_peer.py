@@ -70,7 +70,7 @@ def main() -> None:
     returns = jax.jit(lambda keys: jax.lax.map(one, keys))(keys).mean(axis=1).tolist()
     answer = {
         "returns": returns,
-        "seconds": round(time.perf_counter() - begin, 1),
+        "train_seconds": round(time.perf_counter() - begin, 1),
         "versions": {name: version(name) for name in ("gymnax", "jax", "flax", "optax")},
     }
     print(json.dumps(answer))

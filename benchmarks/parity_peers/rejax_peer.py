@@ -32,7 +32,7 @@ def main() -> None:
     names = ("rejax", "gymnax", "jax", "flax", "optax")
     answer = {
         "returns": returns,
-        "seconds": round(time.perf_counter() - begin, 1),
+        "train_seconds": round(time.perf_counter() - begin, 1),
         "versions": {name: version(name) for name in names},
     }
     print(json.dumps(answer))

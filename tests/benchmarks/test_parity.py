@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib.util
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +45,29 @@ def test_the_start_and_the_loss_are_those_of_the_peer() -> None:
     own, _ = parity.setting(parity.PEERS["sb3"], parity.TASKS["CartPole-v1"])
     theirs = {"env": "gymnasium/CartPole-v1", "time_limits": "truncation"}
     assert own == dataclasses.replace(config, orthogonal_init=True, **theirs)
+
+
+def test_added_seeds_follow_the_stored_ones_and_all_are_judged(monkeypatch) -> None:
+    task = parity.TASKS["CartPole-v1"]
+    known = ranges.ranges()[task.env]
+
+    def trained(*arguments: Any) -> dict[str, Any]:
+        seeds = arguments[-1]
+        return {"returns": [100.0 + seed for seed in seeds], "train_seconds": 2.0}
+
+    monkeypatch.setattr(parity, "ours", trained)
+    monkeypatch.setattr(parity, "by_peer", trained)
+    given = argparse.Namespace(peer="rejax", seeds=3)
+    first = json.loads(json.dumps(parity.entry(given, task)))
+    both = parity.entry(given, task, first)
+    assert both["seeds"] == list(range(6))
+    expected = [100.0, 101.0, 102.0, 103.0, 104.0, 105.0]
+    assert both["ours"]["per_seed"] == both["theirs"]["per_seed"] == expected
+    assert both["theirs"]["train_seconds"] == 4.0
+    assert both["margin"] == pytest.approx(0.05 * (500.0 - known.random))
+    other = dataclasses.replace(task, gamma=0.9)
+    with pytest.raises(SystemExit, match="another setting"):
+        parity.entry(given, other, first)
 
 
 def test_a_seed_that_failed_counts_as_random_play() -> None:
