@@ -167,24 +167,28 @@ def entry(
         first = len(before["seeds"])
     seeds = list(range(first, first + given.seeds))
     sides = {"theirs": by_peer(given, task, seeds), "ours": ours(PEERS[given.peer], task, seeds)}
-    known = ranges.ranges()[task.env]
-    margin = verdicts.margin_of(known.random, known.best)
-    samples = {}
+    known, samples = ranges.ranges()[task.env], {}
     for name, side in sides.items():
         samples[name] = sample_of(side.pop("returns"), known)
         if before is not None:
             samples[name] = before[name]["per_seed"] + samples[name]
             side["train_seconds"] += before[name]["train_seconds"]
-    found = verdicts.between([samples["ours"]], [samples["theirs"]], margin)
     return {
         "setting": setting,
         "seeds": list(range(first + given.seeds)),
         **{name: {**summary(samples[name], known), **sides[name]} for name in ("ours", "theirs")},
+        **judged(samples["ours"], samples["theirs"], known),
+    }
+
+
+def judged(mine: list[float], theirs: list[float], known: ranges.Range) -> dict[str, Any]:
+    """The difference of the returns of all seeds, its interval and the verdict."""
+    margin = verdicts.margin_of(known.random, known.best)
+    found = verdicts.between([mine], [theirs], margin)
+    return {
         **found._asdict(),
         "verdict": verdicts.described(found),
-        "probability_of_improvement": stats.probability_of_improvement(
-            samples["ours"], samples["theirs"]
-        ),
+        "probability_of_improvement": stats.probability_of_improvement(mine, theirs),
     }
 
 
