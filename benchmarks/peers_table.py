@@ -34,7 +34,7 @@ def parity() -> str | None:
                 f"{difference(each)} | {each['probability_of_improvement']:.2f} | "
                 f"{each['verdict']} |"
             )
-    modes = " and ".join(f"{each['policy_mode']} beside {each['peer']}" for each in records)
+    modes = ", ".join(f"{each['policy_mode']} beside {each['peer']}" for each in records)
     lines += [
         "",
         "The same environments, budget, network, start of the weights, loss, optimiser and end at "
