@@ -127,10 +127,11 @@ def learning() -> str | None:
         return None
     records, others = stored(folder, PPO_GOALS), stored(folder, OTHER_GOALS)
     draw_curves(records, folder)
-    made = {
-        f"{each['hardware']['processor']}, {each['hardware']['cores']} cores, {each['date']}": None
-        for each in (*records, *others)
-    }
+    made: dict[str, list[str]] = {}
+    for each in (*records, *others):
+        machine = each["hardware"]
+        label = f"{machine['processor']}, {machine['cores']} cores, {each['date']}"
+        made.setdefault(label, []).append(f"{each['env']} by {algorithm(each)}")
     lines = [
         "## What it learns",
         "",
@@ -144,9 +145,11 @@ def learning() -> str | None:
         *HEAD,
         *(row(record) for record in others),
         "",
-        f"128 whole episodes a seed after training; {' and '.join(made)}. The policy acts as the "
-        "published one did. Published numbers are mostly of a single run, so the table also says "
-        "how many of our seeds reach them. Sources, every seed and further environments are in "
+        "128 whole episodes a seed after training. "
+        + "".join(f"{label}: {', '.join(names)}. " for label, names in made.items())
+        + "The policy acts as the published one did. Published numbers are mostly of a single "
+        "run, so the table also says how many of our seeds reach them. Sources, every seed and "
+        "further environments are in "
         f"[{folder.name}]({link(folder)}/README.md). "
         f"Again: `python benchmarks/learning.py`. {RULE} [coverage.md]"
         f"({link(RESULTS / 'coverage.md')}) has the coverage of the intervals and the shares of "

@@ -2,15 +2,16 @@
 
     PYTHONPATH=. PYTHON benchmarks/parity_peers/rejax_update.py [TASK ...]
 
-PYTHON has requirements.txt of this folder and what ppo_jax needs. A batch is one minibatch here, so
-that the order of samples plays no part; the learning rate is the task's, and it takes 4 epochs.
-Prints the largest differences of values, advantages and parameters, and the largest step.
+PYTHON has requirements.txt of this folder and what ppo_jax needs. Rejax takes our rollout and our
+order of the samples, and computes its own values and advantages. Prints the largest differences of
+values, advantages and parameters after some iterations of training, and the largest step.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +26,39 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 import parity
 
 from ppo_jax.training import trainer
+from ppo_jax.training.update import minibatch_order
 
-BEFORE = 6  # iterations, so that Adam has moments and episodes have ended
+BEFORE = (0, 1, 5, 20)  # iterations of training before the update
 
 
-def compare(name: str) -> dict[str, float]:
-    """The largest differences of one update on a task."""
-    task = dataclasses.replace(parity.TASKS[name], num_minibatches=1)
+def compare(name: str) -> Iterator[dict[str, float]]:
+    """The largest differences of some updates on a task."""
+    task = parity.TASKS[name]
     config, hyper = parity.setting(parity.PEERS["rejax"], task)
-    state = trainer.init(config, hyper, jax.random.key(0))
-    iterate = jax.jit(lambda state: trainer.iterate(config, hyper, state)[0])
-    for _ in range(BEFORE):
-        state = iterate(state)
-    ours, estimates = jax.jit(lambda state: trainer.sample(config, hyper, state))(state)
-    after = iterate(state).params
     algorithm = rejax_peer.create(dataclasses.asdict(task))
-    peer = with_state(algorithm, state)
-    batch, value = batch_of(algorithm, peer, ours)
-    for _ in range(task.num_epochs):
-        peer = algorithm.update(peer, batch)
-    trees = (named(algorithm, after), (peer.actor_ts.params, peer.critic_ts.params))
-    return {
-        "value": distance(value, ours.rollout.value),
-        "advantage": distance(batch.advantages, estimates.batch.advantage),
-        "parameters": distance(*trees),
-        "largest step": distance(after, state.params),
-    }
+    iterate = jax.jit(lambda state: trainer.iterate(config, hyper, state)[0])
+    sample = jax.jit(lambda state: trainer.sample(config, hyper, state))
+    update = jax.jit(algorithm.update)
+    state, num_rows = trainer.init(config, hyper, jax.random.key(0)), config.batch_size
+    for i in range(max(BEFORE) + 1):
+        after = iterate(state)
+        if i in BEFORE:
+            ours, estimates = sample(state)
+            peer = with_state(algorithm, state)
+            batch, value = batch_of(algorithm, peer, ours)
+            key = trainer.iteration_keys(state)[..., -1]
+            order = minibatch_order(config, key, num_rows, task.num_envs)
+            for rows in order.reshape(-1, order.shape[-1]):
+                peer = update(peer, jax.tree.map(lambda x, rows=rows: x[rows], batch))
+            trees = (named(algorithm, after.params), (peer.actor_ts.params, peer.critic_ts.params))
+            yield {
+                "iteration": i,
+                "value": distance(value, ours.rollout.value),
+                "advantage": distance(batch.advantages, estimates.batch.advantage),
+                "parameters": distance(*trees),
+                "largest step": distance(after.params, state.params),
+            }
+        state = after
 
 
 def with_state(algorithm: Any, state: Any) -> Any:
@@ -113,5 +121,5 @@ def distance(first: Any, second: Any) -> float:
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or parity.PEERS["rejax"].tasks:
-        found = compare(name)
-        print(name, ", ".join(f"{key} {value:.1e}" for key, value in found.items()), flush=True)
+        for found in compare(name):
+            print(name, ", ".join(f"{key} {value:.2g}" for key, value in found.items()), flush=True)
