@@ -78,15 +78,15 @@ def headline() -> str | None:
     if folder is None or timing is None:
         return None
     words = [verdict(record).split(" ")[0] for record in stored(folder, PPO_GOALS)]
-    held = words.count("better") + words.count("equal")
+    held, open_ = words.count("better") + words.count("equal"), words.count("undecided")
     record = json.loads(timing.read_text("utf-8"))
     ratios = [case["speed_ratio"] for case in record["cases"].values()]
     return (
         f"{held} of {len(words)} published PPO scores are equalled or bettered, with 10 seeds "
-        f"each; {words.count('undecided')} are undecided. Training takes {min(ratios):.2f} to "
-        f"{max(ratios):.2f} times the environment steps per second of the fastest compiled peer "
-        f"({record['machine']['cpu']}, {record['machine']['cores']} cores). "
-        "[All results](docs/results.md)."
+        f"each; {open_} {'is' if open_ == 1 else 'are'} undecided. Training takes "
+        f"{min(ratios):.2f} to {max(ratios):.2f} times the environment steps per second of "
+        f"the fastest compiled peer ({record['machine']['cpu']}, {record['machine']['cores']} "
+        "cores). [All results](docs/results.md)."
     )
 
 
