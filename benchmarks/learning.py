@@ -50,7 +50,11 @@ RESULTS = Path(__file__).parent / "results"
 SUMMARY = "Train presets, compare with published numbers, store the results."
 EPISODES = 128
 # Environments whose returns vary more by luck than by learning.
-EPISODES_OF = {"FrozenLake-misc": 8192, "UmbrellaChain-bsuite": 8192}
+EPISODES_OF = {
+    "BernoulliBandit-misc": 8192,
+    "FrozenLake-misc": 8192,
+    "UmbrellaChain-bsuite": 8192,
+}
 
 
 def main() -> None:

@@ -1,12 +1,15 @@
 """Learning beside other trainers at equal settings: same task, budget, network, start and loss.
 
     python benchmarks/parity.py [TASK ...] [--peer rejax] [--python PATH] [--seeds 20] [--quick]
-        [--first-seed 0] [--source PATH] [--out benchmarks/results]
+        [--add] [--source PATH] [--out benchmarks/results]
 
-`--python` is the interpreter of an environment that has the peer (benchmarks/speed/
-requirements_rejax.txt, requirements_sb3.txt); PureJaxRL is no package, so `--source` names a clone
-of its repository. Each task leaves one entry of parity_PEER_DATE.json: the return of every seed of
-both, IQM, mean, share of failed seeds, difference with its interval, and the verdict.
+`--python` is the interpreter of an environment that has the peer: parity_peers/requirements.txt
+for Rejax and PureJaxRL, speed/requirements_sb3.txt for Stable-Baselines3. PureJaxRL is no package,
+so `--source` names a clone of its repository. Beside Stable-Baselines3 we train on Gymnasium's own
+environments, and need gymnasium here as well. Each task leaves one entry of
+parity_PEER_DATE.json: the return of every seed of both, IQM, mean, share of failed seeds,
+difference with its interval, and the verdict. `--add` trains the seeds that follow the stored ones
+and judges all of them together.
 
 We take the peer's own choices, since they differ from peer to peer (`PEERS`): start of the weights,
 Adam's epsilon, clip of values and gradients, end of an episode at a time limit. A seed has failed
@@ -83,6 +86,7 @@ class Peer:
     config: dict[str, Any]
     hyper: dict[str, Any]
     differs: str  # what stays unlike
+    suite: str = ""  # what our names of its environments begin with
 
 
 PEERS = {
@@ -91,22 +95,25 @@ PEERS = {
         "sampled",
         {"orthogonal_init": False, "time_limits": "termination"},
         {"value_clip_epsilon": 0.2, "max_grad_norm": np.inf, "adam_epsilon": 1e-8},
-        "gymnax 0.0.9; an environment is reset at every step; two optimisers, which is the same "
-        "without a bound on the gradient",
+        "an environment is reset at every step; two optimisers, which is the same without a bound "
+        "on the gradient",
     ),
     "purejaxrl": Peer(
         DISCRETE,
         "sampled",
         {"time_limits": "termination"},
         {"value_clip_epsilon": 0.2, "max_grad_norm": 0.5},
-        "its ppo.py, which has discrete actions and 64-64 only; observations are flattened",
+        "its ppo.py, which has discrete actions and 64-64 only; an environment is reset at every "
+        "step",
     ),
     "sb3": Peer(
         CLASSIC,
         "deterministic",
         {},
         {"max_grad_norm": 0.5},
-        "gymnasium's environments; its value loss has no factor 1/2, so its vf_coef is half ours",
+        "its value loss has no factor 1/2, so its vf_coef is half ours; advantages are divided by "
+        "the deviation of the sample (n - 1), ours by that of the population",
+        "gymnasium/",
     ),
 }
 
@@ -118,7 +125,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peer")
     parser.add_argument("--source", type=Path, help="clone of PureJaxRL's repository")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="as many seeds more than are stored")
     parser.add_argument("--quick", action="store_true", help="a tiny budget, to try the script")
     parser.add_argument("--out", type=Path, default=FOLDER / "results")
     given = parser.parse_args()
@@ -130,10 +137,9 @@ def main() -> None:
         if given.quick:
             batch = task.num_envs * task.rollout_length
             task = dataclasses.replace(task, total_env_steps=2 * batch)
-        seeds = list(range(given.first_seed, given.first_seed + given.seeds))
-        found = entry(given, task, seeds)
         record = json.loads(path.read_text("utf-8")) if path.exists() else header(given)
-        record["tasks"][name] = found
+        before = record["tasks"].get(name) if given.add else None
+        found = record["tasks"][name] = entry(given, task, before)
         write_json(path, record)
         print(name, found["verdict"], found["difference"], found["ci95"], flush=True)
 
@@ -150,22 +156,39 @@ def header(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def entry(given: argparse.Namespace, task: Task, seeds: list[int]) -> dict[str, Any]:
-    """Train both and compare: one task's result."""
-    theirs = by_peer(given, task, seeds)
-    mine = ours(PEERS[given.peer], task, seeds)
-    known = ranges.ranges()[task.env]
-    margin = verdicts.margin_of(known.random, known.best)
-    samples = [sample_of(each["returns"], known) for each in (mine, theirs)]
-    found = verdicts.between([samples[0]], [samples[1]], margin)
+def entry(
+    given: argparse.Namespace, task: Task, before: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Train both and compare: one task's result, with the seeds of the entry before."""
+    setting, first = dataclasses.asdict(task), 0
+    if before is not None:
+        if before["setting"] != json.loads(json.dumps(setting)):
+            raise SystemExit(f"{task.env} is stored with another setting: leave --add out.")
+        first = len(before["seeds"])
+    seeds = list(range(first, first + given.seeds))
+    sides = {"theirs": by_peer(given, task, seeds), "ours": ours(PEERS[given.peer], task, seeds)}
+    known, samples = ranges.ranges()[task.env], {}
+    for name, side in sides.items():
+        samples[name] = sample_of(side.pop("returns"), known)
+        if before is not None:
+            samples[name] = before[name]["per_seed"] + samples[name]
+            side["train_seconds"] += before[name]["train_seconds"]
     return {
-        "setting": dataclasses.asdict(task),
-        "seeds": seeds,
-        "ours": {**summary(mine.pop("returns"), known), **mine},
-        "theirs": {**summary(theirs.pop("returns"), known), **theirs},
+        "setting": setting,
+        "seeds": list(range(first + given.seeds)),
+        **{name: {**summary(samples[name], known), **sides[name]} for name in ("ours", "theirs")},
+        **judged(samples["ours"], samples["theirs"], known),
+    }
+
+
+def judged(mine: list[float], theirs: list[float], known: ranges.Range) -> dict[str, Any]:
+    """The difference of the returns of all seeds, its interval and the verdict."""
+    margin = verdicts.margin_of(known.random, known.best)
+    found = verdicts.between([mine], [theirs], margin)
+    return {
         **found._asdict(),
         "verdict": verdicts.described(found),
-        "probability_of_improvement": stats.probability_of_improvement(*samples),
+        "probability_of_improvement": stats.probability_of_improvement(mine, theirs),
     }
 
 
@@ -209,7 +232,7 @@ def ours(peer: Peer, task: Task, seeds: list[int]) -> dict[str, Any]:
 
 def setting(peer: Peer, task: Task) -> tuple[Config, Hyper]:
     """Our setting of a task, with the peer's own choices."""
-    fields = dataclasses.asdict(task)
+    fields = {**dataclasses.asdict(task), "env": peer.suite + task.env}
     numbers = {field.name for field in dataclasses.fields(Hyper)} - {"env"}
     config = {name: value for name, value in fields.items() if name not in numbers}
     hyper = {name: value for name, value in fields.items() if name in numbers}

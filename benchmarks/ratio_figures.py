@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from readme import ROOT, write
+from readme import write
+from stored import ROOT
 
 from ppo_jax.analysis.plots import INK, MUTED, STYLE, without_date
 

@@ -10,31 +10,29 @@ import csv
 import json
 import re
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import bounds
 import gpu_table
 import numpy as np
+import peers_table
 import suites_table
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
+from stored import DATE, RESULTS, ROOT, link, newest
 
 from ppo_jax.analysis import ranges
 from ppo_jax.analysis.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
 from ppo_jax.apps.diagnose import explain_figure
 from ppo_jax.apps.diagnose.explain import conclusions
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "speed"))
-from cases import CASES  # noqa: E402
+from cases import CASES
 
-RESULTS = ROOT / "benchmarks" / "results"
 PPO_GOALS = (
     *("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
     *("Catch-bsuite", "FourRooms-misc", "Breakout-MinAtar", "SpaceInvaders-MinAtar"),
 )
-DATE = len("2026-11-22")
 # Files of the results with the other objectives.
 OTHER_GOALS = (*(f"{env}-trpo" for env in PPO_GOALS[:5]), "CartPole-v1-a2c")
 
@@ -47,10 +45,10 @@ def main() -> None:
         ROOT / "docs" / "results.md",
         {
             "learning": learning(),
-            "reproduced": reproduced(),
-            "parity": parity(),
-            "gymnasium": gymnasium(),
-            "suites": suites(),
+            "reproduced": suites_table.reproduced(),
+            "parity": peers_table.parity(),
+            "gymnasium": peers_table.gymnasium(),
+            "suites": suites_table.suites(),
             "speed": speed(),
             "costs": costs(),
             "gpu": on_a_gpu("../"),
@@ -74,31 +72,21 @@ def write(document: Path, blocks: dict[str, str | None]) -> None:
     document.write_text(text, "utf-8")
 
 
-def newest(pattern: str) -> Path | None:
-    """The last result whose name matches: names end in their date."""
-    return max(RESULTS.glob(pattern), default=None, key=lambda path: path.stem[-DATE:])
-
-
-def link(path: Path) -> str:
-    """The address of a result, seen from a document in docs."""
-    return "../" + path.relative_to(ROOT).as_posix()
-
-
 def headline() -> str | None:
     """One sentence on reached goals and one on speed."""
     folder, timing = newest("learning_*"), newest("speed_*.json")
     if folder is None or timing is None:
         return None
     words = [verdict(record).split(" ")[0] for record in stored(folder, PPO_GOALS)]
-    held = words.count("better") + words.count("equal")
+    held, open_ = words.count("better") + words.count("equal"), words.count("undecided")
     record = json.loads(timing.read_text("utf-8"))
     ratios = [case["speed_ratio"] for case in record["cases"].values()]
     return (
         f"{held} of {len(words)} published PPO scores are equalled or bettered, with 10 seeds "
-        f"each; {words.count('undecided')} are undecided. Training takes {min(ratios):.2f} to "
-        f"{max(ratios):.2f} times the environment steps per second of the fastest compiled peer "
-        f"({record['machine']['cpu']}, {record['machine']['cores']} cores). "
-        "[All results](docs/results.md)."
+        f"each; {open_} {'is' if open_ == 1 else 'are'} undecided. Training takes "
+        f"{min(ratios):.2f} to {max(ratios):.2f} times the environment steps per second of "
+        f"the fastest compiled peer ({record['machine']['cpu']}, {record['machine']['cores']} "
+        "cores). [All results](docs/results.md)."
     )
 
 
@@ -139,10 +127,11 @@ def learning() -> str | None:
         return None
     records, others = stored(folder, PPO_GOALS), stored(folder, OTHER_GOALS)
     draw_curves(records, folder)
-    made = {
-        f"{each['hardware']['processor']}, {each['hardware']['cores']} cores, {each['date']}": None
-        for each in (*records, *others)
-    }
+    made: dict[str, list[str]] = {}
+    for each in (*records, *others):
+        machine = each["hardware"]
+        label = f"{machine['processor']}, {machine['cores']} cores, {each['date']}"
+        made.setdefault(label, []).append(f"{each['env']} by {algorithm(each)}")
     lines = [
         "## What it learns",
         "",
@@ -156,9 +145,11 @@ def learning() -> str | None:
         *HEAD,
         *(row(record) for record in others),
         "",
-        f"128 whole episodes a seed after training; {' and '.join(made)}. The policy acts as the "
-        "published one did. Published numbers are mostly of a single run, so the table also says "
-        "how many of our seeds reach them. Sources, every seed and further environments are in "
+        "128 whole episodes a seed after training. "
+        + "".join(f"{label}: {', '.join(names)}. " for label, names in made.items())
+        + "The policy acts as the published one did. Published numbers are mostly of a single "
+        "run, so the table also says how many of our seeds reach them. Sources, every seed and "
+        "further environments are in "
         f"[{folder.name}]({link(folder)}/README.md). "
         f"Again: `python benchmarks/learning.py`. {RULE} [coverage.md]"
         f"({link(RESULTS / 'coverage.md')}) has the coverage of the intervals and the shares of "
@@ -393,122 +384,6 @@ def table_1() -> str | None:
         "ppo-table-1`.",
     ]
     return "\n".join(lines)
-
-
-def reproduced() -> str | None:
-    """The suite `classic` as a table, and the sentences of the other suites."""
-    folder = newest("classic_*")
-    if folder is None:
-        return None
-    lines = [
-        "### Published next to measured: `ppo-jax reproduce classic`",
-        "",
-        "| task | algorithm | rl-baselines3-zoo | here, IQM of the seeds [95%] | mean | "
-        "difference [95%] | verdict | published number is unlike |",
-        "|---|---|---|---|---|---|---|---|",
-        *(cell_row(cell) for cell in cells_of(folder)),
-        "",
-        "Deterministic policy after as many environment steps as rl-baselines3-zoo took, 10 seeds "
-        "of ours (128 episodes each) next to its one trained agent. Every seed and curve: "
-        f"[{folder.name}]({link(folder)}/README.md)." + other_suites(),
-    ]
-    return "\n".join(lines)
-
-
-def cells_of(folder: Path) -> list[dict[str, Any]]:
-    return json.loads((folder / "summary.json").read_text("utf-8"))["cells"]
-
-
-def cell_row(cell: dict[str, Any]) -> str:
-    task, variant = cell["cell"].split("/")
-    published, (low, high) = cell["published"][0], cell["ci95"]
-    digits = 1 if abs(cell["iqm"]) >= 10 else 2
-    compared = cell["compared"]
-    return (
-        f"| {task} | {variant.upper()} | {published['value']:g} at {si(published['env_steps'])} "
-        f"| **{cell['iqm']:.{digits}f}** [{low:.{digits}f}, {high:.{digits}f}] at "
-        f"{si(cell['env_steps'])} | {cell['mean']:.{digits}f} | "
-        "{:+.3g} [{:+.3g}, {:+.3g}] | ".format(compared["difference"], *compared["ci95"])
-        + f"{cell['verdict']} | {'; '.join(cell['unlike']) or '–'} |"
-    )
-
-
-def other_suites() -> str:
-    """One sentence for each further suite that is compared with published numbers."""
-    said = ""
-    for name in ("known-failures", "bsuite", "minatar"):
-        folder = newest(f"{name}_*[0-9]")
-        if folder is not None:
-            record = json.loads((folder / "summary.json").read_text("utf-8"))
-            cells = [cell for cell in record["cells"] if cell["verdict"] != "–"]
-            least = min(cell["num_seeds"] for cell in cells)
-            where = f"([table]({link(folder)}/README.md))"
-            spec = tomllib.loads((ROOT / f"ppo_jax/data/specs/{name}.toml").read_text("utf-8"))
-            missing = len(spec["cell"]) - len(record["cells"])
-            if missing:
-                said += f" `{name}` is incomplete: {missing} cells were not run; " + ", ".join(
-                    f"{cell['cell'].split('/')[0]} {cell['iqm']:.1f} [{cell['ci95'][0]:.1f}, "
-                    f"{cell['ci95'][1]:.1f}] at {si(cell['env_steps'])} with {least} seeds, "
-                    "published " + " and ".join(f"{each['value']:g}" for each in cell["published"])
-                    for cell in cells
-                )
-                said += f" {where}."
-                continue
-            words = ", ".join(f"{n} {word}" for word, n in record["words"].items() if n)
-            said += f" `{name}`: of {len(cells)} published numbers {words}, {least} seeds {where}."
-    return said
-
-
-def parity() -> str | None:
-    """Returns at settings equal to a peer's, task by task."""
-    paths = [newest(f"parity_{peer}_*.json") for peer in ("rejax", "purejaxrl", "sb3")]
-    records = [json.loads(path.read_text("utf-8")) for path in paths if path is not None]
-    if not records:
-        return None
-    lines = [
-        "### Learning beside others at equal settings",
-        "",
-        "| task | beside | ours: IQM [95%], mean | theirs: IQM [95%], mean | failed seeds, ours "
-        "and theirs | seeds × steps | difference [95%] | P(ours better) | verdict |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for record in records:
-        for env, each in record["tasks"].items():
-            sides = [each[side] for side in ("ours", "theirs")]
-            shown = [
-                "**{:.4g}** [{:.4g}, {:.4g}], {:.4g}".format(s["iqm"], *s["ci95"], s["mean"])
-                for s in sides
-            ]
-            failed = " and ".join(f"{side['share_failed']:.0%}" for side in sides)
-            ends = "{:+.3g} [{:+.3g}, {:+.3g}]".format(each["difference"], *each["ci95"])
-            lines.append(
-                f"| {env} | {record['peer']} | {' | '.join(shown)} | {failed} | "
-                f"{len(each['seeds'])} × {si(each['setting']['total_env_steps'])} | {ends} | "
-                f"{each['probability_of_improvement']:.2f} | {each['verdict']} |"
-            )
-    lines += [
-        "",
-        "The same budget, network, start of the weights, loss, optimiser and end at a time limit; "
-        f"128 episodes a seed, {records[0]['policy_mode']} actions. A failed seed stays within a "
-        "tenth of the range from random play. Again: `python benchmarks/parity.py`.",
-    ]
-    return "\n".join(lines)
-
-
-def gymnasium() -> str | None:
-    """Gymnasium's tasks beside Stable-Baselines3."""
-    tasks = sorted({path.name.partition("_")[0] for path in RESULTS.glob("gymnasium-*.json")})
-    paths = [path for task in tasks if (path := newest(f"{task}_*.json"))]
-    return suites_table.gymnasium(
-        [(json.loads(path.read_text("utf-8")), link(path)) for path in paths]
-    )
-
-
-def suites() -> str | None:
-    """The environment suites, as far as they were trained."""
-    found = [(name, newest(f"{name}_cpu_*[0-9]")) for name in suites_table.SUITES]
-    done = [(name, path) for name, path in found if path and (path / "summary.json").exists()]
-    return suites_table.reproduced([(name, path, link(path)) for name, path in done])
 
 
 def tasks_of(rows: list[dict[str, Any]]) -> str:

@@ -2,9 +2,9 @@
 
     python benchmarks/rejudge.py
 
-Intervals, differences and verdicts of the newest learning results and suites are computed again,
-with the presets and references of today. `python benchmarks/readme.py` then renews the documents.
-It prints how many cells have each word.
+Intervals, differences and verdicts of the newest learning results, suites and comparisons with
+other trainers are computed again, with the presets and references of today. `python
+benchmarks/readme.py` then renews the documents. It prints how many cells have each word.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import gymnasium_sb3
+import parity
 from learning import judged, store
 from learning_table import write_table
-from readme import newest
+from stored import RESULTS, newest
 
+from ppo_jax.analysis import ranges
 from ppo_jax.apps.reproduce import running, specs, tables
 from ppo_jax.config import presets
 from ppo_jax.storage.files import write_json
@@ -33,6 +36,10 @@ def main() -> None:
             found = newest(f"{name}_*_quick" if is_quick else f"{name}_*[0-9]")
             if found is not None:
                 print(found.name, suite(found, specs.load(name, is_quick)))
+    for path in sorted(RESULTS.glob("gymnasium-*.json")):
+        print(path.name, beside_sb3(path))
+    for path in sorted(RESULTS.glob("parity_*.json")):
+        print(path.name, beside_peer(path))
 
 
 def learning(path: Path) -> str:
@@ -61,6 +68,24 @@ def suite(folder: Path, of: specs.Suite) -> dict[str, int]:
             for k, v in Counter(e.verdict.split(" ")[0] for e in table.judged).items()
         },
     }
+
+
+def beside_sb3(path: Path) -> list[str]:
+    """Judge a result of `gymnasium_sb3.py` again; return the words."""
+    record = json.loads(path.read_text("utf-8"))
+    record |= gymnasium_sb3.compared(record["what"].partition(" ")[0], record["turns"])
+    path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    return [found["word"] for found in record["compared"].values()]
+
+
+def beside_peer(path: Path) -> dict[str, str]:
+    """Judge a result of `parity.py` again; return the word of each task."""
+    record = json.loads(path.read_text("utf-8"))
+    for env, each in record["tasks"].items():
+        samples = (each["ours"]["per_seed"], each["theirs"]["per_seed"])
+        each |= parity.judged(*samples, ranges.ranges()[env])
+    write_json(path, record)
+    return {env: each["word"] for env, each in record["tasks"].items()}
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import tomllib
 from pathlib import Path
 from typing import Any
+
+from stored import ROOT, link, newest
 
 from ppo_jax.analysis.plots import si
 from ppo_jax.apps.reproduce import specs
@@ -19,16 +21,14 @@ HEAD = (
 )
 
 
-def reproduced(folders: Sequence[tuple[str, Path, str]]) -> str | None:
-    """Measured scores of the suites, and published ones where there are any.
-
-    Args:
-        folders: the name of a suite, its results, and their address in the document.
-    """
-    rows = [line for name, folder, _ in folders for line in rows_of(name, folder)]
+def suites() -> str | None:
+    """Measured scores of the suites, and published ones where there are any."""
+    found = [(name, newest(f"{name}_cpu_*[0-9]")) for name in SUITES]
+    folders = [(name, path) for name, path in found if path and (path / "summary.json").exists()]
+    rows = [line for name, folder in folders for line in rows_of(name, folder)]
     if not rows:
         return None
-    places = ", ".join(f"[{folder.name}]({address}/README.md)" for _, folder, address in folders)
+    places = ", ".join(f"[{folder.name}]({link(folder)}/README.md)" for _, folder in folders)
     return "\n".join(
         [
             "### The suites: `ppo-jax reproduce brax`, `navix` and others",
@@ -62,42 +62,65 @@ def row(cell: Cell, found: dict[str, Any]) -> str:
     )
 
 
-def gymnasium(records: Sequence[tuple[dict[str, Any], str]]) -> str | None:
-    """Gymnasium's tasks beside Stable-Baselines3.
-
-    Args:
-        records: of `gymnasium_sb3.py`, each with its address in the document.
-    """
-    records = [(record, address) for record, address in records if record.get("compared")]
-    if not records:
+def reproduced() -> str | None:
+    """The suite `classic` as a table, and the sentences of the other suites."""
+    folder = newest("classic_*")
+    if folder is None:
         return None
     lines = [
-        "### Gymnasium's tasks beside Stable-Baselines3 at equal settings",
+        "### Published next to measured: `ppo-jax reproduce classic`",
         "",
-        "| task | episodes | ours: IQM [95%], mean | theirs: IQM [95%], mean | seeds × steps | "
-        "difference [95%] | verdict | their seconds over ours |",
+        "| task | algorithm | rl-baselines3-zoo | here, IQM of the seeds [95%] | mean | "
+        "difference [95%] | verdict | published number is unlike |",
         "|---|---|---|---|---|---|---|---|",
+        *(cell_row(cell) for cell in cells_of(folder)),
+        "",
+        "Deterministic policy after as many environment steps as rl-baselines3-zoo took, 10 seeds "
+        "of ours (128 episodes each) next to its one trained agent. Every seed and curve: "
+        f"[{folder.name}]({link(folder)}/README.md)." + other_suites(),
     ]
-    words = {"return": "deterministic", "training_return": "last of training"}
-    for record, address in records:
-        task, size = record["what"].partition(" ")[0], si(record["setting"]["total"])
-        for name, found in record["compared"].items():
-            sides = " | ".join(
-                "**{:.4g}** [{:.4g}, {:.4g}], {:.4g}".format(s["iqm"], *s["ci95"], s["mean"])
-                for s in (found["ours"], found["theirs"])
-            )
-            ends = "{:+.3g} [{:+.3g}, {:+.3g}]".format(found["difference"], *found["ci95"])
-            lines.append(
-                f"| [{task}]({address}) | {words[name]} | {sides} | {len(record['turns'])} × "
-                f"{size} | {ends} | {found['verdict']} | {record['median_ratio']:.1f} |"
-            )
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "The same networks, batches, losses, optimiser and normalisers, a process for each "
-            "training, in turns. Returns are means of 20 deterministic episodes after training, "
-            "and of the last 8 or more training episodes. Again: `python "
-            "benchmarks/gymnasium_sb3.py`.",
-        ]
+    return "\n".join(lines)
+
+
+def cells_of(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "summary.json").read_text("utf-8"))["cells"]
+
+
+def cell_row(cell: dict[str, Any]) -> str:
+    task, variant = cell["cell"].split("/")
+    published, (low, high) = cell["published"][0], cell["ci95"]
+    digits = 1 if abs(cell["iqm"]) >= 10 else 2
+    compared = cell["compared"]
+    return (
+        f"| {task} | {variant.upper()} | {published['value']:g} at {si(published['env_steps'])} "
+        f"| **{cell['iqm']:.{digits}f}** [{low:.{digits}f}, {high:.{digits}f}] at "
+        f"{si(cell['env_steps'])} | {cell['mean']:.{digits}f} | "
+        "{:+.3g} [{:+.3g}, {:+.3g}] | ".format(compared["difference"], *compared["ci95"])
+        + f"{cell['verdict']} | {'; '.join(cell['unlike']) or '–'} |"
     )
+
+
+def other_suites() -> str:
+    """One sentence for each further suite that is compared with published numbers."""
+    said = ""
+    for name in ("known-failures", "bsuite", "minatar"):
+        folder = newest(f"{name}_*[0-9]")
+        if folder is not None:
+            record = json.loads((folder / "summary.json").read_text("utf-8"))
+            cells = [cell for cell in record["cells"] if cell["verdict"] != "–"]
+            least = min(cell["num_seeds"] for cell in cells)
+            where = f"([table]({link(folder)}/README.md))"
+            spec = tomllib.loads((ROOT / f"ppo_jax/data/specs/{name}.toml").read_text("utf-8"))
+            missing = len(spec["cell"]) - len(record["cells"])
+            if missing:
+                said += f" `{name}` is incomplete: {missing} cells were not run; " + ", ".join(
+                    f"{cell['cell'].split('/')[0]} {cell['iqm']:.1f} [{cell['ci95'][0]:.1f}, "
+                    f"{cell['ci95'][1]:.1f}] at {si(cell['env_steps'])} with {least} seeds, "
+                    "published " + " and ".join(f"{each['value']:g}" for each in cell["published"])
+                    for cell in cells
+                )
+                said += f" {where}."
+                continue
+            words = ", ".join(f"{n} {word}" for word, n in record["words"].items() if n)
+            said += f" `{name}`: of {len(cells)} published numbers {words}, {least} seeds {where}."
+    return said

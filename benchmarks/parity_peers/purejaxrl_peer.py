@@ -1,6 +1,7 @@
-"""PureJaxRL's ppo.py (github.com/luchris429/purejaxrl) for `parity.py`.
+"""PureJaxRL's ppo.py (github.com/luchris429/purejaxrl), file unchanged, for `parity.py`.
 
-The task comes on stdin and names the clone of its repository; the returns go to stdout.
+The task comes on stdin and names the clone of its repository; the returns go to stdout. Its
+`wrappers.py` imports Brax and Navix for tasks that are not run here; empty modules stand in.
 """
 
 from __future__ import annotations
@@ -8,43 +9,56 @@ from __future__ import annotations
 import json
 import sys
 import time
+import types
 from importlib.metadata import version
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+import one_done
+
+UNUSED = ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix")
+
+
+def load(source: str | None) -> Any:
+    """Its ppo.py as a module, with the environments of gymnax 1.x."""
+    if source is None:
+        raise SystemExit("PureJaxRL is no package: name a clone of its repository by --source.")
+    for name in UNUSED:
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["brax"].envs = sys.modules["brax.envs"]  # type: ignore[attr-defined]
+    training: Any = sys.modules["brax.envs.wrappers.training"]
+    training.EpisodeWrapper = training.AutoResetWrapper = None
+    sys.path.insert(0, f"{source}/purejaxrl")
+    import ppo
+
+    ppo.gymnax = one_done
+    return ppo
 
 
 def main() -> None:
     wanted = json.load(sys.stdin)
-    if wanted["source"] is None:
-        raise SystemExit("PureJaxRL is no package: name a clone of its repository by --source.")
-    sys.path.insert(0, wanted["source"])
-    import gymnax
-    import jax
-    import jax.numpy as jnp
-    from purejaxrl.ppo import ActorCritic, make_train
-
-    task = wanted["task"]
+    ppo, task = load(wanted["source"]), wanted["task"]
     if task["hidden_sizes"] != [64, 64]:
         raise SystemExit("PureJaxRL's network has two layers of 64.")
-    train = make_train(settings(task))
-    env, params = gymnax.make(task["env"])
-    network = ActorCritic(env.action_space(params).n, activation=task["activation"])
-    limit = int(getattr(params, "max_steps_in_episode", 1000)) + 1
+    train = ppo.make_train(settings(task))
+    env, params = one_done.make(task["env"])
+    network = ppo.ActorCritic(env.action_space(params).n, activation=task["activation"])
 
     def episode(weights: Any, key: Any) -> Any:
-        key, first = jax.random.split(key)
-        observation, state = env.reset(first, params)
+        """The return of one episode with sampled actions."""
 
-        def step(carry: Any, key: Any) -> tuple[Any, None]:
-            observation, state, total, is_over = carry
-            for_action, for_env = jax.random.split(key)
+        def step(carry: Any) -> Any:
+            key, observation, state, total, _ = carry
+            key, for_action, for_env = jax.random.split(key, 3)
             policy, _ = network.apply(weights, observation.reshape(-1))
             action = policy.sample(seed=for_action)
             observation, state, reward, done, _ = env.step(for_env, state, action, params)
-            total = total + jnp.where(is_over, 0.0, reward)
-            return (observation, state, total, is_over | done), None
+            return key, observation, state, total + reward, done
 
-        start = (observation, state, jnp.zeros(()), jnp.zeros((), bool))
-        return jax.lax.scan(step, start, jax.random.split(key, limit))[0][2]
+        key, first = jax.random.split(key)
+        start = (key, *env.reset(first, params), jnp.zeros(()), jnp.zeros((), bool))
+        return jax.lax.while_loop(lambda carry: ~carry[4], step, start)[3]
 
     def one(key: Any) -> Any:
         weights = train(key)["runner_state"][0].params
@@ -56,7 +70,7 @@ def main() -> None:
     returns = jax.jit(lambda keys: jax.lax.map(one, keys))(keys).mean(axis=1).tolist()
     answer = {
         "returns": returns,
-        "seconds": round(time.perf_counter() - begin, 1),
+        "train_seconds": round(time.perf_counter() - begin, 1),
         "versions": {name: version(name) for name in ("gymnax", "jax", "flax", "optax")},
     }
     print(json.dumps(answer))

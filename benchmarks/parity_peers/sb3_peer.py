@@ -23,7 +23,7 @@ def main() -> None:
     names = ("stable-baselines3", "torch", "gymnasium")
     answer = {
         "returns": returns,
-        "seconds": round(time.perf_counter() - begin, 1),
+        "train_seconds": round(time.perf_counter() - begin, 1),
         "versions": {name: version(name) for name in names},
     }
     print(json.dumps(answer))

@@ -80,11 +80,12 @@ def stretch(sizes: Sequence[int], confidence: float = 0.95) -> float:
     Args:
         sizes: number of seeds of each group.
     """
-    factor = _t_over_z(sum(size - 1 for size in sizes), confidence)
+    factor = t_over_z(sum(size - 1 for size in sizes), confidence)
     return factor * _FEW.get(sizes[0], 1.0) if len(sizes) == 1 else factor
 
 
-def _t_over_z(degrees: float, confidence: float) -> float:
+def t_over_z(degrees: float, confidence: float = 0.95) -> float:
+    """Quantile of Student's t with that many degrees of freedom over the normal one."""
     from scipy.special import ndtri, stdtrit
 
     share = 0.5 + confidence / 2.0
@@ -173,10 +174,24 @@ def difference_interval(
     *,
     generator: np.random.Generator,
 ) -> tuple[float, float] | None:
+    """Interval of statistic(groups) - statistic(others), see `welch_interval`."""
+    found = welch_interval(groups, others, statistic, confidence, resamples, generator=generator)
+    return None if found is None else found[0]
+
+
+def welch_interval(
+    groups: Sequence[Any],
+    others: Sequence[Any],
+    statistic: Callable[..., Any] = iqm,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    *,
+    generator: np.random.Generator,
+) -> tuple[tuple[float, float], float] | None:
     """Interval of statistic(groups) - statistic(others), both resampled task by task.
 
     Student's t has the degrees of freedom of Welch's test, from the variances of both sides'
-    resamples.
+    resamples. They are returned, too. None if some task has fewer than two seeds.
     """
     sides = (groups, others)
     if any(not side or min(np.size(group) for group in side) < 2 for side in sides):
@@ -186,8 +201,9 @@ def difference_interval(
     )
     difference = _over_all(groups, statistic) - _over_all(others, statistic)
     degrees = [sum(np.size(group) - 1 for group in side) for side in sides]
-    factor = _t_over_z(_welch(first, second, degrees), confidence)
-    return _stretched(first - second, difference, factor, confidence)
+    freedom = _welch(first, second, degrees)
+    factor = t_over_z(freedom, confidence)
+    return _stretched(first - second, difference, factor, confidence), freedom
 
 
 def _over_all(groups: Sequence[Any], statistic: Callable[..., Any]) -> float:

@@ -86,36 +86,59 @@ def between(
     """
     first, second = (np.concatenate([np.asarray(x, np.float64) for x in s]) for s in (ours, theirs))
     difference = float(statistic(first, axis=-1) - statistic(second, axis=-1))
-    ci95 = stats.difference_interval(ours, theirs, statistic, generator=np.random.default_rng(0))
+    found = stats.welch_interval(ours, theirs, statistic, generator=np.random.default_rng(0))
+    ci95, degrees = (None, None) if found is None else found
     margin = max(margin, rounding(float(statistic(second, axis=-1))))
-    return made(difference, ci95, margin, [np.size(group) for group in (*ours, *theirs)])
+    sizes = [np.size(group) for group in (*ours, *theirs)]
+    return made(difference, ci95, margin, sizes, degrees)
 
 
 def made(
-    difference: float, ci95: tuple[float, float] | None, margin: float, sizes: Sequence[int]
+    difference: float,
+    ci95: tuple[float, float] | None,
+    margin: float,
+    sizes: Sequence[int],
+    degrees: float | None = None,
 ) -> Verdict:
-    """Make a verdict of a difference, its interval and the seeds of each group behind it."""
+    """Make a verdict of a difference, its interval and the seeds of each group behind it.
+
+    Args:
+        degrees: degrees of freedom of the interval, if it is that of `stats.welch_interval`.
+    """
     word = decide(ci95, margin)
     needed = None
     if word == UNDECIDED and ci95 is not None:
-        needed = seeds_needed(difference, ci95, margin, min(sizes))
+        needed = seeds_needed(difference, ci95, margin, min(sizes), degrees)
     return Verdict(word, difference, ci95, margin, needed)
 
 
 def seeds_needed(
-    difference: float, ci95: Sequence[float], margin: float, num_seeds: int
+    difference: float,
+    ci95: Sequence[float],
+    margin: float,
+    num_seeds: int,
+    degrees: float | None = None,
 ) -> int | None:
     """Seeds of a group with which a difference of this size is decided in 80% of the repetitions.
 
-    The interval narrows as stretch / sqrt(seeds). The true difference may be another one, so this
-    is the order of the number. None if `MOST_SEEDS` do not suffice.
+    The interval of one group narrows as stretch / sqrt(n). That of a difference narrows as t / z
+    times sqrt(n - 1) / n, the bootstrap's deviation, with degrees of freedom that grow as n - 1.
+    The true difference may be another one, so this is the order of the number. None if
+    `MOST_SEEDS` do not suffice.
     """
+
+    def width(count: int) -> float:
+        if degrees is None:
+            return stats.stretch([count]) / math.sqrt(count)
+        share = (count - 1) / (num_seeds - 1)
+        return stats.t_over_z(degrees * share) * math.sqrt(count - 1) / count
+
     below, above = difference - ci95[0], ci95[1] - difference
-    first = stats.stretch([num_seeds]) / math.sqrt(num_seeds)
+    first = width(num_seeds)
     count = num_seeds
     while count < MOST_SEEDS:
         count = min(MOST_SEEDS, max(count + 1, round(1.02 * count)))
-        factor = _POWER * stats.stretch([count]) / math.sqrt(count) / first
+        factor = _POWER * width(count) / first
         if decide((difference - factor * below, difference + factor * above), margin) != UNDECIDED:
             return count
     return None

@@ -79,6 +79,20 @@ def test_the_seeds_needed_give_the_power_of_the_t_test(difference, margin):
         assert power(needed) == pytest.approx(0.8, abs=0.05) or needed == start + 1
 
 
+@pytest.mark.parametrize("difference, start", [(1.2, 2), (0.8, 3), (0.8, 8), (0.5, 20)])
+def test_the_seeds_needed_of_two_groups_give_the_power_of_the_t_test(difference, start):
+    """scipy's noncentral t for two samples whose variances are 1 as estimated from few seeds."""
+    x = scipy.stats.norm.ppf((np.arange(start) + 0.5) / start)
+    x /= x.std(ddof=1)
+    found = verdicts.between([x + difference], [x], 0.0, np.mean)
+    assert found.word == UNDECIDED
+    seeds = found.seeds_needed
+    assert seeds is not None
+    edge = scipy.stats.t.ppf(0.975, 2 * seeds - 2)
+    power = scipy.stats.nct.sf(edge, 2 * seeds - 2, difference * np.sqrt(seeds / 2))
+    assert power == pytest.approx(0.8, abs=0.08)
+
+
 def test_no_number_of_seeds_decides_a_difference_of_nothing_without_a_margin():
     found = verdicts.made(0.0, (-1.0, 1.0), 0.0, [10])
     assert found.seeds_needed is None

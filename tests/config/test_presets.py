@@ -144,3 +144,15 @@ def test_bad_file_is_refused_by_name(tmp_path: Path, text: str, word: str) -> No
 def test_missing_file_is_refused() -> None:
     with pytest.raises(InputError, match="No such file"):
         presets.find("nowhere.toml")
+
+
+def test_the_optimum_of_the_bernoulli_bandit_is_that_of_the_arm_most_signals_favour() -> None:
+    """A reward of the arm that pays with 0.9, or none of the one with 0.1, is a true signal."""
+    total = 0.5
+    for t in range(1, 100):
+        weights = [math.comb(t, k) * 0.9**k * 0.1 ** (t - k) for k in range(t + 1)]
+        right = sum(weights[t // 2 + 1 :]) + (0.5 * weights[t // 2] if t % 2 == 0 else 0.0)
+        total += 0.9 * right + 0.1 * (1.0 - right)
+    [preset] = [each for each in ALL if each.name == "BernoulliBandit-misc"]
+    assert preset.reference is not None
+    assert preset.reference["score"] == pytest.approx(total, abs=1e-6)

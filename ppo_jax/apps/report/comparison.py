@@ -11,6 +11,7 @@ from ppo_jax.analysis.verdicts import Verdict
 from ppo_jax.apps.report import run_data
 from ppo_jax.apps.reproduce.tables import aligned, interval, number
 from ppo_jax.config.errors import InputError
+from ppo_jax.storage.run_folder import is_run
 
 HEAD = ("runs", "IQM [95%]", "mean", "seeds", "difference [95%]", "P(better)", "verdict")
 
@@ -37,9 +38,7 @@ def compare(words: Sequence[str], margin: float | None = None) -> dict[str, Any]
         raise InputError(
             "compare needs two runs or more, for example: ppo-jax compare runs/a runs/b."
         )
-    parts = [[part for part in word.split(",") if part] for word in words]
-    if not all(parts):
-        raise InputError("A group without a run is named: write the folders between the commas.")
+    parts = [members(word) for word in words]
     folders = [Path(part) for group in parts for part in group]
     for folder in folders:
         if not (folder / "config.json").is_file():
@@ -57,20 +56,53 @@ def compare(words: Sequence[str], margin: float | None = None) -> dict[str, Any]
     envs = sorted({run["env"] for run in runs})
     if len(envs) > 1:
         raise InputError(f"The runs have several environments ({', '.join(envs)}): compare one.")
-    groups, first = [], 0
-    for group in parts:
-        places = tuple(range(first, first + len(group)))
-        groups.append(Group(", ".join(runs[i]["label"] for i in places), places))
-        first += len(group)
-    return compared(runs, groups, margin)
+    return compared(runs, named(runs, places_of(parts)), margin)
 
 
-def by_run(runs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> dict[str, Any] | None:
-    """Compare the evaluated runs of an environment, each alone; None if there are too few."""
-    known = [i for i in places if final_return(runs[i]) is not None]
+def members(word: str) -> list[str]:
+    """The folders of a group: parts between commas, or the word itself if there is such a file.
+
+    Raises:
+        InputError: there is nothing between the commas.
+    """
+    if is_run(word) or Path(word).exists():
+        return [word]
+    parts = [part for part in word.split(",") if part]
+    if not parts:
+        raise InputError("A group without a run is named: write the folders between the commas.")
+    return parts
+
+
+def places_of(parts: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
+    """The places of each group's folders in the list of all of them."""
+    ends = [sum(map(len, parts[: i + 1])) for i in range(len(parts))]
+    return [tuple(range(end - len(part), end)) for part, end in zip(parts, ends, strict=True)]
+
+
+def named(runs: Sequence[Mapping[str, Any]], groups: Sequence[tuple[int, ...]]) -> list[Group]:
+    return [Group(", ".join(runs[i]["label"] for i in places), places) for places in groups]
+
+
+def by_group(
+    runs: Sequence[Mapping[str, Any]], groups: Sequence[tuple[int, ...]], places: Sequence[int]
+) -> dict[str, Any] | None:
+    """Compare the groups of an environment whose runs are all evaluated; None if too few.
+
+    Args:
+        groups: places of each group's runs.
+        places: places of the environment's runs.
+
+    Raises:
+        InputError: a group has runs of this environment and of another one.
+    """
+    own = [group for group in groups if set(group) & set(places)]
+    for group, name in zip(own, named(runs, own), strict=True):
+        if not set(group) <= set(places):
+            raise InputError(f"The group {name.label!r} has several environments: group one's.")
+    known = [group for group in own if all(final_return(runs[i]) is not None for i in group)]
     if not 2 <= len(known) <= run_data.MAX_COMPARED:
         return None
-    return compared(runs, [Group(runs[i]["label"], (i,)) for i in known])
+    return compared(runs, named(runs, known))
 
 
 def final_return(run: Mapping[str, Any]) -> Mapping[str, Any] | None:

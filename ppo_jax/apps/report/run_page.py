@@ -188,13 +188,13 @@ def _final_row(i: int, run: Mapping[str, Any], span: Any, numbers: Numbers) -> l
 def differences(
     by_env: Mapping[str, list[int]], data: Mapping[str, Any], numbers: Numbers
 ) -> Html | None:
-    """Compare the runs of an environment with the first of them, as `ppo-jax compare` does."""
+    """Compare groups of runs with the first of them, as `ppo-jax compare` does."""
     shown: list[Child] = []
     for k, found in enumerate(data["comparisons"]):
         rows = found["groups"][1:]
         ends = [end for row in rows for end in row["difference_ci95"] or [row["difference"]]]
         span = charts.span_of([0.0, *ends])
-        head = ("run", "verdict", "IQM [95%]", f"minus {found['groups'][0]['label']} [95%]")
+        head = ("runs", "verdict", "IQM [95%]", f"minus {found['groups'][0]['label']} [95%]")
         head += ("0 at the line", "P(better)", "mean", "seeds", "seeds needed")
         body = [
             _difference_row(("comparisons", k, "groups", i), row, span, numbers)
@@ -212,8 +212,8 @@ def differences(
     note = (
         "Difference of the IQMs of the final returns. Equal: its interval lies within the margin, "
         "5% of the range of the environment's returns. Better and worse: it lies above or below 0. "
-        "Undecided: neither; about as many seeds of each run as stated would decide. P(better): "
-        "the probability that a seed of the run beats one of the first."
+        "Undecided: neither; about as many seeds of each row as stated would decide. P(better): "
+        "the probability that a seed of the row beats one of the first."
     )
     return section("Comparison", small(note), shown)
 

@@ -27,6 +27,7 @@ class Sources(NamedTuple):
 
     folders: tuple[Path, ...]
     suite: str | None
+    groups: tuple[tuple[int, ...], ...] = ()  # places of each group's folders
 
 
 def report(
@@ -42,8 +43,8 @@ def report(
     """Write runs, or the stored results of a suite, as one HTML file that needs nothing else.
 
     Args:
-        sources: one or several run folders; or one suite: its name, its FILE.toml, or a folder of
-            results of `ppo-jax reproduce`.
+        sources: one or several run folders, those of one group with commas between them; or one
+            suite: its name, its FILE.toml, or a folder of results of `ppo-jax reproduce`.
         out: the file; None for report.html in the folder of a single run, else in this folder.
         results: the folder of a suite's results; None for the newest in benchmarks/results.
         quick: report a suite's results of the smaller budget.
@@ -68,7 +69,7 @@ def report(
         raise InputError("results and quick belong to suites: leave them out for runs.")
     notes: list[str] = []
     if wanted.suite is None:
-        text = run_text(wanted.folders, animate, notes, trust)
+        text = run_text(wanted, animate, notes, trust)
         kind = "runs"
     else:
         text = suite_text(wanted.suite, folder, quick)
@@ -87,19 +88,20 @@ def recognise(words: Sequence[str]) -> Sources:
         raise InputError(
             "report needs a run's folder or a suite, for example: ppo-jax report runs/my-run."
         )
-    found = [word for word in words if is_run(word)]
-    others = [word for word in words if word not in found]
+    parts = [comparison.members(word) for word in words]
+    found = [word for part in parts for word in part if is_run(word)]
+    others = [word for part in parts for word in part if word not in found]
     if not others:
-        return Sources(tuple(map(Path, found)), None)
+        return Sources(tuple(map(Path, found)), None, tuple(comparison.places_of(parts)))
     word = others[0]
     path = Path(word)
     is_suite = word in specs.names() or word.endswith(".toml") or _holds_results(path)
     if not is_suite:
         raise InputError(_neither(word))
-    if found or len(words) > 1:
+    more = len(found) + len(others) - 1
+    if more:
         raise InputError(
-            f"A page has runs or one suite: {word!r} is a suite, and {len(words) - 1} more were "
-            "given."
+            f"A page has runs or one suite: {word!r} is a suite, and {more} more were given."
         )
     return Sources((), word)
 
@@ -144,13 +146,13 @@ def place_of(wanted: Sources, out: Path | None, force: bool) -> Path:
     return out
 
 
-def run_text(folders: Sequence[Path], animate: bool, notes: list[str], trust: Trust = False) -> str:
+def run_text(wanted: Sources, animate: bool, notes: list[str], trust: Trust = False) -> str:
     """Make the page of runs; `notes` receives a sentence for each run without an animation."""
-    data = run_data.collect(folders)
+    folders, data = wanted.folders, run_data.collect(wanted.folders)
     places = parts.grouped([run["env"] for run in data["runs"]])
     compared = [run_data.improvements(data["runs"], own) for own in places.values()]
     data["improvements"] = [found for found in compared if found is not None]
-    beside = [comparison.by_run(data["runs"], own) for own in places.values()]
+    beside = [comparison.by_group(data["runs"], wanted.groups, own) for own in places.values()]
     data["comparisons"] = [found for found in beside if found is not None]
     shown: dict[int, animation.Animation | str] = {}
     if animate:

@@ -17,7 +17,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     runs = "run folders; the seeds of A,B are one group; each is compared with the first"
     parser.add_argument("run", nargs="*", metavar="RUN", help=runs)
     group = parser.add_argument_group("comparison")
-    margin = "returns that differ by less are equal [default: 5%% of the environment's range]"
+    margin = "returns that differ by less are equal [default: 5% of the environment's range]"
     parser.add_value(group, "--margin", margin, "X")
 
 

@@ -15,8 +15,8 @@ from ppo_jax.runtime.text import quoted
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
     sources = (
-        "run folders [the newest run]; or one suite: its name, its FILE.toml, or a folder of its "
-        "results"
+        "run folders, the seeds of A,B as one group [the newest run]; or one suite: its name, its "
+        "FILE.toml, or a folder of its results"
     )
     parser.add_argument("source", nargs="*", metavar="RUN|SUITE", help=sources)
     group = parser.add_argument_group("page")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import scipy.stats
-from report_page import make_run
+from report_page import Page, make_run
 
 from ppo_jax.analysis import ranges, stats
-from ppo_jax.apps.report import comparison
+from ppo_jax.apps.report import comparison, write
 from ppo_jax.apps.report.comparison import Group
 from ppo_jax.cli.main import main
 
@@ -89,6 +89,18 @@ def test_the_command_prints_what_its_json_holds(made: Path, capsys) -> None:
     text = capsys.readouterr().out
     assert "a, b" in text
     assert "margin    1, as given" in text
+    assert main(["compare", "--help"]) == 0
+    assert "[default: 5% of" in capsys.readouterr().out
+
+
+def test_a_report_compares_the_same_groups_as_the_command(made: Path, capsys) -> None:
+    words = [f"{made / 'a'},{made / 'b'}", str(made / "c")]
+    write.report([*words, str(made / "open")], made / "page.html", animate=False)
+    page = Page((made / "page.html").read_text("utf-8"))
+    (made / "page.html").unlink()
+    assert main(["compare", *words, "--json"]) == 0
+    assert page.data["comparisons"] == [json.loads(capsys.readouterr().out)]
+    assert "minus a, b" in page.text
 
 
 @pytest.mark.parametrize(

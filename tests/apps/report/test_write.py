@@ -180,6 +180,9 @@ def test_the_command_writes_beside_a_single_run_and_says_where(made: Path, capsy
         (["classic", "--results", "second"], "holds no result of classic that can be used"),
         (["missing.toml"], "cannot be read"),
         (["first", "first"], "is named twice"),
+        (["first,third", "second"], "'first, third' has several environments"),
+        (["first,none"], "'none' is no run's folder"),
+        (["first,classic"], "'classic' is a suite, and 1 more were given"),
     ],
 )
 def test_what_cannot_be_reported_is_refused_and_nothing_is_written(

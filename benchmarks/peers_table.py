@@ -1,0 +1,97 @@
+"""Tables of learning beside other trainers for docs/results.md: `readme.py` writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stored import RESULTS, link, newest
+
+from ppo_jax.analysis.plots import si
+
+
+def parity() -> str | None:
+    """Returns at settings equal to a peer's, task by task."""
+    paths = [newest(f"parity_{peer}_*.json") for peer in ("rejax", "purejaxrl", "sb3")]
+    records = [json.loads(path.read_text("utf-8")) for path in paths if path is not None]
+    if not records:
+        return None
+    lines = [
+        "### Learning beside others at equal settings",
+        "",
+        "| task | beside | ours: IQM [95%], mean | theirs: IQM [95%], mean | failed seeds, ours "
+        "and theirs | seeds × steps | difference [95%] | P(ours better) | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        for env, each in record["tasks"].items():
+            shown = " | ".join(side_of(each[side]) for side in ("ours", "theirs"))
+            failed = " and ".join(f"{each[s]['share_failed']:.0%}" for s in ("ours", "theirs"))
+            lines.append(
+                f"| {env} | {record['peer']} | {shown} | {failed} | "
+                f"{len(each['seeds'])} × {si(each['setting']['total_env_steps'])} | "
+                f"{difference(each)} | {each['probability_of_improvement']:.2f} | "
+                f"{each['verdict']} |"
+            )
+    modes = ", ".join(f"{each['policy_mode']} beside {each['peer']}" for each in records)
+    lines += [
+        "",
+        "The same environments, budget, network, start of the weights, loss, optimiser and end at "
+        f"a time limit; 128 episodes a seed, actions {modes}. A failed seed stays within a tenth "
+        "of the range from random play. Again: `python benchmarks/parity.py`.",
+    ]
+    return "\n".join(lines)
+
+
+def gymnasium() -> str | None:
+    """Gymnasium's tasks beside Stable-Baselines3."""
+    tasks = sorted({path.name.partition("_")[0] for path in RESULTS.glob("gymnasium-*.json")})
+    paths = [path for task in tasks if (path := newest(f"{task}_*.json"))]
+    lines = [
+        "### Gymnasium's tasks beside Stable-Baselines3 at equal settings",
+        "",
+        "| task | episodes | ours: IQM [95%], mean | theirs: IQM [95%], mean | seeds × steps | "
+        "difference [95%] | verdict | their seconds over ours |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rows = [row for path in paths for row in gymnasium_rows(path)]
+    if not rows:
+        return None
+    return "\n".join(
+        [
+            *lines,
+            *rows,
+            "",
+            "The same networks, batches, losses, optimiser and normalisers, a process for each "
+            "training, in turns. Returns are means of 20 deterministic episodes after training, "
+            "and of the last 8 or more training episodes. Again: `python "
+            "benchmarks/gymnasium_sb3.py`.",
+        ]
+    )
+
+
+def gymnasium_rows(path: Path) -> list[str]:
+    """The rows of one result of `gymnasium_sb3.py`."""
+    record, rows = json.loads(path.read_text("utf-8")), []
+    task, size = record["what"].partition(" ")[0], si(record["setting"]["total"])
+    words = {"return": "deterministic", "training_return": "last of training"}
+    for name, found in record.get("compared", {}).items():
+        sides = " | ".join(side_of(found[side]) for side in ("ours", "theirs"))
+        rows.append(
+            f"| [{task}]({link(path)}) | {words[name]} | {sides} | {len(record['turns'])} × "
+            f"{size} | {difference(found)} | {found['verdict']} | {record['median_ratio']:.1f} |"
+        )
+    return rows
+
+
+def side_of(scores: dict[str, Any]) -> str:
+    """IQM with its interval, and mean."""
+    return "**{:.4g}** [{:.4g}, {:.4g}], {:.4g}".format(
+        scores["iqm"], *scores["ci95"], scores["mean"]
+    )
+
+
+def difference(found: dict[str, Any]) -> str:
+    """The difference of ours from theirs, and its interval."""
+    return "{:+.3g} [{:+.3g}, {:+.3g}]".format(found["difference"], *found["ci95"])
