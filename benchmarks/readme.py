@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import bounds
+import details_table
 import gpu_table
 import numpy as np
 import suites_table
@@ -56,6 +57,7 @@ def main() -> None:
             "gpu": on_a_gpu("../"),
         },
     )
+    write(ROOT / "docs" / "implementation-details.md", {"details": details()})
     write(
         ROOT / "docs" / "why-the-ratio.md",
         {"story": story(), "bounds": bounded(), "table-1": table_1()},
@@ -82,6 +84,12 @@ def newest(pattern: str) -> Path | None:
 def link(path: Path) -> str:
     """The address of a result, seen from a document in docs."""
     return "../" + path.relative_to(ROOT).as_posix()
+
+
+def details() -> str | None:
+    """What each detail of PPO is worth."""
+    folder = newest("implementation-details_*")
+    return None if folder is None else details_table.table(folder, link(folder))
 
 
 def headline() -> str | None:

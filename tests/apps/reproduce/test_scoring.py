@@ -200,7 +200,10 @@ def test_a_claim_about_fewer_tasks_compares_those_alone(suite):
     pendulum = [scoring.scores_of(suite, rows_of(suite, SCORES), v) for v in ("good", "bad")]
     good, bad = (float(np.mean(scores["Pendulum-v1"])) for scores in pendulum if scores)
     assert judged.difference == good - bad
-    assert judged.difference != scoring.judge(suite, rows_of(suite, SCORES), Claim("good", "bad", "")).difference
+    assert (
+        judged.difference
+        != scoring.judge(suite, rows_of(suite, SCORES), Claim("good", "bad", "")).difference
+    )
 
 
 def test_a_regression_is_a_difference_that_chance_does_not_explain(suite):
