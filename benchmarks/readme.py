@@ -18,6 +18,7 @@ import bounds
 import details_table
 import gpu_table
 import numpy as np
+import studies_table
 import suites_table
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
 
@@ -58,6 +59,8 @@ def main() -> None:
         },
     )
     write(ROOT / "docs" / "implementation-details.md", {"details": details()})
+    write(ROOT / "docs" / "settings.md", studies())
+    write(ROOT / "docs" / "sweeps.md", selections())
     write(
         ROOT / "docs" / "why-the-ratio.md",
         {"story": story(), "bounds": bounded(), "table-1": table_1()},
@@ -84,6 +87,27 @@ def newest(pattern: str) -> Path | None:
 def link(path: Path) -> str:
     """The address of a result, seen from a document in docs."""
     return "../" + path.relative_to(ROOT).as_posix()
+
+
+def studies() -> dict[str, str | None]:
+    """The tables of the defaults and of the optimisers."""
+    found: dict[str, str | None] = {}
+    tables = {"defaults": studies_table.candidates, "optimizers": studies_table.optimizers}
+    for name, table in tables.items():
+        folder = newest(f"{name}_cpu_*")
+        path = None if folder is None else folder / "summary.json"
+        is_there = path is not None and path.exists()
+        found[name] = table(json.loads(path.read_text("utf-8")), link(folder)) if is_there else None
+    return found
+
+
+def selections() -> dict[str, str | None]:
+    """The tables of halving and pbt."""
+    found: dict[str, str | None] = {}
+    for name, table in {"halving": studies_table.halving, "pbt": studies_table.pbt}.items():
+        path = newest(f"sweep-{name}_*.json")
+        found[name] = None if path is None else table(json.loads(path.read_text("utf-8")))
+    return found
 
 
 def details() -> str | None:
