@@ -36,7 +36,7 @@ from ppo_jax.rl.types import Window
 from ppo_jax.storage.manifest import make_manifest
 
 RESULTS = Path(__file__).resolve().parent / "results"
-STEPS = 100_000
+STEPS = 50_000
 CHOICE_SEEDS, SEEDS = 3, 10
 LQ = "study_tasks:LinearQuadratic"
 
@@ -149,7 +149,7 @@ def study(out: Path, tasks: list[str], groups: dict[str, list[tuple[str, dict[st
         record["gains"] = {
             f"{name}, {steps:,} steps": gain_errors(every[name], steps)
             for name in finalists
-            for steps in (STEPS, 5 * STEPS)
+            for steps in (STEPS, 10 * STEPS)
         }
     (out / "summary.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     print(json.dumps({k: record[k] for k in ("final", "differences")}, indent=1))
