@@ -4,7 +4,7 @@
     python benchmarks/defaults.py optimizers    # Adam, AdamW, Muon on six of them, three rates each
 
 Candidates train on seeds from 100 on. The best by the IQM of normalised scores over tasks and
-seeds (random policy 0, best known 1), and today's default, then train on seeds 0 to 9. The
+seeds (random policy 0, best known 1), and today's default, then train on seeds from 0 on. The
 difference has a bootstrap that is stratified by task. Both stages are suites of `ppo-jax
 reproduce`, so a second start goes on. `results/STUDY_cpu_DATE/` has them, and its `summary.json`
 their comparison. The study of the defaults also measures the error of the gain that is learnt on
@@ -37,7 +37,9 @@ from ppo_jax.storage.manifest import make_manifest
 
 RESULTS = Path(__file__).resolve().parent / "results"
 STEPS = 50_000
-CHOICE_SEEDS, SEEDS = 3, 10
+# Seeds of the choice and of the comparison. A program's members are variants x seeds. Their number
+# is the same in both stages, so both share one compiled program.
+SEEDS = {"defaults": (4, 10), "optimizers": (4, 12)}
 LQ = "study_tasks:LinearQuadratic"
 
 # name: (kind, random, best, other entries of the suite's task). None: the numbers of ranges.csv.
@@ -47,9 +49,9 @@ TASKS: dict[str, tuple[str, float | None, float | None, dict[str, Any]]] = {
     "Acrobot-v1": ("sparse, long episodes", None, None, {}),
     "Pendulum-v1": ("dense, real actions", None, None, {}),
     "Reacher-misc": ("dense, two real actions", None, None, {}),
-    "FourRooms-misc": ("sparse", None, None, {"protocol": "sampled"}),
+    "FourRooms-misc": ("sparse", None, None, {}),
     "DiscountingChain-bsuite": ("long delays", None, None, {}),
-    "Catch-bsuite": ("pixels, short episodes", None, None, {"protocol": "sampled"}),
+    "Catch-bsuite": ("pixels, short episodes", None, None, {}),
     "study_tasks:ManyActions": ("64 actions, short episodes", 1 / 64, 1.0, {}),
     "BernoulliBandit-misc": ("bandit", None, None, {}),
     "memory/RepeatPrevious-v0": (
@@ -65,13 +67,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "annealed": {"hyper": {"learning_rate": "3e-4:0"}},
     "annealed 1e-3": {"hyper": {"learning_rate": "1e-3:0"}},
     "annealed 1e-3, entropy": {"hyper": {"learning_rate": "1e-3:0", "entropy_coef": 0.01}},
-    "annealed, 10 epochs": {
-        "hyper": {"learning_rate": "3e-4:0"}, "config": {"num_epochs": 10}
-    },
     "annealed 1e-3, normalised": {"hyper": {"learning_rate": "1e-3:0"}, "config": NORMALISED},
-    "annealed 1e-3, no orthogonal start": {
-        "hyper": {"learning_rate": "1e-3:0"}, "config": {"orthogonal_init": False}
-    },
 }  # fmt: skip
 
 OPTIMIZER_TASKS = (
@@ -84,6 +80,7 @@ OPTIMIZERS: dict[str, tuple[dict[str, float], tuple[float, ...]]] = {
     "muon": ({"momentum": 0.95}, (3e-4, 1e-3, 3e-3)),
 }
 
+Groups = dict[str, list[tuple[str, dict[str, Any]]]]  # name and entry of each variant, by group
 Scores = dict[str, dict[str, list[float]]]  # variant -> task -> normalised score of each seed
 
 
@@ -94,12 +91,13 @@ def main() -> None:
     given = parser.parse_args()
     out = RESULTS / f"{given.study}_cpu_{given.date}"
     if given.study == "defaults":
-        study(out, list(TASKS), {name: [(name, entry)] for name, entry in CANDIDATES.items()})
+        groups = {name: [(name, entry)] for name, entry in CANDIDATES.items()}
+        study(out, list(TASKS), groups, SEEDS[given.study])
     else:
-        study(out, list(OPTIMIZER_TASKS), optimizer_variants())
+        study(out, list(OPTIMIZER_TASKS), optimizer_variants(), SEEDS[given.study])
 
 
-def optimizer_variants() -> dict[str, list[tuple[str, dict[str, Any]]]]:
+def optimizer_variants() -> Groups:
     """The variants of each optimiser, one for each rate; all anneal it to 0."""
     return {
         name: [
@@ -116,15 +114,16 @@ def optimizer_variants() -> dict[str, list[tuple[str, dict[str, Any]]]]:
     }
 
 
-def study(out: Path, tasks: list[str], groups: dict[str, list[tuple[str, dict[str, Any]]]]) -> None:
-    """Choose on other seeds, compare on seeds 0 to 9, and write the summary.
+def study(out: Path, tasks: list[str], groups: Groups, seeds: tuple[int, int]) -> None:
+    """Choose on seeds from 100 on, compare on seeds from 0 on, and write the summary.
 
     Args:
         groups: variants by group; the best of each group is chosen. The first group is the one that
             the others are compared with. Groups of one variant each compete for one place.
+        seeds: number of seeds of the choice and of the comparison.
     """
     every = dict(variant for group in groups.values() for variant in group)
-    chosen_by = stage(out / "choice", tasks, every, 100, CHOICE_SEEDS)
+    chosen_by = stage(out / "choice", tasks, every, 100, seeds[0])
     first, *others = groups
     if all(len(group) == 1 for group in groups.values()):
         finalists = [first, max(others, key=lambda name: _iqm(chosen_by[name]))]
@@ -133,13 +132,13 @@ def study(out: Path, tasks: list[str], groups: dict[str, list[tuple[str, dict[st
             max((name for name, _ in group), key=lambda name: _iqm(chosen_by[name]))
             for group in groups.values()
         ]
-    final = stage(out / "final", tasks, {name: every[name] for name in finalists}, 0, SEEDS)
+    final = stage(out / "final", tasks, {name: every[name] for name in finalists}, 0, seeds[1])
     record = {
         "date": time.strftime("%Y-%m-%d"),
         "env_steps": STEPS,
         "tasks": {name: TASKS[name][0] for name in tasks},
-        "choice_seeds": [100, 99 + CHOICE_SEEDS],
-        "seeds": [0, SEEDS - 1],
+        "choice_seeds": [100, 99 + seeds[0]],
+        "seeds": [0, seeds[1] - 1],
         "choice": {name: summary(scores) for name, scores in chosen_by.items()},
         "final": {name: summary(final[name]) for name in finalists},
         "differences": {name: compared(final[name], final[finalists[0]]) for name in finalists[1:]},
@@ -162,7 +161,7 @@ def stage(
     known = ranges.ranges()
     lines = [f'title = "{folder.parent.name}: {folder.name}"', "[defaults]"]
     lines += [f"seeds = {seeds}", f"first_seed = {first}", f"total_env_steps = {STEPS}"]
-    lines += ["episodes = 64"]
+    lines += ['protocol = "training"', "episodes = 64"]
     for name in tasks:
         kind, random, best, more = TASKS[name]
         entry = {
@@ -256,7 +255,7 @@ def gain_errors(entry: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def learnt_gains(config: Config, hyper: Hyper) -> np.ndarray:
-    """Gains [seeds, 2] after training seeds 0 to 9 side by side."""
+    """Gains [10, 2] after training seeds 0 to 9 side by side."""
     agent = assemble(config)
     axis = np.linspace(-1.0, 1.0, 9)
     x = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
@@ -267,8 +266,8 @@ def learnt_gains(config: Config, hyper: Hyper) -> np.ndarray:
         found = agent.network.policy(state.params, Window(policy.see(jnp.asarray(x, jnp.float32))))
         return agent.family.mode(found)
 
-    keys = jax.vmap(jax.random.key)(np.arange(SEEDS))
-    actions = np.asarray(jax.jit(jax.vmap(means))(keys), np.float64).reshape(SEEDS, -1)
+    keys = jax.vmap(jax.random.key)(np.arange(10))
+    actions = np.asarray(jax.jit(jax.vmap(means))(keys), np.float64).reshape(10, -1)
     actions = np.clip(actions, -5.0, 5.0)
     return np.stack([-np.linalg.lstsq(x, each, rcond=None)[0] for each in actions])
 
