@@ -78,6 +78,7 @@ def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace
         "seeds": arguments.seeds,
         "seed": 1000 * repetition,
         "fresh_seeds": arguments.fresh_seeds,
+        "eval_episodes": 32,
     }
     axes, ours = GRID, {"sampler": "halving"}
     everything: dict[str, Any] = {"sampler": "grid"}
