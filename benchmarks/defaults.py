@@ -59,7 +59,6 @@ TASKS: dict[str, tuple[str, float | None, float | None, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 
-NORMALISED = {"normalize_observations": True, "normalize_rewards": True}
 # name: entries of the suite's variant. `today` is the default of this version.
 CANDIDATES: dict[str, dict[str, Any]] = {
     "today": {},
@@ -67,8 +66,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "annealed": {"hyper": {"learning_rate": "3e-4:0"}},
     "annealed 1e-3": {"hyper": {"learning_rate": "1e-3:0"}},
     "annealed 1e-3, entropy": {"hyper": {"learning_rate": "1e-3:0", "entropy_coef": 0.01}},
-    "annealed 1e-3, normalised": {"hyper": {"learning_rate": "1e-3:0"}, "config": NORMALISED},
-}  # fmt: skip
+}
 
 OPTIMIZER_TASKS = (
     *(LQ, "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "Reacher-misc", "Catch-bsuite"),
