@@ -142,14 +142,19 @@ def study(out: Path, tasks: list[str], groups: Groups, seeds: tuple[int, int]) -
         "differences": {name: compared(final[name], final[finalists[0]]) for name in finalists[1:]},
         "manifest": make_manifest(local_devices()),
     }
+    write(out, record)
     if len(tasks) == len(TASKS):
-        record["gains"] = {
-            f"{name}, {steps:,} steps": gain_errors(every[name], steps)
-            for name in finalists
-            for steps in (STEPS, 10 * STEPS)
-        }
-    (out / "summary.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        record["gains"] = {}
+        for steps in (STEPS, 10 * STEPS):
+            for name in finalists:
+                record["gains"][f"{name}, {steps:,} steps"] = gain_errors(every[name], steps)
+                write(out, record)
     print(json.dumps({k: record[k] for k in ("final", "differences")}, indent=1))
+
+
+def write(out: Path, record: dict[str, Any]) -> None:
+    """Write the summary of a study."""
+    (out / "summary.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
 def stage(
