@@ -28,8 +28,7 @@ import ppo_jax
 from ppo_jax.analysis import ranges, stats, verdicts
 from ppo_jax.apps.reproduce import specs
 from ppo_jax.apps.reproduce.running import Request, reproduce
-from ppo_jax.config.config import Config, Hyper
-from ppo_jax.config.layers import file_layer, resolve
+from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.distributed.layout import local_devices
 from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.rl.types import Window
@@ -67,6 +66,12 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "annealed 1e-3": {"hyper": {"learning_rate": "1e-3:0"}},
     "annealed 1e-3, entropy": {"hyper": {"learning_rate": "1e-3:0", "entropy_coef": 0.01}},
 }
+
+# Start and end of the step size, for the gain of the linear-quadratic task.
+GAIN_RATES = {
+    "3e-4": (3e-4, 3e-4), "3e-4:0": (3e-4, 0.0), "1e-3": (1e-3, 1e-3), "1e-3:0": (1e-3, 0.0)
+}  # fmt: skip
+GAIN_SEEDS = 5
 
 OPTIMIZER_TASKS = (
     *(LQ, "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "Reacher-misc", "Catch-bsuite"),
@@ -138,6 +143,9 @@ def study(out: Path, tasks: list[str], groups: Groups, seeds: tuple[int, int]) -
         "choice_seeds": [100, 99 + seeds[0]],
         "seeds": [0, seeds[1] - 1],
         "choice": {name: summary(scores) for name, scores in chosen_by.items()},
+        "choice_differences": {
+            name: compared(chosen_by[name], chosen_by[first])["all tasks, IQM"] for name in every
+        },
         "final": {name: summary(final[name]) for name in finalists},
         "differences": {name: compared(final[name], final[finalists[0]]) for name in finalists[1:]},
         "manifest": make_manifest(local_devices()),
@@ -146,9 +154,8 @@ def study(out: Path, tasks: list[str], groups: Groups, seeds: tuple[int, int]) -
     if len(tasks) == len(TASKS):
         record["gains"] = {}
         for steps in (STEPS, 10 * STEPS):
-            for name in finalists:
-                record["gains"][f"{name}, {steps:,} steps"] = gain_errors(every[name], steps)
-                write(out, record)
+            record["gains"][f"{steps:,}"] = gain_errors(steps)
+            write(out, record)
     print(json.dumps({k: record[k] for k in ("final", "differences")}, indent=1))
 
 
@@ -243,36 +250,42 @@ def compared(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> di
     }
 
 
-def gain_errors(entry: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Error of the learnt gain in percent of the optimal one, by seed.
+def gain_errors(steps: int) -> dict[str, Any]:
+    """Error of the learnt gain in percent of the optimal one, by schedule of the step size.
 
     The gain is the slope of the policy's mean on the square of the starts, by least squares.
     """
-    own = {"env": LQ, "total_env_steps": steps, **entry.get("config", {})}
-    given = file_layer("study", {"config": own, "hyper": entry.get("hyper", {})})
-    found = resolve([given])
-    best = study_tasks.riccati_gain(float(found.hyper.gamma))
-    gains = learnt_gains(found.config, found.hyper)
-    errors = 100 * np.linalg.norm(gains - best, axis=1) / np.linalg.norm(best)
-    return {"optimal": best[0].tolist(), "gains": gains.tolist(), **stats.summarise(list(errors))}
+    best = study_tasks.riccati_gain(Hyper().gamma)
+    gains = learnt_gains(steps)
+    errors = 100 * np.linalg.norm(gains - best, axis=-1) / np.linalg.norm(best)
+    found = {
+        name: {"gains": own.tolist(), **stats.summarise(error.tolist())}
+        for name, own, error in zip(GAIN_RATES, gains, errors, strict=True)
+    }
+    return {"optimal": best[0].tolist(), "seeds": GAIN_SEEDS, "rates": found}
 
 
-def learnt_gains(config: Config, hyper: Hyper) -> np.ndarray:
-    """Gains [10, 2] after training seeds 0 to 9 side by side."""
+def learnt_gains(steps: int) -> np.ndarray:
+    """Gains [rates, GAIN_SEEDS, 2] after trainings of seeds from 0 on, side by side."""
+    config = Config(env=LQ, total_env_steps=steps)
     agent = assemble(config)
     axis = np.linspace(-1.0, 1.0, 9)
     x = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
 
-    def means(key: jax.Array) -> jax.Array:
+    def means(rate: jax.Array, key: jax.Array) -> jax.Array:
+        hyper = Hyper(learning_rate=Schedule(rate[0], rate[1]))
         state, _ = ppo_jax.train(config, hyper, key)
         policy = acting_policy(config, agent, state.params, state.observation_moments)
         found = agent.network.policy(state.params, Window(policy.see(jnp.asarray(x, jnp.float32))))
         return agent.family.mode(found)
 
-    keys = jax.vmap(jax.random.key)(np.arange(10))
-    actions = np.asarray(jax.jit(jax.vmap(means))(keys), np.float64).reshape(10, -1)
-    actions = np.clip(actions, -5.0, 5.0)
-    return np.stack([-np.linalg.lstsq(x, each, rcond=None)[0] for each in actions])
+    pairs = [(rate, seed) for rate in GAIN_RATES.values() for seed in range(GAIN_SEEDS)]
+    rates = jnp.asarray([rate for rate, _ in pairs])
+    keys = jax.vmap(jax.random.key)(np.array([seed for _, seed in pairs]))
+    actions = np.asarray(jax.jit(jax.vmap(means))(rates, keys), np.float64)
+    actions = np.clip(actions.reshape(len(pairs), -1), -5.0, 5.0)
+    gains = [-np.linalg.lstsq(x, each, rcond=None)[0] for each in actions]
+    return np.stack(gains).reshape(len(GAIN_RATES), GAIN_SEEDS, 2)
 
 
 if __name__ == "__main__":

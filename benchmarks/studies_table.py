@@ -13,10 +13,13 @@ def candidates(record: Record, address: str) -> str:
     """The table of docs/settings.md: candidates for the defaults, and the best beside today's."""
     first, *others = record["final"]
     lines = [
-        "| candidate | IQM, seeds {} to {} [95%] | mean |".format(*record["choice_seeds"]),
-        "|---|---|---|",
+        "| candidate | IQM, seeds {} to {} [95%] | mean | difference from today's [95%] |".format(
+            *record["choice_seeds"]
+        ),
+        "|---|---|---|---|",
         *(
-            f"| {name} | {_scored(each)} | {each['mean']:.3f} |"
+            f"| {name} | {_scored(each)} | {each['mean']:.3f} | "
+            f"{'–' if name == first else _difference(record['choice_differences'][name])} |"
             for name, each in record["choice"].items()
         ),
         "",
@@ -74,14 +77,24 @@ def _final(record: Record) -> list[str]:
 
 
 def _gains(record: Record) -> list[str]:
-    """One sentence for each gain of the linear-quadratic task, as a table."""
-    if "gains" not in record:
+    """The error of the linear-quadratic task's gain, by budget and step size."""
+    budgets = record.get("gains", {})
+    if not budgets:
         return []
-    lines = ["| linear-quadratic task | error of the gain, percent of the optimal one [95%] |"]
-    lines += ["|---|---|"]
-    for name, found in record["gains"].items():
-        low, high = found["ci95"]
-        lines.append(f"| {name} | {found['iqm']:.1f} [{low:.1f}, {high:.1f}] |")
+    rates = list(dict.fromkeys(rate for found in budgets.values() for rate in found["rates"]))
+    lines = [
+        "The gain that is learnt on the linear-quadratic task misses the optimal one by so many "
+        "percent (IQM of the seeds, 95% interval):",
+        "",
+        f"| environment steps | seeds | {' | '.join(f'step size {rate}' for rate in rates)} |",
+        "|---|---|" + "---|" * len(rates),
+    ]
+    for steps, found in budgets.items():
+        cells = [
+            "{:.1f} [{:.1f}, {:.1f}]".format(found["rates"][r]["iqm"], *found["rates"][r]["ci95"])
+            for r in rates
+        ]
+        lines.append(f"| {steps} | {found['seeds']} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
