@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from ppo_jax.models.agent import acting_policy, assemble
 from ppo_jax.rl.types import Window
 from ppo_jax.storage.manifest import make_manifest
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(os.path.relpath(Path(__file__).resolve().parent / "results"))
 STEPS = 50_000
 # Seeds of the choice and of the comparison. A program's members are variants x seeds. Their number
 # is the same in both stages, so both share one compiled program.
