@@ -51,28 +51,30 @@ def table(folder: Path, address: str) -> str:
         address: of the folder, in the document.
     """
     suite = specs.load(SUITE)
-    rows, lacking, machines = comparison.measured_rows(folder, suite)
+    rows, _, machines = comparison.measured_rows(folder, suite)
     tasks = list(dict.fromkeys(cell.task for cell in suite.cells if cell.task[:7] != "memory/"))
     names = [task.split("-")[0] for task in tasks]
     lines = [
         f"| changed | loss, all its tasks [95%] | {' | '.join(names)} | published |",
         "|---|---|" + "---|" * len(tasks) + "---|",
     ]
+    unknown = []
     for claim in suite.claims:
         judged = scoring.judge(suite, rows, claim)
+        if judged.difference is None:
+            unknown.append(f"`{claim.lower}`")
+            continue
         sides = [scoring.scores_of(suite, rows, name) for name in (claim.higher, claim.lower)]
         cells = [_loss(sides, task) for task in tasks]
-        found = judged.verdict
-        if judged.difference is not None and judged.ci95 is not None:
-            low, high = judged.ci95
-            mark = "**" if low > 0 or high < 0 else ""
-            found = f"{mark}{judged.difference:+.2f}{mark} [{low:+.2f}, {high:+.2f}]"
+        low, high = judged.ci95 or (np.nan, np.nan)
+        mark = "**" if low > 0 or high < 0 else ""
+        found = f"{mark}{judged.difference:+.2f}{mark} [{low:+.2f}, {high:+.2f}]"
         lines.append(
             f"| `{claim.lower}` | {found} | {' | '.join(cells)} | {PUBLISHED[claim.lower]} |"
         )
     whole = next((v for v in scoring.variants(suite, rows) if v.name == "all"), None)
     scores = ", ".join(f"{t} {s:.2f}" for t, s in whole.per_task.items()) if whole else "–"
-    missing = f" Not run: {', '.join(lacking)}." if lacking else ""
+    missing = f" Without a result yet: {', '.join(unknown)}." if unknown else ""
     return "\n".join(
         [
             *lines,
