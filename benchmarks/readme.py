@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import bounds
+import details_table
 import gpu_table
 import numpy as np
 import peers_table
+import studies_table
 import suites_table
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
 from stored import DATE, RESULTS, ROOT, link, newest
@@ -54,6 +56,9 @@ def main() -> None:
             "gpu": on_a_gpu("../"),
         },
     )
+    write(ROOT / "docs" / "implementation-details.md", {"details": details()})
+    write(ROOT / "docs" / "settings.md", studies())
+    write(ROOT / "docs" / "sweeps.md", selections())
     write(
         ROOT / "docs" / "why-the-ratio.md",
         {"story": story(), "bounds": bounded(), "table-1": table_1()},
@@ -70,6 +75,33 @@ def write(document: Path, blocks: dict[str, str | None]) -> None:
         pattern = rf"<!-- {name} -->(.*?<!-- /{name} -->)?"
         text = re.sub(pattern, lambda _, framed=framed: framed, text, flags=re.DOTALL)
     document.write_text(text, "utf-8")
+
+
+def studies() -> dict[str, str | None]:
+    """The tables of the defaults and of the optimisers."""
+    found: dict[str, str | None] = {}
+    tables = {"defaults": studies_table.candidates, "optimizers": studies_table.optimizers}
+    for name, table in tables.items():
+        folder = newest(f"{name}_cpu_*")
+        path = None if folder is None else folder / "summary.json"
+        is_there = path is not None and path.exists()
+        found[name] = table(json.loads(path.read_text("utf-8")), link(folder)) if is_there else None
+    return found
+
+
+def selections() -> dict[str, str | None]:
+    """The tables of halving and pbt."""
+    found: dict[str, str | None] = {}
+    for name, table in {"halving": studies_table.halving, "pbt": studies_table.pbt}.items():
+        path = newest(f"sweep-{name}_*.json")
+        found[name] = None if path is None else table(json.loads(path.read_text("utf-8")))
+    return found
+
+
+def details() -> str | None:
+    """What each detail of PPO is worth."""
+    folder = newest("implementation-details_*")
+    return None if folder is None else details_table.table(folder, link(folder))
 
 
 def headline() -> str | None:

@@ -2,8 +2,9 @@
 
 `halving`: the full grid against successive halving over the same points, two environments. Compared
 are the winners on the same fresh seeds, and the environment steps of both. `pbt`: population-based
-training against the best fixed setting of its own initial population. Each repetition has its own
-seeds and its own order or draw of settings.
+training against the best fixed setting of its own initial population, four environments. Each
+repetition has its own seeds and its own order or draw of settings. Finished repetitions are kept,
+so a second start with the same --out goes on.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ RANGES = {
     "clip_epsilon": "0.05..0.4",
     "entropy_coef": "1e-5..1e-1:log",
 }
-HALVING = {"CartPole-v1": 150_000, "Acrobot-v1": 300_000}
-PBT = {"Acrobot-v1": 300_000, "Pendulum-v1": 500_000}
+HALVING = {"CartPole-v1": 22_500, "Acrobot-v1": 45_000}
+PBT = {"CartPole-v1": 50_000, "Acrobot-v1": 50_000, "Pendulum-v1": 100_000, "Catch-bsuite": 50_000}
 NORMALIZED = ("Pendulum-v1",)  # trained with standardised observations and rewards
 
 
@@ -36,9 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("halving", "pbt"))
     parser.add_argument("--envs", nargs="+")
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="first repetition")
     parser.add_argument("--seeds", type=int, default=4, help="of each setting")
-    parser.add_argument("--fresh-seeds", type=int, default=16)
+    parser.add_argument("--fresh-seeds", type=int, default=8)
     parser.add_argument("--population", type=int, default=16, help="pbt: settings")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every budget")
     parser.add_argument("--out")
@@ -46,15 +48,20 @@ def main() -> None:
     budgets = {"halving": HALVING, "pbt": PBT}[arguments.what]
     out = Path(arguments.out or record.default_out(arguments.what))
     result: dict[str, Any] = {**record.opening(__doc__), "envs": {}}
-    for env in arguments.envs or list(budgets):
-        steps = int(budgets[env] * arguments.scale)
-        rows: list[dict[str, Any]] = []
-        for repetition in range(arguments.repetitions):
-            rows.append(compare(env, steps, repetition, arguments))
+    if out.exists():
+        result["envs"] = json.loads(out.read_text("utf-8"))["envs"]
+    first = arguments.first
+    for repetition in range(first, first + arguments.repetitions):
+        for env in arguments.envs or list(budgets):
+            steps = int(budgets[env] * arguments.scale)
+            rows = result["envs"].get(env, {}).get("repetitions", [])
+            if repetition in [row["repetition"] for row in rows]:
+                continue
+            rows = [*rows, compare(env, steps, repetition, arguments)]
             found = verdict(rows)
             result["envs"][env] = {"env_steps": steps, "repetitions": rows, **found}
             record.write(result, out)  # after each, so that no data is lost
-        print(env, json.dumps(found), flush=True)
+            print(env, json.dumps(found), flush=True)
 
 
 def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -71,6 +78,7 @@ def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace
         "seeds": arguments.seeds,
         "seed": 1000 * repetition,
         "fresh_seeds": arguments.fresh_seeds,
+        "eval_episodes": 32,
     }
     axes, ours = GRID, {"sampler": "halving"}
     everything: dict[str, Any] = {"sampler": "grid"}
@@ -83,7 +91,9 @@ def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace
             name: sweep(config, axes, out=f"{folder}/{name}", **common, **how).summary
             for name, how in (("everything", everything), (arguments.what, ours))
         }
-    row: dict[str, Any] = {"repetition": repetition}
+        lineage = Path(folder, arguments.what).rglob("lineage.jsonl")
+        rungs = arrivals(next(lineage)) if arguments.what == "halving" else []
+    row: dict[str, Any] = {"repetition": repetition, "rungs": rungs}
     row["wall_seconds"] = round(time.perf_counter() - begin, 1)
     for name, summary in found.items():
         best = summary["best"]
@@ -102,6 +112,25 @@ def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace
     row["not_below_interval"] = other["fresh"]["mean"] >= low
     print(env, repetition, {k: v for k, v in row.items() if not isinstance(v, dict)}, flush=True)
     return row
+
+
+def arrivals(lineage: Path) -> list[dict[str, Any]]:
+    """The scores at each rung before the last, and the settings that went on, best first."""
+    found: dict[int, list[Any]] = {}
+    for line in lineage.read_text("utf-8").splitlines():
+        for each in json.loads(line)["arrived"]:
+            found.setdefault(each["rung_env_steps"], []).append(each)
+    rungs = []
+    for steps in sorted(found)[:-1]:
+        here = sorted(found[steps], key=lambda each: (not each["goes_on"], -float(each["score"])))
+        rungs.append(
+            {
+                "env_steps": steps,
+                "scores": [each["score"] for each in here],
+                "went_on": sum(each["goes_on"] for each in here),
+            }
+        )
+    return rungs
 
 
 def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:

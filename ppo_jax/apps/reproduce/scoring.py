@@ -203,24 +203,21 @@ class Judged(NamedTuple):
 
 
 def judge(suite: Suite, rows: Sequence[Measured], claim: Claim) -> Judged:
-    """Judge a claim by the interval of the difference: it holds if the first side is better."""
+    """Judge a claim by the interval of the difference: it holds if the first side is better.
+
+    Only the tasks of both sides count.
+    """
     first, second = (scores_of(suite, rows, name) for name in (claim.higher, claim.lower))
-    if first is None or second is None:
+    tasks = [task for task in first or () if task in (second or ())]
+    if first is None or second is None or not tasks:
         sides_of = {claim.higher, claim.lower}
         failed = sum(row.num_failed for row in rows if row.cell.variant in sides_of)
         why = f"{failed} seeds failed" if failed else "not measured"
         return Judged(claim, None, None, None, f"{NO_VERDICT} ({why})")
-    sides = list(first.values()), list(second.values())
+    sides = [first[task] for task in tasks], [second[task] for task in tasks]
     found = verdicts.between(*sides, verdicts.MARGIN, np.mean)
-    probability = float(
-        np.mean(
-            [
-                stats.probability_of_improvement(first[task], second[task])
-                for task in first
-                if task in second
-            ]
-        )
-    )
+    chances = [stats.probability_of_improvement(*pair) for pair in zip(*sides, strict=True)]
+    probability = float(np.mean(chances))
     is_quick = any(row.cell.is_quick for row in rows)
     words = said(found, is_quick) if claim.compare else NO_VERDICT
     return Judged(claim, found.difference, found.ci95, probability, words, found.seeds_needed)

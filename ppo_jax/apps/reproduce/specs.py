@@ -3,7 +3,7 @@
 title, about   a description of the suite
 [defaults]     fields of every cell: seeds, protocol, episodes, preset, [defaults.config] ...
 [[cell]]       one environment with one setting: task, variant and any of the fields
-[[task]] and [[variant]]   in place of cells, if each variant runs on each task
+[[task]] and [[variant]]   each variant runs on each task, or on those of its `tasks`
 [[claim]]      a published order of two variants: higher, lower, source
 
 Later layers win: preset, defaults, task, variant, cell. Nothing here loads jax.
@@ -31,7 +31,7 @@ _SHAPE = {
     "defaults?": dict,
     "cell?": [dict],
     "task?": [{"name": str}],
-    "variant?": [{"name": str, "published?": dict}],
+    "variant?": [{"name": str, "published?": dict, "tasks?": [str]}],
     "claim?": [{"higher": str, "lower": str, "source": str, "compare?": bool}],
 }
 _TABLES = ("title", "about", "defaults", "cell", "task", "variant", "claim")
@@ -192,9 +192,19 @@ def _entries(content: Mapping[str, Any], suite: str) -> list[list[Mapping[str, A
     """The layers of each cell, defaults first."""
     defaults = content.get("defaults", {})
     entries = [[defaults, cell] for cell in content.get("cell", [])]
+    names = [task["name"] for task in content.get("task", [])]
+    for variant in content.get("variant", []):
+        for name in variant.get("tasks", ()):
+            if name not in names:
+                raise InputError(
+                    f"The variant {variant['name']!r} of the suite {suite!r} names no task "
+                    f"{name!r}.{nearest(name, names)}"
+                )
     for task in content.get("task", []):
         for variant in content.get("variant", []):
-            own = {key: value for key, value in variant.items() if key != "published"}
+            if task["name"] not in variant.get("tasks", names):
+                continue
+            own = {k: value for k, value in variant.items() if k not in ("published", "tasks")}
             entries.append([defaults, _renamed(task, "task"), _renamed(own, "variant")])
     if not entries:
         raise InputError(f"The suite {suite!r} has no cells.")

@@ -56,7 +56,10 @@ def rungs(num_iterations: int, eta: int, first: int) -> tuple[int, ...]:
 def survivors(
     arrived: Sequence[tuple[int, float]], records: Sequence[tuple[int, float]], eta: int
 ) -> list[int]:
-    """Select the settings that go on from a rung: those among the best 1 / eta.
+    """Select the settings that go on from a rung: the best 1 / eta, and what ties with the last.
+
+    Before any setting has met a reward all scores are equal. A rung that tells nothing apart then
+    drops nothing. A failed setting (-inf) ties with nobody.
 
     This is successive halving (Jamieson and Talwalkar 2016) if all settings arrive together.
     Settings that arrive later, in slots that others left, are compared with all earlier ones, as in
@@ -67,8 +70,13 @@ def survivors(
         records: (setting, score) of all that arrived before.
     """
     everyone = sorted([*records, *arrived], key=lambda pair: (-pair[1], pair[0]))
-    best = {setting for setting, _ in everyone[: max(1, len(everyone) // eta)]}
-    return [setting for setting, _ in arrived if setting in best]
+    best = everyone[: max(1, len(everyone) // eta)]
+    chosen, least = {setting for setting, _ in best}, best[-1][1]
+    return [
+        setting
+        for setting, score in arrived
+        if setting in chosen or (score == least and math.isfinite(score))
+    ]
 
 
 def expected_share(num_settings: int, levels: Sequence[int], eta: int) -> float:

@@ -175,7 +175,7 @@ def test_the_command_writes_beside_a_single_run_and_says_where(made: Path, capsy
         (["first", "-o", "nowhere/a.html"], "is no writable folder"),
         (["first", "-o", "second"], "is a folder: name a file"),
         (["first", "--ouput", "x"], "--ouput is no option"),
-        (["implementation-details"], "There are no results of 'implementation-details'"),
+        (["craftax", "--quick"], "There are no results of 'craftax'"),
         (["classic", "--results", "nowhere"], "is no folder"),
         (["classic", "--results", "second"], "holds no result of classic that can be used"),
         (["missing.toml"], "cannot be read"),

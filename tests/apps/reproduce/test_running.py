@@ -369,7 +369,6 @@ def test_curves_are_means_over_the_episodes_of_their_window():
         (["classic", "--show", "--check"], "give one of them"),
         (["classic", "--platform", "cup"], "Nearest: cpu"),
         (["classic", "--show", "--out", "no/such/folder"], "There are no results"),
-        (["implementation-details", "--show"], "no results of implementation-details on cpu in"),
         (["classic", "--show", "--quick"], "no quick results of classic on cpu in"),
         (["classic", "--time-limit", "-1"], "time_limit=-1 must be a number of more than 0."),
         (["classic", "--time-limit", "0"], "time_limit=0 must be a number of more than 0."),

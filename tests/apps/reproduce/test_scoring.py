@@ -194,6 +194,18 @@ def test_a_claim_is_judged_by_the_difference_and_its_interval(suite):
     assert scoring.judge(suite, rows[:2], Claim("good", "bad", "")).difference is None
 
 
+def test_a_claim_about_fewer_tasks_compares_those_alone(suite):
+    fewer = suite._replace(cells=tuple(c for c in suite.cells if c.name != "CartPole-v1/bad"))
+    judged = scoring.judge(fewer, rows_of(fewer, SCORES), Claim("good", "bad", ""))
+    pendulum = [scoring.scores_of(suite, rows_of(suite, SCORES), v) for v in ("good", "bad")]
+    good, bad = (float(np.mean(scores["Pendulum-v1"])) for scores in pendulum if scores)
+    assert judged.difference == good - bad
+    assert (
+        judged.difference
+        != scoring.judge(suite, rows_of(suite, SCORES), Claim("good", "bad", "")).difference
+    )
+
+
 def test_a_regression_is_a_difference_that_chance_does_not_explain(suite):
     cell = suite.cells[0]._replace(seeds=10)
     generator = np.random.default_rng(0)

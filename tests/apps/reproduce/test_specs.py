@@ -185,6 +185,16 @@ def test_a_claim_about_a_variant_that_is_not_there_is_refused(small):
         specs.load(str(small))
 
 
+def test_a_variant_runs_on_its_own_tasks_alone(small):
+    more = '[[task]]\nname = "Pendulum-v1"\n[[variant]]\nname = "c"\ntasks = ["Pendulum-v1"]\n'
+    small.write_text(SMALL + more, "utf-8")
+    names = [cell.name for cell in specs.load(str(small)).cells]
+    assert names == [f"CartPole-v1/{v}" for v in "ab"] + [f"Pendulum-v1/{v}" for v in "abc"]
+    small.write_text((SMALL + more).replace('["Pendulum-v1"]', '["Pendulum"]'), "utf-8")
+    with pytest.raises(InputError, match="'c' of the suite 'small' names no task 'Pendulum'"):
+        specs.load(str(small))
+
+
 def test_a_published_score_is_found_by_its_columns():
     found = references.find(
         {"table_id": "classic_rl_zoo", "env": "Acrobot", "algorithm": "TRPO"}, "test"

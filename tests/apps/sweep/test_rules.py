@@ -106,6 +106,14 @@ def test_one_always_goes_on_from_the_first_arrivals() -> None:
     assert rules.survivors([(7, -3.0), (8, -4.0)], [], 4) == [7]
 
 
+def test_what_ties_with_the_last_survivor_goes_on_too() -> None:
+    assert rules.survivors([(i, -500.0) for i in range(6)], [], 3) == list(range(6))
+    arrived = [(0, -500.0), (1, -90.0), (2, -500.0), (3, -80.0), (4, -500.0), (5, LOST)]
+    assert rules.survivors(arrived, [], 3) == [1, 3]
+    assert rules.survivors(arrived, [], 2) == [0, 1, 2, 3, 4]
+    assert rules.survivors([(0, LOST), (1, LOST), (2, LOST)], [], 3) == [0]
+
+
 def test_the_share_of_a_halving_is_the_sum_over_its_rungs() -> None:
     # 9 settings for 1 iteration, 3 for 2 more, 1 for 6 more: 21 of 81.
     assert rules.expected_share(9, (1, 3, 9), 3) == pytest.approx(21 / 81)

@@ -1,0 +1,132 @@
+"""Tables of the studies of defaults, optimisers, halving and pbt: `readme.py` writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ppo_jax.analysis.plots import si
+
+Record = dict[str, Any]
+
+
+def candidates(record: Record, address: str) -> str:
+    """The table of docs/settings.md: candidates for the defaults, and the best beside today's."""
+    first, *others = record["final"]
+    lines = [
+        "| candidate | IQM, seeds {} to {} [95%] | mean | difference from today's [95%] |".format(
+            *record["choice_seeds"]
+        ),
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {_scored(each)} | {each['mean']:.3f} | "
+            f"{'–' if name == first else _difference(record['choice_differences'][name])} |"
+            for name, each in record["choice"].items()
+        ),
+        "",
+        "The best of them beside today's default, on seeds {} to {}:".format(*record["seeds"]),
+        "",
+        *_final(record),
+        "",
+        *_gains(record),
+        f"{si(record['env_steps'])} environment steps each. Normalised scores: a random policy is "
+        f"0, the best known return 1. `{first}` is the default; the difference is that of "
+        f"`{others[0]}`. Every seed and setting: [{address.split('/')[-1]}]({address}). "
+        "Again: `python benchmarks/defaults.py defaults`.",
+    ]
+    return "\n".join(lines)
+
+
+def optimizers(record: Record, address: str) -> str:
+    """The table of docs/settings.md: AdamW and Muon beside Adam."""
+    return "\n".join(
+        [
+            *_final(record),
+            "",
+            f"{si(record['env_steps'])} environment steps, seeds {record['seeds'][0]} to "
+            f"{record['seeds'][1]}; the step size ends at 0. It is the best of three by the IQM "
+            "over the tasks, on seeds {} to {}. AdamW decays weights by 0.01, Muon has a momentum "
+            "of 0.95. ".format(*record["choice_seeds"])
+            + f"Every rate and seed: [{address.split('/')[-1]}]({address}). "
+            "Again: `python benchmarks/defaults.py optimizers`.",
+        ]
+    )
+
+
+def _scored(each: Record) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(each["iqm"], *each["ci95"])
+
+
+def _difference(found: Record) -> str:
+    low, high = found["ci95"]
+    return f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}], {found['verdict']}"
+
+
+def _final(record: Record) -> list[str]:
+    """One row a task: the scores of all finalists, and the differences from the first."""
+    first, *others = record["final"]
+    heads = [first, *others, *(f"{name} minus {first} [95%]" for name in others)]
+    lines = [f"| task | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for task, kind in record["tasks"].items():
+        scores = [f"{record['final'][name]['tasks'][task]:.3f}" for name in record["final"]]
+        cells = [*scores, *(_difference(record["differences"][name][task]) for name in others)]
+        lines.append(f"| {task.split(':')[-1]}: {kind} | {' | '.join(cells)} |")
+    scores = [_scored(record["final"][name]) for name in record["final"]]
+    over_all = [_difference(record["differences"][name]["all tasks, IQM"]) for name in others]
+    lines.append(f"| **all tasks, IQM** | {' | '.join([*scores, *over_all])} |")
+    return lines
+
+
+def _gains(record: Record) -> list[str]:
+    """The error of the linear-quadratic task's gain, by budget and step size."""
+    budgets = record.get("gains", {})
+    if not budgets:
+        return []
+    rates = list(dict.fromkeys(rate for found in budgets.values() for rate in found["rates"]))
+    lines = [
+        "The gain that is learnt on the linear-quadratic task misses the optimal one by so many "
+        "percent (IQM of the seeds, 95% interval):",
+        "",
+        f"| environment steps | seeds | {' | '.join(f'step size {rate}' for rate in rates)} |",
+        "|---|---|" + "---|" * len(rates),
+    ]
+    for steps, found in budgets.items():
+        cells = [
+            "{:.1f} [{:.1f}, {:.1f}]".format(found["rates"][r]["iqm"], *found["rates"][r]["ci95"])
+            for r in rates
+        ]
+        lines.append(f"| {steps} | {found['seeds']} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def halving(record: Record) -> str:
+    """The table of docs/sweeps.md: the grid's winner and halving's, on fresh seeds."""
+    return _selection(record, "halving", "grid")
+
+
+def pbt(record: Record) -> str:
+    """The table of docs/sweeps.md: the best fixed setting, and population-based training."""
+    return _selection(record, "pbt", "best fixed setting")
+
+
+def _selection(record: Record, ours: str, rival: str) -> str:
+    lines = [
+        f"| task | repetitions | {rival}, mean | {ours}, mean | difference [95%] | "
+        f"{ours} above the lower end of the {rival}'s interval | {ours} higher | "
+        "share of the environment steps, at most |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for env, found in record["envs"].items():
+        rows = found["repetitions"]
+        means = [
+            sum(row[side]["fresh"]["mean"] for row in rows) / len(rows)
+            for side in ("everything", ours)
+        ]
+        count = found["repetitions_in_all"]
+        low, high = found["difference_ci95"] or (float("nan"),) * 2
+        lines.append(
+            f"| {env}, {si(found['env_steps'])} steps | {count} | {means[0]:.4g} | {means[1]:.4g} "
+            f"| {found['difference_mean']:+.3g} [{low:+.3g}, {high:+.3g}] | "
+            f"{found['not_below_interval']} of {count} | {found['better']} of {count} | "
+            f"{found['share_of_steps_max']:.0%} |"
+        )
+    return "\n".join(lines)
