@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import inspect
 import math
-import multiprocessing
+import statistics
 import sys
+import time
 import warnings
 from functools import partial
 from importlib import import_module
@@ -24,7 +25,7 @@ import numpy as np
 from ppo_jax.config.errors import RAISED, InputError, nearest
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.interface import Environment, Host, HostVector, Raw
-from ppo_jax.envs.suites.gymnasium_lanes import lanes
+from ppo_jax.envs.suites.gymnasium_lanes import lanes, workers_for
 from ppo_jax.envs.suites.gymnax import actions as gymnax_actions
 from ppo_jax.envs.suites.gymnax import observations as gymnax_observations
 from ppo_jax.envs.suites.gymnax import spaces
@@ -32,8 +33,7 @@ from ppo_jax.envs.suites.gymnax import spaces
 suite: Any = import_module("gymnasium")
 
 LIMIT = "max_episode_steps"
-# Their steps are so short that a message to a worker takes longer.
-_LIGHT = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.envs.tabular")
+PROBED = 16  # steps that are timed before a vector is made; a fixed number, so that runs repeat
 
 
 def make(name: str, **settings: Any) -> Environment:
@@ -156,7 +156,7 @@ def _vector(
     for_pictures: bool,
     cut_at: int | None,
 ) -> HostVector:
-    """B environments under some parameters; those with long steps in a worker for each core.
+    """B environments under some parameters; those with dear steps in a worker for each core.
 
     Args:
         example: an environment under the parameters `defaults`, whose spaces they must have.
@@ -170,6 +170,7 @@ def _vector(
         changed[LIMIT] = int(changed[LIMIT])
     given = {**settings, **changed, **({"render_mode": "rgb_array"} if for_pictures else {})}
     first = _construct(label, spec, given)
+    seconds = 0.0 if for_pictures else _seconds_of_step(first)
     first.close()
     for word in ("observation", "action"):
         before, after = (getattr(env, f"{word}_space") for env in (example, first))
@@ -178,9 +179,25 @@ def _vector(
                 f"{label} has the {word} space {after} under {changed}, and {before} without: name "
                 "parameters that leave the spaces alone, or register an id of your own."
             )
-    is_light = str(spec.entry_point).startswith(_LIGHT) or for_pictures
-    num_workers = 0 if is_light else min(multiprocessing.cpu_count(), num_envs)
+    num_workers = workers_for(seconds, num_envs)
     return lanes(partial(_made, spec, given), num_envs, num_workers, cut_at)
+
+
+def _seconds_of_step(env: Any) -> float:
+    """The median time of a step under random actions; 0 if one fails, as training reports it."""
+    found = []
+    try:
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        for _ in range(PROBED):
+            action, began = env.action_space.sample(), time.perf_counter()
+            _, _, terminated, truncated, _ = env.step(action)
+            found.append(time.perf_counter() - began)
+            if terminated or truncated:
+                env.reset()
+    except RAISED:
+        return 0.0
+    return statistics.median(found)
 
 
 def _plain(value: Any) -> Any:

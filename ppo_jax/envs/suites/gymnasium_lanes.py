@@ -9,6 +9,7 @@ which nobody reads here.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import numpy as np
 
 from ppo_jax.envs.interface import HostStep
 
+MESSAGE_SECONDS = 1e-3  # the time that workers must save in each step, see `workers_for`
 _WORKER = "from ppo_jax.envs.suites.gymnasium_lanes import serve; serve()"
 
 
@@ -129,6 +131,22 @@ class Workers:
 
     def __del__(self) -> None:
         self.close()
+
+
+def workers_for(step_seconds: float, num_envs: int) -> int:
+    """Workers to step B environments whose step takes that long; 0 for this process.
+
+    W workers save the share 1 - 1/W of B steps, and a message to them and back costs up to a
+    millisecond on a busy machine (docs/lab-notebook.md).
+    """
+    count = min(cores(), num_envs)
+    return count if num_envs * step_seconds * (1 - 1 / count) > MESSAGE_SECONDS else 0
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else multiprocessing.cpu_count()
 
 
 def lanes(

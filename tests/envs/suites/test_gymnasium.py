@@ -11,14 +11,17 @@ from ppo_jax.envs.suites.gymnasium_lanes import Workers
 
 gymnasium = pytest.importorskip("gymnasium")
 pytest.importorskip("mujoco", reason="pip install 'ppo-jax[gymnasium]'")
+from ppo_jax.envs.suites import gymnasium as adapter  # noqa: E402
+
 LIMIT = 60
 
 
-def test_workers_step_the_suites_own_bodies():
+def test_workers_step_the_suites_own_bodies(monkeypatch):
     environment = registration.make("gymnasium/HalfCheetah-v5")
     assert time_limit(environment, environment.default_params) == 1000
     assert (environment.action_space.low == -1).all()
     params = environment.override(environment.default_params, {"max_episode_steps": LIMIT})
+    monkeypatch.setattr(adapter, "workers_for", lambda *_: 2)
     vector = environment.host.make(2, params, False, None)
     assert isinstance(vector, Workers)
     own = [gymnasium.make("HalfCheetah-v5", max_episode_steps=LIMIT) for _ in range(2)]
