@@ -13,7 +13,9 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
@@ -147,6 +149,33 @@ def cores() -> int:
     """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else multiprocessing.cpu_count()
+
+
+def made(spec: Any, settings: dict[str, Any]) -> Any:
+    """The environment of a specification; a worker that makes it imports Gymnasium alone."""
+    with _unwarned(spec):
+        return import_module("gymnasium").make(spec, disable_env_checker=True, **settings)
+
+
+@contextmanager
+def _unwarned(spec: Any) -> Iterator[None]:
+    """Leave out warnings such as a newer version of the id, or MuJoCo's of an old model's words.
+
+    MuJoCo repeats its own for each environment, on the screen and in a file.
+    """
+    mujoco: Any = None
+    if "mujoco" in str(spec.entry_point):
+        with suppress(ImportError, AttributeError):
+            mujoco = import_module("mujoco")
+            before = mujoco.get_mju_user_warning()
+            mujoco.set_mju_user_warning(lambda _: None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if mujoco is not None:
+            mujoco.set_mju_user_warning(before)
 
 
 def lanes(

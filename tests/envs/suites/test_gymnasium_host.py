@@ -49,7 +49,7 @@ def test_the_table_has_ids_that_gymnasium_registers():
 
 def test_random_play_is_gymnasiums_own():
     spec, count = gymnasium.spec("CartPole-v1"), 3
-    vector = lanes(partial(adapter._made, spec, {}), count, 0, None)
+    vector = lanes(partial(gymnasium_lanes.made, spec, {}), count, 0, None)
     own = [gymnasium.make(spec) for _ in range(count)]
     random, ends = np.random.default_rng(0), 0
     try:
@@ -112,6 +112,12 @@ def test_the_choice_of_workers_changes_no_number(monkeypatch):
         assert isinstance(vector, gymnasium_lanes.Workers) == (count == 2)
     assert sum(step.terminated.sum() for step in played[0][1:]) > 3
     jax.tree.map(np.testing.assert_array_equal, *played)
+    alone = gymnasium_lanes.Workers(
+        partial(gymnasium_lanes.made, gymnasium.spec("Imports-v0"), {}), [1], None
+    )
+    alone.reset(0)
+    assert alone.step(np.zeros(1, int)).reward == [0.0]  # a worker has not imported jax
+    alone.close()
     kinds = [jax.tree.map(lambda leaf: leaf.dtype, steps) for steps in played]
     assert kinds[0] == kinds[1]
 
