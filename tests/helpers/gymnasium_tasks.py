@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import gymnasium
@@ -51,5 +52,15 @@ class Words(Clock):
     observation_space = spaces.Text(8)
 
 
+class Imports(Clock):
+    """Pays 1 if its process has imported jax."""
+
+    action_space = spaces.Discrete(2)
+
+    def step(self, action: Any) -> tuple:
+        return self._seen(), float("jax" in sys.modules), False, False, {}
+
+
+gymnasium.register("Imports-v0", Imports, max_episode_steps=LIMIT)
 gymnasium.register("Clock-v0", Clock, max_episode_steps=LIMIT)
 gymnasium.register("Words-v0", Words)

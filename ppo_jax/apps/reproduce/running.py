@@ -299,13 +299,14 @@ def run_packs(
 ) -> None:
     """Train missing cells pack by pack; each is on the disk before the next pack starts."""
     start = time.perf_counter()
+    kept: dict[str, training.Programs] = {}
     for number, pack in enumerate(packs, 1):
         if stop:
             return
         tell(f"{suite.name} {number}/{len(packs)}: {describe(pack.jobs)}")
         trained = None
         with suppress(signals.Stopped):
-            trained = training.train_jobs(pack, save_seconds, stop, tell)
+            trained = training.train_jobs(pack, save_seconds, stop, tell, kept)
         if trained is None:
             return
         stop.progress()

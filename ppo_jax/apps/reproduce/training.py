@@ -1,7 +1,8 @@
 """Training of several cells with all their seeds in one compiled program.
 
 Cells that differ in numbers only (`Hyper`) share a program: their settings and seeds lie side by
-side on the axis of members.
+side on the axis of members. An environment that is stepped outside jax has no such axis: there each
+seed of a cell is a pack of its own, and the seeds of a cell share their compiled programs.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed import hosts, population
 from ppo_jax.distributed.layout import Layout, choose_member_layout
 from ppo_jax.distributed.memory import Use
+from ppo_jax.distributed.programs import released
+from ppo_jax.envs.registration import find
+from ppo_jax.rl.types import TrainState
+from ppo_jax.runtime.background import called
 from ppo_jax.runtime.chunk_loop import Advance, advance_by, chunks, until
-from ppo_jax.runtime.evaluation import FINAL, player
+from ppo_jax.runtime.evaluation import FINAL, Play, player
 from ppo_jax.runtime.signals import Stopped, StopRequest
 from ppo_jax.runtime.startup import begin, compile_chunk
 from ppo_jax.storage.fingerprint import fingerprint
@@ -59,6 +64,9 @@ def packs(jobs: Iterable[Job]) -> list[list[Job]]:
     order: list[list[Job]] = []
     for job in jobs:
         cell = job.cell
+        if is_hosted(cell.config):
+            order.extend([Job(cell, (seed,))] for seed in job.seeds)
+            continue
         key = (
             population.without_budget(cell.config),
             cell.config.num_iterations,
@@ -75,41 +83,61 @@ def packs(jobs: Iterable[Job]) -> list[list[Job]]:
     return order
 
 
+def is_hosted(config: Config) -> bool:
+    """Check for an environment that is stepped outside jax."""
+    return find(config.env).host is not None
+
+
+class Programs(NamedTuple):
+    """The compiled programs of a pack, which the next seed of a hosted cell uses again."""
+
+    start: Any
+    chunk: Any
+    play: Play | None  # None if training returns count
+
+
 def train_jobs(
-    pack: Pack, save_seconds: float, stop: Any, tell: Callable[[str], None]
+    pack: Pack,
+    save_seconds: float,
+    stop: Any,
+    tell: Callable[[str], None],
+    kept: dict[str, Programs] | None = None,
 ) -> Trained | None:
     """Train every seed of every job of one pack; None on a stop, with all of it saved.
 
     Args:
         save_seconds: of training between two checkpoints.
         stop: looked at between chunks. tell: is called with a line of progress now and then.
+        kept: programs of the last hosted cell by its name, which is changed to this one's.
 
     Raises:
         InputError: the pack was begun before, and none of its checkpoints can be used.
     """
-    config = pack.jobs[0].cell.config
+    cell = pack.jobs[0].cell
+    config = cell.config
     members = [(job.cell, seed) for job in pack.jobs for seed in job.seeds]
     start = time.perf_counter()
     layout, hyper, seeds = arrange(config, members)
     was_begun = hosts.on_first(pack.folder.exists)
     owner = unfinished.begin(pack, layout)
-    use = Use(pack.jobs[0].cell.episodes)
-    state, traced, _ = begin(config, hyper, seeds, layout, use)
-    program = compile_chunk(config, layout, state, traced, use)
+    state, programs = prepared(cell, hyper, seeds, layout, {} if kept is None else kept)
     reached = unfinished.restore(owner, layout, state, tell)
     if reached is None:
         if was_begun:
             tell("    it had no checkpoint yet: its training begins anew")
         reached = Reached(state, {}, 0, 0.0, 0.0)
-    advance = advance_by(program, hyper, len(members))
+    elif is_hosted(config):
+        tell("    its environments start anew, because no checkpoint has their state")
+    advance = advance_by(programs.chunk, hyper, len(members))
     compile_seconds = time.perf_counter() - start
     save = partial(unfinished.save, owner, layout, config.batch_size)
-    reached = train_all(config, advance, reached, save, (save_seconds, stop, tell))
+    with released(programs.chunk):
+        reached = train_all(config, advance, reached, save, (save_seconds, stop, tell))
     if reached.iteration < config.num_iterations:
         return None
     start = time.perf_counter()
     try:
-        played = _play(config, hyper, layout, pack.jobs[0].cell, reached.state)
+        played = programs.play(reached.state, FINAL) if programs.play else None
     except Stopped:
         save(reached)
         return None
@@ -126,11 +154,36 @@ def train_jobs(
     )
 
 
+def prepared(
+    cell: Cell, hyper: Hyper, seeds: list[int], layout: Layout, kept: dict[str, Programs]
+) -> tuple[TrainState, Programs]:
+    """The population at its start, and its programs: those kept of its cell's seed before, or new.
+
+    Raises:
+        InputError: the machine has too little memory to train.
+        Stopped: a stop was requested.
+    """
+    if cell.name in kept:
+        found = kept[cell.name]
+        keys = population.member_keys(seeds, layout)
+        return population.place(called(found.start, hyper, keys), layout), found
+    use = Use(cell.episodes)
+    state, traced, start = begin(cell.config, hyper, seeds, layout, use)
+    chunk = compile_chunk(cell.config, layout, state, traced, use)
+    found = Programs(start, chunk, play_of(cell, hyper, layout))
+    kept.clear()
+    if is_hosted(cell.config):
+        kept[cell.name] = found
+    return state, found
+
+
 def arrange(config: Config, members: Sequence[tuple[Cell, int]]) -> tuple[Layout, Hyper, list[int]]:
     """The devices, each member's numbers and seed; the first member fills up the devices."""
     layout = choose_member_layout(config, len(members))
     filled = [*members, *[members[0]] * (layout.num_members - len(members))]
     numbers = [schedules.as_arrays(cell.config, cell.hyper) for cell, _ in filled]
+    if is_hosted(config):  # one member
+        return layout, population.place_hyper(numbers[0], layout), [seed for _, seed in filled]
     hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)
     return layout, population.place_hyper(hyper, layout), [seed for _, seed in filled]
 
@@ -191,9 +244,10 @@ def _progress(config: Config, reached: Reached, members: int) -> str:
     return f"    {share:.0%} trained, {speed:,.0f} steps/s, {left:.0f} s left"
 
 
-def _play(config: Config, hyper: Any, layout: Layout, cell: Cell, state: Any) -> Episodes | None:
+def play_of(cell: Cell, hyper: Hyper, layout: Layout) -> Play | None:
+    """The evaluation after training; None if training returns count."""
     if cell.protocol == "training":
         return None
     options = RunOptions(eval_episodes=cell.episodes, policy_mode=cell.protocol)
     whole = layout._replace(num_seeds=layout.num_members)
-    return player(config, hyper, whole, options)(state, FINAL)
+    return player(cell.config, hyper, whole, options)

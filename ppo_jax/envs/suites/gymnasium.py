@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import inspect
 import math
-import multiprocessing
+import statistics
 import sys
+import time
 import warnings
 from functools import partial
 from importlib import import_module
@@ -24,7 +25,7 @@ import numpy as np
 from ppo_jax.config.errors import RAISED, InputError, nearest
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.interface import Environment, Host, HostVector, Raw
-from ppo_jax.envs.suites.gymnasium_lanes import lanes
+from ppo_jax.envs.suites.gymnasium_lanes import lanes, made, workers_for
 from ppo_jax.envs.suites.gymnax import actions as gymnax_actions
 from ppo_jax.envs.suites.gymnax import observations as gymnax_observations
 from ppo_jax.envs.suites.gymnax import spaces
@@ -32,8 +33,7 @@ from ppo_jax.envs.suites.gymnax import spaces
 suite: Any = import_module("gymnasium")
 
 LIMIT = "max_episode_steps"
-# Their steps are so short that a message to a worker takes longer.
-_LIGHT = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.envs.tabular")
+PROBED = 16  # steps that are timed before a vector is made; a fixed number, so that runs repeat
 
 
 def make(name: str, **settings: Any) -> Environment:
@@ -56,13 +56,16 @@ def _spec(name: str, label: str) -> Any:
     try:
         return suite.spec(name) if ":" not in name else _own_spec(name)
     except ModuleNotFoundError as error:
+        remedy = "pip install 'ppo-jax[popgym]'" if error.name == "popgym" else "install it"
         raise InputError(
-            f"{label!r} needs the module {error.name!r}, which is not installed: install it, or "
+            f"{label!r} needs the module {error.name!r}, which is not installed: {remedy}, or "
             "start from the folder that holds it."
         ) from error
     except suite.error.Error:
-        known = [str(each) for each in suite.registry]
-        found = nearest(name, known).replace(": ", ": gymnasium/").replace(", ", ", gymnasium/")
+        module, colon, own = name.rpartition(":")
+        start = f"gymnasium/{module}{colon}"
+        found = nearest(own, [str(each) for each in suite.registry])
+        found = found.replace(": ", f": {start}").replace(", ", f", {start}")
         raise InputError(
             f"{label!r} is no id that Gymnasium knows: `ppo-jax envs gymnasium` lists its own, and "
             f"gymnasium/package.module:ID imports the module that registers another.{found}"
@@ -80,12 +83,10 @@ def _own_spec(name: str) -> Any:
     return suite.spec(own)
 
 
-def _construct(label: str, spec: Any, settings: dict[str, Any], **more: Any) -> Any:
+def _construct(label: str, spec: Any, settings: dict[str, Any]) -> Any:
     """One environment, or a sentence that says why it cannot be made."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as a newer version of the id
-            return suite.make(spec, disable_env_checker=True, **settings, **more)
+        return made(spec, settings)
     except (ImportError, suite.error.DependencyNotInstalled) as error:
         is_mujoco = "mujoco" in str(spec.entry_point).lower()
         remedy = "pip install 'ppo-jax[gymnasium]'" if is_mujoco else _first_line(error)
@@ -156,7 +157,7 @@ def _vector(
     for_pictures: bool,
     cut_at: int | None,
 ) -> HostVector:
-    """B environments under some parameters; those with long steps in a worker for each core.
+    """B environments under some parameters; those with dear steps in a worker for each core.
 
     Args:
         example: an environment under the parameters `defaults`, whose spaces they must have.
@@ -170,6 +171,7 @@ def _vector(
         changed[LIMIT] = int(changed[LIMIT])
     given = {**settings, **changed, **({"render_mode": "rgb_array"} if for_pictures else {})}
     first = _construct(label, spec, given)
+    seconds = 0.0 if for_pictures else _seconds_of_step(first)
     first.close()
     for word in ("observation", "action"):
         before, after = (getattr(env, f"{word}_space") for env in (example, first))
@@ -178,9 +180,25 @@ def _vector(
                 f"{label} has the {word} space {after} under {changed}, and {before} without: name "
                 "parameters that leave the spaces alone, or register an id of your own."
             )
-    is_light = str(spec.entry_point).startswith(_LIGHT) or for_pictures
-    num_workers = 0 if is_light else min(multiprocessing.cpu_count(), num_envs)
-    return lanes(partial(_made, spec, given), num_envs, num_workers, cut_at)
+    num_workers = workers_for(seconds, num_envs)
+    return lanes(partial(made, spec, given), num_envs, num_workers, cut_at)
+
+
+def _seconds_of_step(env: Any) -> float:
+    """The median time of a step under random actions; 0 if one fails, as training reports it."""
+    found = []
+    try:
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        for _ in range(PROBED):
+            action, began = env.action_space.sample(), time.perf_counter()
+            _, _, terminated, truncated, _ = env.step(action)
+            found.append(time.perf_counter() - began)
+            if terminated or truncated:
+                env.reset()
+    except RAISED:
+        return 0.0
+    return statistics.median(found)
 
 
 def _plain(value: Any) -> Any:
@@ -194,15 +212,6 @@ def _plain(value: Any) -> Any:
 def _limit(params: dict[str, Any]) -> int | None:
     limit = float(params[LIMIT])
     return None if math.isinf(limit) else math.ceil(limit)
-
-
-def _made(spec: Any, settings: dict[str, Any]) -> Any:
-    """An environment, as a worker makes it: Gymnasium alone is imported."""
-    import gymnasium  # pyright: ignore[reportMissingImports]
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return gymnasium.make(spec, disable_env_checker=True, **settings)
 
 
 def _parameters(label: str, spec: Any, settings: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,13 @@ which nobody reads here.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,6 +24,7 @@ import numpy as np
 
 from ppo_jax.envs.interface import HostStep
 
+MESSAGE_SECONDS = 1e-3  # the time that workers must save in each step, see `workers_for`
 _WORKER = "from ppo_jax.envs.suites.gymnasium_lanes import serve; serve()"
 
 
@@ -129,6 +133,49 @@ class Workers:
 
     def __del__(self) -> None:
         self.close()
+
+
+def workers_for(step_seconds: float, num_envs: int) -> int:
+    """Workers to step B environments whose step takes that long; 0 for this process.
+
+    W workers save the share 1 - 1/W of B steps, and a message to them and back costs up to a
+    millisecond on a busy machine (docs/lab-notebook.md).
+    """
+    count = min(cores(), num_envs)
+    return count if num_envs * step_seconds * (1 - 1 / count) > MESSAGE_SECONDS else 0
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else multiprocessing.cpu_count()
+
+
+def made(spec: Any, settings: dict[str, Any]) -> Any:
+    """The environment of a specification; a worker that makes it imports Gymnasium alone."""
+    with _unwarned(spec):
+        return import_module("gymnasium").make(spec, disable_env_checker=True, **settings)
+
+
+@contextmanager
+def _unwarned(spec: Any) -> Iterator[None]:
+    """Leave out warnings such as a newer version of the id, or MuJoCo's of an old model's words.
+
+    MuJoCo repeats its own for each environment, on the screen and in a file.
+    """
+    mujoco: Any = None
+    if "mujoco" in str(spec.entry_point):
+        with suppress(ImportError, AttributeError):
+            mujoco = import_module("mujoco")
+            before = mujoco.get_mju_user_warning()
+            mujoco.set_mju_user_warning(lambda _: None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if mujoco is not None:
+            mujoco.set_mju_user_warning(before)
 
 
 def lanes(

@@ -11,14 +11,17 @@ from ppo_jax.envs.suites.gymnasium_lanes import Workers
 
 gymnasium = pytest.importorskip("gymnasium")
 pytest.importorskip("mujoco", reason="pip install 'ppo-jax[gymnasium]'")
+from ppo_jax.envs.suites import gymnasium as adapter  # noqa: E402
+
 LIMIT = 60
 
 
-def test_workers_step_the_suites_own_bodies():
+def test_workers_step_the_suites_own_bodies(monkeypatch):
     environment = registration.make("gymnasium/HalfCheetah-v5")
     assert time_limit(environment, environment.default_params) == 1000
     assert (environment.action_space.low == -1).all()
     params = environment.override(environment.default_params, {"max_episode_steps": LIMIT})
+    monkeypatch.setattr(adapter, "workers_for", lambda *_: 2)
     vector = environment.host.make(2, params, False, None)
     assert isinstance(vector, Workers)
     own = [gymnasium.make("HalfCheetah-v5", max_episode_steps=LIMIT) for _ in range(2)]
@@ -41,3 +44,20 @@ def test_workers_step_the_suites_own_bodies():
     finally:
         vector.close()
     assert cuts == [n for age in (60, 120, 180) for n in (age, age)]
+
+
+def test_perfect_answers_to_popgyms_questions_return_one():
+    pytest.importorskip("popgym", reason="pip install 'ppo-jax[popgym]'")
+    name = "gymnasium/popgym:popgym-{}-v0"
+    environment = registration.make(name.format("RepeatPreviousEasy"))
+    assert environment.observation.shape == (4,)  # one of four suits, one-hot
+    vector = environment.host.make(3, environment.default_params, False, None)
+    shown, total = [vector.reset(0)], np.zeros(3)
+    for _ in range(51):
+        found = vector.step(shown[-4] if len(shown) >= 4 else shown[-1])
+        shown.append(found.observation)
+        total += found.reward
+    assert found.terminated.all()
+    np.testing.assert_allclose(total, 1.0, rtol=1e-5)
+    watched = registration.make(name.format("AutoencodeEasy")).observation
+    assert [leaf.shape for leaf in watched] == [(2,), (4,)]
