@@ -2,7 +2,7 @@
 
 It differs by design: the environment's whole state of every step, its drawing cache included, goes
 through the shuffle of the minibatches; a reset is computed at every step; values are computed again
-in each epoch. Its network takes the numbers of the cells as they are, and so does ours in this case.
+in each epoch. Its network takes the cells' numbers as they are, and so does ours in this case.
 """
 
 from __future__ import annotations
