@@ -56,7 +56,7 @@ def main() -> None:
     pythons = interpreters(used, arguments.cases, folder, arguments)
     record = begin(
         "environment steps per second and compile time, interleaved in one run",
-        " ".join(["python", "benchmarks/speed/compare.py", *sys.argv[1:]]),
+        " ".join(["python", "benchmarks/speed/compare.py", *map(without_folder, sys.argv[1:])]),
         arguments.hardware,
     )
     record |= {
@@ -79,6 +79,11 @@ def main() -> None:
         store(record, out)
         print(table_row(case, record["cases"][case]), flush=True)
     print(out)
+
+
+def without_folder(word: str) -> str:
+    """A word of the command line; a path of this machine loses its folder."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def kind(cases: list[str]) -> str:
