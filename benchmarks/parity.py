@@ -58,9 +58,13 @@ class Task:
     value_coef: float = 0.5
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
+    episode_length: int = 0  # the time limit, if it is not the environment's own
 
 
 MINATAR = {"num_envs": 64, "num_minibatches": 8, "learning_rate": 5e-3, "activation": "relu"}
+# A tenth of the budgets of Brax' notebook (pendulum) and of rejax (reacher); Brax' own test (fast).
+BRAX = {"num_envs": 32, "rollout_length": 64, "num_epochs": 8, "num_minibatches": 16, "gamma": 0.95}
+CRAFTAX = "craftax/Craftax-Classic-Symbolic-v1"
 TASKS = {
     task.env: task
     for task in (
@@ -71,10 +75,16 @@ TASKS = {
         Task("Catch-bsuite", 98_304, num_envs=8),
         Task("Breakout-MinAtar", 999_424, **MINATAR),
         Task("SpaceInvaders-MinAtar", 999_424, **MINATAR),
+        Task("brax/inverted_pendulum", 200_704, episode_length=1000, **BRAX),
+        Task("brax/reacher", 104_448, episode_length=50, **BRAX),
+        Task("brax/fast", 32_768, episode_length=128, **BRAX),
+        Task(CRAFTAX, 249_856, 64, 64, 4, 8, 5e-4, gae_lambda=0.8, hidden_sizes=(64, 64, 64)),
     )
 }
+BRAX_TASKS = tuple(name for name in TASKS if name.startswith("brax/"))
+SUITES = (*BRAX_TASKS, CRAFTAX)
 CLASSIC = ("CartPole-v1", "Acrobot-v1", "MountainCarContinuous-v0", "Pendulum-v1")
-DISCRETE = tuple(name for name in TASKS if name not in CLASSIC[2:])
+DISCRETE = tuple(name for name in TASKS if name not in (*CLASSIC[2:], *SUITES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +101,7 @@ class Peer:
 
 PEERS = {
     "rejax": Peer(
-        tuple(TASKS),
+        tuple(name for name in TASKS if name not in SUITES),
         "sampled",
         {"orthogonal_init": False, "time_limits": "termination"},
         {"value_clip_epsilon": 0.2, "max_grad_norm": np.inf, "adam_epsilon": 1e-8},
@@ -114,6 +124,21 @@ PEERS = {
         "its value loss has no factor 1/2, so its vf_coef is half ours; advantages are divided by "
         "the deviation of the sample (n - 1), ours by that of the population",
         "gymnasium/",
+    ),
+    "brax": Peer(
+        BRAX_TASKS,
+        "deterministic",
+        {"orthogonal_init": False, "normalize_observations": True, "policy": "tanh-gaussian"},
+        {"max_grad_norm": np.inf, "adam_epsilon": 1e-8},
+        "a reset returns to the environment's first state; its standard deviation depends on the "
+        "state; advantages and targets are computed again for each minibatch, of whole windows",
+    ),
+    "craftax": Peer(
+        (CRAFTAX,),
+        "sampled",
+        {"time_limits": "termination"},
+        {"value_clip_epsilon": 0.2, "max_grad_norm": 1.0},
+        "start states are drawn for a sixteenth of the environments at a time, and shared",
     ),
 }
 
@@ -162,7 +187,8 @@ def entry(
     """Train both and compare: one task's result, with the seeds of the entry before."""
     setting, first = dataclasses.asdict(task), 0
     if before is not None:
-        if before["setting"] != json.loads(json.dumps(setting)):
+        least = dataclasses.asdict(Task(task.env, task.total_env_steps))
+        if {**least, **before["setting"]} != json.loads(json.dumps(setting)):
             raise SystemExit(f"{task.env} is stored with another setting: leave --add out.")
         first = len(before["seeds"])
     seeds = list(range(first, first + given.seeds))
@@ -233,10 +259,12 @@ def ours(peer: Peer, task: Task, seeds: list[int]) -> dict[str, Any]:
 def setting(peer: Peer, task: Task) -> tuple[Config, Hyper]:
     """Our setting of a task, with the peer's own choices."""
     fields = {**dataclasses.asdict(task), "env": peer.suite + task.env}
+    limit = fields.pop("episode_length")
     numbers = {field.name for field in dataclasses.fields(Hyper)} - {"env"}
     config = {name: value for name, value in fields.items() if name not in numbers}
     hyper = {name: value for name, value in fields.items() if name in numbers}
-    return Config(**config, torso="mlp", **peer.config), Hyper(**hyper, **peer.hyper)
+    env = {"max_steps_in_episode": limit} if limit else {}
+    return Config(**config, torso="mlp", **peer.config), Hyper(**hyper, **peer.hyper, env=env)
 
 
 def by_peer(given: argparse.Namespace, task: Task, seeds: list[int]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import gpu_table
 import numpy as np
 import peers_table
 import studies_table
+import suites_speed
 import suites_table
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
 from stored import DATE, RESULTS, ROOT, link, newest
@@ -43,6 +44,7 @@ def main() -> None:
     """Replace every block whose results are stored."""
     write(ROOT / "README.md", {"headline": headline(), "gpu": on_a_gpu("")})
     write(ROOT / "docs" / "index.md", {"start": first_run()})
+    write(ROOT / "docs" / "speed.md", {"suites-speed": speed_of_suites()})
     write(
         ROOT / "docs" / "results.md",
         {
@@ -298,6 +300,12 @@ def speed() -> str | None:
         + "".join(f" {note}" for note in record.get("notes", [])),
     ]
     return "\n".join(lines)
+
+
+def speed_of_suites() -> str | None:
+    """The suites beside their own trainers."""
+    path = newest("speed-suites_*.json")
+    return path and suites_speed.table(json.loads(path.read_text("utf-8")), link(path))
 
 
 # Name in the results -> package.

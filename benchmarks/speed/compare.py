@@ -13,40 +13,50 @@ is used and the result lists the trainers that were left out.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
 from pathlib import Path
 
-from cases import ALL_CASES, CASES, scaled
+from cases import ALL_CASES, CASES, SUITE_CASES, scaled
 from machine import begin, default_out, describe_machine, store
-from peers import CEILING, OURS, PEERS, Process, ensure_venv, find_python, layouts, version_of
+from peers import (
+    CEILING,
+    ENVIRONMENT,
+    OURS,
+    PEERS,
+    Process,
+    find_python,
+    interpreters,
+    layouts,
+    version_of,
+)
 
 __all__ = ["default_out", "describe_machine"]  # objectives.py takes them from here
 
 TRIAL_RUNS = 3
+ALONE = (CEILING, ENVIRONMENT)  # no trainers: they are not compared
 
 
 def main() -> None:
     arguments = parse()
     os.environ.setdefault("JAX_PLATFORMS", arguments.platform)
     if arguments.source:
-        os.environ["PUREJAXRL"] = str(Path(arguments.source).resolve())
-    python = arguments.python or find_python()
-    version = version_of(python)
+        folders = [str(Path(each).resolve()) for each in arguments.source]
+        os.environ["SOURCES"] = os.pathsep.join(folders)
+    arguments.python = arguments.python or find_python()
+    version = version_of(arguments.peer_python or arguments.python)
     if version is None:
-        raise SystemExit(f"{python} is no interpreter that can make virtual environments")
-    wanted = [OURS, *arguments.peers, CEILING]
+        raise SystemExit(f"{arguments.python} is no interpreter that can make environments")
+    wanted = [OURS, *arguments.peers, ENVIRONMENT, CEILING]
     names = [name for name in wanted if PEERS[name].python <= version]
     folder = Path(arguments.venvs).expanduser() / ".".join(map(str, version))
     used = [name for name in names if set(PEERS[name].cases) & set(arguments.cases)]
-    pythons = {OURS: Path(arguments.own_python)} if arguments.own_python else {}
-    for name in used:
-        if name not in pythons:
-            pythons[name] = ensure_venv(PEERS[name], folder, python)
+    pythons = interpreters(used, arguments.cases, folder, arguments)
     record = begin(
         "environment steps per second and compile time, interleaved in one run",
-        " ".join(["python", "benchmarks/speed/compare.py", *sys.argv[1:]]),
+        " ".join(["python", "benchmarks/speed/compare.py", *map(without_folder, sys.argv[1:])]),
         arguments.hardware,
     )
     record |= {
@@ -59,9 +69,10 @@ def main() -> None:
         "repeats": arguments.repeats,
         "cases": {},
     }
-    kind = "speed" if set(arguments.cases) <= set(CASES) else "speed-memory"
-    found = default_out(record["machine"]["hardware"], kind)
+    found = default_out(record["machine"]["hardware"], kind(arguments.cases))
     out = Path(arguments.out) if arguments.out else found
+    if arguments.add and out.exists():
+        record["cases"] = json.loads(out.read_text("utf-8"))["cases"]
     for case in arguments.cases:
         present = [name for name in used if case in PEERS[name].cases]
         record["cases"][case] = compare(case, present, pythons, arguments)
@@ -70,21 +81,35 @@ def main() -> None:
     print(out)
 
 
+def without_folder(word: str) -> str:
+    """A word of the command line; a path of this machine loses its folder."""
+    return Path(word).name if Path(word).is_absolute() else word
+
+
+def kind(cases: list[str]) -> str:
+    """The first word of the result's name."""
+    if set(cases) <= set(CASES):
+        return "speed"
+    return "speed-suites" if set(cases) <= set(SUITE_CASES) else "speed-memory"
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="+", choices=sorted(ALL_CASES), default=sorted(CASES))
-    peers = [name for name in PEERS if name not in (OURS, CEILING)]
+    peers = [name for name in PEERS if name not in (OURS, *ALONE)]
     parser.add_argument("--peers", nargs="+", choices=peers, default=peers)
-    parser.add_argument("--source", help="clone of PureJaxRL's repository, which is no package")
+    parser.add_argument("--source", nargs="+", help="clones of the peers that are no packages")
     parser.add_argument("--repeats", type=int, default=7, help="timed runs of each trainer")
     parser.add_argument("--compiles", type=int, default=3, help="timed compilations, 1 at least")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every budget")
     parser.add_argument("--platform", default="cpu", help="JAX_PLATFORMS, where it is not set")
     parser.add_argument("--hardware", help="name of this machine in the result")
     parser.add_argument("--out", help="result file (default: benchmarks/results/speed_...json)")
+    parser.add_argument("--add", action="store_true", help="keep that file's other cases")
     parser.add_argument("--venvs", default="~/.cache/ppo_jax_bench", help="all the environments")
     parser.add_argument("--python", help="makes the environments (default: a 3.12 or 3.13)")
     parser.add_argument("--own-python", help="runs ppo_jax (default: an environment as the peers')")
+    parser.add_argument("--peer-python", help="runs every peer (default: an environment each)")
     parser.add_argument(
         "--own-layouts", nargs="+", help="layouts of ppo_jax to choose from (default: its default)"
     )
@@ -108,12 +133,12 @@ def compare(
             result["trainers"][name] = {
                 **process.info,
                 "layouts_tried": tried,
-                "compiles": [] if name == CEILING else [first],
+                "compiles": [] if name in ALONE else [first],
                 "runs": [],
             }
         for _ in range(arguments.compiles - 1):
             for process in processes:
-                if process.peer.name != CEILING:
+                if process.peer.name not in ALONE:
                     compiled = process.ask("compile")
                     result["trainers"][process.peer.name]["compiles"].append(compiled)
         for _ in range(arguments.repeats):
@@ -124,7 +149,7 @@ def compare(
     finally:
         for process in processes:
             process.close()
-    ceiling = result["trainers"].pop(CEILING, None)
+    ceiling, alone = (result["trainers"].pop(name, None) for name in (CEILING, ENVIRONMENT))
     trainers = result["trainers"]
     for trainer in trainers.values():
         trainer |= summarise(trainer)
@@ -137,6 +162,8 @@ def compare(
         result["speed_ratio"] = result["against"][fastest]["speed_ratio"]
     if ceiling is not None:
         result["ceiling"] = shares(ALL_CASES[case].flops_per_env_step, ceiling, trainers)
+    if alone is not None:
+        result["environment"] = environment_shares(alone, trainers)
     return result
 
 
@@ -218,6 +245,25 @@ def shares(flops_per_env_step: int, ceiling: dict, trainers: dict[str, dict]) ->
     }
 
 
+def environment_shares(alone: dict, trainers: dict[str, dict]) -> dict:
+    """Share of each trainer's time that the environment's own steps take, run alone."""
+    runs = alone["runs"]
+    wall = statistics.median(run["env_steps"] / run["wall_seconds"] for run in runs)
+    cpu = statistics.median(run["env_steps"] / run["cpu_seconds"] for run in runs)
+    return {
+        "env_steps_per_second": wall,
+        "env_steps_per_cpu_second": cpu,
+        "by": alone["layout"],
+        "layouts_tried": alone["layouts_tried"],
+        "share": {
+            name: trainer["env_steps_per_second"] / wall for name, trainer in trainers.items()
+        },
+        "cpu_share": {
+            name: trainer["env_steps_per_cpu_second"] / cpu for name, trainer in trainers.items()
+        },
+    }
+
+
 def table_row(case: str, result: dict) -> str:
     """One case as lines of a plain table."""
     lines = [f"({case}) {ALL_CASES[case].title}"]
@@ -238,6 +284,12 @@ def table_row(case: str, result: dict) -> str:
         lines.append(line)
     if "speed_ratio" in result:
         lines.append(f"  {result['speed_ratio']:.2f}x the faster peer, {result['fastest_peer']}")
+    if "environment" in result:
+        alone = result["environment"]
+        lines.append(
+            f"  environment alone {alone['env_steps_per_second']:,.0f} steps/s ({alone['by']}); "
+            "share of time: " + ", ".join(f"{n} {share:.0%}" for n, share in alone["share"].items())
+        )
     if "ceiling" in result:
         ceiling = result["ceiling"]
         lines.append(

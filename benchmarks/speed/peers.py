@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from cases import ALL_CASES, CASES
+from cases import ALL_CASES, CASES, SUITE_CASES
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-OURS, CEILING = "ppo_jax", "sgemm"
+OURS, CEILING, ENVIRONMENT = "ppo_jax", "sgemm", "environment"
+SUITES = "requirements_suites.txt"
 CONSTRAINTS = HERE / "constraints.txt"
 NEWEST_PYTHONS = ((3, 12), (3, 13))  # all trainers run in these; the first found is used
 
@@ -55,7 +57,13 @@ PEERS = {
             is_compiled=False,
             scale=1 / 32,
         ),
-        # Not a trainer: the rate of this machine's matrix products, measured beside them.
+        *(
+            Peer(s, s, f"worker_{s}.py", SUITES, tuple(case for case in SUITE_CASES if s in case))
+            for s in ("brax", "craftax", "jumanji", "xminigrid")
+        ),
+        Peer("navix", "navix", "worker_navix.py", SUITES, ("navix",), python=(3, 12)),
+        # No trainers: the environment alone, and the rate of this machine's matrix products.
+        Peer(ENVIRONMENT, "ppo-jax", "worker_environment.py", SUITES, tuple(SUITE_CASES)),
         Peer(CEILING, "numpy", "worker_sgemm.py", "requirements_ppo_jax.txt", cases=("c",)),
     )
 }
@@ -81,6 +89,21 @@ def version_of(python: str) -> tuple[int, ...] | None:
     ask = [python, "-c", "import sys, venv; print(*sys.version_info[:2])"]
     done = subprocess.run(ask, capture_output=True, text=True)
     return tuple(map(int, done.stdout.split())) if done.returncode == 0 else None
+
+
+def interpreters(names: list[str], cases: list[str], folder: Path, given: Any) -> dict[str, Path]:
+    """The interpreter of each trainer.
+
+    Args:
+        given: the options `python`, `own_python` and `peer_python` of `compare.py`.
+    """
+    found = {}
+    for name in names:
+        peer, ready = PEERS[name], given.own_python if name == OURS else given.peer_python
+        if name == OURS and set(cases) & set(SUITE_CASES):
+            peer = replace(peer, requirements=SUITES)
+        found[name] = Path(ready) if ready else ensure_venv(peer, folder, given.python)
+    return found
 
 
 def ensure_venv(peer: Peer, folder: Path, python: str) -> Path:

@@ -15,6 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cases import ALL_CASES, Case, scaled
@@ -32,6 +33,20 @@ def device_per_core() -> str:
     """The XLA flag for one virtual CPU device per core that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"--xla_force_host_platform_device_count={cores}"
+
+
+def cloned(path: str, name: str, parents: int = 1) -> str:
+    """The folder of a file in one of the clones that `compare.py --source` names.
+
+    Args:
+        path: of the file in the repository of `name`. parents: 1 for its own folder, 2 for the
+            folder above it.
+    """
+    for folder in filter(None, os.environ.get("SOURCES", "").split(os.pathsep)):
+        file = Path(folder) / path
+        if file.exists():
+            return str(file.parents[parents - 1])
+    raise SystemExit(f"{name} is no package: name a clone of its repository by --source.")
 
 
 class Worker(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from cases import Case
+from cases import SUITE_CASES, Case
 from worker import Program, Worker, device_per_core, serve
 
 from ppo_jax.distributed import door, population
@@ -51,6 +51,10 @@ def config_of(case: Case) -> Any:
         memory=case.memory,
         memory_size=case.memory_size,
         shared_torso=case.shared_torso,
+        previous_inputs=case.previous_inputs,
+        scale_bytes=case.has_flags,
+        one_hot_integers=case.has_flags,
+        normalize_advantages="minibatch" if case.normalizes_advantages else "none",
     )
 
 
@@ -62,7 +66,7 @@ def hyper_of(case: Case) -> Any:
         gamma=case.gamma,
         gae_lambda=case.gae_lambda,
         clip_epsilon=case.clip_epsilon,
-        value_clip_epsilon=case.clip_epsilon,  # as Rejax always does
+        value_clip_epsilon=case.clip_epsilon if case.clips_value else float("inf"),
         entropy_coef=case.entropy_coef,
         value_coef=case.value_coef,
         max_grad_norm=case.max_grad_norm,
@@ -109,6 +113,8 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
         return jax.block_until_ready(state)
 
     def returns(state: Any) -> list[float]:
+        if case.name in SUITE_CASES:
+            return []
         play = programs.make_evaluation(config, spread, 128, 500, False)
         return play(hyper, state, jnp.asarray(0)).episode_return.mean(1)[: case.seeds].tolist()
 

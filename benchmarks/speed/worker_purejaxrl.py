@@ -8,7 +8,6 @@ computed at every step, and the result holds every step's `info`.
 
 from __future__ import annotations
 
-import os
 import sys
 import types
 from collections.abc import Callable
@@ -16,21 +15,19 @@ from typing import Any
 
 from cases import Case
 from spreading import compiled, layouts, xla_flags
-from worker import Program, Worker, serve
+from worker import Program, Worker, cloned, serve
 
 PACKAGES = ("gymnax", "jax", "jaxlib", "flax", "optax", "distrax", "numpy")
 UNUSED = ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix")
 
 
 def load() -> None:
-    if "PUREJAXRL" not in os.environ:
-        raise SystemExit("PureJaxRL is no package: name a clone of its repository by --source.")
+    sys.path.insert(0, cloned("purejaxrl/ppo_rnn.py", "PureJaxRL"))
     for name in UNUSED:
         sys.modules[name] = types.ModuleType(name)
     sys.modules["brax"].envs = sys.modules["brax.envs"]  # type: ignore[attr-defined]
     training: Any = sys.modules["brax.envs.wrappers.training"]
     training.EpisodeWrapper = training.AutoResetWrapper = None
-    sys.path.insert(0, os.path.join(os.environ["PUREJAXRL"], "purejaxrl"))
     import ppo_rnn  # noqa: F401
 
 

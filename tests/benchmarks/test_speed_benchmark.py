@@ -58,6 +58,34 @@ def test_share_of_the_ceiling_is_flops_done_over_flops_possible() -> None:
     assert found["share"]["ppo_jax"] == pytest.approx(0.4)
 
 
+def test_share_of_the_environment_is_its_time_for_a_step_over_the_trainers() -> None:
+    import compare
+
+    alone = {
+        "runs": [{"env_steps": 1000, "wall_seconds": 0.5, "cpu_seconds": 1.0}],
+        **{"layout": "plain", "layouts_tried": {}},
+    }
+    ours = {"env_steps_per_second": 500.0, "env_steps_per_cpu_second": 250.0}
+    found = compare.environment_shares(alone, {"ppo_jax": ours})
+    assert found["share"]["ppo_jax"] == 0.25  # 0.5 ms of 2 ms
+    assert found["cpu_share"]["ppo_jax"] == 0.25  # 1 ms of 4 ms
+
+
+def test_a_clone_is_found_by_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker import cloned
+
+    file = tmp_path / "b" / "training" / "script.py"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    monkeypatch.setenv("SOURCES", f"{tmp_path / 'a'}:{tmp_path / 'b'}")
+    assert cloned("training/script.py", "B") == str(file.parent)
+    assert cloned("training/script.py", "B", parents=2) == str(tmp_path / "b")
+    with pytest.raises(SystemExit, match="C is no package"):
+        cloned("ppo.py", "C")
+
+
 def test_growth_is_the_exponent_of_a_power_law() -> None:
     import growth
 

@@ -1,0 +1,56 @@
+"""Table of the suites beside their own trainers for docs/speed.md: `readme.py` writes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HEAD = (
+    "| case | the suite's trainer | ours | theirs | times as fast | per CPU second | share of CPU "
+    "time in the environment: ours, theirs |",
+    "|---|---|---|---|---|---|---|",
+)
+
+
+def table(record: dict[str, Any], address: str) -> str:
+    """Environment steps per second, ratios and shares of a `speed-suites` result.
+
+    Args:
+        address: of the result, seen from the document.
+    """
+    machine, name = record["machine"], address.rpartition("/")[2]
+    return "\n".join(
+        [
+            *HEAD,
+            *(line for case in record["cases"].values() for line in rows(case)),
+            "",
+            "Environment steps per second, and seconds to trace and compile in brackets; the ratio "
+            "is the median of pairs of runs, with their range. "
+            f"{machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}, "
+            f"{record['repeats']} runs of each in turns. All numbers: [{name}]({address})."
+            + "".join(f" {note}" for note in record.get("notes", [])),
+        ]
+    )
+
+
+def rows(case: dict[str, Any]) -> list[str]:
+    """A row for each peer of one case."""
+    ours, shares = case["trainers"]["ppo_jax"], case["environment"]["cpu_share"]
+    return [
+        f"| {case['settings']['title']} | {worded(case['trainers'][peer])} | "
+        f"{speed(ours)} | {speed(case['trainers'][peer])} | "
+        f"**{found['speed_ratio_pairs_median']:.2f}** "
+        f"({min(found['speed_ratio_pairs']):.2f} to {max(found['speed_ratio_pairs']):.2f}) | "
+        f"**{found['cpu_speed_ratio']:.2f}** | "
+        f"{shares['ppo_jax']:.0%}, {shares[peer]:.0%} |"
+        for peer, found in case["against"].items()
+    ]
+
+
+def worded(trainer: dict[str, Any]) -> str:
+    """The suite with its version; its package is the first that a worker names."""
+    name, version = next(iter(trainer["versions"].items()))
+    return f"{name} {version}"
+
+
+def speed(trainer: dict[str, Any]) -> str:
+    return f"{trainer['env_steps_per_second']:,.0f} ({trainer['compile_seconds']:.1f} s)"
