@@ -11,7 +11,7 @@ from ppo_jax.analysis.plots import si
 from ppo_jax.apps.reproduce import specs
 from ppo_jax.apps.reproduce.cells import Cell
 
-SUITES = ("brax", "craftax", "jumanji", "navix", "playground", "xminigrid")
+SUITES = ("brax", "craftax", "jumanji", "navix", "pgx", "playground", "xminigrid")
 HEAD = (
     "| environment | random play | ours: IQM [95%], mean | seeds × steps | policy | published | "
     "verdict |",
