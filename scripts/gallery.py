@@ -15,7 +15,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageSequence
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +51,7 @@ SHOWN = {
         " --learning-rate 1e-3:0 --gae-lambda 0.8 --entropy-coef 0.01"
     ),
     "pgx/connect_four": (
-        f"--total-env-steps 500000 {BOARD} --gamma 1 --learning-rate 1e-3:0 --entropy-coef 0.01:0"
+        f"--total-env-steps 200000 {BOARD} --gamma 1 --learning-rate 1e-3:0 --entropy-coef 0.01:0"
     ),
 }
 
@@ -139,7 +138,7 @@ def write_page() -> None:
             f"    ppo-jax train {name} {flags}".rstrip(),
             "    ppo-jax eval runs/RUN --video episode.gif",
             "",
-            f"Return {np.format_float_positional(facts['return'], 4, fractional=False)} "
+            f"Return {facts['return']:.4g} "
             f"({facts['policy_mode']}) after {facts['env_steps']:,} environment steps.",
         ]
     (ROOT / "docs" / "gallery.md").write_text("\n".join(lines) + "\n", "utf-8")
