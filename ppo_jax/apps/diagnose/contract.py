@@ -46,7 +46,7 @@ class Examined(NamedTuple):
     """A check and what its random play measured."""
 
     findings: list[Finding]
-    steps_per_second: float | None = None  # of NUM_ENVS environments, of one outside jax
+    steps_per_second: float | None = None  # NUM_ENVS environments, or one outside jax
 
 
 def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> list[Finding]:

@@ -260,6 +260,17 @@ def test_a_host_that_has_moved_on_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
         found(plain)
 
 
+def test_large_numbers_are_warned_about_unless_a_bound_scales_them() -> None:
+    def shown(function: Any) -> Any:
+        return lambda *given: ((found := function(*given))[0] * 500, *found[1:])
+
+    plain = counting()
+    large = counting(reset=shown(plain.reset), transition=shown(plain.transition))
+    (warning,) = found(large)
+    assert "observations reach 500" in warning.what
+    assert found(large._replace(integers=(("observation", 0, 500),))) == []
+
+
 def test_the_speed_is_that_of_a_compiled_random_play() -> None:
     def paused(x: Any) -> Any:
         time.sleep(0.002)

@@ -32,7 +32,7 @@ def first_legal(observation, key):
 
 @cache
 def value(board, is_mine):
-    """What perfect play earns against a random opponent, from a board of 1 (mine), -1 and 0."""
+    """Return of perfect play against a random opponent, from a board of 1 (mine), -1 and 0."""
     for side in (1, -1):
         if any(all(board[place] == side for place in line) for line in LINES):
             return float(side)
