@@ -117,12 +117,12 @@ def write_page() -> None:
     lines = [
         "# Gallery",
         "",
-        "An episode of a trained policy for each suite, one seed each. The commands below each "
-        "picture made it, and `python",
-        "scripts/gallery.py --work FOLDER` makes all of them again. A return is the mean of 32 "
-        "episodes. Pictures are made smaller, and may",
-        f"show the first {MAX_FRAMES} steps or every second one. [environments.md](environments.md)"
-        " has the suites, [results.md](results.md) several seeds.",
+        "Episodes of trained policies, one seed each. The commands below a picture made it, and "
+        "`python scripts/gallery.py --work FOLDER`",
+        "makes the pictures of all suites. A return is the mean of 32 episodes. A picture is made "
+        f"smaller, and may show the first {MAX_FRAMES}",
+        "steps or every second one. [environments.md](environments.md) has the suites, "
+        "[results.md](results.md) several seeds.",
     ]
     for name, flags in SHOWN.items():
         stem = name.replace("/", "-").lower()
