@@ -13,7 +13,7 @@ from ppo_jax.analysis.plots import si
 from ppo_jax.apps.reproduce import specs
 from ppo_jax.apps.reproduce.cells import Cell
 
-SUITES = ("brax", "craftax", "jumanji", "navix", "playground", "popgym", "xminigrid")
+SUITES = ("brax", "craftax", "jumanji", "navix", "pgx", "playground", "popgym", "xminigrid")
 HEAD = (
     "| environment | random play | ours: IQM [95%], mean | seeds × steps | policy | published | "
     "verdict |",

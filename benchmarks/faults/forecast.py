@@ -2,7 +2,9 @@
 
     python benchmarks/faults/forecast.py            # all sizes, about ten minutes
     python benchmarks/faults/forecast.py sweep --sizes 64 1024
+    python benchmarks/faults/forecast.py craftax    # needs the suite, and 16 GB
 
+`craftax` has one member with so many environments, each with 64 steps of 8,268 numbers.
 Each case is a process of its own. The base is its resident set when the training program has been
 compiled, less the states that are there already. The peak is the largest one from there on.
 """
@@ -34,7 +36,9 @@ SIZES = {
     "train": (1_024, 4_096, 12_288),
     "sweep": (512, 4_096, 16_384),
     "reproduce": (64, 128, 256),  # a pack has at most 256 members
+    "craftax": (1_024,),
 }
+USUAL = [command for command in SIZES if command != "craftax"]
 SMALL: dict[str, Any] = {
     **{"num_envs": 4, "rollout_length": 16, "num_minibatches": 1, "num_epochs": 1},
 }
@@ -97,6 +101,16 @@ def reproduce(members: int, out: Path) -> None:
         raise RuntimeError("reproduce failed")
 
 
+def craftax(environments: int, out: Path) -> None:
+    """One iteration of Craftax' full game in the setting of its authors."""
+    from ppo_jax.cli.main import main
+
+    sizes = ["--num-envs", str(environments), "--total-env-steps", str(64 * environments)]
+    words = ["train", "craftax/Craftax-Symbolic-v1", "--preset", "craftax/baselines", *sizes]
+    if main([*words, "--eval-episodes", "8", "--quiet", "--out", str(out)]) != 0:
+        raise RuntimeError("train failed")
+
+
 def resident() -> dict[str, int]:
     """Bytes that are resident now (VmRSS), and the largest number so far (VmHWM)."""
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
@@ -129,9 +143,8 @@ def child(command: str, members: int) -> None:
 
     devices.require_memory, engine.memory_of = required, described
     with tempfile.TemporaryDirectory() as folder:
-        {"train": train, "sweep": sweep, "reproduce": reproduce}[command](
-            members, Path(folder) / "out"
-        )
+        carried_out = {"train": train, "sweep": sweep, "reproduce": reproduce, "craftax": craftax}
+        carried_out[command](members, Path(folder) / "out")
     print(json.dumps({"estimate": found["forecast"], **found, "peak": resident()["VmHWM"]}))
 
 
@@ -171,7 +184,7 @@ def line(row: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", nargs="*", default=list(SIZES), help="train, sweep, reproduce")
+    parser.add_argument("command", nargs="*", default=USUAL, help=", ".join(SIZES))
     parser.add_argument("--sizes", type=int, nargs="+", help="members, in place of the usual ones")
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     hardware = f"{processor()}, {core_count()} cores"

@@ -145,6 +145,9 @@ class Config:
     one_hot_integers: bool = option(
         True, "see whole numbers of 3 to 64 values one-hot, as tiles of a grid (built-in networks)"
     )
+    scale_integers: bool = option(
+        True, "divide other whole numbers by the largest that they can be (built-in networks)"
+    )
     normalize_observations: bool = option(False, "standardise observations by running moments")
     normalize_rewards: bool = option(False, "divide rewards by the std of the discounted return")
     normalize_advantages: str = option(

@@ -28,7 +28,10 @@ FILE_TABLES = {"config": Config, "hyper": Hyper, "options": RunOptions}
 OWN_AUTO = ("ray_address",)  # Ray's word for a cluster that runs here; elsewhere auto is None
 
 # Fields that a record without them was not trained with: their value before they were there.
-BEFORE = {"config": {"scale_bytes": False, "one_hot_integers": False}, "hyper": {}}
+BEFORE = {
+    "config": {"scale_bytes": False, "one_hot_integers": False, "scale_integers": False},
+    "hyper": {},
+}
 
 
 class Layer(NamedTuple):

@@ -27,6 +27,7 @@ from ppo_jax.envs.interface import (
 WHOLE = "observation"  # name of an observation that is one array
 MOST_CATEGORIES = 64  # values of a leaf that a network sees one-hot
 MOST_FLAGS = 8192  # numbers of such a leaf when each of its values is a flag
+MOST_SCALED = 2**16  # larger bounds of whole numbers are no scale
 
 
 def named(tree: Any) -> dict[str, Any]:
@@ -93,17 +94,35 @@ def categories(environment: Environment) -> dict[str, tuple[int, int]]:
     They are cells of a board, kinds of tiles, colours: what is 2 is not twice what is 1. Two
     values, a leaf that is one number and stored one-hot, and an action mask do not count.
     """
-    found = environment.integers
-    if environment.raw is not None:
-        found = tuple(
-            (name, int(np.min(space.low)), int(np.max(space.high)))
-            for name, space in shown(environment).items()
-            if np.issubdtype(np.dtype(space.dtype), np.integer)
-            and not space.is_number
-            and np.isfinite(space.low).all()
-            and np.isfinite(space.high).all()
-        )
-    return few_valued(found, named(environment.observation))
+    return few_valued(_bounded(environment), named(environment.observation))
+
+
+def largest_integers(environment: Environment) -> dict[str, float]:
+    """Leaves whose whole numbers are many, by name: the largest magnitude of their bounds.
+
+    Categories, bytes, and bounds so wide that they are those of a dtype are left out.
+    """
+    stored, few = named(environment.observation), categories(environment)
+    found = {name: max(abs(low), abs(high)) for name, low, high in _bounded(environment)}
+    return {
+        name: float(most)
+        for name, most in found.items()
+        if 1 < most <= MOST_SCALED and name not in few and stored[name].dtype != jnp.uint8
+    }
+
+
+def _bounded(environment: Environment) -> tuple[tuple[str, int, int], ...]:
+    """Leaves of whole numbers that have bounds: (name, lowest, highest)."""
+    if environment.raw is None:
+        return environment.integers
+    return tuple(
+        (name, int(np.min(space.low)), int(np.max(space.high)))
+        for name, space in shown(environment).items()
+        if np.issubdtype(np.dtype(space.dtype), np.integer)
+        and not space.is_number
+        and np.isfinite(space.low).all()
+        and np.isfinite(space.high).all()
+    )
 
 
 def few_valued(

@@ -129,6 +129,16 @@ _ROWS = (
         python=(3, 12),
     ),
     Suite(
+        "pgx",
+        "pgx",
+        "board and card games against an opponent who plays at random or is given, and MinAtar",
+        _words(
+            "2048 animal_shogi backgammon chess connect_four gardner_chess go_9x9 go_19x19 hex "
+            "kuhn_poker leduc_holdem minatar-asterix minatar-breakout minatar-freeway "
+            "minatar-seaquest minatar-space_invaders othello shogi sparrow_mahjong tic_tac_toe"
+        ),
+    ),
+    Suite(
         "playground",
         "mujoco_playground",
         "DeepMind's control suite, and robots whose models are downloaded apart",

@@ -78,11 +78,15 @@ def has_memory(network: Network) -> bool:
 
 
 def leaf_codes(config: Config, environment: Environment) -> tuple[LeafCode, ...]:
-    """Codes of the leaves for a built-in network: bytes are scaled, and categories are one-hot.
+    """Codes of the leaves for a built-in network.
 
-    A leaf that the normaliser standardises is neither.
+    Bytes and whole numbers of many values are scaled, and categories are one-hot. A leaf that the
+    normaliser standardises is neither.
     """
     codes: dict[str, LeafCode] = {}
+    if config.scale_integers:
+        largest = leaves.largest_integers(environment)
+        codes |= {name: LeafCode(scale=scale) for name, scale in largest.items()}
     if config.scale_bytes:
         highest = leaves.highest_bytes(environment)
         codes |= {name: LeafCode(scale=scale) for name, scale in highest.items()}

@@ -122,6 +122,8 @@ def start_from(
         fields = (*fields, "scale_bytes")
     if leaves.categories(environment):
         fields = (*fields, "one_hot_integers")
+    if leaves.largest_integers(environment):
+        fields = (*fields, "scale_integers")
     differing = [name for name in fields if getattr(theirs, name) != getattr(config, name)]
     if differing:
         name = differing[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any, NamedTuple
 
@@ -12,9 +13,10 @@ from lane import lane
 
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.layers import with_old_values
 from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import Discrete, Environment, action_mask, without_action_mask
-from ppo_jax.models.agent import assemble
+from ppo_jax.models.agent import assemble, leaf_codes
 
 
 class Seen(NamedTuple):
@@ -63,6 +65,20 @@ def test_an_observation_that_changes_its_leaves_is_refused(
     with pytest.raises(InputError, match=sentence) as refused:
         assemble(Config(env=environment))
     assert "\n" not in str(refused.value)
+
+
+def test_whole_numbers_of_many_values_are_divided_by_the_largest_of_their_bounds() -> None:
+    seen = {"tile": jnp.ones(4, jnp.int32), "time": jnp.ones(1), "word": jnp.ones(1, jnp.int32)}
+    environment = shows(seen, seen)._replace(
+        integers=(("tile", 0, 5), ("time", -10, 500), ("word", -(2**31), 2**31 - 1))
+    )
+    assert leaves.largest_integers(environment) == {"time": 500.0}
+    config = Config(env=environment)
+    assert [code.scale for code in leaf_codes(config, environment)] == [None, 500.0, None]
+    for other in ({"scale_integers": False}, {"normalize_observations": True}):
+        codes = leaf_codes(dataclasses.replace(config, **other), environment)
+        assert [code.scale for code in codes] == [None, None, None]
+    assert not with_old_values({"config": {}})["config"]["scale_integers"]  # of a saved run
 
 
 def test_a_mask_that_does_not_fit_is_refused_where_it_is_named() -> None:

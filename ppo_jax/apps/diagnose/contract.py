@@ -9,7 +9,8 @@ import math
 import re
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,19 @@ TOO_LARGE = Finding(
 )
 
 
+class Examined(NamedTuple):
+    """A check and what its random play measured."""
+
+    findings: list[Finding]
+    steps_per_second: float | None = None  # NUM_ENVS environments, or one outside jax
+
+
 def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> list[Finding]:
+    """The findings of `examine`."""
+    return examine(environment, key, num_steps).findings
+
+
+def examine(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> Examined:
     """Everything that can be found wrong with `environment` by tracing and playing it.
 
     Args:
@@ -49,19 +62,19 @@ def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> l
         num_steps: steps of each of NUM_ENVS environments.
     """
     if environment.host is not None:
-        return list(_check_host(environment, key, num_steps))
+        return _examine_host(environment, key, num_steps)
     findings = list(_check_types(environment))
     if any(finding.severity == "error" for finding in findings):
-        return findings  # it cannot be played
+        return Examined(findings)  # it cannot be played
     findings += _check_programs(environment)
     num_steps = min(num_steps, _affordable(environment))
     if num_steps < 1:
-        return [*findings, TOO_LARGE]
+        return Examined([*findings, TOO_LARGE])
     try:
-        play, again = play_twice(environment, key, num_steps)
+        play, again, seconds = play_twice(environment, key, num_steps)
     except Exception as error:
-        findings.append(_fails("a vmapped, compiled rollout of it", error))
-        return findings
+        return Examined([*findings, _fails("a vmapped, compiled rollout of it", error)])
+    speed = NUM_ENVS * num_steps / seconds
     calls_host = _calls_host(environment)
     if calls_host:
         findings.append(CALLS_HOST)
@@ -71,37 +84,37 @@ def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> l
     except Exception as error:
         if not calls_host:
             raise
-        findings.append(_fails("a second step from a stored state", error)._replace(remedy=MOVED))
-        return findings
-    findings += _check_parameters(environment, key)
-    return findings
+        moved = _fails("a second step from a stored state", error)._replace(remedy=MOVED)
+        return Examined([*findings, moved], speed)
+    return Examined([*findings, *_check_parameters(environment, key)], speed)
 
 
-def _check_host(environment: Environment, key: Array, num_steps: int) -> Iterator[Finding]:
+def _examine_host(environment: Environment, key: Array, num_steps: int) -> Examined:
     """An environment that is stepped outside jax: its own library's checker, and a random play."""
     assert environment.host is not None
-    for complaint in environment.host.check():
-        yield Finding("warning", complaint, "see its own library's guide for environments")
+    remedy = "see its own library's guide for environments"
+    findings = [Finding("warning", each, remedy) for each in environment.host.check()]
     vector = environment.host.make(1, environment.default_params, False, None)
     actions = jax.vmap(partial(random_action, environment.action_space))
     own = door.fetch(own_actions(environment, actions(jax.random.split(key, num_steps))))
-    shown = [vector.reset(0)]
+    shown, speed = [vector.reset(0)], None
+    began = perf_counter()
     try:
         for t in range(num_steps):
             found = vector.step(jax.tree.map(lambda leaf, t=t: leaf[t : t + 1], own))
             shown += [found.final, found.reward]
+        speed = num_steps / (perf_counter() - began)
     except Exception as error:
-        yield _fails("a random play of it", error)
+        findings.append(_fails("a random play of it", error))
     finally:
         vector.close()
     numbers = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(shown)]
     share = np.mean([not np.isfinite(each).all() for each in numbers])
     if share:
-        yield Finding(
-            "error",
-            f"{share:.2%} of its observations and rewards are not finite: the first ends training",
-            "find the division or overflow behind it, or train with --drop-bad-transitions",
-        )
+        what = f"{share:.2%} of its observations and rewards are not finite"
+        remedy = "find the division or overflow behind it, or train with --drop-bad-transitions"
+        findings.append(Finding("error", f"{what}: the first ends training", remedy))
+    return Examined(findings, speed)
 
 
 def _calls_host(environment: Environment) -> bool:

@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 def findings(environment: Environment, play: Play, again: Play, key: Array) -> Iterator[Finding]:
     """Everything that a play shows; `again` is the same one, computed anew."""
     own = in_own_words(environment, play)
-    yield from _check_numbers(play)
+    yield from _check_numbers(environment, play)
     yield from _check_declared(environment, own)
     yield from _check_determinism(environment, play, again)
     yield from _check_ends(environment, play, own)
@@ -57,7 +57,7 @@ def _arrays(tree: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def _check_numbers(play: Play) -> Iterator[Finding]:
+def _check_numbers(environment: Environment, play: Play) -> Iterator[Finding]:
     shown = [
         np.stack(pair) for pair in zip(*map(_arrays, (play.observation, play.observation_next)))
     ]
@@ -69,8 +69,10 @@ def _check_numbers(play: Play) -> Iterator[Finding]:
                 f"{share:.2%} of the {word} numbers are not finite: the first would end training",
                 f"find the division or overflow behind the {word}",
             )
-    for value in shown:
-        yield from _check_magnitude(value)
+    scaled = leaves.largest_integers(environment)  # built-in networks divide them
+    for name, value in zip(leaves.named(play.observation), shown, strict=True):
+        if name not in scaled:
+            yield from _check_magnitude(value)
         yield from _as_findings("warning", first_look.channels_first(value.shape[3:]))
     reward = np.asarray(play.reward)
     if (reward == reward.flat[0]).all() and (

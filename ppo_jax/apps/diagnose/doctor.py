@@ -10,6 +10,7 @@ import jax
 
 from ppo_jax.apps.diagnose import contract
 from ppo_jax.apps.diagnose.contract_play import Finding
+from ppo_jax.apps.diagnose.random_play import NUM_ENVS
 from ppo_jax.config.options import RunOptions
 from ppo_jax.distributed.layout import local_devices
 from ppo_jax.distributed.memory import num_bytes, show_bytes
@@ -53,15 +54,16 @@ def report(env: Any = None) -> dict[str, Any]:
         text.insert(4, f"device    memory {describe_bytes(found['device_memory_bytes'])}")
     if environment is None:
         return {**found, "ok": True, "text": text}
-    findings = contract.check(environment, jax.random.key(0))
+    findings, speed = contract.examine(environment, jax.random.key(0))
     is_sound = all(finding.severity != "error" for finding in findings)
     return {
         **found,
         "env": environment.name,
         **(environment_facts(environment) if is_sound else {}),
+        "steps_per_second": speed,
         "findings": [finding._asdict() for finding in findings],
         "ok": is_sound,
-        "text": [*text, "", *environment_lines(environment, findings)],
+        "text": [*text, "", *environment_lines(environment, findings, speed)],
     }
 
 
@@ -92,8 +94,14 @@ def fact_lines(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def environment_lines(environment: Environment, findings: Sequence[Finding]) -> list[str]:
-    """An environment and what was found, for people."""
+def environment_lines(
+    environment: Environment, findings: Sequence[Finding], speed: float | None = None
+) -> list[str]:
+    """An environment and what was found, for people.
+
+    Args:
+        speed: of a random play, in steps a second.
+    """
     limit = time_limit(environment, environment.default_params)
     actions = registration.describe_space(environment.action_space)
     lines = [
@@ -103,6 +111,9 @@ def environment_lines(environment: Environment, findings: Sequence[Finding]) -> 
     ]
     if all(finding.severity != "error" for finding in findings):
         lines += fact_lines(environment_facts(environment))
+    if speed is not None:
+        many = "1 environment" if environment.host else f"{NUM_ENVS} environments"
+        lines.append(f"  random play of {many} here: {float(f'{speed:.3g}'):,.0f} steps/s")
     for finding in findings:
         lines += [f"  {finding.severity}: {finding.what}", f"    {finding.remedy}"]
     return lines if findings else [*lines, "  keeps the contract: nothing found."]

@@ -98,7 +98,7 @@ def _inputs(
             std = np.sqrt(_float32(variances[name]) + np.float32(moments.EPSILON))
             arrays[f"input{i}_std"] = std
         clip = OBSERVATION_CLIP if is_counted else None
-        if (scale := codes[i].scale) is not None:  # bytes in [0, 1], in the same form
+        if (scale := codes[i].scale) is not None:  # in [-1, 1], in the same form
             arrays[f"input{i}_mean"] = np.zeros(space.shape, np.float32)
             arrays[f"input{i}_std"] = np.full(space.shape, scale, np.float32)
             clip = 1.0

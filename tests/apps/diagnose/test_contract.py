@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -257,6 +258,35 @@ def test_a_host_that_has_moved_on_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
     assert "CpuCallback error" in last.what
     with pytest.raises(ValueError, match="CpuCallback"):
         found(plain)
+
+
+def test_large_numbers_are_warned_about_unless_a_bound_scales_them() -> None:
+    def shown(function: Any) -> Any:
+        return lambda *given: ((found := function(*given))[0] * 500, *found[1:])
+
+    plain = counting()
+    large = counting(reset=shown(plain.reset), transition=shown(plain.transition))
+    (warning,) = found(large)
+    assert "observations reach 500" in warning.what
+    assert found(large._replace(integers=(("observation", 0, 500),))) == []
+
+
+def test_the_speed_is_that_of_a_compiled_random_play() -> None:
+    def paused(x: Any) -> Any:
+        time.sleep(0.002)
+        return np.float32(x)
+
+    def transition(key, state, action, params):
+        observation, state, reward, *rest = plain.transition(key, state, action, params)
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        paid = jax.pure_callback(paused, shape, reward, vmap_method="sequential")
+        return observation, state, paid, *rest
+
+    plain, key = counting(), jax.random.key(0)
+    slow = contract.examine(counting(transition=transition), key, 8).steps_per_second
+    assert slow is not None
+    assert 0 < slow <= 1 / 0.002
+    assert (contract.examine(plain, key, 64).steps_per_second or 0) > 1 / 0.002
 
 
 @pytest.mark.parametrize("odd", [0.5, np.nan, 2.0])

@@ -51,6 +51,7 @@ def test_an_environment_that_keeps_the_contract_is_told_to_do_so() -> None:
     assert "keeps the contract" in told
     assert "one environment: state 8 bytes, observation 8 bytes; 4,096 of them: 64 KiB" in told
     assert "evaluation: deterministic actions; cannot be drawn" in told
+    assert "random play of 8 environments here: " in told
 
 
 def test_a_breach_is_told_with_what_goes_wrong_and_the_remedy() -> None:

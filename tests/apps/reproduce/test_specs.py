@@ -62,7 +62,7 @@ def test_every_setting_of_the_package_fits_its_environment(name):
 
 def test_the_suites_are_there():
     wanted = {"classic", "known-failures", "bsuite", "memory", "minatar", "ppo-table-1"}
-    wanted |= {"brax", "craftax", "jumanji", "navix", "playground", "xminigrid"}
+    wanted |= {"brax", "craftax", "jumanji", "navix", "pgx", "playground", "xminigrid"}
     assert wanted | {"implementation-details"} <= set(specs.names())
 
 
