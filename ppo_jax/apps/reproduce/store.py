@@ -124,8 +124,9 @@ def _problem(content: Any, cell: Cell) -> str | None:
 def _completed(setting: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
     """A stored setting with the fields that are newer than it."""
     completed, config = with_new_fields(setting), setting.get("config")
-    if isinstance(config, Mapping) and ":" not in str(cell.config.env):
-        # No environment of the older results shows bytes or categories: nothing would be changed.
+    env = str(cell.config.env)
+    if isinstance(config, Mapping) and (":" not in env or env.startswith("gymnasium/")):
+        # No environment of the older results shows what these fields change.
         newer = BEFORE["config"].keys() - config.keys()
         completed["config"] |= {name: getattr(cell.config, name) for name in newer}
     return completed
