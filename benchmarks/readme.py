@@ -44,6 +44,7 @@ def main() -> None:
     """Replace every block whose results are stored."""
     write(ROOT / "README.md", {"headline": headline(), "gpu": on_a_gpu("")})
     write(ROOT / "docs" / "index.md", {"start": first_run()})
+    write(ROOT / "docs" / "memory.md", {"popgym": suites_table.popgym()})
     write(ROOT / "docs" / "speed.md", {"suites-speed": speed_of_suites()})
     write(
         ROOT / "docs" / "results.md",

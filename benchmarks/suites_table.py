@@ -42,6 +42,15 @@ def suites() -> str | None:
     )
 
 
+def popgym() -> str | None:
+    """POPGym's cells alone, for docs/memory.md."""
+    folder = newest("popgym_cpu_*[0-9]")
+    if folder is None or not (folder / "summary.json").exists():
+        return None
+    place = f"[{folder.name}]({link(folder)}/README.md)"
+    return "\n".join([*HEAD, *rows_of("popgym", folder), "", f"Every seed and curve: {place}."])
+
+
 def rows_of(name: str, folder: Path) -> list[str]:
     """The rows of one suite: its measured cells."""
     measured = json.loads((folder / "summary.json").read_text("utf-8"))["cells"]

@@ -187,6 +187,7 @@ def check(config, state, rows, names, value_error, action_error=0.05):
                 assert value[k] == pytest.approx(expected, abs=value_error), where
 
 
+@pytest.mark.slow
 def test_all_discrete_probes_reach_their_values_and_best_actions():
     """Also the time limit's 1 / (1 - gamma) = 10 and both steps of the two-step probes."""
     config = config_of(switch(DISCRETE), total_env_steps=256 * 300)

@@ -82,7 +82,12 @@ def select(wanted: Sequence[str], is_quick: bool = False, seeds: int | None = No
     for word in wanted:
         head, _, rest = word.partition("/") if not word.endswith(".toml") else (word, "", "")
         suite = load(head, is_quick, seeds)
-        chosen = [cell for cell in suite.cells if rest in ("", cell.task, cell.name)]
+        # A task that carries its suite's name already, as memory/Recall-v0, needs it only once.
+        chosen = [
+            cell
+            for cell in suite.cells
+            if rest in ("", cell.task, cell.name) or word in (cell.task, cell.name)
+        ]
         if not chosen:
             known = [cell.full_name for cell in suite.cells]
             known += sorted({f"{suite.name}/{cell.task}" for cell in suite.cells})

@@ -24,6 +24,9 @@ from ppo_jax.storage import checkpoint, run_folder
 from ppo_jax.training import schedules, trainer, update
 
 
+pytestmark = pytest.mark.slow  # each operation of an update is compiled alone
+
+
 class Pit(Walk):
     """Near 1.2 lies a pit, and beyond it the reward is not a number."""
 

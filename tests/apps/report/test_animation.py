@@ -8,6 +8,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from report_page import Page, false_numbers, make_run
 from tiny import CONFIG, programs_are_kept, tiny_run
@@ -17,6 +18,7 @@ from ppo_jax.apps.report import animation, run_data, write
 from ppo_jax.config.config import Hyper
 
 
+@pytest.mark.slow
 def test_an_animation_shows_the_typical_seed_of_a_real_run(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, env="CartPole-v1")
     with programs_are_kept():

@@ -132,6 +132,7 @@ def test_a_selection_keeps_the_cells_asked_for():
 
 def test_a_task_may_have_a_slash_in_its_name():
     suite = specs.select(["memory/memory/TMaze-v0/gru", "memory/MemoryChain-bsuite"])[0]
+    assert specs.select(["memory/TMaze-v0/gru", "memory/MemoryChain-bsuite"])[0] == suite
     found = [(cell.task, cell.variant, cell.config.memory) for cell in suite.cells]
     assert found == [
         ("memory/TMaze-v0", "gru", "gru"),
