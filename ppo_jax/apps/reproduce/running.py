@@ -16,6 +16,7 @@ from ppo_jax.apps.reproduce import (
     drawing,
     records,
     scoring,
+    specs,
     store,
     tables,
     training,
@@ -174,10 +175,16 @@ def shared_work(
 
 
 def judged_suite(request: Request, suite: Suite, folder: Path, notes: Sequence[str]) -> Reproduced:
-    """The table of a suite, stored unless it is only to be shown, and its verdicts."""
+    """The table of the cells asked for, and its verdicts.
+
+    The stored table has all cells that the folder holds. Nothing is stored if the table is only
+    to be shown.
+    """
     table = made_table(folder, suite, notes)
     if table.rows and not request.is_show:
-        store_table(folder, table)
+        whole, asked = specs.load(suite.file, request.is_quick), {c.name: c for c in suite.cells}
+        cells = tuple(asked.get(cell.name, cell) for cell in whole.cells)
+        store_table(folder, made_table(folder, whole._replace(cells=cells), notes))
     lines, data = tables.lines(table), tables.table_data(table)
     words = [each.verdict for each in (*table.rows, *table.judged)]
     exit_code = WORSE if any(each.startswith(verdicts.WORSE) for each in words) else 0

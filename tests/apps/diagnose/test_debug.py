@@ -23,7 +23,6 @@ from ppo_jax.config.options import RunOptions
 from ppo_jax.storage import checkpoint, run_folder
 from ppo_jax.training import schedules, trainer, update
 
-
 pytestmark = pytest.mark.slow  # each operation of an update is compiled alone
 
 

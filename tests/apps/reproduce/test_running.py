@@ -175,6 +175,16 @@ def test_what_is_finished_is_not_run_again(suite, folder, finished, nothing_trai
     assert cell_of(result, "fast") == cell_of(finished[1], "fast")
 
 
+def test_one_cell_alone_keeps_the_other_cells_in_the_stored_table(spec, folder, finished):
+    files = ("summary.json", "README.md")
+    before = [(folder / name).read_text("utf-8") for name in files]
+    (one,) = specs.select([str(spec)])
+    result, _ = again(one._replace(cells=one.cells[:1]), folder)
+    assert len(result.data["suites"][0]["cells"]) == 1
+    after = [(folder / name).read_text("utf-8") for name in files]
+    assert [text.replace(str(folder), str(finished[0])) for text in after] == before
+
+
 def test_only_missing_seeds_are_run(suite, folder):
     cell, content = suite.cells[0], held(folder, suite, 0)
     kept = [seed for seed in content["seeds"] if seed["seed"] != 1]
