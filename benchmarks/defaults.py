@@ -143,12 +143,7 @@ def study(out: Path, tasks: list[str], groups: Groups, seeds: tuple[int, int]) -
         "tasks": {name: TASKS[name][0] for name in tasks},
         "choice_seeds": [100, 99 + seeds[0]],
         "seeds": [0, seeds[1] - 1],
-        "choice": {name: summary(scores) for name, scores in chosen_by.items()},
-        "choice_differences": {
-            name: compared(chosen_by[name], chosen_by[first])["all tasks, IQM"] for name in every
-        },
-        "final": {name: summary(final[name]) for name in finalists},
-        "differences": {name: compared(final[name], final[finalists[0]]) for name in finalists[1:]},
+        **judged(chosen_by, final),
         "manifest": make_manifest(local_devices()),
     }
     write(out, record)
@@ -158,6 +153,20 @@ def study(out: Path, tasks: list[str], groups: Groups, seeds: tuple[int, int]) -
             record["gains"][f"{steps:,}"] = gain_errors(steps)
             write(out, record)
     print(json.dumps({k: record[k] for k in ("final", "differences")}, indent=1))
+
+
+def judged(chosen_by: Scores, final: Scores) -> dict[str, Any]:
+    """Compare both stages; the first finalist is the one that all are compared with."""
+    first, *others = final
+    return {
+        "choice": {name: summary(scores) for name, scores in chosen_by.items()},
+        "choice_differences": {
+            name: compared(scores, chosen_by[first])["all tasks, IQM"]
+            for name, scores in chosen_by.items()
+        },
+        "final": {name: summary(scores) for name, scores in final.items()},
+        "differences": {name: compared(final[name], final[first]) for name in others},
+    }
 
 
 def write(out: Path, record: dict[str, Any]) -> None:
@@ -170,7 +179,9 @@ def stage(
 ) -> Scores:
     """Train variants on tasks as a suite, and return the normalised scores."""
     known = ranges.ranges()
-    lines = [f'title = "{folder.parent.name}: {folder.name}"', "[defaults]"]
+    study_name = folder.parent.name.partition("_")[0]
+    lines = [f'title = "{folder.parent.name}: {folder.name}"']
+    lines += [f'again = "python benchmarks/defaults.py {study_name}"', "[defaults]"]
     lines += [f"seeds = {seeds}", f"first_seed = {first}", f"total_env_steps = {STEPS}"]
     lines += ['protocol = "training"', "episodes = 64"]
     for name in tasks:
@@ -190,9 +201,14 @@ def stage(
     found = reproduce(Request((suite,), out=str(folder)), lambda line: print(line, flush=True))
     if found.exit_code:
         raise SystemExit(found.exit_code)
+    return stored_scores(folder, suite)
+
+
+def stored_scores(folder: Path, suite: specs.Suite) -> Scores:
+    """Read the normalised scores of a stage."""
     cells = json.loads((folder / "summary.json").read_text("utf-8"))["cells"]
     per_seed = {each["cell"]: each["per_seed"] for each in cells}
-    scores: Scores = {name: {} for name in variants}
+    scores: Scores = {cell.variant: {} for cell in suite.cells}
     for cell in suite.cells:
         assert cell.random is not None
         assert cell.best is not None

@@ -2,8 +2,8 @@
 
     python benchmarks/rejudge.py
 
-Intervals, differences and verdicts of the newest learning results, suites and comparisons with
-other trainers are computed again, with the presets and references of today. `python
+Intervals, differences and verdicts of the newest learning results, suites, studies and comparisons
+with other trainers are computed again, with the presets and references of today. `python
 benchmarks/readme.py` then renews the documents. It prints how many cells have each word.
 """
 
@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import defaults
 import gymnasium_sb3
 import parity
 from learning import judged, store
@@ -36,6 +37,10 @@ def main() -> None:
             found = newest(f"{name}_*_quick" if is_quick else f"{name}_*[0-9]")
             if found is not None:
                 print(found.name, suite(found, specs.load(name, is_quick)))
+    for name in ("defaults", "optimizers"):
+        found = newest(f"{name}_cpu_*")
+        if found is not None and (found / "summary.json").exists():
+            print(found.name, study(found))
     for path in sorted(RESULTS.glob("gymnasium-*.json")):
         print(path.name, beside_sb3(path))
     for path in sorted(RESULTS.glob("parity_*.json")):
@@ -68,6 +73,20 @@ def suite(folder: Path, of: specs.Suite) -> dict[str, int]:
             for k, v in Counter(e.verdict.split(" ")[0] for e in table.judged).items()
         },
     }
+
+
+def study(folder: Path) -> list[str]:
+    """Judge a study again; return the words of its finalists."""
+    scores = {}
+    for name in ("choice", "final"):
+        of = specs.load(str((folder / f"{name}.toml").relative_to(Path.cwd())))
+        suite(folder / name, of)
+        scores[name] = defaults.stored_scores(folder / name, of)
+    path = folder / "summary.json"
+    record = json.loads(path.read_text("utf-8"))
+    record |= defaults.judged(scores["choice"], scores["final"])
+    defaults.write(folder, record)
+    return [found["all tasks, IQM"]["verdict"] for found in record["differences"].values()]
 
 
 def beside_sb3(path: Path) -> list[str]:
