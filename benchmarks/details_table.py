@@ -100,8 +100,8 @@ def table(folder: Path, address: str) -> str:
             "A positive number is what the change costs, in normalised scores: 0 is a random "
             "policy, 1 the best known return. Bold: the interval excludes 0. `feed-forward` and "
             "`lstm-learned-start` are compared with an LSTM on CartPole without velocities, all "
-            f"others with `all`, which scores {scores}.{odds}{missing} {'; '.join(machines)}. Every "
-            f"seed, setting and curve: [{folder.name}]({address}/README.md). "
+            f"others with `all`, which scores {scores}.{odds}{missing} {'; '.join(machines)}. "
+            f"Every seed, setting and curve: [{folder.name}]({address}/README.md). "
             "Again: `ppo-jax reproduce implementation-details`.",
         ]
     )

@@ -96,7 +96,7 @@ def selections() -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for name, table in {"halving": studies_table.halving, "pbt": studies_table.pbt}.items():
         path = newest(f"sweep-{name}_*.json")
-        found[name] = None if path is None else table(json.loads(path.read_text("utf-8")))
+        found[name] = path and table(json.loads(path.read_text("utf-8")), link(path))
     return found
 
 

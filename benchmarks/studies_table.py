@@ -98,35 +98,75 @@ def _gains(record: Record) -> list[str]:
     return [*lines, ""]
 
 
-def halving(record: Record) -> str:
+def halving(record: Record, address: str) -> str:
     """The table of docs/sweeps.md: the grid's winner and halving's, on fresh seeds."""
-    return _selection(record, "halving", "grid")
+    lines = _selection(record, "halving", "grid's winner")
+    every = record["envs"].values()
+    if not all("strict" in found for found in every):
+        return "\n".join([*lines, "", OLD + _source(record, address)])
+    said = []
+    for env, found in record["envs"].items():
+        effect, count = found["ties"], found["repetitions_in_all"]
+        words = f"{env}: ties changed a decision in {effect['unlike_decisions']} of {count}"
+        if effect["unlike_decisions"]:
+            low, high = effect["ci95"] or (float("nan"),) * 2
+            words += f", and the winner's mean by {effect['mean']:+.3g} [{low:+.3g}, {high:+.3g}]"
+        said.append(words)
+    return "\n".join([*lines, "", f"{'; '.join(said)}. {_source(record, address)}"])
 
 
-def pbt(record: Record) -> str:
+OLD = (
+    "This result is older than the rule for ties, and its rungs scored episodes of the training, "
+    "which they no longer do. "
+)
+
+
+def pbt(record: Record, address: str) -> str:
     """The table of docs/sweeps.md: the best fixed setting, and population-based training."""
-    return _selection(record, "pbt", "best fixed setting")
+    lines = _selection(record, "pbt", "best fixed setting")
+    rows = [row for found in record["envs"].values() for row in found["repetitions"]]
+    old = "" if all("kept_by_ties" in row for row in rows) else _older(record)
+    return "\n".join([*lines, "", old + _source(record, address)])
 
 
-def _selection(record: Record, ours: str, rival: str) -> str:
+def _older(record: Record) -> str:
+    """Warn of scores of training episodes: records from before 29 November have them."""
+    is_old = record["date"] < "2026-11-29"
+    return "Exploits scored episodes of the training here, which they no longer do. " * is_old
+
+
+def _source(record: Record, address: str) -> str:
+    name = address.split("/")[-1]
+    return (
+        f"Means over fresh seeds and repetitions; differences are paired by repetition. "
+        f"{record['machine']['hardware']}, {record['date'][:10]}, versions in [{name}]({address}). "
+        f"Again: `{record['command']}`."
+    )
+
+
+def _selection(record: Record, ours: str, rival: str) -> list[str]:
+    """One row a task and way of ours."""
     lines = [
-        f"| task | repetitions | {rival}, mean | {ours}, mean | difference [95%] | "
-        f"{ours} above the lower end of the {rival}'s interval | {ours} higher | "
-        "share of the environment steps, at most |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| task | sampler | repetitions | {rival} | {ours} | difference [95%] | at or above the "
+        f"lower end of its interval | higher | environment steps, at most |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for env, found in record["envs"].items():
         rows = found["repetitions"]
-        means = [
-            sum(row[side]["fresh"]["mean"] for row in rows) / len(rows)
-            for side in ("everything", ours)
-        ]
-        count = found["repetitions_in_all"]
-        low, high = found["difference_ci95"] or (float("nan"),) * 2
-        lines.append(
-            f"| {env}, {si(found['env_steps'])} steps | {count} | {means[0]:.4g} | {means[1]:.4g} "
-            f"| {found['difference_mean']:+.3g} [{low:+.3g}, {high:+.3g}] | "
-            f"{found['not_below_interval']} of {count} | {found['better']} of {count} | "
-            f"{found['share_of_steps_max']:.0%} |"
-        )
-    return "\n".join(lines)
+        ways = {ours: (found, ours)}
+        if "strict" in found:
+            ways |= {f"{ours}, ties broken by number": (found["strict"], "strict")}
+        for name, (verdict, key) in ways.items():
+            whole, other = (
+                sum(row[side]["fresh"]["mean"] for row in rows) / len(rows)
+                for side in ("everything", key)
+            )
+            count = verdict["repetitions_in_all"]
+            low, high = verdict["difference_ci95"] or (float("nan"),) * 2
+            lines.append(
+                f"| {env}, {si(found['env_steps'])} steps | {name} | {count} | {whole:.4g} | "
+                f"{other:.4g} | {verdict['difference_mean']:+.3g} [{low:+.3g}, {high:+.3g}] | "
+                f"{verdict['not_below_interval']} of {count} | {verdict['better']} of {count} | "
+                f"{verdict['share_of_steps_max']:.0%} |"
+            )
+    return lines
