@@ -62,7 +62,21 @@ def learning(path: Path) -> str:
 
 
 def suite(folder: Path, of: specs.Suite) -> dict[str, int]:
-    """Judge a suite's results again; return how many cells have each word."""
+    """Judge a suite's results again; return how many cells have each word.
+
+    Only the cells and numbers of seeds count that the stored summary was asked for.
+    """
+    before = json.loads((folder / "summary.json").read_text("utf-8"))
+    asked = dict.fromkeys(before["lacking"])
+    for each in before["cells"]:
+        is_whole = before["variants"] and "seeds missing" not in each["verdict"]
+        asked[each["cell"]] = len(each["per_seed"]) if is_whole else None
+    cells = (
+        cell if asked[cell.name] is None else cell._replace(seeds=asked[cell.name])
+        for cell in of.cells
+        if cell.name in asked
+    )
+    of = of._replace(cells=tuple(cells))
     table = running.made_table(folder, of, [])
     table = table._replace(folder=folder.relative_to(Path.cwd()).as_posix())
     running.store_table(folder, table)

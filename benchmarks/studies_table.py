@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from ppo_jax.analysis import means, ranges, stats
 from ppo_jax.analysis.plots import si
 
 Record = dict[str, Any]
@@ -103,7 +106,7 @@ def halving(record: Record, address: str) -> str:
     lines = _selection(record, "halving", "grid's winner")
     every = record["envs"].values()
     if not all("strict" in found for found in every):
-        return "\n".join([*lines, "", OLD + _source(record, address)])
+        return "\n".join([*lines, "", OLD + _source(record, address, "halving")])
     said = []
     for env, found in record["envs"].items():
         effect, count = found["ties"], found["repetitions_in_all"]
@@ -112,7 +115,7 @@ def halving(record: Record, address: str) -> str:
             low, high = effect["ci95"] or (float("nan"),) * 2
             words += f", and the winner's mean by {effect['mean']:+.3g} [{low:+.3g}, {high:+.3g}]"
         said.append(words)
-    return "\n".join([*lines, "", f"{'; '.join(said)}. {_source(record, address)}"])
+    return "\n".join([*lines, "", f"{'; '.join(said)}. {_source(record, address, 'halving')}"])
 
 
 OLD = (
@@ -126,7 +129,7 @@ def pbt(record: Record, address: str) -> str:
     lines = _selection(record, "pbt", "best fixed setting")
     rows = [row for found in record["envs"].values() for row in found["repetitions"]]
     old = "" if all("kept_by_ties" in row for row in rows) else _older(record)
-    return "\n".join([*lines, "", old + _source(record, address)])
+    return "\n".join([*lines, "", old + _source(record, address, "pbt")])
 
 
 def _older(record: Record) -> str:
@@ -135,17 +138,17 @@ def _older(record: Record) -> str:
     return "Exploits scored episodes of the training here, which they no longer do. " * is_old
 
 
-def _source(record: Record, address: str) -> str:
+def _source(record: Record, address: str, what: str) -> str:
     name = address.split("/")[-1]
     return (
         f"Means over fresh seeds and repetitions; differences are paired by repetition. "
         f"{record['machine']['hardware']}, {record['date'][:10]}, versions in [{name}]({address}). "
-        f"Again: `{record['command']}`."
+        f"Again: `python benchmarks/sweep/selection.py {what}`."
     )
 
 
 def _selection(record: Record, ours: str, rival: str) -> list[str]:
-    """One row a task and way of ours."""
+    """One row a task and way of ours, from the fresh seeds of each repetition."""
     lines = [
         f"| task | sampler | repetitions | {rival} | {ours} | difference [95%] | at or above the "
         f"lower end of its interval | higher | environment steps, at most |",
@@ -153,20 +156,37 @@ def _selection(record: Record, ours: str, rival: str) -> list[str]:
     ]
     for env, found in record["envs"].items():
         rows = found["repetitions"]
-        ways = {ours: (found, ours)}
+        ways = {ours: ours}
         if "strict" in found:
-            ways |= {f"{ours}, ties broken by number": (found["strict"], "strict")}
-        for name, (verdict, key) in ways.items():
-            whole, other = (
-                sum(row[side]["fresh"]["mean"] for row in rows) / len(rows)
-                for side in ("everything", key)
-            )
-            count = verdict["repetitions_in_all"]
-            low, high = verdict["difference_ci95"] or (float("nan"),) * 2
+            ways[f"{ours}, ties broken by number"] = "strict"
+        for name, key in ways.items():
+            pairs = [_beside(env, row["everything"], row[key]) for row in rows]
+            count, differences = len(pairs), [pair["difference"] for pair in pairs]
+            low, high = means.interval([differences]) or (float("nan"),) * 2
             lines.append(
-                f"| {env}, {si(found['env_steps'])} steps | {name} | {count} | {whole:.4g} | "
-                f"{other:.4g} | {verdict['difference_mean']:+.3g} [{low:+.3g}, {high:+.3g}] | "
-                f"{verdict['not_below_interval']} of {count} | {verdict['better']} of {count} | "
-                f"{verdict['share_of_steps_max']:.0%} |"
+                f"| {env}, {si(found['env_steps'])} steps | {name} | {count} | "
+                f"{_mean(pairs, 'whole'):.4g} | {_mean(pairs, 'other'):.4g} | "
+                f"{_mean(pairs, 'difference'):+.3g} [{low:+.3g}, {high:+.3g}] | "
+                f"{sum(pair['is_within'] for pair in pairs)} of {count} | "
+                f"{sum(difference > 0 for difference in differences)} of {count} | "
+                f"{max(pair['share_of_steps'] for pair in pairs):.0%} |"
             )
     return lines
+
+
+def _beside(env: str, whole: Record, other: Record) -> Record:
+    """Compare two winners by the means of their fresh seeds, as `selection.py` does."""
+    fresh, limits = [side["fresh"]["per_seed"] for side in (whole, other)], ranges.limits(env)
+    scores = [stats.summarise(each, statistic=np.mean, limits=limits) for each in fresh]
+    low = (scores[0]["ci95"] or [scores[0]["mean"]])[0]
+    return {
+        "whole": scores[0]["mean"],
+        "other": scores[1]["mean"],
+        "difference": scores[1]["mean"] - scores[0]["mean"],
+        "is_within": scores[1]["mean"] >= low,
+        "share_of_steps": other["env_steps"] / whole["env_steps"],
+    }
+
+
+def _mean(pairs: list[Record], name: str) -> float:
+    return float(np.mean([pair[name] for pair in pairs]))
