@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import scipy.stats
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path += [str(BENCHMARKS), str(BENCHMARKS / "sweep")]
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "sweep"))
 import studies_table
 import ties
 
