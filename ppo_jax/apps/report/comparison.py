@@ -131,7 +131,9 @@ def compared(
     whole = [[worst if score is None else score for score in sample] for sample in samples]
     rows = []
     for group, sample, scores in zip(groups, samples, whole, strict=True):
-        found = beside([scores], [whole[0]], chosen) if rows else dict.fromkeys(NOTHING)
+        found: dict[str, Any] = dict.fromkeys(NOTHING)
+        if rows:
+            found = beside([scores], [whole[0]], chosen)
         rows.append(
             {
                 "label": group.label,
