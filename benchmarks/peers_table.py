@@ -30,9 +30,11 @@ def parity() -> str | None:
         for env, each in record["tasks"].items():
             shown = " | ".join(side_of(each[side]) for side in ("ours", "theirs"))
             failed = " and ".join(f"{each[s]['share_failed']:.0%}" for s in ("ours", "theirs"))
+            start = each["seeds"][0]
+            fresh = f", from seed {start}" if start else ""
             lines.append(
                 f"| {env} | {record['peer']} | {shown} | {failed} | "
-                f"{len(each['seeds'])} × {si(each['setting']['total_env_steps'])} | "
+                f"{len(each['seeds'])} × {si(each['setting']['total_env_steps'])}{fresh} | "
                 f"{difference(each)} | {each['probability_of_improvement']:.2f} | "
                 f"{each['verdict']} |"
             )
