@@ -37,7 +37,7 @@ def main() -> None:
             found = newest(f"{name}_*_quick" if is_quick else f"{name}_*[0-9]")
             if found is not None:
                 print(found.name, suite(found, specs.load(name, is_quick)))
-    for name in ("defaults", "optimizers"):
+    for name in ("defaults", "defaults-long", "optimizers"):
         found = newest(f"{name}_cpu_*")
         if found is not None and (found / "summary.json").exists():
             print(found.name, study(found))

@@ -34,7 +34,7 @@ def candidates(record: Record, address: str) -> str:
         f"{si(record['env_steps'])} environment steps each. Normalised scores: a random policy is "
         f"0, the best known return 1. `{first}` is the default; the difference is that of "
         f"`{others[0]}`. Every seed and setting: [{address.split('/')[-1]}]({address}). "
-        "Again: `python benchmarks/defaults.py defaults`.",
+        f"Again: `{record.get('command', 'python benchmarks/defaults.py defaults')}`.",
     ]
     return "\n".join(lines)
 
