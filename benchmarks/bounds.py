@@ -1,8 +1,9 @@
 """The logarithm and the ratio under five bounds: is it the ratio or the bound that helps?
 
 Each of log pi and the ratio trains without a bound, with a KL stop, with a KL penalty, with a clip
-and with a trust region, on the same batches, reuse E and step size. The setting is that of
-`ppo-jax explain surrogate`. `python benchmarks/bounds.py` writes
+and with a trust region, on the same batches, reuse E and step size. A control without a bound has
+a step size divided by E: its steps are together as long as one of the others. The setting is that
+of `ppo-jax explain surrogate`. `python benchmarks/bounds.py` writes
 `benchmarks/results/bounds_cpu_DATE/bounds.json` and its picture. A finished cell is kept, so a
 second start goes on.
 """
@@ -40,7 +41,7 @@ ENVS = ("CartPole-v1", "Acrobot-v1", "Catch-bsuite")
 EPOCHS = 8
 KL_BOUND = 0.01  # of the stop and of the trust region
 SOURCES = ("log", "ratio")
-BOUNDS = ("none", "kl-stop", "kl-penalty", "clip", "trust-region")
+BOUNDS = ("none", "short-steps", "kl-stop", "kl-penalty", "clip", "trust-region")
 
 Cell = tuple[str, str, str]  # environment, source, bound
 Row = dict[str, Any]
@@ -48,6 +49,8 @@ Row = dict[str, Any]
 # The objective of the package that has the bound, and its numbers.
 SETTINGS: dict[str, tuple[str, dict[str, float]]] = {
     "none": ("is", {}),
+    # E steps that are together as long as the one step of E = 1.
+    "short-steps": ("is", {"learning_rate": HYPER.learning_rate / EPOCHS}),
     "kl-stop": ("is", {"kl_stop": KL_BOUND}),
     "kl-penalty": ("kl", {"kl_coef": 1.0}),
     "clip": ("clip", {"clip_epsilon": 0.2}),
@@ -267,6 +270,7 @@ def compared(ours: Row, theirs: Row) -> tuple[str, str]:
 
 LABELS = {
     "none": "no bound",
+    "short-steps": f"step size / {EPOCHS}, no bound",
     "kl-stop": f"stop at KL {KL_BOUND}",
     "kl-penalty": "KL penalty, β = 1",
     "clip": "clip, ε = 0.2",

@@ -1,6 +1,7 @@
 """The defaults of `train`, chosen by a study, and optimisers beside Adam.
 
     python benchmarks/defaults.py defaults      # candidates on 11 unlike tasks
+    python benchmarks/defaults.py defaults --env-steps 500000    # the same on the default budget
     python benchmarks/defaults.py optimizers    # Adam, AdamW, Muon on six of them, three rates each
 
 Candidates train on seeds from 100 on. The best by the IQM of normalised scores over tasks and
@@ -18,7 +19,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,13 +93,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", choices=("defaults", "optimizers"))
     parser.add_argument("--date", default=time.strftime("%Y-%m-%d"), help="of the results' folder")
+    parser.add_argument("--env-steps", type=int, default=STEPS)
     given = parser.parse_args()
-    out = RESULTS / f"{given.study}_cpu_{given.date}"
+    name = given.study + ("-long" if given.env_steps > STEPS else "")
+    plan = Plan(RESULTS / f"{name}_cpu_{given.date}", SEEDS[given.study], given.env_steps)
     if given.study == "defaults":
         groups = {name: [(name, entry)] for name, entry in CANDIDATES.items()}
-        study(out, list(TASKS), groups, SEEDS[given.study])
+        study(plan, list(TASKS), groups)
     else:
-        study(out, list(OPTIMIZER_TASKS), optimizer_variants(), SEEDS[given.study])
+        study(plan, list(OPTIMIZER_TASKS), optimizer_variants())
+
+
+class Plan(NamedTuple):
+    out: Path
+    seeds: tuple[int, int]  # of the choice and of the comparison
+    env_steps: int
+
+    @property
+    def command(self) -> str:
+        name = self.out.name.partition("_")[0]
+        steps = "" if self.env_steps == STEPS else f" --env-steps {self.env_steps}"
+        return f"python benchmarks/defaults.py {name.partition('-')[0]}{steps}"
 
 
 def optimizer_variants() -> Groups:
@@ -118,16 +133,16 @@ def optimizer_variants() -> Groups:
     }
 
 
-def study(out: Path, tasks: list[str], groups: Groups, seeds: tuple[int, int]) -> None:
+def study(plan: Plan, tasks: list[str], groups: Groups) -> None:
     """Choose on seeds from 100 on, compare on seeds from 0 on, and write the summary.
 
     Args:
         groups: variants by group; the best of each group is chosen. The first group is the one that
             the others are compared with. Groups of one variant each compete for one place.
-        seeds: number of seeds of the choice and of the comparison.
     """
+    out, seeds = plan.out, plan.seeds
     every = dict(variant for group in groups.values() for variant in group)
-    chosen_by = stage(out / "choice", tasks, every, 100, seeds[0])
+    chosen_by = stage(plan, "choice", tasks, every)
     first, *others = groups
     if all(len(group) == 1 for group in groups.values()):
         finalists = [first, max(others, key=lambda name: _iqm(chosen_by[name]))]
@@ -136,23 +151,19 @@ def study(out: Path, tasks: list[str], groups: Groups, seeds: tuple[int, int]) -
             max((name for name, _ in group), key=lambda name: _iqm(chosen_by[name]))
             for group in groups.values()
         ]
-    final = stage(out / "final", tasks, {name: every[name] for name in finalists}, 0, seeds[1])
+    final = stage(plan, "final", tasks, {name: every[name] for name in finalists})
     record = {
         "date": time.strftime("%Y-%m-%d"),
-        "env_steps": STEPS,
+        "env_steps": plan.env_steps,
+        "command": plan.command,
         "tasks": {name: TASKS[name][0] for name in tasks},
         "choice_seeds": [100, 99 + seeds[0]],
         "seeds": [0, seeds[1] - 1],
-        "choice": {name: summary(scores) for name, scores in chosen_by.items()},
-        "choice_differences": {
-            name: compared(chosen_by[name], chosen_by[first])["all tasks, IQM"] for name in every
-        },
-        "final": {name: summary(final[name]) for name in finalists},
-        "differences": {name: compared(final[name], final[finalists[0]]) for name in finalists[1:]},
+        **judged(chosen_by, final),
         "manifest": make_manifest(local_devices()),
     }
     write(out, record)
-    if len(tasks) == len(TASKS):
+    if len(tasks) == len(TASKS) and plan.env_steps == STEPS:
         record["gains"] = {}
         for steps in (STEPS, 10 * STEPS):
             record["gains"][f"{steps:,}"] = gain_errors(steps)
@@ -160,29 +171,46 @@ def study(out: Path, tasks: list[str], groups: Groups, seeds: tuple[int, int]) -
     print(json.dumps({k: record[k] for k in ("final", "differences")}, indent=1))
 
 
+def judged(chosen_by: Scores, final: Scores) -> dict[str, Any]:
+    """Compare both stages; the first finalist is the one that all are compared with."""
+    first, *others = final
+    return {
+        "choice": {name: summary(scores) for name, scores in chosen_by.items()},
+        "choice_differences": {
+            name: compared(scores, chosen_by[first])["all tasks, IQM"]
+            for name, scores in chosen_by.items()
+        },
+        "final": {name: summary(scores) for name, scores in final.items()},
+        "differences": {name: compared(final[name], final[first]) for name in others},
+    }
+
+
 def write(out: Path, record: dict[str, Any]) -> None:
     """Write the summary of a study."""
     (out / "summary.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
-def stage(
-    folder: Path, tasks: list[str], variants: dict[str, dict[str, Any]], first: int, seeds: int
-) -> Scores:
-    """Train variants on tasks as a suite, and return the normalised scores."""
-    known = ranges.ranges()
-    lines = [f'title = "{folder.parent.name}: {folder.name}"', "[defaults]"]
-    lines += [f"seeds = {seeds}", f"first_seed = {first}", f"total_env_steps = {STEPS}"]
+def stage(plan: Plan, name: str, tasks: list[str], variants: dict[str, dict[str, Any]]) -> Scores:
+    """Train variants on tasks as a suite, and return the normalised scores.
+
+    Args:
+        name: choice (on seeds from 100 on) or final (from 0 on).
+    """
+    known, folder = ranges.ranges(), plan.out / name
+    first, seeds = (100, plan.seeds[0]) if name == "choice" else (0, plan.seeds[1])
+    lines = [f'title = "{plan.out.name}: {name}"', f'again = "{plan.command}"', "[defaults]"]
+    lines += [f"seeds = {seeds}", f"first_seed = {first}", f"total_env_steps = {plan.env_steps}"]
     lines += ['protocol = "training"', "episodes = 64"]
-    for name in tasks:
-        kind, random, best, more = TASKS[name]
+    for task in tasks:
+        kind, random, best, more = TASKS[task]
         entry = {
-            "name": name, "note": kind, **more,
-            "random": known[name].random if random is None else random,
-            "best": known[name].best if best is None else best,
+            "name": task, "note": kind, **more,
+            "random": known[task].random if random is None else random,
+            "best": known[task].best if best is None else best,
         }  # fmt: skip
         lines += ["[[task]]", *toml(entry)]
-    for name, entry in variants.items():
-        lines += ["[[variant]]", *toml({"name": name, **entry})]
+    for variant, entry in variants.items():
+        lines += ["[[variant]]", *toml({"name": variant, **entry})]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.parent / f"{folder.name}.toml"
     path.write_text("\n".join(lines) + "\n", "utf-8")
@@ -190,9 +218,14 @@ def stage(
     found = reproduce(Request((suite,), out=str(folder)), lambda line: print(line, flush=True))
     if found.exit_code:
         raise SystemExit(found.exit_code)
+    return stored_scores(folder, suite)
+
+
+def stored_scores(folder: Path, suite: specs.Suite) -> Scores:
+    """Read the normalised scores of a stage."""
     cells = json.loads((folder / "summary.json").read_text("utf-8"))["cells"]
     per_seed = {each["cell"]: each["per_seed"] for each in cells}
-    scores: Scores = {name: {} for name in variants}
+    scores: Scores = {cell.variant: {} for cell in suite.cells}
     for cell in suite.cells:
         assert cell.random is not None
         assert cell.best is not None

@@ -1,7 +1,7 @@
 """Learning beside other trainers at equal settings: same task, budget, network, start and loss.
 
     python benchmarks/parity.py [TASK ...] [--peer rejax] [--python PATH] [--seeds 20] [--quick]
-        [--add] [--source PATH] [--out benchmarks/results]
+        [--add] [--first 0] [--date DATE] [--source PATH] [--out benchmarks/results]
 
 `--python` is the interpreter of an environment that has the peer: parity_peers/requirements.txt
 for Rejax and PureJaxRL, speed/requirements_sb3.txt for Stable-Baselines3. PureJaxRL is no package,
@@ -9,7 +9,8 @@ so `--source` names a clone of its repository. Beside Stable-Baselines3 we train
 environments, and need gymnasium here as well. Each task leaves one entry of
 parity_PEER_DATE.json: the return of every seed of both, IQM, mean, share of failed seeds,
 difference with its interval, and the verdict. `--add` trains the seeds that follow the stored ones
-and judges all of them together.
+and judges all of them together. `--first` trains other seeds, for a verdict that no earlier look
+at a result has chosen; `--date` names the file to add tasks to, if it is not of today.
 
 We take the peer's own choices, since they differ from peer to peer (`PEERS`): start of the weights,
 Adam's epsilon, clip of values and gradients, end of an episode at a time limit. A seed has failed
@@ -151,10 +152,12 @@ def main() -> None:
     parser.add_argument("--source", type=Path, help="clone of PureJaxRL's repository")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--add", action="store_true", help="as many seeds more than are stored")
+    parser.add_argument("--first", type=int, default=0, help="first seed; not with --add")
+    parser.add_argument("--date", default=today(), help="of the file of results")
     parser.add_argument("--quick", action="store_true", help="a tiny budget, to try the script")
     parser.add_argument("--out", type=Path, default=FOLDER / "results")
     given = parser.parse_args()
-    peer, path = PEERS[given.peer], given.out / f"parity_{given.peer}_{today()}.json"
+    peer, path = PEERS[given.peer], given.out / f"parity_{given.peer}_{given.date}.json"
     for name in given.task or peer.tasks:
         if name not in peer.tasks:
             parser.error(f"{given.peer} cannot train {name}")
@@ -185,12 +188,13 @@ def entry(
     given: argparse.Namespace, task: Task, before: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Train both and compare: one task's result, with the seeds of the entry before."""
-    setting, first = dataclasses.asdict(task), 0
+    setting, first, stored = dataclasses.asdict(task), given.first, []
     if before is not None:
         least = dataclasses.asdict(Task(task.env, task.total_env_steps))
         if {**least, **before["setting"]} != json.loads(json.dumps(setting)):
             raise SystemExit(f"{task.env} is stored with another setting: leave --add out.")
-        first = len(before["seeds"])
+        stored = before["seeds"]
+        first = stored[-1] + 1
     seeds = list(range(first, first + given.seeds))
     sides = {"theirs": by_peer(given, task, seeds), "ours": ours(PEERS[given.peer], task, seeds)}
     known, samples = ranges.ranges()[task.env], {}
@@ -201,7 +205,7 @@ def entry(
             side["train_seconds"] += before[name]["train_seconds"]
     return {
         "setting": setting,
-        "seeds": list(range(first + given.seeds)),
+        "seeds": stored + seeds,
         **{name: {**summary(samples[name], known), **sides[name]} for name in ("ours", "theirs")},
         **judged(samples["ours"], samples["theirs"], known),
     }

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from stored import RESULTS, link, newest
 
+from ppo_jax.analysis import stats, verdicts
 from ppo_jax.analysis.plots import si
 
 
@@ -28,9 +30,11 @@ def parity() -> str | None:
         for env, each in record["tasks"].items():
             shown = " | ".join(side_of(each[side]) for side in ("ours", "theirs"))
             failed = " and ".join(f"{each[s]['share_failed']:.0%}" for s in ("ours", "theirs"))
+            start = each["seeds"][0]
+            fresh = f", from seed {start}" if start else ""
             lines.append(
                 f"| {env} | {record['peer']} | {shown} | {failed} | "
-                f"{len(each['seeds'])} × {si(each['setting']['total_env_steps'])} | "
+                f"{len(each['seeds'])} × {si(each['setting']['total_env_steps'])}{fresh} | "
                 f"{difference(each)} | {each['probability_of_improvement']:.2f} | "
                 f"{each['verdict']} |"
             )
@@ -40,8 +44,37 @@ def parity() -> str | None:
         "The same environments, budget, network, start of the weights, loss, optimiser and end at "
         f"a time limit; 128 episodes a seed, actions {modes}. A failed seed stays within a tenth "
         "of the range from random play. Again: `python benchmarks/parity.py`.",
+        "",
+        chance(records),
     ]
     return "\n".join(lines)
+
+
+def chance(records: list[dict[str, Any]]) -> str:
+    """Describe what chance does to so many verdicts, and Bonferroni's interval of each "worse"."""
+    tasks = [(r["peer"], env, each) for r in records for env, each in r["tasks"].items()]
+    count = len(tasks)
+    said = [
+        f"These are {count} comparisons. If all methods were equal, each interval would exclude 0 "
+        f"in 5% of the repetitions, and one or more of {count} independent ones in "
+        f"{1 - 0.95**count:.0%}. Judging again after `--add` has added seeds raises that share."
+    ]
+    for peer, env, each in tasks:
+        if each["word"] != verdicts.WORSE:
+            continue
+        low, high = stats.difference_interval(
+            [each["ours"]["per_seed"]],
+            [each["theirs"]["per_seed"]],
+            confidence=1 - 0.05 / count,
+            resamples=20_000,
+            generator=np.random.default_rng(0),
+        ) or (np.nan, np.nan)
+        words = "so chance can explain it" if high >= 0 else "so chance alone does not explain it"
+        said.append(
+            f'"Worse" on {env} beside {peer}: corrected for {count} comparisons (Bonferroni) the '
+            f"interval is [{low:+.3g}, {high:+.3g}], {words}."
+        )
+    return " ".join(said)
 
 
 def gymnasium() -> str | None:

@@ -83,12 +83,18 @@ def write(document: Path, blocks: dict[str, str | None]) -> None:
 def studies() -> dict[str, str | None]:
     """The tables of the defaults and of the optimisers."""
     found: dict[str, str | None] = {}
-    tables = {"defaults": studies_table.candidates, "optimizers": studies_table.optimizers}
-    for name, table in tables.items():
+    tables = {
+        "defaults": (studies_table.candidates, ""),
+        "defaults-long": (studies_table.candidates, "### On a longer budget\n\n"),
+        "optimizers": (studies_table.optimizers, "### AdamW and Muon beside Adam\n\n"),
+    }
+    for name, (table, heading) in tables.items():
         folder = newest(f"{name}_cpu_*")
         path = None if folder is None else folder / "summary.json"
         is_there = path is not None and path.exists()
-        found[name] = table(json.loads(path.read_text("utf-8")), link(folder)) if is_there else None
+        found[name] = None
+        if is_there:
+            found[name] = heading + table(json.loads(path.read_text("utf-8")), link(folder))
     return found
 
 
@@ -97,7 +103,7 @@ def selections() -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for name, table in {"halving": studies_table.halving, "pbt": studies_table.pbt}.items():
         path = newest(f"sweep-{name}_*.json")
-        found[name] = None if path is None else table(json.loads(path.read_text("utf-8")))
+        found[name] = path and table(json.loads(path.read_text("utf-8")), link(path))
     return found
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/rejudge.py
 
-Intervals, differences and verdicts of the newest learning results, suites and comparisons with
-other trainers are computed again, with the presets and references of today. `python
+Intervals, differences and verdicts of the newest learning results, suites, studies and comparisons
+with other trainers are computed again, with the presets and references of today. `python
 benchmarks/readme.py` then renews the documents. It prints how many cells have each word.
 """
 
@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import defaults
 import gymnasium_sb3
 import parity
 from learning import judged, store
@@ -36,6 +37,10 @@ def main() -> None:
             found = newest(f"{name}_*_quick" if is_quick else f"{name}_*[0-9]")
             if found is not None:
                 print(found.name, suite(found, specs.load(name, is_quick)))
+    for name in ("defaults", "defaults-long", "optimizers"):
+        found = newest(f"{name}_cpu_*")
+        if found is not None and (found / "summary.json").exists():
+            print(found.name, study(found))
     for path in sorted(RESULTS.glob("gymnasium-*.json")):
         print(path.name, beside_sb3(path))
     for path in sorted(RESULTS.glob("parity_*.json")):
@@ -57,7 +62,21 @@ def learning(path: Path) -> str:
 
 
 def suite(folder: Path, of: specs.Suite) -> dict[str, int]:
-    """Judge a suite's results again; return how many cells have each word."""
+    """Judge a suite's results again; return how many cells have each word.
+
+    Only the cells and numbers of seeds count that the stored summary was asked for.
+    """
+    before = json.loads((folder / "summary.json").read_text("utf-8"))
+    asked = dict.fromkeys(before["lacking"])
+    for each in before["cells"]:
+        is_whole = before["variants"] and "seeds missing" not in each["verdict"]
+        asked[each["cell"]] = len(each["per_seed"]) if is_whole else None
+    cells = (
+        cell if asked[cell.name] is None else cell._replace(seeds=asked[cell.name])
+        for cell in of.cells
+        if cell.name in asked
+    )
+    of = of._replace(cells=tuple(cells))
     table = running.made_table(folder, of, [])
     table = table._replace(folder=folder.relative_to(Path.cwd()).as_posix())
     running.store_table(folder, table)
@@ -68,6 +87,20 @@ def suite(folder: Path, of: specs.Suite) -> dict[str, int]:
             for k, v in Counter(e.verdict.split(" ")[0] for e in table.judged).items()
         },
     }
+
+
+def study(folder: Path) -> list[str]:
+    """Judge a study again; return the words of its finalists."""
+    scores = {}
+    for name in ("choice", "final"):
+        of = specs.load(str((folder / f"{name}.toml").relative_to(Path.cwd())))
+        suite(folder / name, of)
+        scores[name] = defaults.stored_scores(folder / name, of)
+    path = folder / "summary.json"
+    record = json.loads(path.read_text("utf-8"))
+    record |= defaults.judged(scores["choice"], scores["final"])
+    defaults.write(folder, record)
+    return [found["all tasks, IQM"]["verdict"] for found in record["differences"].values()]
 
 
 def beside_sb3(path: Path) -> list[str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from ppo_jax.analysis import means, ranges, stats
 from ppo_jax.analysis.plots import si
 
 Record = dict[str, Any]
@@ -31,7 +34,7 @@ def candidates(record: Record, address: str) -> str:
         f"{si(record['env_steps'])} environment steps each. Normalised scores: a random policy is "
         f"0, the best known return 1. `{first}` is the default; the difference is that of "
         f"`{others[0]}`. Every seed and setting: [{address.split('/')[-1]}]({address}). "
-        "Again: `python benchmarks/defaults.py defaults`.",
+        f"Again: `{record.get('command', 'python benchmarks/defaults.py defaults')}`.",
     ]
     return "\n".join(lines)
 
@@ -98,35 +101,92 @@ def _gains(record: Record) -> list[str]:
     return [*lines, ""]
 
 
-def halving(record: Record) -> str:
+def halving(record: Record, address: str) -> str:
     """The table of docs/sweeps.md: the grid's winner and halving's, on fresh seeds."""
-    return _selection(record, "halving", "grid")
+    lines = _selection(record, "halving", "grid's winner")
+    every = record["envs"].values()
+    if not all("strict" in found for found in every):
+        return "\n".join([*lines, "", OLD + _source(record, address, "halving")])
+    said = []
+    for env, found in record["envs"].items():
+        effect, count = found["ties"], found["repetitions_in_all"]
+        words = f"{env}: ties changed a decision in {effect['unlike_decisions']} of {count}"
+        if effect["unlike_decisions"]:
+            low, high = effect["ci95"] or (float("nan"),) * 2
+            words += f", and the winner's mean by {effect['mean']:+.3g} [{low:+.3g}, {high:+.3g}]"
+        said.append(words)
+    return "\n".join([*lines, "", f"{'; '.join(said)}. {_source(record, address, 'halving')}"])
 
 
-def pbt(record: Record) -> str:
+OLD = (
+    "This result is older than the rule for ties, and its rungs scored episodes of the training, "
+    "which they no longer do. "
+)
+
+
+def pbt(record: Record, address: str) -> str:
     """The table of docs/sweeps.md: the best fixed setting, and population-based training."""
-    return _selection(record, "pbt", "best fixed setting")
+    lines = _selection(record, "pbt", "best fixed setting")
+    rows = [row for found in record["envs"].values() for row in found["repetitions"]]
+    old = "" if all("kept_by_ties" in row for row in rows) else _older(record)
+    return "\n".join([*lines, "", old + _source(record, address, "pbt")])
 
 
-def _selection(record: Record, ours: str, rival: str) -> str:
+def _older(record: Record) -> str:
+    """Warn of scores of training episodes: records from before 29 November have them."""
+    is_old = record["date"] < "2026-11-29"
+    return "Exploits scored episodes of the training here, which they no longer do. " * is_old
+
+
+def _source(record: Record, address: str, what: str) -> str:
+    name = address.split("/")[-1]
+    return (
+        f"Means over fresh seeds and repetitions; differences are paired by repetition. "
+        f"{record['machine']['hardware']}, {record['date'][:10]}, versions in [{name}]({address}). "
+        f"Again: `python benchmarks/sweep/selection.py {what}`."
+    )
+
+
+def _selection(record: Record, ours: str, rival: str) -> list[str]:
+    """One row a task and way of ours, from the fresh seeds of each repetition."""
     lines = [
-        f"| task | repetitions | {rival}, mean | {ours}, mean | difference [95%] | "
-        f"{ours} above the lower end of the {rival}'s interval | {ours} higher | "
-        "share of the environment steps, at most |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| task | sampler | repetitions | {rival} | {ours} | difference [95%] | at or above the "
+        f"lower end of its interval | higher | environment steps, at most |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for env, found in record["envs"].items():
         rows = found["repetitions"]
-        means = [
-            sum(row[side]["fresh"]["mean"] for row in rows) / len(rows)
-            for side in ("everything", ours)
-        ]
-        count = found["repetitions_in_all"]
-        low, high = found["difference_ci95"] or (float("nan"),) * 2
-        lines.append(
-            f"| {env}, {si(found['env_steps'])} steps | {count} | {means[0]:.4g} | {means[1]:.4g} "
-            f"| {found['difference_mean']:+.3g} [{low:+.3g}, {high:+.3g}] | "
-            f"{found['not_below_interval']} of {count} | {found['better']} of {count} | "
-            f"{found['share_of_steps_max']:.0%} |"
-        )
-    return "\n".join(lines)
+        ways = {ours: ours}
+        if "strict" in found:
+            ways[f"{ours}, ties broken by number"] = "strict"
+        for name, key in ways.items():
+            pairs = [_beside(env, row["everything"], row[key]) for row in rows]
+            count, differences = len(pairs), [pair["difference"] for pair in pairs]
+            low, high = means.interval([differences]) or (float("nan"),) * 2
+            lines.append(
+                f"| {env}, {si(found['env_steps'])} steps | {name} | {count} | "
+                f"{_mean(pairs, 'whole'):.4g} | {_mean(pairs, 'other'):.4g} | "
+                f"{_mean(pairs, 'difference'):+.3g} [{low:+.3g}, {high:+.3g}] | "
+                f"{sum(pair['is_within'] for pair in pairs)} of {count} | "
+                f"{sum(difference > 0 for difference in differences)} of {count} | "
+                f"{max(pair['share_of_steps'] for pair in pairs):.0%} |"
+            )
+    return lines
+
+
+def _beside(env: str, whole: Record, other: Record) -> Record:
+    """Compare two winners by the means of their fresh seeds, as `selection.py` does."""
+    fresh, limits = [side["fresh"]["per_seed"] for side in (whole, other)], ranges.limits(env)
+    scores = [stats.summarise(each, statistic=np.mean, limits=limits) for each in fresh]
+    low = (scores[0]["ci95"] or [scores[0]["mean"]])[0]
+    return {
+        "whole": scores[0]["mean"],
+        "other": scores[1]["mean"],
+        "difference": scores[1]["mean"] - scores[0]["mean"],
+        "is_within": scores[1]["mean"] >= low,
+        "share_of_steps": other["env_steps"] / whole["env_steps"],
+    }
+
+
+def _mean(pairs: list[Record], name: str) -> float:
+    return float(np.mean([pair[name] for pair in pairs]))

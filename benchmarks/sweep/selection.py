@@ -1,10 +1,11 @@
 """Halving and pbt, compared with training everything: `python .../sweep/selection.py WHAT`.
 
-`halving`: the full grid against successive halving over the same points, two environments. Compared
-are the winners on the same fresh seeds, and the environment steps of both. `pbt`: population-based
-training against the best fixed setting of its own initial population, four environments. Each
-repetition has its own seeds and its own order or draw of settings. Finished repetitions are kept,
-so a second start with the same --out goes on.
+`halving`: the full grid against successive halving over the same points, two environments. Halving
+runs twice: what ties goes on (`halving`), and ties are broken by number (`strict`). It runs once if
+no tie changed a decision. Compared are the winners on the same fresh seeds, and the environment
+steps. `pbt`: population-based training against the best fixed setting of its own initial
+population, four environments. Each repetition has its own seeds and its own order or draw of
+settings. Finished repetitions are kept, so a second start with the same --out goes on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import record
+import ties
 
 GRID = {
     "learning_rate": "1e-4..1e-2:5:log",
@@ -59,6 +61,9 @@ def main() -> None:
                 continue
             rows = [*rows, compare(env, steps, repetition, arguments)]
             found = verdict(rows)
+            strict = [row["strict"] for row in rows if "strict" in row]
+            if len(strict) == len(rows):
+                found |= {"strict": verdict(strict), "ties": ties.effect(rows)}
             result["envs"][env] = {"env_steps": steps, "repetitions": rows, **found}
             record.write(result, out)  # after each, so that no data is lost
             print(env, json.dumps(found), flush=True)
@@ -86,32 +91,50 @@ def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace
         axes, ours = RANGES, {"sampler": "pbt", "settings": arguments.population}
         everything = {"sampler": "random", "settings": arguments.population}
     begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    is_halving = arguments.what == "halving"
+    with tempfile.TemporaryDirectory() as folder, ties.rule(keeps_ties=True) as kept:
         found = {
             name: sweep(config, axes, out=f"{folder}/{name}", **common, **how).summary
             for name, how in (("everything", everything), (arguments.what, ours))
         }
         lineage = Path(folder, arguments.what).rglob("lineage.jsonl")
-        rungs = arrivals(next(lineage)) if arguments.what == "halving" else []
-    row: dict[str, Any] = {"repetition": repetition, "rungs": rungs}
+        rungs = arrivals(next(lineage)) if is_halving else []
+    row: dict[str, Any] = {"repetition": repetition, "rungs": rungs, "kept_by_ties": kept}
+    if kept:
+        with tempfile.TemporaryDirectory() as folder, ties.rule(keeps_ties=False):
+            found["strict"] = sweep(config, axes, out=folder, **common, **ours).summary
+    elif is_halving:
+        found["strict"] = found[arguments.what]
     row["wall_seconds"] = round(time.perf_counter() - begin, 1)
-    for name, summary in found.items():
-        best = summary["best"]
-        row[name] = {
-            "values": best["values"],
-            "selected": best["selected"]["mean"],
-            "fresh": best["fresh"],
-            "env_steps": summary["env_steps_in_all"],
-            "train_seconds": summary["train_seconds"],
-            "evaluation_env_steps": summary.get("evaluation_env_steps", 0),
-        }
-    whole, other = row["everything"], row[arguments.what]
-    row["share_of_steps"] = other["env_steps"] / whole["env_steps"]
-    row["difference"] = other["fresh"]["mean"] - whole["fresh"]["mean"]
-    low = (whole["fresh"]["ci95"] or [whole["fresh"]["mean"]])[0]
-    row["not_below_interval"] = other["fresh"]["mean"] >= low
+    row |= {name: winner(summary) for name, summary in found.items()}
+    row |= beside(row["everything"], row[arguments.what])
+    if is_halving:
+        row["strict"] |= beside(row["everything"], row["strict"])
     print(env, repetition, {k: v for k, v in row.items() if not isinstance(v, dict)}, flush=True)
     return row
+
+
+def winner(summary: dict[str, Any]) -> dict[str, Any]:
+    """The winner of a sweep, and the sweep's cost."""
+    best = summary["best"]
+    return {
+        "values": best["values"],
+        "selected": best["selected"]["mean"],
+        "fresh": best["fresh"],
+        "env_steps": summary["env_steps_in_all"],
+        "train_seconds": summary["train_seconds"],
+        "evaluation_env_steps": summary.get("evaluation_env_steps", 0),
+    }
+
+
+def beside(whole: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A sampler's winner and cost beside those of everything that was trained to the end."""
+    low = (whole["fresh"]["ci95"] or [whole["fresh"]["mean"]])[0]
+    return {
+        "share_of_steps": other["env_steps"] / whole["env_steps"],
+        "difference": other["fresh"]["mean"] - whole["fresh"]["mean"],
+        "not_below_interval": other["fresh"]["mean"] >= low,
+    }
 
 
 def arrivals(lineage: Path) -> list[dict[str, Any]]:
@@ -137,7 +160,7 @@ def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Summary over the repetitions: wins, differences, and the share of the steps."""
     import numpy as np
 
-    from ppo_jax.analysis.stats import bootstrap_interval
+    from ppo_jax.analysis import means
 
     differences = [row["difference"] for row in rows]
     return {
@@ -145,9 +168,7 @@ def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "better": sum(difference > 0 for difference in differences),
         "repetitions_in_all": len(rows),
         "difference_mean": float(np.mean(differences)),
-        "difference_ci95": bootstrap_interval(
-            differences, np.mean, generator=np.random.default_rng(0)
-        ),
+        "difference_ci95": means.interval([differences]),
         "share_of_steps_max": max(row["share_of_steps"] for row in rows),
     }
 

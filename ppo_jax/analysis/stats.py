@@ -3,7 +3,8 @@
 Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice". Host
 only; numbers in, numbers out. All random draws come from the generator that a caller passes.
 
-An interval is the percentile bootstrap, with both ends moved away from the estimate by `stretch`.
+An interval of an interquartile mean is the percentile bootstrap, with both ends moved away from the
+estimate by `stretch`. Intervals of means are in means.py.
 The plain percentile bootstrap is too narrow for few seeds: it covers 88% with 4 and 93% with 10.
 An end beyond the largest or the least possible return moves back to it, if a caller knows these.
 `benchmarks/coverage.py` measures this and its alternatives; benchmarks/results/coverage.md has
@@ -17,6 +18,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from ppo_jax.analysis import means
 
 _CHUNK = 1 << 22  # resampled numbers held at once by the bootstrap, 32 MiB
 # Further stretch of one group of so few seeds, calibrated by benchmarks/coverage.py: resamples of
@@ -75,21 +78,29 @@ def stretch(sizes: Sequence[int], confidence: float = 0.95) -> float:
 
     It is t / z, the quantile of Student's t with sum(size - 1) degrees of freedom over the normal
     one: the bootstrap takes the variance of few seeds for known. One group of 2 to 4 seeds has a
-    further factor.
+    further factor, and several groups have that of `_unbiased`.
 
     Args:
         sizes: number of seeds of each group.
     """
     factor = t_over_z(sum(size - 1 for size in sizes), confidence)
-    return factor * _FEW.get(sizes[0], 1.0) if len(sizes) == 1 else factor
+    return factor * (_FEW.get(sizes[0], 1.0) if len(sizes) == 1 else _unbiased(sizes))
+
+
+def _unbiased(sizes: Sequence[int]) -> float:
+    """Factor on the deviation of stratified resamples: theirs is as of n - 1 of n seeds.
+
+    Rao and Wu 1988, "Resampling inference with complex survey data". One group alone needs none:
+    its interquartile mean varies more between resamples than between samples.
+    """
+    return math.sqrt(sum(sizes) / (sum(sizes) - len(sizes)))
 
 
 def t_over_z(degrees: float, confidence: float = 0.95) -> float:
     """Quantile of Student's t with that many degrees of freedom over the normal one."""
-    from scipy.special import ndtri, stdtrit
+    from scipy.special import ndtri
 
-    share = 0.5 + confidence / 2.0
-    return float(stdtrit(degrees, share) / ndtri(share))
+    return means.quantile(degrees, confidence) / float(ndtri(0.5 + confidence / 2.0))
 
 
 def probability_of_improvement(x: Any, y: Any) -> float:
@@ -191,7 +202,8 @@ def welch_interval(
     """Interval of statistic(groups) - statistic(others), both resampled task by task.
 
     Student's t has the degrees of freedom of Welch's test, from the variances of both sides'
-    resamples. They are returned, too. None if some task has fewer than two seeds.
+    resamples. They are returned, too. Several tasks have the factor of `_unbiased`. None if some
+    task has fewer than two seeds.
     """
     sides = (groups, others)
     if any(not side or min(np.size(group) for group in side) < 2 for side in sides):
@@ -203,6 +215,8 @@ def welch_interval(
     degrees = [sum(np.size(group) - 1 for group in side) for side in sides]
     freedom = _welch(first, second, degrees)
     factor = t_over_z(freedom, confidence)
+    if len(groups) > 1:
+        factor *= _unbiased([np.size(group) for side in sides for group in side])
     return _stretched(first - second, difference, factor, confidence), freedom
 
 
@@ -246,14 +260,19 @@ def summarise(
     """Scores of all seeds as a JSON-ready object: null for unknown values, never NaN.
 
     A seed that is None or not finite has failed. It stays null in `per_seed` and counts in
-    `num_failed`; IQM, mean and interval are over the rest. The interval is that of `statistic`.
+    `num_failed`; IQM, mean and interval are over the rest. The interval is that of `statistic`:
+    the one of means.py for `np.mean`, else a bootstrap.
     Without a generator it is drawn from a fixed stream, so that a report can be repeated. Its ends
     lie within `limits`, the least and the largest possible score.
     """
     scores = [None if x is None or not math.isfinite(x) else float(x) for x in per_seed]
     living = known(scores)
     generator = np.random.default_rng(0) if generator is None else generator
-    interval = bootstrap_interval(living, statistic, generator=generator)
+    interval = (
+        means.interval([living])
+        if statistic is np.mean
+        else bootstrap_interval(living, statistic, generator=generator)
+    )
     return {
         "per_seed": scores,
         "iqm": float(iqm(living)) if living else None,

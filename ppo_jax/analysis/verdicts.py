@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_jax.analysis import stats
+from ppo_jax.analysis import means, stats
 
 BETTER, EQUAL, UNDECIDED, WORSE = WORDS = ("better", "equal", "undecided", "worse")
 MARGIN = 0.05  # share of the range from the random policy to the best known return
@@ -86,11 +86,16 @@ def between(
     """
     first, second = (np.concatenate([np.asarray(x, np.float64) for x in s]) for s in (ours, theirs))
     difference = float(statistic(first, axis=-1) - statistic(second, axis=-1))
-    found = stats.welch_interval(ours, theirs, statistic, generator=np.random.default_rng(0))
+    found = (
+        means.difference(ours, theirs)
+        if statistic is np.mean
+        else stats.welch_interval(ours, theirs, statistic, generator=np.random.default_rng(0))
+    )
     ci95, degrees = (None, None) if found is None else found
     margin = max(margin, rounding(float(statistic(second, axis=-1))))
     sizes = [np.size(group) for group in (*ours, *theirs)]
-    return made(difference, ci95, margin, sizes, degrees)
+    is_unbiased = statistic is np.mean or len(ours) > 1
+    return made(difference, ci95, margin, sizes, degrees, is_unbiased)
 
 
 def made(
@@ -99,16 +104,18 @@ def made(
     margin: float,
     sizes: Sequence[int],
     degrees: float | None = None,
+    is_unbiased: bool = False,
 ) -> Verdict:
     """Make a verdict of a difference, its interval and the seeds of each group behind it.
 
     Args:
-        degrees: degrees of freedom of the interval, if it is that of `stats.welch_interval`.
+        degrees: degrees of freedom of the interval, if it is one of two sides.
+        is_unbiased: the interval has the unbiased deviation, not that of plain resamples.
     """
     word = decide(ci95, margin)
     needed = None
     if word == UNDECIDED and ci95 is not None:
-        needed = seeds_needed(difference, ci95, margin, min(sizes), degrees)
+        needed = seeds_needed(difference, ci95, margin, min(sizes), degrees, is_unbiased)
     return Verdict(word, difference, ci95, margin, needed)
 
 
@@ -118,20 +125,22 @@ def seeds_needed(
     margin: float,
     num_seeds: int,
     degrees: float | None = None,
+    is_unbiased: bool = False,
 ) -> int | None:
     """Seeds of a group with which a difference of this size is decided in 80% of the repetitions.
 
     The interval of one group narrows as stretch / sqrt(n). That of a difference narrows as t / z
-    times sqrt(n - 1) / n, the bootstrap's deviation, with degrees of freedom that grow as n - 1.
-    The true difference may be another one, so this is the order of the number. None if
-    `MOST_SEEDS` do not suffice.
+    times the deviation, with degrees of freedom that grow as n - 1. The deviation is
+    sqrt(n - 1) / n by the bootstrap, and 1 / sqrt(n) if it is unbiased. The true difference may be
+    another one, so this is the order of the number. None if `MOST_SEEDS` do not suffice.
     """
 
     def width(count: int) -> float:
         if degrees is None:
             return stats.stretch([count]) / math.sqrt(count)
         share = (count - 1) / (num_seeds - 1)
-        return stats.t_over_z(degrees * share) * math.sqrt(count - 1) / count
+        deviation = math.sqrt(count if is_unbiased else count - 1) / count
+        return stats.t_over_z(degrees * share) * deviation
 
     below, above = difference - ci95[0], ci95[1] - difference
     first = width(num_seeds)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from ppo_jax.analysis import means
 from ppo_jax.analysis.ranges import limits
 from ppo_jax.analysis.stats import (
     bootstrap_interval,
@@ -87,7 +88,7 @@ def test_the_stretch_is_students_quantile_over_the_normal_one(size, confidence):
     expected = scipy.stats.t.ppf(share, size - 1) / scipy.stats.norm.ppf(share)
     assert stretch([size], confidence) == pytest.approx(expected)
     three = scipy.stats.t.ppf(share, 3 * (size - 1)) / scipy.stats.norm.ppf(share)
-    assert stretch([size] * 3, confidence) == pytest.approx(three)
+    assert stretch([size] * 3, confidence) == pytest.approx(three * np.sqrt(size / (size - 1)))
 
 
 @pytest.mark.parametrize("size", [4, 8, 20])
@@ -233,12 +234,16 @@ def test_one_seed_on_some_task_leaves_no_interval():
 
 
 @pytest.mark.parametrize("sizes, spread", [((400, 400), 1.0), ((20, 60), 5.0)])
-def test_interval_of_a_difference_is_that_of_welchs_test(sizes, spread):
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_interval_of_a_difference_is_that_of_welchs_test(sizes, spread, tasks):
     x, y = rng(1).normal(2.0, spread, sizes[0]), rng(2).normal(0.0, 1.0, sizes[1])
-    ours = difference_interval([x], [y], np.mean, resamples=8000, generator=rng())
-    theirs = scipy.stats.ttest_ind(x, y, equal_var=False).confidence_interval()
-    # The bootstrap's variance is n - 1 of n parts of the unbiased one.
-    expected = stretched(theirs, x.mean() - y.mean(), np.sqrt(1 - 1 / sizes[0]))
+    groups, others = np.split(x, tasks), np.split(y, tasks)
+    ours = difference_interval(groups, others, np.mean, resamples=8000, generator=rng())
+    expected = scipy.stats.ttest_ind(x, y, equal_var=False).confidence_interval()
+    if tasks == 1:  # the bootstrap's variance is n - 1 of n parts of the unbiased one
+        expected = stretched(expected, x.mean() - y.mean(), np.sqrt(1 - 1 / sizes[0]))
+    else:
+        expected = means.difference(groups, others)[0]
     np.testing.assert_allclose(ours, expected, atol=0.04 * spread)
 
 

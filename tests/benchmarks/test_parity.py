@@ -57,7 +57,7 @@ def test_added_seeds_follow_the_stored_ones_and_all_are_judged(monkeypatch) -> N
 
     monkeypatch.setattr(parity, "ours", trained)
     monkeypatch.setattr(parity, "by_peer", trained)
-    given = argparse.Namespace(peer="rejax", seeds=3)
+    given = argparse.Namespace(peer="rejax", seeds=3, first=0)
     first = json.loads(json.dumps(parity.entry(given, task)))
     both = parity.entry(given, task, first)
     assert both["seeds"] == list(range(6))
@@ -68,6 +68,11 @@ def test_added_seeds_follow_the_stored_ones_and_all_are_judged(monkeypatch) -> N
     other = dataclasses.replace(task, gamma=0.9)
     with pytest.raises(SystemExit, match="another setting"):
         parity.entry(given, other, first)
+
+    fresh = parity.entry(argparse.Namespace(peer="rejax", seeds=2, first=6), task)
+    assert (fresh["seeds"], fresh["ours"]["per_seed"]) == ([6, 7], [106.0, 107.0])
+    added = parity.entry(given, task, json.loads(json.dumps(fresh)))
+    assert added["seeds"] == [6, 7, 8, 9, 10]
 
 
 def test_a_seed_that_failed_counts_as_random_play() -> None:

@@ -81,6 +81,12 @@ def test_the_ratio_has_its_surrogates_again_after_the_logarithm(
     assert before == objectives.SURROGATES
 
 
+def test_the_control_takes_steps_that_are_together_as_long_as_one() -> None:
+    _, numbers = bounds.SETTINGS["short-steps"]
+    assert numbers["learning_rate"] * bounds.EPOCHS == pytest.approx(bounds.HYPER.learning_rate)
+    assert set(bounds.BOUNDS) == set(bounds.SETTINGS) == set(bounds.LABELS)
+
+
 def test_the_difference_of_two_rows_has_an_interval_and_a_verdict() -> None:
     rows = [
         {"env": "CartPole-v1", "return": {"per_seed": [float(x) for x in scores]}}

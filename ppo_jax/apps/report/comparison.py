@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo_jax.analysis import ranges, stats, verdicts
-from ppo_jax.analysis.verdicts import Verdict
 from ppo_jax.apps.report import run_data
 from ppo_jax.apps.reproduce.tables import aligned, interval, number
 from ppo_jax.config.errors import InputError
@@ -114,7 +113,10 @@ def final_return(run: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def compared(
     runs: Sequence[Mapping[str, Any]], groups: Sequence[Group], margin: float | None = None
 ) -> dict[str, Any]:
-    """Compare each group with the first; a failed seed counts as the lowest return of all."""
+    """Compare each group with the first; a failed seed counts as the lowest return of all.
+
+    The first group has no verdict, and its difference, interval and probability are None.
+    """
     samples = [
         [score for i in group.places for score in runs[i]["summary"]["final_return"]["per_seed"]]
         for group in groups
@@ -129,18 +131,17 @@ def compared(
     whole = [[worst if score is None else score for score in sample] for sample in samples]
     rows = []
     for group, sample, scores in zip(groups, samples, whole, strict=True):
-        found = verdicts.between([scores], [whole[0]], chosen)._asdict()
-        verdict = verdicts.described(Verdict(**found))
-        found["difference_ci95"] = found.pop("ci95")
+        found: dict[str, Any] = dict.fromkeys(NOTHING)
+        if rows:
+            found = beside([scores], [whole[0]], chosen)
         rows.append(
             {
                 "label": group.label,
                 "runs": list(group.places),
                 "num_seeds": len(sample),
                 **stats.summarise(sample, limits=limits),
+                "margin": chosen,
                 **found,
-                "verdict": verdict,
-                "probability": stats.probability_of_improvement(scores, whole[0]),
             }
         )
     return {
@@ -149,6 +150,25 @@ def compared(
         "margin": chosen,
         "range": None if margin is not None else {"low": low, "high": high, "source": source},
         "notes": notes(runs, groups, rows),
+    }
+
+
+NOTHING = ("word", "difference", "difference_ci95", "seeds_needed", "verdict", "probability")
+
+
+def beside(
+    scores: Sequence[Sequence[float]], first: Sequence[Sequence[float]], margin: float
+) -> dict[str, Any]:
+    """Compare the scores of one task with those of the first group."""
+    found = verdicts.between(scores, first, margin)
+    return {
+        "word": found.word,
+        "difference": found.difference,
+        "difference_ci95": found.ci95,
+        "seeds_needed": found.seeds_needed,
+        "margin": found.margin,
+        "verdict": verdicts.described(found),
+        "probability": stats.probability_of_improvement(scores[0], first[0]),
     }
 
 

@@ -113,8 +113,8 @@ def normalised(data: Mapping[str, Any], numbers: Numbers) -> Html | None:
         row += [numbers.show(*at, "per_task", task, form=".2f") for task in tasks]
         rows.append(row)
     words = (
-        "0 is the random policy, 1 the best known result; mean over tasks and seeds, bootstrap "
-        "stratified by task (two decimals). Gap: how far scores stay below 1 on average. "
+        "0 is the random policy, 1 the best known result; mean over tasks and seeds, 95% interval "
+        "by task (two decimals). Gap: how far scores stay below 1 on average. "
     )
     diamond = "Open diamond: the paper's number, of its own tasks." if paper else ""
     return section("Normalised score over all tasks", small(words + diamond), table(head, rows))

@@ -73,7 +73,7 @@ def subtitle(table: Table) -> str:
     seeds = f"{min(counts)} seeds" if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
     tasks = len({row.cell.task for row in table.rows})
     quick = "; quick: smaller budgets" if table.is_quick else ""
-    return f"mean over {tasks} tasks with {seeds} each, 95% bootstrap interval by task{quick}"
+    return f"mean over {tasks} tasks with {seeds} each, 95% interval by task{quick}"
 
 
 def _draw_row(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_jax.analysis import ranges, stats, verdicts
+from ppo_jax.analysis import means, ranges, stats, verdicts
 from ppo_jax.analysis.verdicts import Verdict
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.apps.reproduce.specs import Claim, Suite
@@ -156,11 +155,9 @@ def variants(suite: Suite, rows: Sequence[Measured]) -> list[Variant]:
         if groups is None:
             continue
         flat = np.concatenate(list(groups.values()))
-        interval = partial(
-            stats.stratified_interval,
-            list(groups.values()),
-            resamples=RESAMPLES,
-            generator=np.random.default_rng(0),
+        scores = list(groups.values())
+        resampled = stats.stratified_interval(
+            scores, resamples=RESAMPLES, generator=np.random.default_rng(0)
         )
         found.append(
             Variant(
@@ -168,9 +165,9 @@ def variants(suite: Suite, rows: Sequence[Measured]) -> list[Variant]:
                 tasks=tuple(groups),
                 num_seeds=flat.size,
                 mean=float(flat.mean()),
-                mean_ci95=interval(np.mean),
+                mean_ci95=means.interval(scores),
                 iqm=float(stats.iqm(flat)),
-                iqm_ci95=interval(stats.iqm),
+                iqm_ci95=resampled,
                 optimality_gap=float(stats.optimality_gap(flat)),
                 per_task={task: float(group.mean()) for task, group in groups.items()},
             )

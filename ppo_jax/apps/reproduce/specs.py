@@ -1,6 +1,7 @@
 """Suites as data: data/specs/NAME.toml names the cells, their scoring and the published scores.
 
 title, about   a description of the suite
+again          the command of the program that wrote the suite, if it is not `reproduce`
 [defaults]     fields of every cell: seeds, protocol, episodes, preset, [defaults.config] ...
 [[cell]]       one environment with one setting: task, variant and any of the fields
 [[task]] and [[variant]]   each variant runs on each task, or on those of its `tasks`
@@ -11,6 +12,7 @@ Later layers win: preset, defaults, task, variant, cell. Nothing here loads jax.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,13 +30,14 @@ FOLDER = DATA / "specs"
 _SHAPE = {
     "title?": str,
     "about?": str,
+    "again?": str,
     "defaults?": dict,
     "cell?": [dict],
     "task?": [{"name": str}],
     "variant?": [{"name": str, "published?": dict, "tasks?": [str]}],
     "claim?": [{"higher": str, "lower": str, "source": str, "compare?": bool}],
 }
-_TABLES = ("title", "about", "defaults", "cell", "task", "variant", "claim")
+_TABLES = ("title", "about", "again", "defaults", "cell", "task", "variant", "claim")
 
 
 class Claim(NamedTuple):
@@ -55,6 +58,13 @@ class Suite(NamedTuple):
     variant_published: dict[str, Reference]  # score of a variant over all tasks
     missing: tuple[str, ...]  # cells whose preset does not exist (yet)
     file: str = ""
+    again: str = ""  # command of another program that wrote the suite
+
+    @property
+    def command(self) -> str:
+        """The command that repeats the suite."""
+        name = self.name if Path(self.file).parent == FOLDER else shlex.quote(self.file)
+        return self.again or f"ppo-jax reproduce {name}"
 
     @property
     def is_normalised(self) -> bool:
@@ -172,6 +182,7 @@ def load(name: str, is_quick: bool = False, seeds: int | None = None) -> Suite:
         variant_published=published,
         missing=tuple(missing),
         file=str(path),
+        again=str(content.get("again", "")),
     )
 
 

@@ -125,7 +125,8 @@ def _completed(setting: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
     """A stored setting with the fields that are newer than it."""
     completed, config = with_new_fields(setting), setting.get("config")
     env = str(cell.config.env)
-    if isinstance(config, Mapping) and (":" not in env or env.startswith("gymnasium/")):
+    is_known = ":" not in env or env.startswith(("gymnasium/", "study_tasks:"))
+    if isinstance(config, Mapping) and is_known:
         # No environment of the older results shows what these fields change.
         newer = BEFORE["config"].keys() - config.keys()
         completed["config"] |= {name: getattr(cell.config, name) for name in newer}

@@ -213,7 +213,7 @@ def markdown(table: Table) -> str:
     if odd:
         said += ["## Missing or odd", "", *(f"- {line}" for line in odd), ""]
     said += ["## Hardware", "", *(f"- {machine}" for machine in table.machines), ""]
-    again = f"ppo-jax reproduce {table.suite.name}" + (" --quick" if table.is_quick else "")
+    again = table.suite.command + (" --quick" if table.is_quick else "")
     said += [f"Written by `{again}`. A cell's JSON has every seed's return and learning curve."]
     return "\n".join(said) + "\n"
 

@@ -186,6 +186,13 @@ def test_a_claim_about_a_variant_that_is_not_there_is_refused(small):
         specs.load(str(small))
 
 
+def test_the_command_that_repeats_a_suite_names_its_file_or_its_program(small):
+    assert specs.load("classic").command == "ppo-jax reproduce classic"
+    assert specs.load(str(small)).command == f"ppo-jax reproduce {small}"
+    small.write_text('again = "python study.py"\n' + SMALL, "utf-8")
+    assert specs.load(str(small)).command == "python study.py"
+
+
 def test_a_variant_runs_on_its_own_tasks_alone(small):
     more = '[[task]]\nname = "Pendulum-v1"\n[[variant]]\nname = "c"\ntasks = ["Pendulum-v1"]\n'
     small.write_text(SMALL + more, "utf-8")

@@ -278,7 +278,7 @@ def report(summary: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]) -> s
         "",
         f"{summary['num_settings']} settings x {summary['num_seeds']} seeds by sampler "
         f"{summary['sampler']}, {summary['env_steps_in_all']:,} environment steps in all. A score "
-        "is the mean over seeds of the final return, with its 95% bootstrap interval.",
+        "is the mean over seeds of the final return, with its 95% interval.",
         "",
     ]
     if summary["best"] is not None:
