@@ -66,7 +66,7 @@ def test_parameters_lie_on_a_vmap_axis(environment):
     assert int(found[1].max()) == 9
 
 
-def test_the_command_line_trains_it(tmp_path: Path, capsys):
+def test_the_command_line_trains_stops_and_exports_it(environment, tmp_path: Path, capsys):
     summary = beside.trained(NAME, tmp_path, capsys, "--env.max_timesteps", "30")
     assert summary["episode_length_mean"] <= 30
     assert summary["policy_mode"] == "sampled"
@@ -74,6 +74,7 @@ def test_the_command_line_trains_it(tmp_path: Path, capsys):
     shares = [row["env/achievements/place_plant"][0] for row in rows if row["num_episodes"][0]]
     assert shares
     assert all(0 <= share <= 100 for share in shares)
+    beside.require_stops_and_exports(environment, tmp_path)
 
 
 def test_metrics_are_the_achievements_of_the_state_after_the_step(environment):
