@@ -21,8 +21,15 @@ suite: Any = import_module("craftax.craftax_env")
 _OUT_OF_REACH = 2**31 - 1
 
 
-def make(name: str) -> Environment:
-    """The environment `name` of Craftax, whose parameters may lie on a `vmap` axis."""
+_FIXED = ("fractal_noise_angles",)  # None by default, so it is no number to change
+
+
+def make(name: str, **settings: Any) -> Environment:
+    """The environment `name` of Craftax, whose parameters may lie on a `vmap` axis.
+
+    Args:
+        settings: fields of its `EnvParams`, such as `fractal_noise_angles=(1, 2, 3, 4)`.
+    """
     env = suite.make_craftax_env_from_name(name, auto_reset=False)
     game = "craftax_classic" if "Classic" in name else "craftax"
     kinds = list(import_module(f"craftax.{game}.constants").Achievement)
@@ -43,9 +50,10 @@ def make(name: str) -> Environment:
         f"craftax/{name}",
         env.reset_env,
         step,
-        params=env.default_params,
+        params=env.default_params.replace(**settings),
         action_space=Discrete(env.num_actions),
         max_episode_steps=lambda params: parameters.time_limit(params, "max_timesteps"),
+        fixed=_FIXED,
         render=_renderer(game),
         metrics=lambda unlocked: {f"achievements/{k}": v * 100.0 for k, v in unlocked.items()},
         evaluation_mode="sampled",

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.storage import jsonl
@@ -64,6 +65,15 @@ def test_parameters_lie_on_a_vmap_axis(environment):
     found = jax.vmap(cows)(jnp.array([3, 9]))
     assert int(found[0].max()) == 3
     assert int(found[1].max()) == 9
+
+
+def test_a_parameter_that_is_no_number_is_refused_and_a_factory_may_set_it(environment):
+    with pytest.raises(InputError, match=r"Classic-Symbolic-v1', fractal_noise_angles=\(1, 2, 3"):
+        environment.override(environment.default_params, {"fractal_noise_angles": (1, 2, 3, 4)})
+    from ppo_jax.envs.suites import craftax as adapter
+
+    params = adapter.make("Craftax-Classic-Symbolic-v1", day_length=5).default_params
+    assert (params.day_length, params.max_timesteps) == (5, 10_000)
 
 
 def test_the_command_line_trains_stops_and_exports_it(environment, tmp_path: Path, capsys):
