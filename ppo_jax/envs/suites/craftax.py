@@ -7,6 +7,7 @@ metrics are the shares of episodes, in percent, that unlocked each achievement.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -63,9 +64,11 @@ def make(name: str, **settings: Any) -> Environment:
 def _renderer(game: str) -> Any:
     """The pixels that a player sees. The first use computes the textures, for half a minute."""
 
+    @cache  # it loads the textures
+    def drawing() -> Any:
+        return import_module(f"craftax.{game}.renderer").make_craftax_pixel_renderer(16)
+
     def render(state: Any, params: Any) -> np.ndarray:
-        module = import_module(f"craftax.{game}.renderer")
-        draw = module.make_craftax_pixel_renderer(16)
-        return np.asarray(draw(state)).astype(np.uint8)
+        return np.asarray(drawing()(state)).astype(np.uint8)
 
     return render
