@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.conform import conform
 from ppo_jax.envs.interface import Discrete, Environment
@@ -66,7 +68,14 @@ def _renderer(game: str) -> Any:
 
     @cache  # it loads the textures
     def drawing() -> Any:
-        return import_module(f"craftax.{game}.renderer").make_craftax_pixel_renderer(16)
+        try:
+            return import_module(f"craftax.{game}.renderer").make_craftax_pixel_renderer(16)
+        except (EOFError, OSError, UnpicklingError) as error:
+            file = import_module(f"craftax.{game}.constants").TEXTURE_CACHE_FILE
+            raise InputError(
+                f"Craftax' textures in {file} cannot be read ({type(error).__name__}), as a killed "
+                "process leaves them: delete that file, and the next picture computes it anew."
+            ) from error
 
     def render(state: Any, params: Any) -> np.ndarray:
         return np.asarray(drawing()(state)).astype(np.uint8)

@@ -76,6 +76,18 @@ def test_a_parameter_that_is_no_number_is_refused_and_a_factory_may_set_it(envir
     assert (params.day_length, params.max_timesteps) == (5, 10_000)
 
 
+def test_textures_that_a_killed_process_left_are_a_sentence(tmp_path: Path, monkeypatch):
+    from craftax.craftax_classic import constants
+
+    from ppo_jax.envs.suites import craftax as adapter
+
+    file = tmp_path / "textures.pbz2"
+    file.write_bytes(b"")
+    monkeypatch.setattr(constants, "TEXTURE_CACHE_FILE", str(file))
+    with pytest.raises(InputError, match=r"textures.pbz2 cannot be read \(EOFError\).*delete that"):
+        adapter._renderer("craftax_classic")(None, None)
+
+
 def test_the_command_line_trains_stops_and_exports_it(environment, tmp_path: Path, capsys):
     summary = beside.trained(NAME, tmp_path, capsys, "--env.max_timesteps", "30")
     assert summary["episode_length_mean"] <= 30
