@@ -222,7 +222,7 @@ def draw(out: Path, record: dict[str, Any], rows: list[dict[str, Any]]) -> None:
 
 def store(preset: presets.Preset, record: dict[str, Any]) -> None:
     """Put the score into the preset's file, in place of an earlier one."""
-    path = presets.FOLDER / f"{preset.name}.toml"
+    path = presets.file_of(preset.name)
     scores, objective = record["returns"][record["policy_mode"]], preset.objective
     block = [
         f"[{objective}.result]",
@@ -233,7 +233,10 @@ def store(preset: presets.Preset, record: dict[str, Any]) -> None:
         f'policy_mode = "{record["policy_mode"]}"',
         f'date = "{record["date"]}"',
         f"hardware = {json.dumps(describe(record['hardware']))}",
-        f"train_seconds = {record['train_seconds']}",
+        # One or the other: a suite trains all seeds of a cell at once
+        f'cell = "{record["cell"]}"'
+        if "cell" in record
+        else f"train_seconds = {record['train_seconds']}",
     ]
     text = path.read_text("utf-8")
     text = re.sub(rf"\[{objective}\.result\]\n(?:[^\[\n][^\n]*\n|\n)*", "", text).rstrip()

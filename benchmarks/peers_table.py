@@ -15,7 +15,8 @@ from ppo_jax.analysis.plots import si
 
 def parity() -> str | None:
     """Returns at settings equal to a peer's, task by task."""
-    paths = [newest(f"parity_{peer}_*.json") for peer in ("rejax", "purejaxrl", "sb3")]
+    peers = ("rejax", "purejaxrl", "sb3", "brax", "craftax")
+    paths = [newest(f"parity_{peer}_*.json") for peer in peers]
     records = [json.loads(path.read_text("utf-8")) for path in paths if path is not None]
     if not records:
         return None

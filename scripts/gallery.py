@@ -26,32 +26,37 @@ SCALED = "--normalize-observations --normalize-rewards"
 GRID = "--num-envs 8 --rollout-length 128 --num-epochs 10 --num-minibatches 16 --torso mlp"
 BOARD = "--num-envs 64 --rollout-length 32 --num-epochs 4 --num-minibatches 8 --torso mlp"
 
-# Environment -> flags of `train`; without any, the preset of its name.
+# Environment -> flags of `train`; without any, the preset of its name. A policy mode that stands
+# here holds for the picture, too.
 SHOWN = {
     "CartPole-v1": "",
     "Breakout-MinAtar": "",
-    "brax/inverted_pendulum": f"--total-env-steps 200000 {BATCHES} {SCALED}",
+    "brax/inverted_pendulum": f"--no-preset --total-env-steps 200000 {BATCHES} {SCALED}",
     "playground/CartpoleBalance": (
-        f"--total-env-steps 200000 {BATCHES} {SCALED} --learning-rate 1e-3:0"
+        f"--no-preset --total-env-steps 200000 {BATCHES} {SCALED} --learning-rate 1e-3:0"
     ),
     "xminigrid/MiniGrid-DoorKey-5x5": (
-        f"--total-env-steps 100000 {GRID} {SCALED} --learning-rate 5e-4:0 --entropy-coef 0.01:0"
+        f"--no-preset --total-env-steps 100000 {GRID} {SCALED} --learning-rate 5e-4:0"
+        " --entropy-coef 0.01:0"
     ),
-    "navix/Navix-Empty-8x8-v0": f"--total-env-steps 100000 {GRID} {SCALED}",
+    "navix/Navix-Empty-8x8-v0": f"--no-preset --total-env-steps 100000 {GRID} {SCALED}",
     "jumanji/Snake-v1": (
-        "--no-preset --total-env-steps 250000 --num-envs 32 --rollout-length 64 --num-minibatches 8"
-        " --torso mlp --normalize-observations --learning-rate 1e-3 --entropy-coef 0.01"
+        "--no-preset --total-env-steps 1000000 --num-envs 64 --rollout-length 64 --num-epochs 4"
+        " --num-minibatches 16 --torso mlp --hidden-sizes 256,256 --normalize-observations"
+        " --learning-rate 1e-3:0 --entropy-coef 0.02:0 --policy-mode sampled"
     ),
     "jumanji/Game2048-v1": (
-        "--total-env-steps 250000 --num-envs 32 --rollout-length 64 --num-minibatches 8"
+        "--no-preset --total-env-steps 250000 --num-envs 32 --rollout-length 64 --num-minibatches 8"
         " --normalize-rewards --learning-rate 1e-3 --entropy-coef 0.01"
     ),
+    "gymnasium/InvertedPendulum-v5": "--preset gymnasium/mujoco --total-env-steps 102400",
     "craftax/Craftax-Classic-Symbolic-v1": (
-        "--total-env-steps 300000 --num-envs 64 --rollout-length 64 --num-minibatches 8"
+        "--no-preset --total-env-steps 300000 --num-envs 64 --rollout-length 64 --num-minibatches 8"
         " --learning-rate 1e-3:0 --gae-lambda 0.8 --entropy-coef 0.01"
     ),
     "pgx/connect_four": (
-        f"--total-env-steps 200000 {BOARD} --gamma 1 --learning-rate 1e-3:0 --entropy-coef 0.01:0"
+        f"--no-preset --total-env-steps 200000 {BOARD} --gamma 1 --learning-rate 1e-3:0"
+        " --entropy-coef 0.01:0"
     ),
 }
 
@@ -75,7 +80,7 @@ def show(name: str, run: Path) -> None:
         ppo_jax(*words, "--eval-episodes", "32")
     film = run / "episode.gif"
     if not film.exists():
-        ppo_jax("eval", str(run), "--episodes", "1", "--video", str(film))
+        ppo_jax("eval", str(run), "--episodes", "1", *mode_flags(name), "--video", str(film))
     summary = json.loads((run / "summary.json").read_text("utf-8"))
     stem = name.replace("/", "-").lower()
     size = make_smaller(film, PICTURES / f"{stem}.gif")
@@ -88,6 +93,13 @@ def show(name: str, run: Path) -> None:
     }
     (PICTURES / f"{stem}.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
     print(name, facts["return"], size, "bytes", flush=True)
+
+
+def mode_flags(name: str) -> list[str]:
+    """The policy mode among an environment's flags, as flags of `eval`."""
+    words = SHOWN[name].split()
+    place = words.index("--policy-mode") if "--policy-mode" in words else len(words)
+    return words[place : place + 2]
 
 
 def ppo_jax(*words: str) -> None:
@@ -136,7 +148,7 @@ def write_page() -> None:
             f"![An episode of {name}](images/gallery/{stem}.gif)",
             "",
             f"    ppo-jax train {name} {flags}".rstrip(),
-            "    ppo-jax eval runs/RUN --video episode.gif",
+            " ".join(["    ppo-jax eval runs/RUN", *mode_flags(name), "--video episode.gif"]),
             "",
             f"Return {facts['return']:.4g} "
             f"({facts['policy_mode']}) after {facts['env_steps']:,} environment steps.",

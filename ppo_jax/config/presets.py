@@ -157,9 +157,14 @@ def read(path: Path, objective: str | None = None) -> Preset:
     )
 
 
+def file_of(name: str) -> Path:
+    """The file of a preset of the package; a slash cannot stand in its name."""
+    return FOLDER / f"{name.replace('/', '__')}.toml"
+
+
 def _stored(name: str) -> Path | None:
     """Find the file of one of the package's presets."""
-    path = FOLDER / f"{name.replace('/', '__')}.toml"
+    path = file_of(name)
     # Any text is a safe name, as it is only compared with the existing files.
     return path if path in FOLDER.glob("*.toml") else None
 

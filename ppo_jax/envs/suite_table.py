@@ -207,9 +207,11 @@ def is_installed(suite: Suite) -> bool:
 
 def install_hint(suite: Suite) -> str:
     """The remedy if a suite is not installed, as the end of a sentence."""
+    command = f"pip install 'ppo-jax[{suite.name}]'"
     if sys.version_info < suite.python:
-        return f"use Python {'.'.join(map(str, suite.python))} or later, as its package asks for it"
-    return f"pip install 'ppo-jax[{suite.name}]'"
+        oldest = ".".join(map(str, suite.python))
+        return f"its package asks for Python {oldest} or later, and there {command}"
+    return command
 
 
 def split_known(env: str) -> tuple[Suite, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ppo_jax.cli.main import main
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
 from ppo_jax.envs import suite_table as table
@@ -37,7 +38,7 @@ def _more_suites(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MiniGrid-Empty-5x5", "write xminigrid/MiniGrid-Empty-5x5."),
         ("MiniGrid-Emty-5x5", "Nearest: xminigrid/MiniGrid-Empty-5x5"),
         ("nowhere/Walk-v0", "pip install 'ppo-jax[nowhere]'"),
-        ("newer/Walk-v0", "use Python 9.9 or later"),
+        ("newer/Walk-v0", "Python 9.9 or later, and there pip install 'ppo-jax[newer]'"),
     ],
 )
 @pytest.mark.parametrize("ask", [registration.check_name, registration.make])
@@ -70,6 +71,23 @@ def test_a_folder_of_that_name_is_no_installed_suite(
     (tmp_path / "no_such_package").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     assert not table.is_installed(NOWHERE)
+
+
+def test_the_list_of_a_suite_marks_the_environments_with_a_preset(capsys) -> None:
+    assert main(["envs", "nowhere"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert listed == [
+        "nowhere/Walk-v0",
+        "",
+        "nowhere is not installed: pip install 'ppo-jax[nowhere]'",
+    ]
+    assert main(["envs", "brax"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert "brax/reacher                   preset" in listed
+    assert "brax/swimmer" in listed
+    further = next(line for line in listed if line.startswith("further presets (--preset NAME): "))
+    assert "brax/google-ant" in further
+    assert "brax/reacher" not in further
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 
 from ppo_jax.apps.diagnose.random_play import random_action
+from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.cli import main
 from ppo_jax.envs.interface import Environment, action_mask
+from ppo_jax.storage import checkpoint
+
+STOPPED = 75  # exit code of a run that can be resumed
 
 
 class Steps(NamedTuple):
@@ -158,3 +162,23 @@ def trained(name: str, folder: Path, capsys: pytest.CaptureFixture, *more: str) 
     manifest = json.loads((folder / "run" / "manifest.json").read_text("utf-8"))
     assert manifest["versions"][name.partition("/")[0]]
     return summary
+
+
+def require_stops_and_exports(environment: Environment, folder: Path) -> None:
+    """Require that a stop of the run that `trained` made changes no bit, and its export no action.
+
+    The exported policy reads NumPy alone.
+    """
+    whole, half, artefact = folder / "run", folder / "half", folder / "policy"
+    words = ["train", environment.name, "--config", str(whole / "config.json"), "--quiet"]
+    assert main.main([*words, "--out", str(half), "--max-seconds", "1e-9"]) == STOPPED
+    assert main.main(["resume", str(half), "--quiet"]) == 0
+    for file in (whole / "metrics.jsonl", checkpoint.latest(whole)[0] / checkpoint.ARRAYS):
+        assert file.read_bytes() == (half / file.relative_to(whole)).read_bytes()
+    assert main.main(["export", str(whole), "--out", str(artefact)]) == 0
+    keys = jax.random.split(jax.random.key(5), 16)
+    params = environment.default_params
+    seen = jax.device_get(jax.jit(jax.vmap(environment.reset, (0, None)))(keys, params)[0])
+    ours, exported = (load_policy(place)(seen) for place in (whole, artefact))
+    np.testing.assert_allclose(exported, ours, rtol=1e-5, atol=1e-6)
+    assert len(ours) == 16

@@ -22,8 +22,11 @@ from ppo_jax.storage.manifest import make_manifest
 MANY = 4096  # environments, for a sum that people compare with their memory
 
 
-def report(env: Any = None) -> dict[str, Any]:
+def report(env: Any = None, num_envs: int = MANY) -> dict[str, Any]:
     """Devices, versions and memory; with `env` also every breach of the environment contract.
+
+    Args:
+        num_envs: environments whose memory is added up.
 
     Returns:
         a JSON-ready dict whose `text` is the same as lines for people; `ok` is False where the
@@ -59,21 +62,25 @@ def report(env: Any = None) -> dict[str, Any]:
     return {
         **found,
         "env": environment.name,
-        **(environment_facts(environment) if is_sound else {}),
+        **(facts := environment_facts(environment, num_envs) if is_sound else {}),
         "steps_per_second": speed,
         "findings": [finding._asdict() for finding in findings],
         "ok": is_sound,
-        "text": [*text, "", *environment_lines(environment, findings, speed)],
+        "text": [*text, "", *environment_lines(environment, findings, facts, speed)],
     }
 
 
-def environment_facts(environment: Environment) -> dict[str, Any]:
+def environment_facts(environment: Environment, num_envs: int) -> dict[str, Any]:
     """Sizes and abilities of an environment, found by tracing alone."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     _, state = jax.eval_shape(environment.reset, key, environment.default_params)
+    state_bytes = None if environment.host else num_bytes(state)  # a host's state is Python's
+    observation_bytes = num_bytes(environment.observation)
     return {
-        "state_bytes": num_bytes(state),
-        "observation_bytes": num_bytes(environment.observation),
+        "state_bytes": state_bytes,
+        "observation_bytes": observation_bytes,
+        "num_envs": num_envs,
+        "num_envs_bytes": num_envs * ((state_bytes or 0) + observation_bytes),
         "can_be_drawn": environment.render is not None,
         "evaluation_mode": environment.evaluation_mode,
         "metrics": leaves.metric_names(environment),
@@ -83,11 +90,12 @@ def environment_facts(environment: Environment) -> dict[str, Any]:
 def fact_lines(facts: dict[str, Any]) -> list[str]:
     """Sizes and abilities of an environment, for people."""
     state, observation = facts["state_bytes"], facts["observation_bytes"]
+    held = "its state is outside jax" if state is None else f"state {state:,} bytes"
     metrics = facts["metrics"]
     more = f" and {len(metrics) - 3} more" if len(metrics) > 3 else ""
     return [
-        f"  one environment: state {state:,} bytes, observation {observation:,} bytes; "
-        f"{MANY:,} of them: {show_bytes(MANY * (state + observation))}",
+        f"  one environment: {held}, observation {observation:,} bytes; "
+        f"{facts['num_envs']:,} of them: {show_bytes(facts['num_envs_bytes'])}",
         f"  evaluation: {facts['evaluation_mode']} actions; "
         f"{'can' if facts['can_be_drawn'] else 'cannot'} be drawn (eval --video); metrics of its "
         f"own: {', '.join(metrics[:3]) + more if metrics else 'none'}",
@@ -95,11 +103,15 @@ def fact_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def environment_lines(
-    environment: Environment, findings: Sequence[Finding], speed: float | None = None
+    environment: Environment,
+    findings: Sequence[Finding],
+    facts: dict[str, Any],
+    speed: float | None = None,
 ) -> list[str]:
     """An environment and what was found, for people.
 
     Args:
+        facts: of `environment_facts`; empty if it breaks the contract.
         speed: of a random play, in steps a second.
     """
     limit = time_limit(environment, environment.default_params)
@@ -109,8 +121,8 @@ def environment_lines(
         f"{environment.observation_dtype}, action {actions}, "
         + (f"time limit {limit} steps" if limit else "no time limit"),
     ]
-    if all(finding.severity != "error" for finding in findings):
-        lines += fact_lines(environment_facts(environment))
+    if facts:
+        lines += fact_lines(facts)
     if speed is not None:
         many = "1 environment" if environment.host else f"{NUM_ENVS} environments"
         lines.append(f"  random play of {many} here: {float(f'{speed:.3g}'):,.0f} steps/s")

@@ -24,7 +24,8 @@ QUICK_SHARE = 0.1  # share of the budget with --quick, if a spec names no quick 
 
 _PLAIN = {
     "env": str,
-    "preset": str,  # the objective of the environment's preset, "" for none
+    # The objective of the environment's preset, or the name of another one; "" for none
+    "preset": str,
     "objective": str,
     "seeds": int,
     "first_seed": int,
@@ -145,9 +146,11 @@ def build(
     )
 
 
-def _preset(env: str, objective: str) -> presets.Preset | None:
-    """Find the preset in the environment's file, or in the file of objective and environment."""
-    found = presets.load(env, objective)
+def _preset(env: str, wanted: str) -> presets.Preset | None:
+    """Find the preset of that name, or of that objective: the environment's own file goes first."""
+    if "/" in wanted:
+        return presets.find(wanted)
+    objective, found = wanted, presets.load(env, wanted)
     if found is not None:
         return found
     for each in presets.all_presets():

@@ -46,10 +46,17 @@ def _size(shape: Any) -> str:
 
 def _one_suite(suite: table.Suite) -> Answer:
     found = _described(suite)
-    missing = (
-        [] if found["installed"] else ["", f"{suite.name} is not installed: {found['install']}"]
-    )
-    return Answer({**found, "envs": list(suite.names)}, [*suite.names, *missing])
+    settings = presets.all_presets()
+    tuned = [name for name in suite.names if name in {each.name for each in settings}]
+    width = max(map(len, suite.names)) + 2
+    lines = [f"{name:<{width}}{'preset' if name in tuned else ''}".rstrip() for name in suite.names]
+    more = [each.name for each in settings if each.name.startswith(f"{suite.name}/")]
+    more = [name for name in more if name not in suite.names]
+    if more:
+        lines += ["", f"further presets (--preset NAME): {', '.join(more)}"]
+    if not found["installed"]:
+        lines += ["", f"{suite.name} is not installed: {found['install']}"]
+    return Answer({**found, "envs": list(suite.names), "presets": [*tuned, *more]}, lines)
 
 
 def _described(suite: table.Suite) -> dict[str, Any]:

@@ -26,9 +26,10 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         objective = canonical("objective", flags.get("objective"))
         return _one(presets.find(flags["name"], None if objective is None else str(objective)))
     rows = presets.all_presets()
-    lines = [f"{'preset':<28}{'objective':<12}{'measured':<24}published"]
+    width = max(len(row.name) for row in rows) + 2
+    lines = [f"{'preset':<{width}}{'objective':<12}{'measured':<24}published"]
     for row in rows:
-        columns = f"{row.name:<28}{row.objective:<12}{score(row.score):<24}"
+        columns = f"{row.name:<{width}}{row.objective:<12}{score(row.score):<24}"
         lines.append(f"{columns}{score(row.reference)}")
     lines += [
         "",

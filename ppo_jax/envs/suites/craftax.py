@@ -7,11 +7,14 @@ metrics are the shares of episodes, in percent, that unlocked each achievement.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.conform import conform
 from ppo_jax.envs.interface import Discrete, Environment
@@ -21,8 +24,15 @@ suite: Any = import_module("craftax.craftax_env")
 _OUT_OF_REACH = 2**31 - 1
 
 
-def make(name: str) -> Environment:
-    """The environment `name` of Craftax, whose parameters may lie on a `vmap` axis."""
+_FIXED = ("fractal_noise_angles",)  # None by default, so it is no number to change
+
+
+def make(name: str, **settings: Any) -> Environment:
+    """The environment `name` of Craftax, whose parameters may lie on a `vmap` axis.
+
+    Args:
+        settings: fields of its `EnvParams`, such as `fractal_noise_angles=(1, 2, 3, 4)`.
+    """
     env = suite.make_craftax_env_from_name(name, auto_reset=False)
     game = "craftax_classic" if "Classic" in name else "craftax"
     kinds = list(import_module(f"craftax.{game}.constants").Achievement)
@@ -43,9 +53,10 @@ def make(name: str) -> Environment:
         f"craftax/{name}",
         env.reset_env,
         step,
-        params=env.default_params,
+        params=env.default_params.replace(**settings),
         action_space=Discrete(env.num_actions),
         max_episode_steps=lambda params: parameters.time_limit(params, "max_timesteps"),
+        fixed=_FIXED,
         render=_renderer(game),
         metrics=lambda unlocked: {f"achievements/{k}": v * 100.0 for k, v in unlocked.items()},
         evaluation_mode="sampled",
@@ -55,9 +66,18 @@ def make(name: str) -> Environment:
 def _renderer(game: str) -> Any:
     """The pixels that a player sees. The first use computes the textures, for half a minute."""
 
+    @cache  # it loads the textures
+    def drawing() -> Any:
+        try:
+            return import_module(f"craftax.{game}.renderer").make_craftax_pixel_renderer(16)
+        except (EOFError, OSError, UnpicklingError) as error:
+            file = import_module(f"craftax.{game}.constants").TEXTURE_CACHE_FILE
+            raise InputError(
+                f"Craftax' textures in {file} cannot be read ({type(error).__name__}), as a killed "
+                "process leaves them: delete that file, and the next picture computes it anew."
+            ) from error
+
     def render(state: Any, params: Any) -> np.ndarray:
-        module = import_module(f"craftax.{game}.renderer")
-        draw = module.make_craftax_pixel_renderer(16)
-        return np.asarray(draw(state)).astype(np.uint8)
+        return np.asarray(drawing()(state)).astype(np.uint8)
 
     return render

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
@@ -134,11 +135,11 @@ def _described(label: str, spec: Any, settings: dict[str, Any], env: Any) -> Env
         observation=stored,
         action_space=actions.space,
         max_episode_steps=_limit,
-        override=parameters.override,
+        override=partial(_override, label, spec, settings, params, env),
         render=refused if pictures else None,
         raw=Raw(observations.space, refused, refused, actions.form),
         host=Host(
-            make=partial(_vector, label, spec, settings, params, env),
+            make=partial(_vector, label, spec, settings, params),
             encode=observations.encode,
             observation=shown,
             check=partial(_check, label, spec, settings),
@@ -146,40 +147,65 @@ def _described(label: str, spec: Any, settings: dict[str, Any], env: Any) -> Env
     )
 
 
-def _vector(
+def _override(
     label: str,
     spec: Any,
     settings: dict[str, Any],
     defaults: dict[str, Any],
     example: Any,
-    num_envs: int,
-    params: Any,
-    for_pictures: bool,
-    cut_at: int | None,
-) -> HostVector:
-    """B environments under some parameters; those with dear steps in a worker for each core.
+    params: dict[str, Any],
+    values: Mapping[str, Any],
+) -> dict[str, Any]:
+    """`params` with `values`, which are tried before anything is written.
 
     Args:
-        example: an environment under the parameters `defaults`, whose spaces they must have.
+        example: an environment under the parameters `defaults`, whose spaces they must leave.
+
+    Raises:
+        InputError: no environment can be made of them, or it has other spaces.
     """
-    changed = {
-        name: _plain(value)
-        for name, value in params.items()
-        if not np.array_equal(np.asarray(value), np.asarray(defaults[name]))
-    }
-    if LIMIT in changed:
-        changed[LIMIT] = int(changed[LIMIT])
-    given = {**settings, **changed, **({"render_mode": "rgb_array"} if for_pictures else {})}
-    first = _construct(label, spec, given)
-    seconds = 0.0 if for_pictures else _seconds_of_step(first)
-    first.close()
+    found = parameters.override(params, values)
+    changed = _changed(found, defaults)
+    if not set(changed) - {LIMIT}:
+        return found
+    env = _construct(label, spec, {**settings, **changed})
+    env.close()
     for word in ("observation", "action"):
-        before, after = (getattr(env, f"{word}_space") for env in (example, first))
+        before, after = (getattr(each, f"{word}_space") for each in (example, env))
         if before != after:
             raise InputError(
                 f"{label} has the {word} space {after} under {changed}, and {before} without: name "
                 "parameters that leave the spaces alone, or register an id of your own."
             )
+    return found
+
+
+def _changed(params: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that differ from the defaults, as arguments of the constructor."""
+    changed = {
+        name: _plain(value)
+        for name, value in params.items()
+        if not np.array_equal(np.asarray(value), np.asarray(defaults[name]))
+    }
+    return changed | ({LIMIT: int(changed[LIMIT])} if LIMIT in changed else {})
+
+
+def _vector(
+    label: str,
+    spec: Any,
+    settings: dict[str, Any],
+    defaults: dict[str, Any],
+    num_envs: int,
+    params: Any,
+    for_pictures: bool,
+    cut_at: int | None,
+) -> HostVector:
+    """B environments under some parameters; those with dear steps in a worker for each core."""
+    given = {**settings, **_changed(params, defaults)}
+    given |= {"render_mode": "rgb_array"} if for_pictures else {}
+    first = _construct(label, spec, given)
+    seconds = 0.0 if for_pictures else _seconds_of_step(first)
+    first.close()
     num_workers = workers_for(seconds, num_envs)
     return lanes(partial(made, spec, given), num_envs, num_workers, cut_at)
 

@@ -73,7 +73,9 @@ def make(name: str, opponent: Opponent = play_randomly) -> Environment:
     if env.num_players > 1:
         declared["metrics"] = lambda info: {kind: is_so * 100.0 for kind, is_so in info.items()}
     if name in _PLANES or not is_masked:
-        declared["render"] = lambda state, params: _picture(env, _PLANES.get(name), state)
+        observe = jax.jit(lambda state: env._observe(state, jnp.int32(_ME)))
+        planes = _PLANES.get(name)
+        declared["render"] = lambda state, params: _picture(np.asarray(observe(state)), planes)
     return conform(
         f"pgx/{name}",
         reset,
@@ -124,9 +126,9 @@ def _seen(env: Any, state: Any, params: Any) -> Any:
     return {VIEW: view, ACTION_MASK: state.legal_action_mask | ~jnp.asarray(params.masked, bool)}
 
 
-def _picture(env: Any, planes: int | None, state: Any) -> np.ndarray:
+def _picture(view: np.ndarray, planes: int | None) -> np.ndarray:
     """The cells of a board, player 0's in yellow and the other's in blue, with lines between."""
-    view = np.asarray(env._observe(state, jnp.int32(_ME)))[..., :planes]
+    view = view[..., :planes]
     picture = grid_picture(view)
     size = picture.shape[0] // view.shape[0]
     picture[::size] = picture[:, ::size] = 90

@@ -54,6 +54,20 @@ def test_an_environment_that_keeps_the_contract_is_told_to_do_so() -> None:
     assert "random play of 8 environments here: " in told
 
 
+def test_the_memory_is_that_of_as_many_environments_as_asked_for() -> None:
+    found = doctor.report("tiny:Walk", num_envs=2**20)
+    assert found["num_envs_bytes"] == 2**20 * 16
+    assert "1,048,576 of them: 16 MiB" in "\n".join(found["text"])
+
+
+def test_the_state_of_an_environment_outside_jax_is_not_counted() -> None:
+    found = doctor.report("gymnasium/CartPole-v1", num_envs=1000)
+    assert (found["state_bytes"], found["num_envs_bytes"]) == (None, 1000 * 16)
+    assert "one environment: its state is outside jax, observation 16 bytes" in "\n".join(
+        found["text"]
+    )
+
+
 def test_a_breach_is_told_with_what_goes_wrong_and_the_remedy() -> None:
     found = doctor.report(Fading())
     assert not found["ok"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
 import pytest
 
 from ppo_jax.apps.reproduce import references, specs
+from ppo_jax.config import presets
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration, suite_table
 from ppo_jax.models.agent import assemble
@@ -62,8 +64,22 @@ def test_every_setting_of_the_package_fits_its_environment(name):
 
 def test_the_suites_are_there():
     wanted = {"classic", "known-failures", "bsuite", "memory", "minatar", "ppo-table-1"}
-    wanted |= {"brax", "craftax", "jumanji", "navix", "pgx", "playground", "xminigrid"}
+    wanted |= {"brax", "craftax", "gpu", "jumanji", "mujoco", "navix", "pgx", "playground"}
+    wanted |= {"xminigrid"}
     assert wanted | {"implementation-details"} <= set(specs.names())
+
+
+def test_a_cell_may_name_a_preset_and_train_it_on_another_task(small: Path):
+    small.write_text(
+        '[[cell]]\ntask = "brax/hopper"\nvariant = "v"\npreset = "brax/google-ant"\n', "utf-8"
+    )
+    (cell,) = specs.load(str(small)).cells
+    config, hyper = presets.preset("brax/google-ant")
+    assert cell.config == dataclasses.replace(config, env="brax/hopper")
+    assert cell.hyper == hyper
+    small.write_text(small.read_text("utf-8").replace("google-ant", "google-ent"), "utf-8")
+    with pytest.raises(InputError, match=r"no preset 'brax/google-ent'.*Nearest: brax/google-ant"):
+        specs.load(str(small))
 
 
 def test_a_suite_loads_without_its_package_which_training_alone_needs(monkeypatch):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ppo_jax.config.errors import InputError
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.storage import jsonl
@@ -66,7 +67,28 @@ def test_parameters_lie_on_a_vmap_axis(environment):
     assert int(found[1].max()) == 9
 
 
-def test_the_command_line_trains_it(tmp_path: Path, capsys):
+def test_a_parameter_that_is_no_number_is_refused_and_a_factory_may_set_it(environment):
+    with pytest.raises(InputError, match=r"Classic-Symbolic-v1', fractal_noise_angles=\(1, 2, 3"):
+        environment.override(environment.default_params, {"fractal_noise_angles": (1, 2, 3, 4)})
+    from ppo_jax.envs.suites import craftax as adapter
+
+    params = adapter.make("Craftax-Classic-Symbolic-v1", day_length=5).default_params
+    assert (params.day_length, params.max_timesteps) == (5, 10_000)
+
+
+def test_textures_that_a_killed_process_left_are_a_sentence(tmp_path: Path, monkeypatch):
+    from craftax.craftax_classic import constants
+
+    from ppo_jax.envs.suites import craftax as adapter
+
+    file = tmp_path / "textures.pbz2"
+    file.write_bytes(b"")
+    monkeypatch.setattr(constants, "TEXTURE_CACHE_FILE", str(file))
+    with pytest.raises(InputError, match=r"textures.pbz2 cannot be read \(EOFError\).*delete that"):
+        adapter._renderer("craftax_classic")(None, None)
+
+
+def test_the_command_line_trains_stops_and_exports_it(environment, tmp_path: Path, capsys):
     summary = beside.trained(NAME, tmp_path, capsys, "--env.max_timesteps", "30")
     assert summary["episode_length_mean"] <= 30
     assert summary["policy_mode"] == "sampled"
@@ -74,6 +96,7 @@ def test_the_command_line_trains_it(tmp_path: Path, capsys):
     shares = [row["env/achievements/place_plant"][0] for row in rows if row["num_episodes"][0]]
     assert shares
     assert all(0 <= share <= 100 for share in shares)
+    beside.require_stops_and_exports(environment, tmp_path)
 
 
 def test_metrics_are_the_achievements_of_the_state_after_the_step(environment):

@@ -345,8 +345,7 @@ def test_a_parameter_takes_effect_or_is_refused():
     vector.reset(0)
     action = (np.array([[1, 2]]), np.zeros((1, 2), np.float32), np.array([2]))
     assert vector.step(action).reward.tolist() == [2.5]
-    wide = environment.override(environment.default_params, {"is_wide": True})
-    words = sentence(lambda: environment.host.make(1, wide, False, None))
+    words = sentence(lambda: environment.override(environment.default_params, {"is_wide": True}))
     assert "has the action space Discrete(2) under {'is_wide': True}" in words
 
 

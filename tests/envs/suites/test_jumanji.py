@@ -69,6 +69,27 @@ def test_types_are_steady_and_a_limit_is_declared(environment):
         snake.override(snake.default_params, {"time_limit": 9})
 
 
+def test_the_limit_is_exact_and_ends_as_the_suite_says_with_its_true_last_observation():
+    from ppo_jax.envs.suites import jumanji as adapter
+
+    # Snake has a discount of 0 at its limit: termination. Connector has 1: truncation.
+    for name, settings, ends in (
+        ("Snake-v1", {}, (True, False)),
+        ("Connector-v3", {"rewards": "sum"}, (False, True)),
+    ):
+        environment = adapter.make(name, time_limit=3, **settings)
+        params, key = environment.default_params, jax.random.key(1)
+        assert time_limit(environment, params) == 3
+        step = jax.jit(environment.transition)
+        seen, state = jax.jit(environment.reset)(key, params)
+        for time in range(1, 4):
+            mask = np.asarray(seen["action_mask"]).reshape(-1, 4 if name == "Snake-v1" else 5)
+            action = jnp.squeeze(jnp.asarray(mask.argmax(axis=1)))  # the first legal one of each
+            seen, state, _, *flags, _ = step(key, state, action, params)
+            assert int(seen["step_count"]) == time  # no reset: a fresh episode shows 0
+            assert tuple(map(bool, flags)) == (ends if time == 3 else (False, False))
+
+
 def test_without_its_mask_every_action_is_allowed(environment):
     params = environment.override(environment.default_params, {"masked": 0})
     keys = jax.random.split(jax.random.key(0), 16)
@@ -153,6 +174,7 @@ def test_the_check_takes_a_trapped_snake_for_an_end(environment):
     assert [finding.what for finding in findings if finding.severity == "error"] == []
 
 
-def test_the_command_line_trains_it_within_the_mask(tmp_path: Path, capsys):
+def test_the_command_line_trains_it_within_the_mask(environment, tmp_path: Path, capsys):
     summary = beside.trained(NAME, tmp_path, capsys)
     assert summary["episodes_cut"] == 0  # a policy that repeats an illegal move never ends
+    beside.require_stops_and_exports(environment, tmp_path)

@@ -56,8 +56,9 @@ def test_types_are_steady_and_the_limit_is_exact_and_fixed(environment):
         environment.override((), {"max_steps": 9})
 
 
-def test_the_command_line_trains_it(tmp_path: Path, capsys):
+def test_the_command_line_trains_stops_and_exports_it(environment, tmp_path: Path, capsys):
     assert beside.trained(NAME, tmp_path, capsys)["episode_length_mean"] <= 100
+    beside.require_stops_and_exports(environment, tmp_path)
 
 
 def test_a_state_is_drawn(environment):

@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 
 import ppo_jax
-from ppo_jax.cli import main
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import Discrete
 from ppo_jax.envs.suite_table import SUITES
-from ppo_jax.storage import checkpoint
 
 pgx = pytest.importorskip("pgx", reason="pip install 'ppo-jax[pgx]'")
 NAME = "pgx/tic_tac_toe"
@@ -166,25 +164,19 @@ def test_a_state_is_drawn(name):
 
 
 def test_a_stopped_run_goes_on_with_the_same_bits_and_its_policy_is_an_opponent(
-    tmp_path: Path, capsys
+    environment, tmp_path: Path, capsys
 ):
     summary = beside.trained(NAME, tmp_path, capsys)
     assert summary["episodes_cut"] == 0
-    whole, half = tmp_path / "run", tmp_path / "half"
-    config = ["train", NAME, "--config", str(whole / "config.json"), "--quiet", "--out", str(half)]
-    assert main.main([*config, "--max-seconds", "1e-9"]) == 75
-    assert main.main(["resume", str(half), "--quiet"]) == 0
-    for file in (whole / "metrics.jsonl", checkpoint.latest(whole)[0] / checkpoint.ARRAYS):
-        assert file.read_bytes() == (half / file.relative_to(whole)).read_bytes()
+    beside.require_stops_and_exports(environment, tmp_path)
 
     from ppo_jax.envs.suites import pgx as adapter
 
-    policy = ppo_jax.load_policy(whole)
-    assert main.main(["export", str(whole), "--out", str(tmp_path / "policy")]) == 0
+    policy = ppo_jax.load_policy(tmp_path / "run")
     exported = ppo_jax.load_policy(tmp_path / "policy")
-    environment = adapter.make("tic_tac_toe", opponent=lambda seen, key: policy(seen))
-    keys, params = jax.random.split(jax.random.key(5), 32), environment.default_params
-    seen, _ = jax.vmap(environment.reset, (0, None))(keys, params)
+    against = adapter.make("tic_tac_toe", opponent=lambda seen, key: policy(seen))
+    keys, params = jax.random.split(jax.random.key(5), 32), against.default_params
+    seen, _ = jax.vmap(against.reset, (0, None))(keys, params)
     begun = np.asarray(seen["view"])[..., 1].any((1, 2))
     assert len(np.unique(np.asarray(seen["view"])[begun], axis=0)) == 1  # it always opens alike
     empty = {"view": np.zeros((3, 3, 2), bool), "action_mask": np.ones(9, bool)}

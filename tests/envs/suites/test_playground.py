@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import beside
+import jax
+import numpy as np
 import pytest
 
 from ppo_jax.config.errors import InputError
@@ -10,6 +15,7 @@ from ppo_jax.envs import registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suite_table import SUITES
 
+os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported
 pytest.importorskip("mujoco_playground", reason="pip install 'ppo-jax[playground]'")
 NAME = "playground/CartpoleBalance"
 
@@ -61,3 +67,35 @@ def test_an_observation_for_the_critic_is_a_part_of_its_own():
     assert _seen({"state": 1, "privileged_state": 2, "pixels": 3}) == {"actor": 1, "critic": 2}
     assert _seen({"state": 1, "pixels": 3}) == 1
     assert _seen(5) == 5
+
+
+def test_the_command_line_trains_stops_and_exports_it(environment, tmp_path: Path, capsys):
+    # One device: see docs/environments.md
+    words = ["--env.max_steps_in_episode", "20", "--devices", "1"]
+    summary = beside.trained(NAME, tmp_path, capsys, *words)
+    assert summary["episode_length_mean"] == 20
+    beside.require_stops_and_exports(environment, tmp_path)
+
+
+def test_the_limit_cuts_a_step_that_shows_its_true_successor(environment):
+    params = environment.override(environment.default_params, {"max_steps_in_episode": 3})
+    push = np.ones(1, np.float32)
+    assert beside.ages_at_the_cut(environment, params, push, 4) == [3, 4]
+    step = jax.jit(environment.transition)
+    _, state = jax.jit(environment.reset)(jax.random.key(0), params)
+    seen = []
+    for _ in range(4):  # it goes on, so the third observation lies between the others
+        observation, state, *_ = step(jax.random.key(0), state, push, params)
+        seen.append(observation[0])  # the cart's place, pushed to the right
+    assert seen == sorted(seen)
+
+
+def test_a_state_is_drawn_where_opengl_is(environment):
+    _, state = jax.jit(environment.reset)(jax.random.key(0), environment.default_params)
+    try:
+        picture = environment.render(state, environment.default_params)
+    except InputError as error:
+        assert "install libegl1 and set MUJOCO_GL=egl" in str(error)  # noqa: PT017
+        pytest.skip(str(error))
+    assert (picture.dtype, picture.shape) == (np.uint8, (240, 320, 3))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20  # floor, cart and pole

@@ -70,10 +70,13 @@ def test_a_size_is_refused_and_a_factory_may_set_it(environment):
     assert smaller.observation_shape == (3, 3, 2)
 
 
-def test_the_command_line_trains_it_and_a_state_is_drawn(environment, tmp_path: Path, capsys):
+def test_the_command_line_trains_stops_and_exports_it_and_a_state_is_drawn(
+    environment, tmp_path: Path, capsys
+):
     summary = beside.trained(NAME, tmp_path, capsys, "--env.max_steps", "20")
     assert summary["episode_length_mean"] <= 20
     assert summary["policy_mode"] == "sampled"
+    beside.require_stops_and_exports(environment, tmp_path)
     _, state = environment.reset(jax.random.key(0), environment.default_params)
     picture = environment.render(state, environment.default_params)
     assert picture.dtype == np.uint8
