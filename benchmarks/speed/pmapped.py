@@ -20,7 +20,10 @@ def restore_replication() -> None:
     import jax
 
     def replicated(tree: Any, devices: list[Any]) -> Any:
-        return jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * len(devices)), tree)
+        mesh = jax.sharding.Mesh(devices, ("devices",))
+        spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
+        stacked = jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * len(devices)), tree)
+        return jax.device_put(stacked, spread)
 
     if not hasattr(jax, "device_put_replicated"):
         jax.device_put_replicated = replicated  # type: ignore[attr-defined]
