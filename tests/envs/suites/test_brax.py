@@ -70,6 +70,7 @@ def test_the_limit_is_exact_and_the_last_observation_true():
     np.testing.assert_allclose(reward, observation[0])
 
 
+@pytest.mark.usefixtures("kept_programs")
 def test_the_command_line_trains_stops_and_exports_it(tmp_path: Path, capsys):
     summary = beside.trained("brax/fast", tmp_path, capsys, "--env.max_steps_in_episode", "20")
     assert summary["episode_length_mean"] == 20

@@ -88,6 +88,7 @@ def test_textures_that_a_killed_process_left_are_a_sentence(tmp_path: Path, monk
         adapter._renderer("craftax_classic")(None, None)
 
 
+@pytest.mark.usefixtures("kept_programs")
 def test_the_command_line_trains_stops_and_exports_it(environment, tmp_path: Path, capsys):
     summary = beside.trained(NAME, tmp_path, capsys, "--env.max_timesteps", "30")
     assert summary["episode_length_mean"] <= 30

@@ -174,6 +174,7 @@ def test_the_check_takes_a_trapped_snake_for_an_end(environment):
     assert [finding.what for finding in findings if finding.severity == "error"] == []
 
 
+@pytest.mark.usefixtures("kept_programs")
 def test_the_command_line_trains_it_within_the_mask(environment, tmp_path: Path, capsys):
     summary = beside.trained(NAME, tmp_path, capsys)
     assert summary["episodes_cut"] == 0  # a policy that repeats an illegal move never ends

@@ -56,6 +56,7 @@ def test_types_are_steady_and_the_limit_is_exact_and_fixed(environment):
         environment.override((), {"max_steps": 9})
 
 
+@pytest.mark.usefixtures("kept_programs")
 def test_the_command_line_trains_stops_and_exports_it(environment, tmp_path: Path, capsys):
     assert beside.trained(NAME, tmp_path, capsys)["episode_length_mean"] <= 100
     beside.require_stops_and_exports(environment, tmp_path)

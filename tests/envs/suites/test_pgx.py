@@ -163,6 +163,7 @@ def test_a_state_is_drawn(name):
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1
 
 
+@pytest.mark.usefixtures("kept_programs")
 def test_a_stopped_run_goes_on_with_the_same_bits_and_its_policy_is_an_opponent(
     environment, tmp_path: Path, capsys
 ):

@@ -69,6 +69,7 @@ def test_an_observation_for_the_critic_is_a_part_of_its_own():
     assert _seen(5) == 5
 
 
+@pytest.mark.usefixtures("kept_programs")
 def test_the_command_line_trains_stops_and_exports_it(environment, tmp_path: Path, capsys):
     # One device: see docs/environments.md
     words = ["--env.max_steps_in_episode", "20", "--devices", "1"]

@@ -70,6 +70,7 @@ def test_a_size_is_refused_and_a_factory_may_set_it(environment):
     assert smaller.observation_shape == (3, 3, 2)
 
 
+@pytest.mark.usefixtures("kept_programs")
 def test_the_command_line_trains_stops_and_exports_it_and_a_state_is_drawn(
     environment, tmp_path: Path, capsys
 ):
