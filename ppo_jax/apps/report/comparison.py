@@ -131,9 +131,6 @@ def compared(
     whole = [[worst if score is None else score for score in sample] for sample in samples]
     rows = []
     for group, sample, scores in zip(groups, samples, whole, strict=True):
-        found: dict[str, Any] = dict.fromkeys(NOTHING)
-        if rows:
-            found = beside([scores], [whole[0]], chosen)
         rows.append(
             {
                 "label": group.label,
@@ -141,7 +138,7 @@ def compared(
                 "num_seeds": len(sample),
                 **stats.summarise(sample, limits=limits),
                 "margin": chosen,
-                **found,
+                **beside(scores, whole[0] if rows else None, chosen),
             }
         )
     return {
@@ -156,19 +153,18 @@ def compared(
 NOTHING = ("word", "difference", "difference_ci95", "seeds_needed", "verdict", "probability")
 
 
-def beside(
-    scores: Sequence[Sequence[float]], first: Sequence[Sequence[float]], margin: float
-) -> dict[str, Any]:
-    """Compare the scores of one task with those of the first group."""
-    found = verdicts.between(scores, first, margin)
+def beside(scores: Sequence[float], first: Sequence[float] | None, margin: float) -> dict[str, Any]:
+    """Compare a group's scores [S] with the first group's; all is None for the first itself."""
+    if first is None:
+        return dict.fromkeys(NOTHING)
+    found = verdicts.between([scores], [first], margin)
     return {
         "word": found.word,
         "difference": found.difference,
         "difference_ci95": found.ci95,
         "seeds_needed": found.seeds_needed,
-        "margin": found.margin,
         "verdict": verdicts.described(found),
-        "probability": stats.probability_of_improvement(scores[0], first[0]),
+        "probability": stats.probability_of_improvement(scores, first),
     }
 
 

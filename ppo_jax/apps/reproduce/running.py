@@ -184,7 +184,9 @@ def judged_suite(request: Request, suite: Suite, folder: Path, notes: Sequence[s
     if table.rows and not request.is_show:
         whole, asked = specs.load(suite.file, request.is_quick), {c.name: c for c in suite.cells}
         cells = tuple(asked.get(cell.name, cell) for cell in whole.cells)
-        store_table(folder, made_table(folder, whole._replace(cells=cells), notes))
+        is_whole = len(cells) == len(asked)
+        every = table if is_whole else made_table(folder, whole._replace(cells=cells), notes)
+        store_table(folder, every)
     lines, data = tables.lines(table), tables.table_data(table)
     words = [each.verdict for each in (*table.rows, *table.judged)]
     exit_code = WORSE if any(each.startswith(verdicts.WORSE) for each in words) else 0
