@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,17 @@ import details_table
 import gpu_table
 import numpy as np
 import peers_table
+import speed_table
 import studies_table
 import suites_speed
 import suites_table
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
-from stored import DATE, RESULTS, ROOT, link, newest
+from stored import RESULTS, ROOT, link, newest
 
 from ppo_jax.analysis import ranges
 from ppo_jax.analysis.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
 from ppo_jax.apps.diagnose import explain_figure
 from ppo_jax.apps.diagnose.explain import conclusions
-
-sys.path.append(str(ROOT / "benchmarks" / "speed"))
-from cases import CASES
 
 PPO_GOALS = (
     *("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
@@ -54,7 +51,7 @@ def main() -> None:
             "parity": peers_table.parity(),
             "gymnasium": peers_table.gymnasium(),
             "suites": suites_table.suites(),
-            "speed": speed(),
+            "speed": speed_table.speed(),
             "costs": costs(),
             "gpu": on_a_gpu("../"),
         },
@@ -265,106 +262,10 @@ def draw_curves(records: list[dict[str, Any]], folder: Path) -> None:
         figure.savefig(path, metadata=without_date(path))
 
 
-def speed() -> str | None:
-    """Medians and ratios of the newest comparison."""
-    path = newest("speed_*.json")
-    if path is None:
-        return None
-    record = json.loads(path.read_text("utf-8"))
-    machine, cases = record["machine"], record["cases"]
-    peers = list(dict.fromkeys(name for case in cases.values() for name in case["against"]))
-    versions = {
-        name: told
-        for case in cases.values()
-        for trainer in case["trainers"].values()
-        for name, told in trainer["versions"].items()
-    }
-    lines = [
-        "## How fast it is",
-        "",
-        "Environment steps per second, and seconds to trace and compile in brackets, side by side "
-        "with others, each at its best layout, interleaved in one run; below the speed of each: "
-        "how many times as fast we are (pairs of runs):",
-        "",
-        "| case | ours | of the ceiling | "
-        + " | ".join(f"{PEERS[n]} {versions[PEERS[n]]}" for n in peers)
-        + " |",
-        "|---|---|---|" + "---|" * len(peers),
-        *(speed_row(name, case, peers, ceiling(cases)) for name, case in cases.items()),
-        "",
-        "The ceiling is what float32 matrix products reach on this machine, measured in the same "
-        f"run ({ceiling(cases) / 1e9:,.0f} GFLOP/s); its share counts the products of the "
-        "networks alone, in the time of the whole iteration.",
-        "",
-        *elsewhere(path),
-        f"{machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}; medians of "
-        f"{record['repeats']} runs, jax {versions['jax']}. 64-64 actor and critic, 4 epochs × 4 "
-        "minibatches of the same sizes; what each peer does otherwise by design stands at the "
-        "head of its `benchmarks/speed/worker_*.py`. Where a ratio is below 1, or our compile "
-        "time the longer one, what is known of the reasons stands in "
-        f"[lab-notebook.md](lab-notebook.md). All numbers: [{path.name}]"
-        f"({link(path)}). Again: `python benchmarks/speed/compare.py`."
-        + "".join(f" {note}" for note in record.get("notes", [])),
-    ]
-    return "\n".join(lines)
-
-
 def speed_of_suites() -> str | None:
     """The suites beside their own trainers."""
     path = newest("speed-suites_*.json")
     return path and suites_speed.table(json.loads(path.read_text("utf-8")), link(path))
-
-
-# Name in the results -> package.
-PEERS = {"rejax": "rejax", "ajax": "ajax-rl", "sb3": "stable-baselines3"}
-
-
-def speed_row(name: str, case: dict[str, Any], peers: list[str], most: float) -> str:
-    ours = case["trainers"]["ppo_jax"]
-    share = ours["env_steps_per_second"] * CASES[name].flops_per_env_step / most
-    cells = [
-        f"{ours['env_steps_per_second']:,.0f} ({ours['compile_seconds']:.1f} s)",
-        f"{share:.0%}",
-    ]
-    for name in peers:
-        if name not in case["against"]:
-            cells.append("")
-            continue
-        theirs, pairs = case["trainers"][name], case["against"][name]["speed_ratio_pairs"]
-        cells.append(
-            f"{theirs['env_steps_per_second']:,.0f} ({theirs['compile_seconds']:.1f} s)<br>"
-            f"**{case['against'][name]['speed_ratio']:.2f}** ({min(pairs):.2f} to {max(pairs):.2f})"
-        )
-    return f"| {case['settings']['title'].replace(' x ', ' × ')} | {' | '.join(cells)} |"
-
-
-def ceiling(cases: dict[str, Any]) -> float:
-    """Rate of matrix products on the machine of these cases, in operations per second."""
-    return next(case["ceiling"]["flops_per_second"] for case in cases.values() if "ceiling" in case)
-
-
-def elsewhere(shown: Path) -> list[str]:
-    """Ratios to the faster peer on other machines: one sentence each."""
-    paths = {path.stem[:-DATE]: path for path in sorted(RESULTS.glob("speed_*.json"))}
-    lines = []
-    for path in paths.values():
-        if path.stem[:-DATE] == shown.stem[:-DATE]:
-            continue
-        record = json.loads(path.read_text("utf-8"))
-        most = ceiling(record["cases"])
-        ratios = ", ".join(
-            f"{case['settings']['title'].replace(' x ', ' × ')} **{case['speed_ratio']:.2f}**"
-            for case in record["cases"].values()
-        )
-        share = record["cases"]["c"]["ceiling"]["share"]["ppo_jax"]
-        lines += [
-            f"On another machine ({record['machine']['cpu']}, {record['machine']['cores']} cores, "
-            f"{most / 1e9:,.0f} GFLOP/s, {record['date'][:10]}), times as fast as the faster of "
-            f"the compiled peers: {ratios}; {share:.0%} of the ceiling with 2,048 environments "
-            f"([{path.name}]({link(path)})).",
-            "",
-        ]
-    return lines
 
 
 def story() -> str | None:
