@@ -52,7 +52,7 @@ def conform(
         params: what `--env.NAME` may set: only numbers that take effect.
         fixed: names of numbers that the suite fixes when it makes an environment.
         integers: leaves that hold whole numbers, as in `Environment`.
-        declared: `render`, `metrics` and `evaluation_mode`, as in `Environment`.
+        declared: `render`, `metrics`, `evaluation_mode` and `is_heavy`, as in `Environment`.
 
     Raises:
         InputError: from `override`, for a number that the suite fixes, or no step of an episode.

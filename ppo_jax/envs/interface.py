@@ -134,6 +134,9 @@ class _Fields(NamedTuple):
     # "deterministic" or "sampled": how an evaluation acts unless it is told; grid worlds, whose
     # deterministic policies may stall, and suites that publish sampled episodes are sampled
     evaluation_mode: str = "deterministic"
+    # A step takes a CPU longer than its share of an update, as with bodies and contacts: a seed's
+    # environments are then spread over CPU devices from smaller minibatches on
+    is_heavy: bool = False
     # (name of a leaf, lowest, highest value) of leaves that hold whole numbers, where they are
     # known. An adapter with `raw` has them in its spaces
     integers: tuple[tuple[str, int, int], ...] = ()

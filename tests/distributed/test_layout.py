@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import hosts
 from ppo_jax.distributed.layout import Layout, Wanted, choose_layout, devices_needed
+from ppo_jax.envs import registration
 
 
 class Device(NamedTuple):
@@ -73,6 +75,17 @@ def test_the_layout_follows_the_batch_the_seeds_and_the_devices(
     assert layout.num_blocks == (8 if mesh[1] > 1 else 1)
     if platform == "gpu":
         assert devices_needed(config, num_seeds, count, Wanted()) == mesh[0] * mesh[1]
+
+
+def test_an_environment_with_heavy_steps_is_spread_from_smaller_minibatches_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heavy = registration.make("CartPole-v1")._replace(is_heavy=True)
+    for platform, num_minibatches, shares in (("cpu", 2, 2), ("cpu", 4, 1), ("gpu", 1, 1)):
+        machine(monkeypatch, platform, 2)
+        config = dataclasses.replace(SMALL, env=heavy, num_minibatches=num_minibatches)
+        assert choose_layout(config, 1).num_shares == shares
+        assert choose_layout(config, 2).num_shares == 1  # seeds before environments
 
 
 def test_fewer_devices_may_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

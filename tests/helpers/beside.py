@@ -125,6 +125,15 @@ def require_steady_types(environment: Environment) -> None:
     assert [x[:2] for x in avals(step[2:5])] == [((), np.float32), ((), np.bool_), ((), np.bool_)]
 
 
+def require_fresh_keys(environment: Environment) -> None:
+    """Reset and transition use no random key twice, by JAX's own check. It runs nothing."""
+    params, key = environment.default_params, jax.random.key(0)
+    action = random_action(environment.action_space, key)
+    with jax.debug_key_reuse(True):
+        state = jax.jit(environment.reset).lower(key, params).out_info[1]
+        jax.jit(environment.transition).lower(key, state, action, params)
+
+
 def ages_at_the_cut(environment: Environment, params: Any, action: Any, steps: int) -> list[int]:
     """Ages at which one environment was truncated, if it always takes one action."""
 

@@ -54,9 +54,10 @@ def make(name: str, opponent: Opponent = play_randomly) -> Environment:
     is_masked = not name.startswith("minatar-")  # MinAtar allows every action
 
     def reset(key: Any, params: Any) -> tuple:
-        state = env.init(key)
+        key_init, key_others = jax.random.split(key)
+        state = env.init(key_init)
         if env.num_players > 1:
-            state, _ = _until_my_turn(env, opponent, key, state, begins=True)
+            state, _ = _until_my_turn(env, opponent, key_others, state, begins=True)
         return _seen(env, state, params), state
 
     def step(key: Any, state: Any, action: Any, params: Any) -> tuple:

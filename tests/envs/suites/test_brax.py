@@ -51,6 +51,7 @@ def test_random_play_is_the_suites_own(environment):
 
 def test_types_are_steady_and_actions_lie_within_one(environment):
     beside.require_steady_types(environment)
+    beside.require_fresh_keys(environment)
     space = environment.action_space
     assert (space.low.tolist(), space.high.tolist()) == ([-1.0], [1.0])
 

@@ -57,6 +57,7 @@ def test_random_play_is_the_suites_own_and_stays_within_the_mask(environment):
 
 def test_types_are_steady_and_a_limit_is_declared(environment):
     beside.require_steady_types(environment)
+    beside.require_fresh_keys(environment)
     assert environment.observation_dtype == {"board": "int32", "action_mask": "bool"}
     assert leaves.categories(environment) == {"board": (0, 18)}  # tiles up to 2^17
     cube = registration.make("jumanji/RubiksCube-v0")

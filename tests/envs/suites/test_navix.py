@@ -49,6 +49,7 @@ def test_random_play_is_the_suites_own(environment):
 
 def test_types_are_steady_and_the_limit_is_exact_and_fixed(environment):
     beside.require_steady_types(environment)
+    beside.require_fresh_keys(environment)
     assert leaves.categories(environment) == {"observation": (0, 11)}
     assert time_limit(environment, ()) == 4 * 5 * 5
     assert beside.ages_at_the_cut(environment, (), TURN, 100) == [100]

@@ -66,7 +66,7 @@ def test_random_play_is_the_suites_own_with_the_opponents_moves_inside_the_step(
         return after, jnp.where(theirs, after.rewards[0], 0.0)
 
     def reset(key):
-        state, _ = answered(env.init(key))
+        state, _ = answered(env.init(jax.random.split(key)[0]))
         return shown(state), state
 
     def step(key, state, action):
@@ -103,6 +103,7 @@ def test_who_begins_is_drawn_and_the_opponent_has_moved_first(environment):
 def test_types_are_steady_and_games_without_an_opponent_are_arrays():
     for name in ("kuhn_poker", "2048"):
         beside.require_steady_types(registration.make(f"pgx/{name}"))
+        beside.require_fresh_keys(registration.make(f"pgx/{name}"))
     breakout = registration.make("pgx/minatar-breakout")
     assert (breakout.observation_shape, breakout.action_space) == ((10, 10, 4), Discrete(3))
     assert leaves.categories(registration.make("pgx/backgammon")) == {"view": (-15, 31)}

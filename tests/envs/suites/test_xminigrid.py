@@ -50,6 +50,7 @@ def test_random_play_is_the_suites_own(environment):
 
 def test_types_are_steady_and_the_limit_is_exact(environment):
     beside.require_steady_types(environment)
+    beside.require_fresh_keys(environment)
     assert leaves.categories(environment) == {"observation": (0, 13)}  # tiles, more than colours
     params = environment.override(environment.default_params, {"max_steps": 7})
     assert time_limit(environment, params) == 7
