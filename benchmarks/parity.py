@@ -63,7 +63,7 @@ class Task:
 
 
 MINATAR = {"num_envs": 64, "num_minibatches": 8, "learning_rate": 5e-3, "activation": "relu"}
-# A tenth of the budgets of Brax' notebook (pendulum) and of rejax (reacher); Brax' own test (fast).
+# A tenth of the budgets of Brax' notebook (pendulums) and rejax (reacher); Brax' own test (fast).
 BRAX = {"num_envs": 32, "rollout_length": 64, "num_epochs": 8, "num_minibatches": 16, "gamma": 0.95}
 CRAFTAX = "craftax/Craftax-Classic-Symbolic-v1"
 TASKS = {
@@ -77,9 +77,10 @@ TASKS = {
         Task("Breakout-MinAtar", 999_424, **MINATAR),
         Task("SpaceInvaders-MinAtar", 999_424, **MINATAR),
         Task("brax/inverted_pendulum", 200_704, episode_length=1000, **BRAX),
+        Task("brax/inverted_double_pendulum", 200_704, episode_length=1000, **BRAX),
         Task("brax/reacher", 104_448, episode_length=50, **BRAX),
         Task("brax/fast", 32_768, episode_length=128, **BRAX),
-        Task(CRAFTAX, 249_856, 64, 64, 4, 8, 5e-4, gae_lambda=0.8, hidden_sizes=(64, 64, 64)),
+        Task(CRAFTAX, 999_424, 64, 64, 4, 8, 5e-4, gae_lambda=0.8, hidden_sizes=(64, 64, 64)),
     )
 }
 BRAX_TASKS = tuple(name for name in TASKS if name.startswith("brax/"))

@@ -264,8 +264,9 @@ def draw_curves(records: list[dict[str, Any]], folder: Path) -> None:
 
 def speed_of_suites() -> str | None:
     """The suites beside their own trainers."""
-    path = newest("speed-suites_*.json")
-    return path and suites_speed.table(json.loads(path.read_text("utf-8")), link(path))
+    paths = sorted(RESULTS.glob("speed-suites_*.json"), reverse=True)
+    records = [(json.loads(path.read_text("utf-8")), link(path)) for path in paths]
+    return suites_speed.table(records) if records else None
 
 
 def story() -> str | None:

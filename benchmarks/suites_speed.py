@@ -11,25 +11,38 @@ HEAD = (
 )
 
 
-def table(record: dict[str, Any], address: str) -> str:
-    """Environment steps per second, ratios and shares of a `speed-suites` result.
+def table(records: list[tuple[dict[str, Any], str]]) -> str:
+    """Environment steps per second, ratios and shares of `speed-suites` results.
 
     Args:
-        address: of the result, seen from the document.
+        records: a result of each machine, with its address seen from the document.
     """
-    machine, name = record["machine"], address.rpartition("/")[2]
-    return "\n".join(
-        [
-            *HEAD,
-            *(line for case in record["cases"].values() for line in rows(case)),
-            "",
-            "Environment steps per second, and seconds to trace and compile in brackets; the ratio "
-            "is the median of pairs of runs, with their range. "
-            f"{machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}, "
-            f"{record['repeats']} runs of each in turns. All numbers: [{name}]({address})."
-            + "".join(f" {note}" for note in record.get("notes", [])),
-        ]
+    lines, notes = list(HEAD), []
+    for record, address in records:
+        first = len(lines) - len(HEAD) + 1
+        lines += [line for case in record["cases"].values() for line in rows(case)]
+        notes.append(measured(record, address, f"Rows {first} to {len(lines) - len(HEAD)}"))
+    words = (
+        "Environment steps per second, and seconds to trace and compile in brackets; the ratio is "
+        "the median of pairs of runs, with their range."
     )
+    return "\n".join([*lines, "", " ".join([words, *notes])])
+
+
+def measured(record: dict[str, Any], address: str, which: str) -> str:
+    """Machine and date of one result, and the layouts that a trainer could not run."""
+    machine, name = record["machine"], address.rpartition("/")[2]
+    ended = {
+        f"{worded(trainer)} in the layout `{layout}`"
+        for case in record["cases"].values()
+        for trainer in case["trainers"].values()
+        for layout in trainer.get("layouts_ended", ())
+    }
+    words = (
+        f"{which}: {machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}, "
+        f"{record['repeats']} runs of each in turns, [{name}]({address})."
+    )
+    return words + f" A fault inside XLA ended {', '.join(sorted(ended))}." * bool(ended)
 
 
 def rows(case: dict[str, Any]) -> list[str]:

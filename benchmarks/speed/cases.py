@@ -28,6 +28,7 @@ class Case:
     shared_torso: bool = False
     previous_inputs: str = "none"
     clips_value: bool = True
+    start_states: int = 0  # start states that a rollout shares; 0 for a fresh one each
     has_flags: bool = True  # ours sees kinds of cells as flags; else as the numbers that they are
     normalizes_advantages: bool = True
     objective: str = "clip"  # this and the next two: of ours only
@@ -69,7 +70,7 @@ class Case:
 # Numbers in an observation, and outputs of the actor.
 ENV_SIZES = {
     **{"CartPole-v1": (4, 2), "Breakout-MinAtar": (400, 3), "Pendulum-v1": (3, 1)},
-    "MemoryChain-bsuite": (3, 2),
+    **{"MemoryChain-bsuite": (3, 2), "craftax/Craftax-Classic-Symbolic-v1": (1345, 17)},
 }
 
 # MinAtar's convolution: 3 x 3 x 4 -> 16 at 8 x 8 places.
@@ -145,6 +146,7 @@ SUITE_CASES = {
             hidden_sizes=(512, 512, 512),
             gae_lambda=0.8,
             max_grad_norm=1.0,
+            start_states=64,
         ),
         Case(
             *("navix", "Navix: DoorKey-8x8, 16 envs x 128", 32 * 2048, 16),

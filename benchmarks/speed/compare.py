@@ -18,6 +18,7 @@ import os
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from cases import ALL_CASES, CASES, SUITE_CASES, scaled
 from machine import begin, default_out, describe_machine, store
@@ -27,6 +28,7 @@ from peers import (
     OURS,
     PEERS,
     Process,
+    WorkerEnded,
     find_python,
     interpreters,
     layouts,
@@ -126,13 +128,13 @@ def compare(
     try:
         for name in names:
             wanted = arguments.own_layouts if name == OURS else arguments.peer_layouts
-            process, tried, first = fastest_layout(
+            process, trial, first = fastest_layout(
                 name, case, pythons[name], arguments.scale, wanted
             )
             processes.append(process)
             result["trainers"][name] = {
                 **process.info,
-                "layouts_tried": tried,
+                **trial,
                 "compiles": [] if name in ALONE else [first],
                 "runs": [],
             }
@@ -169,29 +171,44 @@ def compare(
 
 def fastest_layout(
     name: str, case: str, python: Path, scale: float, wanted: list[str] | None
-) -> tuple[Process, dict[str, list[float]], dict]:
-    """Find the trainer's fastest layout, the speeds of each layout, and its first compilation."""
+) -> tuple[Process, dict[str, Any], dict]:
+    """Find the trainer's fastest layout, the trial of all layouts, and its first compilation.
+
+    A layout whose worker process ends is left out, and the record says so.
+    """
     peer = PEERS[name]
     names = wanted or layouts(peer, python, case, scale)
     processes = [Process(peer, python, case, layout, scale) for layout in names]
+    compiled: dict[str, dict] = {}
+    tried: dict[str, list[float]] = {layout: [] for layout in names}
+    ended: dict[str, str] = {}
     try:
-        compiled = {process.layout: process.ask("compile") for process in processes}
-        tried: dict[str, list[float]] = {process.layout: [] for process in processes}
-        for _ in range(TRIAL_RUNS if len(processes) > 1 else 0):
-            for process in processes:
+        for process in processes:
+            try:
+                compiled[process.layout] = process.ask("compile")
+                if len(processes) > 1:
+                    process.ask("run")
+            except WorkerEnded as error:  # XLA of jax 0.11.2 can crash on empty arrays over devices
+                if len(names) == 1 or len(ended) == len(names) - 1:
+                    raise
+                ended[process.layout] = str(error)
+                print(f"{error}: layout {process.layout} is left out", file=sys.stderr, flush=True)
+        alive = [process for process in processes if process.layout not in ended]
+        for _ in range(TRIAL_RUNS if len(alive) > 1 else 0):
+            for process in alive:
                 ran = process.ask("run")
                 tried[process.layout].append(ran["env_steps"] / ran["wall_seconds"])
     except BaseException:
         for process in processes:
             process.close()
         raise
-    best = processes[0]
-    if len(processes) > 1:
-        best = max(processes, key=lambda process: max(tried[process.layout]))
+    best = alive[0]
+    if len(alive) > 1:
+        best = max(alive, key=lambda process: max(tried[process.layout]))
     for process in processes:
         if process is not best:
             process.close()
-    return best, tried, compiled[best.layout]
+    return best, {"layouts_tried": tried, "layouts_ended": ended}, compiled[best.layout]
 
 
 def summarise(trainer: dict) -> dict:

@@ -64,7 +64,7 @@ PEERS = {
         Peer("navix", "navix", "worker_navix.py", SUITES, ("navix",), python=(3, 12)),
         # No trainers: the environment alone, and the rate of this machine's matrix products.
         Peer(ENVIRONMENT, "ppo-jax", "worker_environment.py", SUITES, tuple(SUITE_CASES)),
-        Peer(CEILING, "numpy", "worker_sgemm.py", "requirements_ppo_jax.txt", cases=("c",)),
+        Peer(CEILING, "numpy", "worker_sgemm.py", "requirements_ppo_jax.txt", ("c", "craftax")),
     )
 }
 
@@ -100,7 +100,7 @@ def interpreters(names: list[str], cases: list[str], folder: Path, given: Any) -
     found = {}
     for name in names:
         peer, ready = PEERS[name], given.own_python if name == OURS else given.peer_python
-        if name == OURS and set(cases) & set(SUITE_CASES):
+        if name in (OURS, CEILING) and set(cases) & set(SUITE_CASES):
             peer = replace(peer, requirements=SUITES)
         found[name] = Path(ready) if ready else ensure_venv(peer, folder, given.python)
     return found
@@ -124,6 +124,10 @@ def ensure_venv(peer: Peer, folder: Path, python: str) -> Path:
     subprocess.run([*install, *constraints], check=True)
     stamp.write_text(wanted)
     return interpreter
+
+
+class WorkerEnded(RuntimeError):
+    """A worker process is gone."""
 
 
 class Process:
@@ -156,7 +160,7 @@ class Process:
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
-            raise RuntimeError(f"the worker of {self.peer.name} ended with exit code {code}")
+            raise WorkerEnded(f"the worker of {self.peer.name} ended with exit code {code}")
         return json.loads(line)
 
 

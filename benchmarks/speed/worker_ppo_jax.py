@@ -1,7 +1,8 @@
 """ppo_jax as its own host loop runs it: compiled chunks, metrics fetched after each.
 
 `default` is a user's default and is compared. Other names: a kind of layout on one device per core
-(`map`, `vmap`, `envs`), or `train`, the whole run as one function under `jit` and `vmap`.
+(`map`, `vmap`), `spread`, which shares one seed's environments among all devices, `single`, which
+keeps a seed on one device, or `train`, the whole run as one function under `jit` and `vmap`.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def config_of(case: Case) -> Any:
         memory_size=case.memory_size,
         shared_torso=case.shared_torso,
         previous_inputs=case.previous_inputs,
+        start_states=case.start_states,
         scale_bytes=case.has_flags,
         one_hot_integers=case.has_flags,
         normalize_advantages="minibatch" if case.normalizes_advantages else "none",
@@ -89,12 +91,13 @@ def build_chunks(case: Case, layout: str, mark: Callable[[str], None]) -> Progra
     import jax.numpy as jnp
 
     from ppo_jax.distributed import programs
-    from ppo_jax.distributed.layout import Layout, choose_layout
+    from ppo_jax.distributed.layout import Layout, Wanted, choose_layout
     from ppo_jax.runtime.startup import begin
 
     config, hyper = settings(case)
-    spread = choose_layout(config, case.seeds)
-    if layout != "default":
+    meshes = {"spread": (1, jax.local_device_count()), "single": (1, 1)}
+    spread = choose_layout(config, case.seeds, wanted=Wanted(mesh=meshes.get(layout)))
+    if layout in ("map", "vmap"):
         spread = Layout(layout, tuple(jax.local_devices()), case.seeds)
     begun = begin(config, hyper, 0, spread)
     mark("trace_seconds")
