@@ -153,6 +153,7 @@ def test_the_adapters_api_check_names_what_is_missing():
 
 class Measured(Own):
     evaluation_mode = "sampled"
+    is_heavy = True
 
     def step_env(self, key, state, action, params):
         *rest, _ = super().step_env(key, state, action, params)
@@ -162,9 +163,10 @@ class Measured(Own):
         return {"age": info["age"]}
 
 
-def test_a_class_may_declare_metrics_and_its_mode_of_evaluation():
+def test_a_class_may_declare_metrics_its_mode_of_evaluation_and_heavy_steps():
     environment = registration.make(Measured())
     assert environment.evaluation_mode == "sampled"
+    assert environment.is_heavy
     _, state = environment.reset(jax.random.key(0), environment.default_params)
     action, params = jnp.zeros(()), environment.default_params
     info = environment.transition(jax.random.key(0), state, action, params)[-1]

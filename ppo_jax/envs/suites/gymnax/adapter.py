@@ -110,6 +110,7 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
         raw=raw,
         metrics=env.metrics if callable(getattr(type(env), "metrics", None)) else None,
         evaluation_mode=getattr(env, "evaluation_mode", "deterministic"),
+        is_heavy=bool(getattr(env, "is_heavy", False)),
     )
 
 
