@@ -50,6 +50,6 @@ def make(name: str, **settings: Any) -> Environment:
         render=model
         and (lambda state, params: draw(state.pipeline_state.q, state.pipeline_state.qd)),
         metrics=lambda metrics: {k: v for k, v in metrics.items() if "reward" in k},
-        is_heavy=name != "fast",  # which has a point on a line in place of bodies
+        is_heavy=name != "fast",  # a point on a line in place of bodies
     )
     return with_time_limit(bare, EPISODE_LENGTH)
