@@ -67,7 +67,6 @@ def make(name: str, **settings: Any) -> Environment:
         max_episode_steps=None,
         render=lambda state, params: draw(state.data.qpos, state.data.qvel),
         metrics=lambda metrics: {k: v for k, v in metrics.items() if "reward" in k},
-        is_heavy=True,
     )
     return with_time_limit(bare, -(-int(config.episode_length) // repeat))  # counted unrepeated
 
