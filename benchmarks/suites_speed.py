@@ -42,7 +42,8 @@ def measured(record: dict[str, Any], address: str, which: str) -> str:
         f"{which}: {machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}, "
         f"{record['repeats']} runs of each in turns, [{name}]({address})."
     )
-    return words + f" A fault inside XLA ended {', '.join(sorted(ended))}." * bool(ended)
+    notes = [f"A fault inside XLA ended {', '.join(sorted(ended))}."] if ended else []
+    return " ".join([words, *notes, *record.get("notes", [])])
 
 
 def rows(case: dict[str, Any]) -> list[str]:

@@ -189,7 +189,7 @@ def fastest_layout(
                 if len(processes) > 1:
                     process.ask("run")
             except WorkerEnded as error:  # XLA of jax 0.11.2 can crash on empty arrays over devices
-                if len(names) == 1 or len(ended) == len(names) - 1:
+                if len(ended) == len(names) - 1:
                     raise
                 ended[process.layout] = str(error)
                 print(f"{error}: layout {process.layout} is left out", file=sys.stderr, flush=True)
