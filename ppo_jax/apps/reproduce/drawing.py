@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP*X<>"
+TITLE_LETTERS = 64  # of size 14 that fit
 ROW_INCHES = 0.34
 LEGEND_INCHES, LETTER_INCHES, MARKER_INCHES = 7.8, 0.072, 0.35  # widths, at 8.5 points
 LEGEND_ROW_INCHES = 0.18
@@ -47,11 +48,12 @@ def draw(table: Table, path: Path) -> None:
             _draw_row(axes, row, each, tasks, low, table)
         axes.set_yticks(range(len(variants)), [each.name for each in variants], color=INK)
         axes.set_ylim(len(variants) - 0.4, -0.6)
-        axes.set_xlim(low - 0.06, None)
+        axes.set_xlim(low - 0.06, max(1.0, axes.get_xlim()[1]) + 0.03)
         for x in (0.0, 1.0):
             axes.axvline(x, color=MUTED, linewidth=1.0, zorder=1)
         axes.set_xlabel("Normalised score (random policy 0, best known 1)", size=11)
-        figure.text(0.02, 1 - 0.1 / height, table.suite.title, size=14, weight="bold", va="top")
+        size = min(14.0, 14.0 * TITLE_LETTERS / len(table.suite.title))
+        figure.text(0.02, 1 - 0.1 / height, table.suite.title, size=size, weight="bold", va="top")
         figure.text(0.02, 1 - 0.42 / height, subtitle(table), size=10.5, color=MUTED, va="top")
         _draw_legend(figure, tasks, height, is_published)
         figure.savefig(path, metadata=without_date(path))
@@ -71,9 +73,10 @@ def lowest(table: Table) -> float:
 def subtitle(table: Table) -> str:
     counts = {len(row.per_seed) for row in table.rows}
     seeds = f"{min(counts)} seeds" if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
-    tasks = len({row.cell.task for row in table.rows})
+    count = len({row.cell.task for row in table.rows})
     quick = "; quick: smaller budgets" if table.is_quick else ""
-    return f"mean over {tasks} tasks with {seeds} each, 95% interval by task{quick}"
+    tasks = "1 task" if count == 1 else f"{count} tasks"
+    return f"mean over {tasks} with {seeds} each, 95% interval by task{quick}"
 
 
 def _draw_row(

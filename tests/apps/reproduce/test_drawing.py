@@ -47,7 +47,7 @@ def test_other_scores_give_another_file(table, tmp_path: Path):
 
 
 def test_the_subtitle_says_what_is_averaged(table):
-    assert drawing.subtitle(table).startswith("mean over 1 tasks with 10 seeds each")
+    assert drawing.subtitle(table).startswith("mean over 1 task with 10 seeds each")
 
 
 def test_a_legend_of_long_names_has_fewer_columns() -> None:
