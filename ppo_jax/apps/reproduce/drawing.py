@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP*X<>"
-TITLE_LETTERS = 64  # of size 14 that fit
+TITLE_LETTERS = 64  # length of a title that fits at 14 points
 ROW_INCHES = 0.34
 LEGEND_INCHES, LETTER_INCHES, MARKER_INCHES = 7.8, 0.072, 0.35  # widths, at 8.5 points
 LEGEND_ROW_INCHES = 0.18
