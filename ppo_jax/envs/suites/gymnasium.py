@@ -165,6 +165,8 @@ def _override(
         InputError: no environment can be made of them, or it has other spaces.
     """
     found = parameters.override(params, values)
+    if spaces.is_traced(found):  # as in a compiled program, after the same values were tried
+        return found
     changed = _changed(found, defaults)
     if not set(changed) - {LIMIT}:
         return found

@@ -347,6 +347,8 @@ def test_a_parameter_takes_effect_or_is_refused():
     assert vector.step(action).reward.tolist() == [2.5]
     words = sentence(lambda: environment.override(environment.default_params, {"is_wide": True}))
     assert "has the action space Discrete(2) under {'is_wide': True}" in words
+    jit = jax.jit(lambda reward: environment.override(params, {"reward": reward}))
+    assert jit(1.5)["reward"] == 1.5
 
 
 def test_a_policy_of_gymnax_fits_its_twin_and_no_other():
@@ -365,7 +367,9 @@ def test_a_policy_of_gymnax_fits_its_twin_and_no_other():
 @pytest.mark.slow
 def test_a_run_is_trained_resumed_exported_and_moved(tmp_path: Path, capsys):
     name = "gymnasium/CartPole-v1"
-    summary = beside.trained(name, tmp_path, capsys, "--seeds", "2")
+    limit = ("--env.max_episode_steps", "9")
+    summary = beside.trained(name, tmp_path, capsys, "--seeds", "2", *limit)
+    assert max(summary["final_return"]["per_seed"]) <= 9
     assert len(summary["final_return"]["per_seed"]) == 2
     run = str(tmp_path / "run")
     more = ["resume", run, "--total-env-steps", "256"]
