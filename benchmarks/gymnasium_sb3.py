@@ -8,7 +8,8 @@ machine that slows down slows both. Both are given the same networks, batches, o
 and normalisers, and the same number of environments. SB3 steps them in its own process
 (`DummyVecEnv`, its default), with one thread for torch. Returns are means of deterministic episodes
 after training; beside them stand those of the last training episodes, whose actions are sampled.
-Seconds are those of training alone; compilation and evaluation are apart. The sides
+Seconds are those of training alone; compilation and evaluation are apart.
+`environment_seconds` is the time of as many bare steps with random actions. The sides
 differ by design: SB3 moves the normaliser of observations at every step, where ours stands still
 within an iteration and sees raw observations in the first one.
 """
@@ -102,6 +103,7 @@ def ours(task: str, seed: int) -> dict[str, Any]:
         "seconds": found["train_seconds"],
         "compile_seconds": found["compile_seconds"],
         "whole_seconds": time.perf_counter() - began,
+        "environment_seconds": environment_seconds(task, found["env_steps"]),
         "env_steps": found["env_steps"],
     }
 
@@ -160,8 +162,24 @@ def theirs(task: str, seed: int) -> dict[str, Any]:
         "return": float(score),
         "training_return": statistics.mean(last) if last else None,
         "seconds": seconds,
+        "environment_seconds": environment_seconds(task, model.num_timesteps),
         "env_steps": model.num_timesteps,
     }
+
+
+def environment_seconds(task: str, env_steps: int, timed: int = 4096) -> float:
+    """The time of so many steps of the environment alone, by that of a few with random actions."""
+    import gymnasium
+
+    env = gymnasium.make(task)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    began = time.perf_counter()
+    for _ in range(timed):
+        *_, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            env.reset()
+    return (time.perf_counter() - began) / timed * env_steps
 
 
 def turn(python: str, side: str, task: str, seed: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,9 @@ def gymnasium() -> str | None:
         "### Gymnasium's tasks beside Stable-Baselines3 at equal settings",
         "",
         "| task | episodes | ours: IQM [95%], mean | theirs: IQM [95%], mean | seeds × steps | "
-        "difference [95%] | verdict | their seconds over ours |",
-        "|---|---|---|---|---|---|---|---|",
+        "difference [95%] | verdict | their seconds over ours | share of time in the environment: "
+        "ours, theirs |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     rows = [row for path in paths for row in gymnasium_rows(path)]
     if not rows:
@@ -99,7 +101,8 @@ def gymnasium() -> str | None:
             "",
             "The same networks, batches, losses, optimiser and normalisers, a process for each "
             "training, in turns. Returns are means of 20 deterministic episodes after training, "
-            "and of the last 8 or more training episodes. Again: `python "
+            "and of the last 8 or more training episodes. The ratio of seconds is the median of "
+            "the pairs, with their range. Again: `python "
             "benchmarks/gymnasium_sb3.py`.",
         ]
     )
@@ -110,13 +113,22 @@ def gymnasium_rows(path: Path) -> list[str]:
     record, rows = json.loads(path.read_text("utf-8")), []
     task, size = record["what"].partition(" ")[0], si(record["setting"]["total"])
     words = {"return": "deterministic", "training_return": "last of training"}
+    shares = ", ".join(f"{environment_share(record, side):.0%}" for side in ("ours", "theirs"))
+    ratios = sorted(each["ratio"] for each in record["turns"])
+    ratio = f"{record['median_ratio']:.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
     for name, found in record.get("compared", {}).items():
         sides = " | ".join(side_of(found[side]) for side in ("ours", "theirs"))
         rows.append(
             f"| [{task}]({link(path)}) | {words[name]} | {sides} | {len(record['turns'])} × "
-            f"{size} | {difference(found)} | {found['verdict']} | {record['median_ratio']:.1f} |"
+            f"{size} | {difference(found)} | {found['verdict']} | {ratio} | {shares} |"
         )
     return rows
+
+
+def environment_share(record: dict[str, Any], side: str) -> float:
+    """The median share of a training's seconds that its bare environment steps take."""
+    turns = [each[side] for each in record["turns"]]
+    return median(each["environment_seconds"] / each["seconds"] for each in turns)
 
 
 def side_of(scores: dict[str, Any]) -> str:

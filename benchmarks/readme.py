@@ -42,6 +42,8 @@ def main() -> None:
     write(ROOT / "README.md", {"headline": headline(), "gpu": on_a_gpu("")})
     write(ROOT / "docs" / "index.md", {"start": first_run()})
     write(ROOT / "docs" / "memory.md", {"popgym": suites_table.popgym()})
+    environments = ROOT / "docs" / "environments.md"
+    write(environments, {"presets": suites_table.preset_rows(environments)})
     write(ROOT / "docs" / "speed.md", {"suites-speed": speed_of_suites()})
     write(
         ROOT / "docs" / "results.md",

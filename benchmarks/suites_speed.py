@@ -24,7 +24,7 @@ def table(records: list[tuple[dict[str, Any], str]]) -> str:
         notes.append(measured(record, address, f"Rows {first} to {len(lines) - len(HEAD)}"))
     words = (
         "Environment steps per second, and seconds to trace and compile in brackets; the ratio is "
-        "the median of pairs of runs, with their range."
+        "the median of pairs of runs, with their range. A range with 1 in it shows no difference."
     )
     return "\n".join([*lines, "", " ".join([words, *notes])])
 

@@ -12,6 +12,7 @@ from stored import ROOT, link, newest
 from ppo_jax.analysis.plots import si
 from ppo_jax.apps.reproduce import specs
 from ppo_jax.apps.reproduce.cells import Cell
+from ppo_jax.config import presets
 
 SUITES = ("brax", "craftax", "jumanji", "navix", "pgx", "playground", "popgym", "xminigrid")
 HEAD = (
@@ -69,6 +70,28 @@ def row(cell: Cell, found: dict[str, Any]) -> str:
         f"{found['num_seeds']} × {si(found['env_steps'])} | {cell.protocol} | "
         f"{'; '.join(told) or '–'} | {found['verdict']} |"
     )
+
+
+def preset_rows(document: Path) -> str:
+    """The table of the suites' presets, with the measured scores that the presets have.
+
+    Source, hardware and random play are the document's own.
+    """
+    block = document.read_text("utf-8").partition("<!-- presets -->\n")[2]
+    lines = block.partition("\n<!-- /presets -->")[0].splitlines()
+    scores = {each.name: each.score for each in presets.all_presets() if each.objective == "clip"}
+    return "\n".join(preset_row(line, scores) for line in lines)
+
+
+def preset_row(line: str, scores: dict[str, Any]) -> str:
+    """A row with its fourth column written anew, if it is of one preset that has a score."""
+    columns = line.split(" | ")
+    score = scores.get(columns[0].removeprefix("| ").strip("`"))
+    if score is not None and score["interval"] is not None:
+        low, high = score["interval"]
+        columns[3] = f"{score['score']:.4g} [{low:.4g}, {high:.4g}] at {si(score['env_steps'])}, "
+        columns[3] += f"{score['seeds']} seeds, {score['policy_mode']}"
+    return " | ".join(columns)
 
 
 def reproduced() -> str | None:

@@ -105,7 +105,7 @@ def select(wanted: Sequence[str], is_quick: bool = False, seeds: int | None = No
             raise InputError(
                 f"{word!r} has no setting yet: its preset does not exist."
                 if lacking
-                else f"There is no spec {word!r}.{nearest(word, known)}"
+                else f"There is no spec {word!r}.{_elsewhere(word) or nearest(word, known)}"
             )
         found[suite.name] = suite
         kept.setdefault(suite.name, set()).update(cell.name for cell in chosen)
@@ -113,6 +113,12 @@ def select(wanted: Sequence[str], is_quick: bool = False, seeds: int | None = No
         suite._replace(cells=tuple(cell for cell in suite.cells if cell.name in kept[name]))
         for name, suite in found.items()
     ]
+
+
+def _elsewhere(task: str) -> str:
+    """A sentence that names the cells of this task in any suite of the package; "" without one."""
+    cells = [cell.full_name for name in names() for cell in load(name).cells if cell.task == task]
+    return f" Another suite has this task: {', '.join(cells)}." if cells else ""
 
 
 def require_trust(suites: Sequence[Suite], trust: Trust) -> None:

@@ -166,6 +166,8 @@ def test_number_of_seeds_can_be_asked_for():
     [
         ("clasic", "Nearest: classic"),
         ("ppo-table-1/Pendulum", "Nearest: ppo-table-1/Pendulum-v1"),
+        ("brax/brax/hopper", "Nearest: brax/brax/reacher"),
+        ("brax/hopper", "Another suite has this task: gpu/brax/hopper/rejax"),
         ("nowhere.toml", "cannot be read"),
     ],
 )
