@@ -43,7 +43,8 @@ def main() -> None:
     write(ROOT / "docs" / "index.md", {"start": first_run()})
     write(ROOT / "docs" / "memory.md", {"popgym": suites_table.popgym()})
     environments = ROOT / "docs" / "environments.md"
-    write(environments, {"presets": suites_table.preset_rows(environments)})
+    blocks = {"presets": suites_table.preset_rows(environments), "twins": suites_table.twins()}
+    write(environments, blocks)
     write(ROOT / "docs" / "speed.md", {"suites-speed": speed_of_suites()})
     write(
         ROOT / "docs" / "results.md",

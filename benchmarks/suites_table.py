@@ -72,6 +72,33 @@ def row(cell: Cell, found: dict[str, Any]) -> str:
     )
 
 
+def twins() -> str | None:
+    """Policies on the environment that trained them and on its Gymnasium twin."""
+    path = newest("twins_*.json")
+    if path is None:
+        return None
+    record = json.loads(path.read_text("utf-8"))
+    lines = [
+        "| trained on | seeds × steps | random play there | there | twin | on the twin |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| `{env}` | {len(found['seeds'])} × {si(found['env_steps'])} | "
+            f"{found['random']:.4g} | {scored(found['there'])} | `{found['twin']}` | "
+            f"{scored(found['twin_scores'])} |"
+            for env, found in record["cases"].items()
+        ),
+        "",
+        "IQM of the seeds with its 95% interval, deterministic policies, 64 whole episodes a seed "
+        f"(16 of Brax). {record['machine']}, [{path.name}]({link(path)}). Again: "
+        f"`{record['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
+def scored(scores: dict[str, Any]) -> str:
+    return "{:.4g} [{:.4g}, {:.4g}]".format(scores["iqm"], *scores["ci95"])
+
+
 def preset_rows(document: Path) -> str:
     """The table of the suites' presets, with the measured scores that the presets have.
 
