@@ -24,7 +24,8 @@ def test_layouts_train_alike_with_masks_a_dict_and_a_memory(tmp_path: Path) -> N
         row
         for row in covering_array()
         if row["layout"] == "one seed on two devices"
-        and row["memory"] != "none"
+        and row["memory"] == "gru"  # the cheapest to compile
+        and row["objective"] not in ("trpo", "npg")
         and row["mask"] == "yes"
     )
     alike = {**row, "observation": "dict", "optimizer": "adam", "precision": "float32"}

@@ -24,20 +24,45 @@ def environment():
     return registration.make(NAME)
 
 
-def test_random_play_is_the_suites_own(environment):
+def require_own_play(name: str, **sizes: int) -> beside.Steps:
+    """Require that random play is that of Craftax's own functions; its steps."""
     from craftax.craftax_env import make_craftax_env_from_name
 
-    env = make_craftax_env_from_name("Craftax-Classic-Symbolic-v1", auto_reset=False)
+    env = make_craftax_env_from_name(name, auto_reset=False)
     params = env.default_params
 
     def step(key, state, action):
         observation, state, reward, done, _ = env.step_env(key, state, action, params)
         return observation, state, reward, done, False  # 200 steps are far from its 10,000
 
+    environment = registration.make(f"craftax/{name}")
     reset = lambda key: env.reset_env(key, params)  # noqa: E731
-    _, ours, own = beside.play(environment, reset, step)
+    _, ours, own = beside.play(environment, reset, step, **sizes)
     beside.require_equal(ours, own)
-    assert own.terminated.any()
+    return own
+
+
+def test_random_play_is_the_suites_own():
+    assert require_own_play("Craftax-Classic-Symbolic-v1").terminated.any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Craftax-Symbolic-v1", "Craftax-Classic-Pixels-v1"])
+def test_random_play_of_the_full_game_and_of_pixels_is_the_suites_own(name):
+    observation = require_own_play(name, steps=50, envs=1).observation
+    assert observation.shape[2:] == ((8268,) if "Symbolic" in name else (63, 63, 3))
+    assert observation.std() > 0
+
+
+@pytest.mark.slow
+def test_a_picture_shows_the_player_in_the_middle(environment):
+    params = environment.default_params
+    _, state = jax.jit(environment.reset)(jax.random.key(0), params)
+    sleeping = state.replace(is_sleeping=jnp.bool_(True))
+    awake, asleep = (environment.render(each, params) for each in (state, sleeping))
+    assert (awake.dtype, awake.shape) == ("uint8", (144, 144, 3))
+    changed = (awake != asleep).any(axis=-1)
+    assert changed[48:64, 64:80].any()  # of 9 x 9 fields of 16 pixels, the lowest two the inventory
 
 
 def test_the_limit_is_exact_and_a_death_on_the_last_step_is_no_truncation(environment):
