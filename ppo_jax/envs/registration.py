@@ -139,7 +139,15 @@ def _from_gymnax(name: str) -> Environment:
 
 def _from_suite(env: str) -> Environment:
     suite, own = known.require_known(env)
-    return importlib.import_module(f"ppo_jax.envs.suites.{suite.name}").make(own)
+    try:
+        return importlib.import_module(f"ppo_jax.envs.suites.{suite.name}").make(own)
+    except ImportError as error:
+        if suite.is_ours:
+            raise
+        what = f"the package {suite.name}, whose import fails ({error})"
+        if isinstance(error, ModuleNotFoundError):
+            what = f"the module {error.name!r}, which is missing"
+        raise InputError(f"{env!r} needs {what}: {table.install_hint(suite)}.") from error
 
 
 def _probe(name: str) -> Environment:

@@ -92,6 +92,32 @@ def test_a_word_that_is_no_suite_is_a_sentence_with_the_remedy(word, words, caps
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (
+            ModuleNotFoundError("No module named 'bodies'", name="bodies"),
+            "needs the module 'bodies', which is missing: pip install 'ppo-jax[nowhere]'.",
+        ),
+        (
+            ImportError("cannot import name 'leg' from 'bodies'"),
+            "whose import fails (cannot import name 'leg' from 'bodies'): pip install 'ppo-jax[",
+        ),
+    ],
+)
+def test_a_suite_whose_import_fails_is_a_sentence(error, words, monkeypatch) -> None:
+    def fail(name: str) -> None:
+        assert name == "ppo_jax.envs.suites.nowhere"
+        raise error
+
+    monkeypatch.setattr(table, "is_installed", lambda suite: True)
+    monkeypatch.setattr(registration.importlib, "import_module", fail)
+    with pytest.raises(InputError) as caught:
+        registration.make("nowhere/Walk-v0")
+    assert words in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
 def test_names_that_are_right_pass() -> None:
     for name in ("CartPole-v1", "probe:time-limit", "tiny:Walk"):
         registration.check_name(name)
