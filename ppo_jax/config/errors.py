@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -22,4 +22,9 @@ def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
     """Return the end of a sentence with the words closest to `word`, or an empty text."""
     lowered = {candidate.lower(): candidate for candidate in words}
     close = difflib.get_close_matches(word.lower(), lowered, n=count, cutoff=0.45)
-    return f" Nearest: {', '.join(lowered[match] for match in close)}." if close else ""
+    return name_nearest([lowered[match] for match in close])
+
+
+def name_nearest(words: Sequence[str]) -> str:
+    """Return the end of a sentence that lists the nearest words, or an empty text."""
+    return f" Nearest: {', '.join(words)}." if words else ""

@@ -76,6 +76,10 @@ def find(name: str, objective: str | None = None) -> Preset:
     if path is None or objective not in (None, *_objectives(_parse(path))):
         names = {each.name for each in all_presets() if objective in (None, each.objective)}
         words = "" if objective is None else f" for objective {objective}"
+        if theirs := sorted(each for each in names if each.startswith(f"{name}/")):
+            raise InputError(
+                f"{name!r} is a suite and no preset{words}: name one of {', '.join(theirs)}."
+            )
         raise InputError(
             f"There is no preset {name!r}{words}: `ppo-jax presets` lists them, "
             f"and a FILE.toml works, too.{nearest(name, sorted(names))}"

@@ -10,6 +10,7 @@ from ppo_jax.config.errors import RAISED, InputError, nearest
 from ppo_jax.config.loading import load_attribute, require_own
 from ppo_jax.envs import suite_table as table
 from ppo_jax.envs.interface import ActionSpace, Discrete, Environment, MultiDiscrete, Product
+from ppo_jax.envs.names import known
 from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
 PROBE_PREFIX = "probe:"
@@ -43,12 +44,9 @@ def make(env: Any) -> Environment:
     if env in gymnax_names.registered_names():
         return _from_gymnax(env)
     if table.is_suite_name(env):
-        suite, own = table.require_known(env)
-        return importlib.import_module(f"ppo_jax.envs.suites.{suite.name}").make(own)
-    table.refuse_without_slash(env)
-    if ":" in env:
-        return _from_object(load_attribute(env), env)
-    return _from_gymnax(env)
+        return _from_suite(env)
+    known.require_colon(env)
+    return _from_object(load_attribute(env), env)
 
 
 def find(env: Any) -> Environment:
@@ -85,11 +83,9 @@ def check_name(env: str, must_be_installed: bool = True) -> None:
     if env in gymnax_names.registered_names() or env.startswith(PROBE_PREFIX):
         return
     if table.is_suite_name(env):
-        (table.require_known if must_be_installed else table.split_known)(env)
-        return
-    table.refuse_without_slash(env)
-    if ":" not in env:
-        gymnax_names.require_known(env)
+        (known.require_known if must_be_installed else known.split_known)(env)
+    else:
+        known.require_colon(env)
 
 
 def is_ready(env: str) -> bool:
@@ -136,10 +132,22 @@ def describe_space(space: ActionSpace) -> str:
 
 
 def _from_gymnax(name: str) -> Environment:
-    gymnax_names.require_known(name)
     from ppo_jax.envs.suites.gymnax import adapter as gymnax
 
     return gymnax.make(name)
+
+
+def _from_suite(env: str) -> Environment:
+    suite, own = known.require_known(env)
+    try:
+        return importlib.import_module(f"ppo_jax.envs.suites.{suite.name}").make(own)
+    except ImportError as error:
+        if suite.is_ours:
+            raise
+        what = f"the package {suite.name}, whose import fails ({error})"
+        if isinstance(error, ModuleNotFoundError):
+            what = f"the module {error.name!r}, which is missing"
+        raise InputError(f"{env!r} needs {what}: {table.install_hint(suite)}.") from error
 
 
 def _probe(name: str) -> Environment:

@@ -7,12 +7,11 @@ out, so that a mistyped one is answered at once. An adapter is `ppo_jax/envs/sui
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import NamedTuple
-
-from ppo_jax.config.errors import InputError, nearest
 
 
 class Suite(NamedTuple):
@@ -25,6 +24,7 @@ class Suite(NamedTuple):
     python: tuple[int, int] = (3, 11)  # the oldest version on which the package runs
     is_open: bool = False  # other packages register more ids; the adapter refuses unknown ones
     shared: tuple[str, ...] = ()  # ids that gymnax has as well: without a slash they mean its own
+    left_out: tuple[tuple[str, str], ...] = ()  # an id of the package, and the reason
 
     @property
     def is_ours(self) -> bool:
@@ -35,6 +35,20 @@ class Suite(NamedTuple):
     def names(self) -> tuple[str, ...]:
         """The names of its environments."""
         return tuple(f"{self.name}/{each}" for each in (*self.shared, *self.ids))
+
+
+class Guest(NamedTuple):
+    """A package without an adapter that registers its environments in Gymnasium."""
+
+    package: str
+    full: str  # an id after `gymnasium/`, with the module that registers it
+    example: str  # stands in its braces
+    install: str
+
+    def name(self, own: str = "") -> str:
+        """The whole name of an environment, from any part of its id."""
+        core = re.sub(r"-v\d+$", "", own.rpartition("/")[2]).removeprefix(f"{self.package}-")
+        return f"gymnasium/{self.full.format(core or self.example)}"
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -137,6 +151,7 @@ _ROWS = (
             "kuhn_poker leduc_holdem minatar-asterix minatar-breakout minatar-freeway "
             "minatar-seaquest minatar-space_invaders othello shogi sparrow_mahjong tic_tac_toe"
         ),
+        left_out=(("bridge_bidding", "bridge needs tables that are downloaded apart"),),
     ),
     Suite(
         "playground",
@@ -177,24 +192,20 @@ _ROWS = (
 )
 SUITES: Mapping[str, Suite] = {row.name: row for row in _ROWS}
 
+_ATARI = Guest("ale-py", "ale_py:ALE/{}-v5", "Pong", "pip install ale-py")
+_POPGYM = Guest(
+    "popgym", "popgym:popgym-{}-v0", "RepeatPreviousEasy", "pip install 'ppo-jax[popgym]'"
+)
+# Words by which people name them, in lower case
+GUESTS: Mapping[str, Guest] = {
+    **dict.fromkeys(("ale", "ale_py", "ale-py", "atari"), _ATARI),
+    "popgym": _POPGYM,
+}
+
 
 def is_suite_name(env: str) -> bool:
     """Check whether a text has the form `suite/id`: a slash before any colon."""
     return "/" in env.partition(":")[0]
-
-
-def find_suite(name: str) -> Suite:
-    """The row of a suite.
-
-    Raises:
-        InputError: no such suite; the sentence has the nearest ones.
-    """
-    if name not in SUITES:
-        raise InputError(
-            f"{name!r} is no suite of environments: there are {', '.join(SUITES)}, and an "
-            f"environment of your own is package.module:attribute.{nearest(name, SUITES)}"
-        )
-    return SUITES[name]
 
 
 def is_installed(suite: Suite) -> bool:
@@ -214,69 +225,6 @@ def install_hint(suite: Suite) -> str:
     return command
 
 
-def split_known(env: str) -> tuple[Suite, str]:
-    """Split `suite/id`, and refuse what is unknown, whether the suite is installed or not.
-
-    Raises:
-        InputError: with the nearest names.
-    """
-    head, _, rest = env.partition("/")
-    suite = find_suite(head)
-    if f"{head}/{rest}" not in suite.names and not suite.is_open:
-        raise InputError(
-            f"{env!r} is no environment of the suite {head}: `ppo-jax envs {head}` lists them."
-            f"{_nearest(rest, suite)}"
-        )
-    return suite, rest
-
-
-def require_known(env: str) -> tuple[Suite, str]:
-    """Split `suite/id`, and refuse what is unknown or not installed.
-
-    Neither jax nor a suite is imported.
-
-    Raises:
-        InputError: with the nearest names, or with the command that installs the suite.
-    """
-    suite, rest = split_known(env)
-    if not is_installed(suite):
-        raise InputError(
-            f"{env!r} needs the package {suite.name}, which is not installed: "
-            f"{install_hint(suite)}."
-        )
-    return suite, rest
-
-
-def refuse_without_slash(env: str) -> None:
-    """Refuse the name of a suite's environment in another form, such as `brax:ant` or `ant`.
-
-    Raises:
-        InputError: the sentence has the name in its right form.
-    """
-    head, colon, rest = env.partition(":")
-    if colon and head in SUITES:
-        suite = SUITES[head]
-        is_known = f"{head}/{rest}" in suite.names
-        right = rest if is_known else "ID"
-        raise InputError(
-            f"{env!r} has a colon, which stands in names of your own modules: an environment of "
-            f"the suite {head} has a slash, {head}/{right}."
-            f"{'' if is_known else _nearest(rest, suite)}"
-        )
-    found = [name for name in all_names() if name.partition("/")[2].lower() == env.lower()]
-    if found:
-        raise InputError(
-            f"{env!r} is an environment of the suite {found[0].partition('/')[0]}: write "
-            f"{' or '.join(found)}."
-        )
-
-
 def all_names() -> list[str]:
     """The names of all environments of all suites, without those that gymnax has as well."""
     return [f"{suite.name}/{each}" for suite in SUITES.values() for each in suite.ids]
-
-
-def _nearest(word: str, suite: Suite) -> str:
-    """`nearest` among the ids of a suite, with the suite's name before each."""
-    found = nearest(word, suite.ids)
-    return found.replace(": ", f": {suite.name}/").replace(", ", f", {suite.name}/")

@@ -122,6 +122,9 @@ BAD = [
     ("resume run", "is damaged"),
     ("envs --all", "--all is no option"),
     ("presets CartPole", "Nearest: CartPole-v1"),
+    ("presets brax --objective spo", "no preset 'brax' for objective spo"),
+    ("train brax/ant --preset brax", "is a suite and no preset: name one of brax/ant, brax/g"),
+    ("doctor brax", "is a suite: name one of its environments"),
     ("presets CartPole-v1 Acrobot-v1", "one word too many"),
     ("doctor --env.length 3", "--env.length is no option"),
 ]

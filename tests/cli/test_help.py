@@ -98,6 +98,17 @@ def test_presets_are_listed_for_people_and_as_json(capsys: pytest.CaptureFixture
     assert {"name", "env", "objective", "config", "hyper", "score", "source"} <= set(rows[0])
 
 
+def test_presets_of_a_suite_are_a_part_of_all(capsys: pytest.CaptureFixture) -> None:
+    listed = []
+    for words in ("", "jumanji", "jumanji --objective pg"):
+        assert main.main(["presets", *words.split(), "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)["presets"]
+        listed.append([(row["name"], row["objective"]) for row in rows])
+    assert listed[1] == [each for each in listed[0] if each[0].startswith("jumanji/")]
+    assert listed[2] == [("jumanji/Snake-v1", "pg")]
+    assert len(listed[1]) > 1
+
+
 @pytest.mark.parametrize(
     "command", ["train --help", "train CartPole-v1 --help", "train Cartpol", "presets --json"]
 )

@@ -102,6 +102,17 @@ def test_unknown_preset_is_refused_with_the_nearest() -> None:
         presets.preset("a2c", "clip")
 
 
+def test_a_suite_in_place_of_a_preset_is_refused_with_its_presets() -> None:
+    with pytest.raises(InputError, match=r"'pgx' is a suite and no preset: name one of pgx/c") as e:
+        presets.preset("pgx")
+    own = {each.name for each in presets.all_presets() if each.name.startswith("pgx/")}
+    assert set(str(e.value).rstrip(".").partition("one of ")[2].split(", ")) == own
+    with pytest.raises(InputError, match="for objective pg: name one of jumanji/Snake-v1"):
+        presets.preset("jumanji", "pg")
+    with pytest.raises(InputError, match="no preset 'pgx' for objective spo"):
+        presets.preset("pgx", "spo")
+
+
 @pytest.mark.parametrize(
     "env", ["Nowhere-v0", "my_module:Env", "suite/name", "../presets", "x" * 500, "\0"]
 )

@@ -283,8 +283,9 @@ def test_the_list_names_every_environment_with_its_spaces():
 def test_gymnax_is_imported_without_its_plotting_and_can_still_plot_afterwards():
     program = (
         "import sys\n"
+        "from ppo_jax.envs import registration\n"
         "from ppo_jax.envs.suites.gymnax import names as gymnax_names\n"
-        "gymnax_names.require_known('CartPole-v1')\n"
+        "registration.check_name('CartPole-v1')\n"
         "assert 'jax' not in sys.modules and 'gymnax' not in sys.modules\n"
         "gymnax_names.import_gymnax()\n"
         "assert 'seaborn' not in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"

@@ -15,6 +15,7 @@ from ppo_jax.config.config import OPTIMIZERS
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.layers import FIELDS
 from ppo_jax.envs import suite_table
+from ppo_jax.envs.names import known
 from ppo_jax.envs.suites.gymnax import names as gymnax_names
 
 # The current word and the words before it, a line each; the shell sets it.
@@ -141,7 +142,7 @@ _ARGUMENTS: dict[str, Callable[[], Sequence[str]]] = {
     "report": lambda: [*_runs(), *specs.names()],
     "reproduce": specs.names,
     "presets": _presets,
-    "envs": lambda: list(suite_table.SUITES),
+    "envs": lambda: [*known.BUILT_IN, *suite_table.SUITES],
     "explain": lambda: ("surrogate",),
     "completion": lambda: tuple(_SCRIPTS),
 }

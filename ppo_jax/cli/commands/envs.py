@@ -10,6 +10,7 @@ from ppo_jax.cli.parser import Parser
 from ppo_jax.config import presets
 from ppo_jax.envs import registration
 from ppo_jax.envs import suite_table as table
+from ppo_jax.envs.names import known
 
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
@@ -18,21 +19,35 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
-    if flags.get("suite"):
-        return _one_suite(table.find_suite(flags["suite"]))
-    tuned = {preset.env for preset in presets.all_presets()}
-    rows = [{**row._asdict(), "preset": row.name in tuned} for row in registration.available()]
-    lines = [f"{'environment':<36}{'actions':<26}{'observation':<14}note".rstrip()]
-    for row in rows:
-        size = "" if row["observation_shape"] is None else _size(row["observation_shape"])
-        note = "; ".join(part for part in ("preset" if row["preset"] else "", row["note"]) if part)
-        lines.append(f"{row['name']:<36}{row['action_space']:<26}{size:<14}{note}".rstrip())
+    suite = flags.get("suite")
+    if suite in known.BUILT_IN:
+        rows = [row for row in _rows() if (row["suite"] == "probe") == (suite == "probe")]
+        return Answer({"suite": suite, "environments": len(rows), "envs": rows}, _table(rows))
+    if suite:
+        return _one_suite(known.find_suite(suite))
+    rows = _rows()
+    lines = _table(rows)
     suites = [_described(suite) for suite in table.SUITES.values()]
     lines += ["", f"{'suite':<12}{'envs':>4}  `ppo-jax envs SUITE` lists them"]
     for suite in suites:
         state = "installed" if suite["installed"] else f"not installed: {suite['install']}"
         lines.append(f"{suite['suite']:<12}{suite['environments']:>4}  {suite['summary']}; {state}")
     return Answer({"envs": rows, "suites": suites}, lines)
+
+
+def _rows() -> list[dict[str, Any]]:
+    """The environments of gymnax and the probes."""
+    tuned = {preset.env for preset in presets.all_presets()}
+    return [{**row._asdict(), "preset": row.name in tuned} for row in registration.available()]
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [f"{'environment':<36}{'actions':<26}{'observation':<14}note".rstrip()]
+    for row in rows:
+        size = "" if row["observation_shape"] is None else _size(row["observation_shape"])
+        note = "; ".join(part for part in ("preset" if row["preset"] else "", row["note"]) if part)
+        lines.append(f"{row['name']:<36}{row['action_space']:<26}{size:<14}{note}".rstrip())
+    return lines
 
 
 def _size(shape: Any) -> str:

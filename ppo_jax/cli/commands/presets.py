@@ -16,16 +16,20 @@ from ppo_jax.runtime.text import score
 
 def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
-    parser.add_argument("name", nargs="?", metavar="NAME", help="print this one as a TOML file")
+    note = "print this one as a TOML file, or list those of a suite"
+    parser.add_argument("name", nargs="?", metavar="NAME", help=note)
     group = parser.add_argument_group("which one")
     parser.add_value(group, "--objective", "of the preset [default: its only one, or clip]", "NAME")
 
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
-    if "name" in flags:
-        objective = canonical("objective", flags.get("objective"))
-        return _one(presets.find(flags["name"], None if objective is None else str(objective)))
     rows = presets.all_presets()
+    if "name" in flags:
+        name, objective = flags["name"], canonical("objective", flags.get("objective"))
+        rows = [row for row in rows if row.name.startswith(f"{name}/")]  # those of a suite
+        rows = [row for row in rows if objective in (None, row.objective)]
+        if not rows:
+            return _one(presets.find(name, None if objective is None else str(objective)))
     width = max(len(row.name) for row in rows) + 2
     lines = [f"{'preset':<{width}}{'objective':<12}{'measured':<24}published"]
     for row in rows:

@@ -23,9 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.config.errors import RAISED, InputError, nearest
+from ppo_jax.config.errors import RAISED, InputError, name_nearest
 from ppo_jax.envs import params as parameters
+from ppo_jax.envs import suite_table as table
 from ppo_jax.envs.interface import Environment, Host, HostVector, Raw
+from ppo_jax.envs.names.closest import closest_ids
 from ppo_jax.envs.suites.gymnasium_lanes import lanes, made, workers_for
 from ppo_jax.envs.suites.gymnax import actions as gymnax_actions
 from ppo_jax.envs.suites.gymnax import observations as gymnax_observations
@@ -57,20 +59,36 @@ def _spec(name: str, label: str) -> Any:
     try:
         return suite.spec(name) if ":" not in name else _own_spec(name)
     except ModuleNotFoundError as error:
-        remedy = "pip install 'ppo-jax[popgym]'" if error.name == "popgym" else "install it"
+        guest = table.GUESTS.get(str(error.name))
         raise InputError(
-            f"{label!r} needs the module {error.name!r}, which is not installed: {remedy}, or "
-            "start from the folder that holds it."
+            f"{label!r} needs the module {error.name!r}, which is not installed: "
+            f"{guest.install if guest else 'install it'}, or start from the folder that holds it."
+        ) from error
+    except ImportError as error:
+        raise InputError(
+            f"{label!r} cannot be made, because an import failed ({_first_line(error)}): mend the "
+            "module that registers it."
         ) from error
     except suite.error.Error:
-        module, colon, own = name.rpartition(":")
-        start = f"gymnasium/{module}{colon}"
-        found = nearest(own, [str(each) for each in suite.registry])
-        found = found.replace(": ", f": {start}").replace(", ", f", {start}")
-        raise InputError(
-            f"{label!r} is no id that Gymnasium knows: `ppo-jax envs gymnasium` lists its own, and "
-            f"gymnasium/package.module:ID imports the module that registers another.{found}"
-        ) from None
+        raise InputError(_unknown(name, label)) from None
+
+
+def _unknown(name: str, label: str) -> str:
+    """The sentence for an id that is not registered."""
+    package, slash, own = name.partition("/")
+    guest = table.GUESTS.get(package.lower()) if slash else None
+    if guest is not None:
+        return (
+            f"{label!r} is an id of another package, which needs the form "
+            f"gymnasium/package.module:ID: {guest.install}, and write {guest.name(own)}."
+        )
+    module, colon, own = name.rpartition(":")
+    near = [f"gymnasium/{module}{colon}{each}" for each in closest_ids(own, suite.registry)]
+    return (
+        f"{label!r} is no id that Gymnasium knows: `ppo-jax envs gymnasium` lists its own, and "
+        "gymnasium/package.module:ID imports the module that registers another."
+        f"{name_nearest(near)}"
+    )
 
 
 def _own_spec(name: str) -> Any:

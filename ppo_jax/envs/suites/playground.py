@@ -7,6 +7,7 @@ An observation for the critic alone is the leaf `critic`, beside the actor's, `a
 
 from __future__ import annotations
 
+import shlex
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +22,7 @@ from ppo_jax.envs.render import mujoco_picture
 suite: Any = import_module("mujoco_playground")
 mjx_env: Any = import_module("mujoco_playground._src.mjx_env")
 
+MENAGERIE = "https://github.com/deepmind/mujoco_menagerie.git"  # Playground downloads it as well
 _VIEWS = {"actor": "state", "critic": "privileged_state"}  # names of an observation of two parts
 
 
@@ -34,10 +36,12 @@ def make(name: str, **settings: Any) -> Environment:
         InputError: its robot would be downloaded.
     """
     own = name in suite.dm_control_suite.ALL_ENVS
+    folder = shlex.quote(str(mjx_env.MENAGERIE_PATH))
     if not own and not mjx_env.MENAGERIE_PATH.exists():
         raise InputError(
-            f"playground/{name} needs MuJoCo Menagerie, which Playground downloads: clone it to "
-            f"{mjx_env.MENAGERIE_PATH} at {mjx_env.MENAGERIE_COMMIT_SHA} yourself."
+            f"playground/{name} needs MuJoCo Menagerie, which is not fetched for you: "
+            f"`git clone {MENAGERIE} {folder} && git -C {folder} checkout "
+            f"{mjx_env.MENAGERIE_COMMIT_SHA}`."
         )
     changes = {"impl": "jax", **settings}
     config = suite.registry.get_default_config(name)

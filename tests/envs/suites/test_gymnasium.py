@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ppo_jax.envs import registration
+from ppo_jax.envs import suite_table as table
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suites.gymnasium_lanes import Workers
 
@@ -48,8 +49,8 @@ def test_workers_step_the_suites_own_bodies(monkeypatch):
 
 def test_perfect_answers_to_popgyms_questions_return_one():
     pytest.importorskip("popgym", reason="pip install 'ppo-jax[popgym]'")
-    name = "gymnasium/popgym:popgym-{}-v0"
-    environment = registration.make(name.format("RepeatPreviousEasy"))
+    guest = table.GUESTS["popgym"]
+    environment = registration.make(guest.name())
     assert environment.observation.shape == (4,)  # one of four suits, one-hot
     vector = environment.host.make(3, environment.default_params, False, None)
     shown, total = [vector.reset(0)], np.zeros(3)
@@ -59,5 +60,5 @@ def test_perfect_answers_to_popgyms_questions_return_one():
         total += found.reward
     assert found.terminated.all()
     np.testing.assert_allclose(total, 1.0, rtol=1e-5)
-    watched = registration.make(name.format("AutoencodeEasy")).observation
+    watched = registration.make(guest.name("AutoencodeEasy")).observation
     assert [leaf.shape for leaf in watched] == [(2,), (4,)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -291,6 +292,9 @@ def sentence(action: Any) -> str:
     "name, words",
     [
         ("gymnasium/CartPol-v1", "Nearest: gymnasium/CartPole-v1"),
+        ("gymnasium/HalfCheetah", "Nearest: gymnasium/HalfCheetah-v5,"),
+        ("gymnasium/ALE/Nope-v5", "ale-py, and write gymnasium/ale_py:ALE/Nope-v5."),
+        ("gymnasium/other/Nope-v5", "gymnasium/package.module:ID imports the module"),
         ("gymnasium/no_such_module:Walk-v0", "needs the module 'no_such_module'"),
         ("gymnasium/Words-v0", "has the space Text"),
         ("gymnasium:HalfCheetah-v5", "has a slash, gymnasium/HalfCheetah-v5"),
@@ -299,6 +303,26 @@ def sentence(action: Any) -> str:
 )
 def test_a_name_that_cannot_be_made_is_a_sentence(name, words):
     assert words in sentence(lambda: registration.make(name))
+
+
+def test_an_absurd_id_has_no_nearest():
+    words = sentence(lambda: registration.make("gymnasium/Nonsense-v0"))
+    assert "is no id that Gymnasium knows" in words
+    assert "Nearest" not in words
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("import ale_py", "needs the module 'ale_py', which is not installed: pip install ale-py"),
+        ("from math import leg", "an import failed (cannot import name 'leg' from 'math'"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_a_sentence(line, words, tmp_path, monkeypatch):
+    (tmp_path / "broken_tasks.py").write_text(line, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    assert words in sentence(lambda: registration.make("gymnasium/broken_tasks:Walk-v0"))
 
 
 def test_an_environment_that_fails_is_a_sentence():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import beside
 import jax
@@ -48,7 +49,9 @@ def environment():
 
 
 def test_the_table_has_the_ids_that_the_suite_registers():
-    assert sorted(SUITES["pgx"].ids) == sorted(pgx.available_envs())
+    suite = SUITES["pgx"]
+    assert sorted(suite.ids) == sorted(pgx.available_envs())
+    assert {*suite.ids, *dict(suite.left_out)} == {*get_args(pgx.EnvId)}
 
 
 def test_random_play_is_the_suites_own_with_the_opponents_moves_inside_the_step():

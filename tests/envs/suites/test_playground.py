@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import shlex
 from pathlib import Path
 
 import beside
@@ -56,9 +58,19 @@ def test_types_are_steady_and_the_limit_is_that_of_its_configuration(environment
 
 
 def test_a_download_is_refused_before_it_begins(monkeypatch: pytest.MonkeyPatch):
+    from mujoco_playground._src import mjx_env
+
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("it fetches something"))
-    with pytest.raises(InputError, match="needs MuJoCo Menagerie, which Playground downloads"):
+    monkeypatch.setattr(mjx_env, "MENAGERIE_PATH", Path("/a folder/menagerie"))
+    with pytest.raises(InputError, match="needs MuJoCo Menagerie, which is not") as caught:
         registration.make("playground/Go1JoystickFlatTerrain")
+    command = str(caught.value).split("`")[1]
+    clone, checkout = command.split(" && ")
+    address = shlex.split(clone)[2]
+    assert address in inspect.getsource(mjx_env)  # that from which Playground downloads it
+    assert shlex.split(clone) == ["git", "clone", address, "/a folder/menagerie"]
+    wanted = ["/a folder/menagerie", "checkout", mjx_env.MENAGERIE_COMMIT_SHA]
+    assert shlex.split(checkout) == ["git", "-C", *wanted]
 
 
 def test_an_observation_for_the_critic_is_a_part_of_its_own():

@@ -7,8 +7,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ppo_jax.config.errors import InputError, nearest
-from ppo_jax.envs import suite_table as table
+from ppo_jax.config.errors import InputError
 
 # `gymnax.registered_envs` of gymnax 1.0.1, written out so that a mistyped name is answered at once.
 GYMNAX_NAMES = (
@@ -97,23 +96,8 @@ def registered_names() -> tuple[str, ...]:
     return tuple(registration.registered_envs) if registration else GYMNAX_NAMES
 
 
-def require_known(name: str) -> None:
-    """Refuse a name that gymnax does not know, without importing it.
-
-    Raises:
-        InputError: with the nearest names.
-    """
-    names = registered_names()
-    if name not in names:
-        raise InputError(
-            f"{name!r} is no environment that is known here: `ppo-jax envs` lists them, and "
-            f"module:attribute names one of your own.{nearest(name, (*names, *table.all_names()))}"
-        )
-
-
 def construct(name: str) -> tuple[Any, Any]:
     """gymnax's own object and its default parameters."""
-    require_known(name)
     import_gymnax()
     registration = importlib.import_module("gymnax.registration")
     try:
