@@ -14,7 +14,10 @@ from ppo_jax.apps.reproduce import specs
 from ppo_jax.apps.reproduce.cells import Cell
 from ppo_jax.config import presets
 
-SUITES = ("brax", "craftax", "jumanji", "navix", "pgx", "playground", "popgym", "xminigrid")
+SUITES = (
+    *("brax", "craftax", "jumanji", "mujoco", "navix", "pgx", "playground", "popgym"),
+    "xminigrid",
+)
 HEAD = (
     "| environment | random play | ours: IQM [95%], mean | seeds × steps | policy | published | "
     "verdict |",
