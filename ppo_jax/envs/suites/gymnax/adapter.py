@@ -86,10 +86,11 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
     reset, transition = _functions(env, actions, observations, traced.state_dtypes)
 
     def override(params: Any, values: Mapping[str, Any]) -> Any:
+        rigid = (*actions.rigid, *observations.rigid)
         for place in parameters.flat_names(values):
-            if place.split(".")[0] in (*actions.rigid, *observations.rigid):
+            if place.split(".")[0] in rigid:
                 raise _cannot_follow(label, place)
-        changed = parameters.override(params, values)
+        changed = parameters.override(params, values, rigid)
         parameters.require_steps(changed, parameters.time_limit)
         parameters.require_within(changed, gymnax_names.LIMITS.get(name or "", {}))
         if actions.bounds is not None and not spaces.is_traced(changed):
