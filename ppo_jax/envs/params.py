@@ -133,14 +133,22 @@ def flat_names(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def time_limit(params: Any, name: str = "max_steps_in_episode") -> int | None:
     """The time limit that a field of `params` holds, None without one or with an infinite one."""
-    given = getattr(params, name, math.inf)
+    return as_steps(getattr(params, name, math.inf), f"env.{name}")
+
+
+def as_steps(given: Any, label: str) -> int | None:
+    """A number of steps, None for infinitely many.
+
+    Raises:
+        InputError: it is no number; `label` names it.
+    """
     try:
         limit = float(np.max(given))
-    except TypeError:
+    except (TypeError, ValueError):
         limit = math.nan
     if math.isnan(limit):
         raise InputError(
-            f"env.{name}={np.asarray(given)} must be a number of steps, or inf for no limit."
+            f"{label}={np.asarray(given)} must be a number of steps, or inf for no limit."
         )
     return None if limit == math.inf else math.ceil(limit)
 
