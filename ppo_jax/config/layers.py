@@ -59,7 +59,7 @@ def resolve(layers: Iterable[Layer]) -> Settings:
         InputError: a name that does not exist or a value of the wrong type.
     """
     values: dict[type, dict[str, Any]] = {Config: {}, Hyper: {}, RunOptions: {}}
-    env_params: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:
         for name, value in layer.values.items():
@@ -68,10 +68,22 @@ def resolve(layers: Iterable[Layer]) -> Settings:
             values[owner][name] = convert(owner, spec, value)
             sources[name] = layer.source
         for name, value in layer.env_params.items():
-            env_params[name] = env_value(f"env.{name}", value)
+            given[name] = value
             sources[f"env.{name}"] = layer.source
+    is_suite = "/" in str(values[Config].get("env", "")).partition(":")[0]
+    env_params = {name: _env_value(name, value, is_suite) for name, value in given.items()}
     hyper = Hyper(**values[Hyper], env=env_params)
     return Settings(Config(**values[Config]), hyper, RunOptions(**values[RunOptions]), sources)
+
+
+def _env_value(name: str, value: Any, is_suite: bool) -> Any:
+    """A parameter as numbers; words for a suite stay, as its adapter knows what a factory sets."""
+    try:
+        return env_value(f"env.{name}", value)
+    except InputError:
+        if is_suite and isinstance(value, str):
+            return value
+        raise
 
 
 def file_layer(source: str, content: Mapping[str, Any]) -> Layer:

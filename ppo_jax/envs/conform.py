@@ -1,17 +1,22 @@
 """A suite's own reset and step as an `Environment`, and a time limit for suites without one.
 
+`--env.NAME` sets the numbers of an adapter's `params`. A suite fixes more when it makes an
+environment, such as sizes and physics; a factory of the user's own sets that.
+
 An adapter bears the name of its suite's package, so it imports that by `import_module`: a type
 checker without the package would take the adapter for it.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ppo_jax.config.errors import InputError
@@ -22,6 +27,9 @@ from ppo_jax.envs.actions import example_action
 from ppo_jax.envs.interface import ActionSpace, Environment
 from ppo_jax.envs.suites.gymnax.spaces import strong
 
+# The settings that `make` takes beside an id, each with the value it has or an example; called
+# when a parameter is refused
+Fixed: TypeAlias = Callable[[], Mapping[str, Any]]
 _KEPT = (jnp.dtype(jnp.bool_), jnp.dtype(jnp.uint8))
 
 
@@ -33,7 +41,7 @@ def conform(
     params: Any,
     action_space: ActionSpace,
     max_episode_steps: int | Callable[[Any], int | None] | None,
-    fixed: tuple[str, ...] = (),
+    fixed: Fixed = dict,
     integers: tuple[tuple[str, int, int], ...] = (),
     **declared: Any,
 ) -> Environment:
@@ -50,7 +58,7 @@ def conform(
         step: (key, state, action, params) -> (observation, state, reward, terminated, truncated,
             info). It never resets.
         params: what `--env.NAME` may set: only numbers that take effect.
-        fixed: names of numbers that the suite fixes when it makes an environment.
+        fixed: -> the settings that the suite fixes when it makes an environment, by name.
         integers: leaves that hold whole numbers, as in `Environment`.
         declared: `render`, `metrics`, `evaluation_mode` and `is_heavy`, as in `Environment`.
 
@@ -81,9 +89,7 @@ def conform(
         )
 
     def override(params: Any, values: Mapping[str, Any]) -> Any:
-        for place, value in parameters.flat_names(values).items():
-            if place in fixed:
-                raise _is_fixed(name, place, value)
+        refuse_fixed(name, fixed, values)
         changed = parameters.override(params, values)
         if callable(max_episode_steps):
             parameters.require_steps(changed, max_episode_steps)
@@ -118,7 +124,7 @@ class Timed(NamedTuple):
     sums: Any = ()  # name -> [], the episode's metrics so far
 
 
-def with_time_limit(environment: Environment, steps: int) -> Environment:
+def with_time_limit(environment: Environment, steps: int, fixed: Fixed = dict) -> Environment:
     """`environment`, truncated after `steps` transitions unless it terminates then.
 
     The limit is the parameter `max_steps_in_episode`, which may be traced. Metrics of a step
@@ -126,11 +132,13 @@ def with_time_limit(environment: Environment, steps: int) -> Environment:
 
     Args:
         environment: without a time limit and without parameters.
+        fixed: as in `conform`.
     """
     assert environment.default_params == ()
     render, names = environment.render, leaves.metric_names(environment)
 
     def override(params: LimitParams, values: Mapping[str, Any]) -> LimitParams:
+        refuse_fixed(environment.name, fixed, values)
         changed = parameters.override(params, values)
         parameters.require_steps(changed, parameters.time_limit)
         return changed
@@ -202,10 +210,58 @@ def _wider(dtype: Any, leaf: Any) -> Any:
     return dtype if dtype == leaf.dtype else jnp.promote_types(dtype, leaf.dtype)
 
 
-def _is_fixed(name: str, place: str, value: Any) -> InputError:
-    suite, _, own = name.partition("/")
-    return InputError(
-        f"env.{place}={short(value)} cannot be set: {suite} fixes it when {name} is made; name a "
-        f"factory module:function that returns ppo_jax.envs.suites.{suite}.make({own!r}, "
-        f"{place}={short(value)})."
-    )
+def arguments(*functions: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments of functions that have a default, with it."""
+    return {
+        name: argument.default
+        for function in functions
+        for name, argument in inspect.signature(function).parameters.items()
+        if argument.default is not inspect.Parameter.empty
+    }
+
+
+def refuse_fixed(name: str, fixed: Fixed, values: Mapping[str, Any]) -> None:
+    """Refuse a setting that the suite fixes.
+
+    Args:
+        name: `suite/id`.
+        values: the parameters that a user sets.
+
+    Raises:
+        InputError: the sentence has the call of `make` for a factory.
+    """
+    settings = fixed() if values else {}
+    for place, value in parameters.flat_names(values).items():
+        if place not in settings:
+            continue
+        suite, _, own = name.partition("/")
+        raise InputError(
+            f"env.{place}={short(value)} cannot be set: {suite} fixes it when {name} is made; name "
+            f"a factory module:function that returns ppo_jax.envs.suites.{suite}.make({own!r}, "
+            f"{_argument(place, settings[place], value)})."
+        )
+
+
+def _argument(place: str, default: Any, value: Any) -> str:
+    """One argument of a call that works: the value if it is of the right kind, else an example."""
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    word = place.rpartition(".")[2]  # stands for an object, such as a function
+    example = repr(default) if _is_plain(default) else word
+    shown = short(value) if _fits(value, default) else example
+    return f"{place}={shown}" if place.isidentifier() else f"**{{{place!r}: {shown}}}"
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return bool(value) and all(map(_is_plain, value))
+    return type(value) in (bool, int, float, str)
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Check for a value of the same kind, and of the same length if it is a list."""
+    if isinstance(default, tuple | list):
+        is_row = isinstance(value, tuple | list) and len(value) == len(default)
+        return is_row and all(map(_fits, value, default))
+    if type(default) is float:
+        return type(value) in (int, float)
+    return _is_plain(default) and type(value) is type(default)

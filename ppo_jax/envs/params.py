@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from jax.core import Tracer
 
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.values import env_value, short
-from ppo_jax.envs.slips import kind_of, struct_hint
+from ppo_jax.envs.slips import is_number, kind_of, struct_hint
 
 _KEEP_APART = (
     "keep it as an attribute of the environment, or declare the field with "
@@ -61,18 +61,21 @@ def as_numbers(params: Any, label: str = "it") -> Any:
     return jax.tree_util.tree_map_with_path(number, params)
 
 
-def override(params: Any, values: Mapping[str, Any]) -> Any:
+def override(params: Any, values: Mapping[str, Any], rigid: Collection[str] = ()) -> Any:
     """`params` with the fields named in `values` replaced, dtypes and shapes kept.
 
     A field within a field is named with a dot (`physics.gravity`) or by a mapping. Values may be
     traced or arrays on a `vmap` axis.
+
+    Args:
+        rigid: fields that the environment refuses, so that no sentence offers them.
 
     Raises:
         InputError: an unknown or static name, no number, a value that the parameter's dtype cannot
             hold, or another shape.
     """
     for name, value in flat_names(values).items():
-        params = _replaced(params, name.split("."), name, value)
+        params = _replaced(params, name.split("."), name, value, rigid)
     return params
 
 
@@ -103,7 +106,18 @@ def value_of(params: Any, name: str) -> Any:
 
 def settable(params: Any) -> tuple[str, ...]:
     """The names of the fields that are numbers, or groups of them, and not static."""
-    return tuple(name for name in _field_names(params) if not _is_static(params, name))
+    return tuple(
+        name
+        for name in _field_names(params)
+        if _has_numbers(_get(params, name)) and not _is_static(params, name)
+    )
+
+
+def _has_numbers(value: Any) -> bool:
+    """Check for a real number among the leaves; None has none, and a random key is no number."""
+    kinds = (jnp.bool_, jnp.integer, jnp.floating)
+    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(value) if is_number(leaf)]
+    return any(jnp.issubdtype(dtype, kind) for dtype in dtypes for kind in kinds)
 
 
 def flat_names(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -119,14 +133,22 @@ def flat_names(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def time_limit(params: Any, name: str = "max_steps_in_episode") -> int | None:
     """The time limit that a field of `params` holds, None without one or with an infinite one."""
-    given = getattr(params, name, math.inf)
+    return as_steps(getattr(params, name, math.inf), f"env.{name}")
+
+
+def as_steps(given: Any, label: str) -> int | None:
+    """A number of steps, None for infinitely many.
+
+    Raises:
+        InputError: it is no number; `label` names it.
+    """
     try:
         limit = float(np.max(given))
-    except TypeError:
+    except (TypeError, ValueError):
         limit = math.nan
     if math.isnan(limit):
         raise InputError(
-            f"env.{name}={np.asarray(given)} must be a number of steps, or inf for no limit."
+            f"{label}={np.asarray(given)} must be a number of steps, or inf for no limit."
         )
     return None if limit == math.inf else math.ceil(limit)
 
@@ -165,10 +187,12 @@ def require_within(params: Any, limits: Mapping[str, tuple[int, int | None]]) ->
             raise InputError(f"env.{name}={_plain(value)} must be {rule}.")
 
 
-def _replaced(params: Any, path: list[str], full: str, value: Any) -> Any:
+def _replaced(
+    params: Any, path: list[str], full: str, value: Any, rigid: Collection[str] = ()
+) -> Any:
     head, *rest = path
-    names = _field_names(params)
-    if head not in names:
+    if head not in _field_names(params):
+        names = [name for name in settable(params) if name not in rigid]
         group = full.removesuffix(".".join(path))
         known = f"it has {', '.join(group + name for name in names)}." if names else "it has none."
         raise InputError(

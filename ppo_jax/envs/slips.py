@@ -242,26 +242,6 @@ def require_values(result: Any, names: tuple[str, ...], method: str) -> tuple:
     )
 
 
-def require_state(env: Any, state: Any, params: Any, label: str) -> None:
-    """Refuse a state or parameters without what gymnax's own is_truncated reads.
-
-    Raises:
-        InputError: the sentence names what is missing.
-    """
-    if not str(getattr(type(env).is_truncated, "__module__", "")).startswith("gymnax."):
-        return
-    for owner, field, name, base in (
-        (state, "time", "state", "EnvState"),
-        (params, "max_steps_in_episode", "parameter object", "EnvParams"),
-    ):
-        if not hasattr(owner, field):
-            raise InputError(
-                f"{label}'s {name}, a {type(owner).__name__}, has no field `{field}`, which "
-                "gymnax's is_truncated reads: define is_truncated(self, state, params), or base "
-                f"it on gymnax's {base}."
-            )
-
-
 def require_same_state(reset_state: Any, step_state: Any, label: str) -> None:
     """Refuse states of reset_env and step_env that no loop can carry.
 

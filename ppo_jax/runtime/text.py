@@ -34,6 +34,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     value = "none: every seed failed" if final["iqm"] is None else f"{final['iqm']:g}"
     episodes = f"{summary['episodes_per_seed']} {summary['policy_mode']} episodes a seed"
     lines = [f"return    {value}  {measure}{spread} ({episodes})"]
+    if summary.get("trained_on"):
+        lines.append(f"on        {summary['env']}, trained on {summary['trained_on']}")
     if summary.get("stopped_by"):
         lines = [f"stopped   by {summary['stopped_by']}, everything is saved; not evaluated"]
     if summary.get("num_failed"):

@@ -51,6 +51,8 @@ BAD = [
     ("train CartPole-v1 --hidden-sizes 64x64", "hidden_sizes="),
     ("train CartPole-v1 --stop-at-return best", "stop_at_return='best'"),
     ("train CartPole-v1 --env.length long", "env.length='long' must be a number"),
+    ("train memory/Recall-v0 --env.length long", "'length' is no parameter of this environment"),
+    ("train memory/Recall-v0 --env.delay long", "env.delay='long' must be a number"),
     ("train CartPole-v1 --env.length", "--env.length needs a name and a value"),
     ("train CartPole-v1 --env. 3", "needs a name and a value"),
     # sizes and ranges

@@ -110,6 +110,18 @@ def test_no_layer_gives_the_defaults() -> None:
     assert resolve([])[:2] == (Config(), Hyper())
 
 
+def test_a_word_for_a_suites_environment_is_left_to_its_adapter() -> None:
+    def read(env: str) -> Any:
+        return resolve([Layer("flag", {"env": env}, {"x": "spring", "y": "3"})]).hyper.env
+
+    assert read("brax/ant") == {"x": "spring", "y": 3}
+    for env in ("CartPole-v1", "my.module:Ant", "gymnax:a/b"):
+        with pytest.raises(InputError, match=r"env.x='spring' must be a number, true, false or"):
+            read(env)
+    with pytest.raises(InputError, match="must be a number, true, false or"):
+        resolve([Layer("f.json", {"env": "brax/ant"}, {"x": [None]})])
+
+
 @pytest.mark.parametrize(
     "value, read",
     [

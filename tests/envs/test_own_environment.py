@@ -151,6 +151,96 @@ def test_the_adapters_api_check_names_what_is_missing():
         adapter.require_api(type("Half", (), {"reset_env": lambda self: 0})())
 
 
+class Walk(Own):
+    """Goes on for ever, unless a time limit of its parameters cuts it."""
+
+    @property
+    def default_params(self):
+        return {"patience": 4}
+
+    def step_env(self, key, state, action, params):
+        observation, state, reward, _, info = super().step_env(key, state, action, params)
+        return observation, state, reward, jnp.array(False), info
+
+
+class Patient(Walk):
+    def max_episode_steps(self, params):
+        return params["patience"]
+
+
+class Counted(Walk):
+    max_episode_steps = 2.5
+
+
+class Endless(Walk):
+    max_episode_steps = None
+
+
+class Keeping(Walk):
+    max_episode_steps = 9
+
+    def is_truncated(self, state, params):
+        return state.time >= params["patience"]
+
+
+class Inheriting(Patient):
+    @property
+    def default_params(self):
+        return {"patience": 4, "max_steps_in_episode": 1}
+
+
+@pytest.mark.parametrize(
+    "kind, declared, kept",
+    [(Patient, 4, 4), (Counted, 3, 3), (Endless, None, None), (Keeping, 9, 4), (Inheriting, 4, 4)],
+)
+def test_a_class_may_declare_its_time_limit(kind, declared, kept):
+    """It is kept if the class leaves `is_truncated` to gymnax."""
+    environment = registration.make(kind())
+    assert limit_of(environment) == declared
+    assert lengths(environment, environment.default_params) == kept
+
+
+def test_a_declared_limit_follows_its_parameter():
+    environment = registration.make(Patient())
+    params = environment.override(environment.default_params, {"patience": 2})
+    assert (time_limit(environment, params), lengths(environment, params)) == (2, 2)
+
+    def is_cut(patience):
+        params = environment.override(environment.default_params, {"patience": patience})
+        _, state = environment.reset(jax.random.key(0), params)
+        return environment.transition(jax.random.key(0), state, jnp.zeros(()), params)[4]
+
+    np.testing.assert_array_equal(jax.vmap(is_cut)(jnp.array([1, 2])), [True, False])
+    with pytest.raises(InputError, match="time limit is 0 steps: an episode needs at least 1"):
+        environment.override(environment.default_params, {"patience": 0})
+
+
+def lengths(environment, params):
+    """Steps until an episode is truncated, None if it is not within 12."""
+    _, state = environment.reset(jax.random.key(0), params)
+    for age in range(1, 13):
+        found = environment.transition(jax.random.key(0), state, jnp.zeros(()), params)
+        state, terminated, truncated = found[1], *found[3:5]
+        assert not terminated
+        if truncated:
+            return age
+    return None
+
+
+@pytest.mark.parametrize(
+    "declared, words",
+    [
+        ("soon", r"Odd.max_episode_steps=soon must be a number of steps, or inf for no limit"),
+        (lambda self: 3, r"Odd.max_episode_steps takes \(\) and is given \(params\): write max_"),
+        (lambda self, params: params["none"], "Odd.max_episode_steps fails with KeyError: 'none'"),
+        (0, "time limit is 0 steps"),
+    ],
+)
+def test_a_declaration_that_is_no_time_limit_is_refused(declared, words):
+    with pytest.raises(InputError, match=words):
+        registration.make(type("Odd", (Walk,), {"max_episode_steps": declared})())
+
+
 class Measured(Own):
     evaluation_mode = "sampled"
     is_heavy = True

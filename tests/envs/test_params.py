@@ -195,6 +195,18 @@ def test_a_value_that_does_not_fit_is_refused_in_one_sentence(
         assert len(str(refused.value)) < 400
 
 
+def test_only_fields_that_can_be_set_are_offered() -> None:
+    with pytest.raises(InputError) as refused:
+        parameters.override(PARAMS, {"mood": 1}, rigid=("count", "half"))
+    assert str(refused.value) == (
+        "'mood' is no parameter of this environment: it has speed, flag, wind, grid, ends, byte, "
+        "air, pair, table."
+    )
+    empty = parameters.as_numbers({"angles": (None, None)})
+    with pytest.raises(InputError, match=r"it has none.$"):
+        parameters.override(empty, {"mood": 1})
+
+
 def test_flag_file_and_python_give_the_same_number() -> None:
     """Also nested, where a file has a table and a flag a dot."""
     flag = Layer("flag", {}, {"count": "16777217", "air.drag": "3", "wind": "[1,2]"})

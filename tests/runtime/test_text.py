@@ -64,6 +64,13 @@ def test_evaluation_has_no_times_and_no_next_command() -> None:
     ]
 
 
+def test_an_evaluation_elsewhere_names_both_environments() -> None:
+    moved = {"env": "gymnasium/CartPole-v1", "trained_on": "CartPole-v1"}
+    lines = summary_lines({**SUMMARY, **moved})
+    assert lines[1] == "on        gymnasium/CartPole-v1, trained on CartPole-v1"
+    assert len(lines) == len(summary_lines(SUMMARY)) + 1
+
+
 @pytest.mark.parametrize(
     "run, command", [("runs/a b", "ppo-jax eval 'runs/a b'"), ("r/ü", "ppo-jax eval r/ü")]
 )

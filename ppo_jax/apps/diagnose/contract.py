@@ -5,28 +5,36 @@ This file traces, `contract_play` looks at a random play.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterator
-from functools import partial
-from time import perf_counter
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.interpreters import partial_eval
 
 from ppo_jax.apps.diagnose import contract_play, memory_need
 from ppo_jax.apps.diagnose.contract_play import Finding
-from ppo_jax.apps.diagnose.random_play import NUM_ENVS, NUM_STEPS, play_twice, random_action
-from ppo_jax.distributed import door
+from ppo_jax.apps.diagnose.random_play import (
+    NUM_ENVS,
+    NUM_STEPS,
+    play_host,
+    play_twice,
+    random_action,
+)
+from ppo_jax.envs import params as parameters
 from ppo_jax.envs import slips
-from ppo_jax.envs.actions import example_action, own_actions
-from ppo_jax.envs.interface import Environment
+from ppo_jax.envs.actions import example_action
+from ppo_jax.envs.interface import Environment, time_limit
 from ppo_jax.runtime import devices
 
 MOVED = "keep all state in what reset and transition return: a state of the host has moved on"
+MEND = "mend the Python function that the program calls, or write it in jax.numpy"
 CALLS_HOST = Finding(
     "warning",
     "it calls Python while the program runs: state that is kept there is in no checkpoint, so "
@@ -46,7 +54,7 @@ class Examined(NamedTuple):
     """A check and what its random play measured."""
 
     findings: list[Finding]
-    steps_per_second: float | None = None  # NUM_ENVS environments, or one outside jax
+    steps_per_second: float | None = None  # in NUM_ENVS environments
 
 
 def check(environment: Environment, key: Array, num_steps: int = NUM_STEPS) -> list[Finding]:
@@ -59,10 +67,10 @@ def examine(environment: Environment, key: Array, num_steps: int = NUM_STEPS) ->
 
     Args:
         key: start states, transitions and random actions are drawn from it.
-        num_steps: steps of each of NUM_ENVS environments.
+        num_steps: steps of each of NUM_ENVS environments, or of all if it is stepped outside jax.
     """
     if environment.host is not None:
-        return _examine_host(environment, key, num_steps)
+        return _examine_host(environment, key, max(1, num_steps // NUM_ENVS))
     findings = list(_check_types(environment))
     if any(finding.severity == "error" for finding in findings):
         return Examined(findings)  # it cannot be played
@@ -70,19 +78,27 @@ def examine(environment: Environment, key: Array, num_steps: int = NUM_STEPS) ->
     num_steps = min(num_steps, _affordable(environment))
     if num_steps < 1:
         return Examined([*findings, TOO_LARGE])
+    calls_host = _calls_host(environment)
+    if calls_host:
+        findings.append(CALLS_HOST)
+    with _errors_once():
+        return _examine_play(environment, key, num_steps, findings)
+
+
+def _examine_play(
+    environment: Environment, key: Array, num_steps: int, findings: list[Finding]
+) -> Examined:
+    """A random play, after the findings of the trace."""
     try:
         play, again, seconds = play_twice(environment, key, num_steps)
     except Exception as error:
         return Examined([*findings, _fails("a vmapped, compiled rollout of it", error)])
     speed = NUM_ENVS * num_steps / seconds
-    calls_host = _calls_host(environment)
-    if calls_host:
-        findings.append(CALLS_HOST)
     try:
         findings += contract_play.findings(environment, play, again, key)
         findings += memory_need.findings(environment, play)
     except Exception as error:
-        if not calls_host:
+        if CALLS_HOST not in findings:
             raise
         moved = _fails("a second step from a stored state", error)._replace(remedy=MOVED)
         return Examined([*findings, moved], speed)
@@ -94,27 +110,20 @@ def _examine_host(environment: Environment, key: Array, num_steps: int) -> Exami
     assert environment.host is not None
     remedy = "see its own library's guide for environments"
     findings = [Finding("warning", each, remedy) for each in environment.host.check()]
-    vector = environment.host.make(1, environment.default_params, False, None)
-    actions = jax.vmap(partial(random_action, environment.action_space))
-    own = door.fetch(own_actions(environment, actions(jax.random.split(key, num_steps))))
-    shown, speed = [vector.reset(0)], None
-    began = perf_counter()
-    try:
-        for t in range(num_steps):
-            found = vector.step(jax.tree.map(lambda leaf, t=t: leaf[t : t + 1], own))
-            shown += [found.final, found.reward]
-        speed = num_steps / (perf_counter() - began)
-    except Exception as error:
+    play, seconds, error = play_host(environment, key, num_steps)
+    if error is not None:
         findings.append(_fails("a random play of it", error))
-    finally:
-        vector.close()
-    numbers = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(shown)]
-    share = np.mean([not np.isfinite(each).all() for each in numbers])
+    if play is None:
+        return Examined(findings)
+    shown = jax.tree.leaves((play.observation, play.observation_next, play.reward))
+    is_finite = [np.isfinite(each).reshape(*each.shape[:2], -1).all(axis=-1) for each in shown]
+    share = np.mean(~np.all(is_finite, axis=0))
     if share:
-        what = f"{share:.2%} of its observations and rewards are not finite"
+        what = f"{share:.2%} of its steps show or pay a number that is not finite"
         remedy = "find the division or overflow behind it, or train with --drop-bad-transitions"
         findings.append(Finding("error", f"{what}: the first ends training", remedy))
-    return Examined(findings, speed)
+    findings += contract_play.stalls(environment, play)
+    return Examined(findings, None if error else play.reward.size / seconds)
 
 
 def _calls_host(environment: Environment) -> bool:
@@ -127,6 +136,31 @@ def _calls_host(environment: Environment) -> bool:
         jax.make_jaxpr(environment.transition)(key, state, action, params),
     )
     return any(re.search(r"\b(pure|io)_callback\[", str(program)) for program in programs)
+
+
+def _without_effect(environment: Environment) -> list[str]:
+    """The parameters that the traced programs do not depend on, by dotted name."""
+    params, key = environment.default_params, jax.random.key(0)
+    _, state = jax.eval_shape(environment.reset, key, params)
+    action = example_action(environment.action_space)
+
+    def step(params: Any, state: Any, action: Any) -> Any:
+        *seen, info = environment.transition(key, state, action, params)
+        return seen, environment.metrics(info) if environment.metrics else ()
+
+    programs = [
+        jax.make_jaxpr(lambda params: environment.reset(key, params))(params),
+        jax.make_jaxpr(step)(params, state, action),
+    ]
+    if environment.action_bounds is not None:
+        programs.append(jax.make_jaxpr(environment.action_bounds)(params))
+    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
+    is_used = np.zeros(len(paths), bool)
+    for program in programs:
+        outputs = [True] * len(program.jaxpr.outvars)
+        is_used |= partial_eval.dce_jaxpr(program.jaxpr, outputs)[1][: len(paths)]
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+    return [name for name, is_so in zip(names, is_used) if not is_so]
 
 
 def _check_programs(environment: Environment) -> Iterator[Finding]:
@@ -168,13 +202,24 @@ def _affordable(environment: Environment) -> int:
     return devices.free_memory_bytes() // (4 * max(one, 1))
 
 
+@contextmanager
+def _errors_once() -> Iterator[None]:
+    """Keep jax from printing an error of Python that a program calls: a finding quotes it."""
+    log = logging.getLogger("jax._src.callback")
+    was, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = was
+
+
 def _fails(what: str, error: Exception) -> Finding:
-    reason = str(error).strip().split("\n")[0]
-    return Finding(
-        "error",
-        f"{what} fails with {type(error).__name__}: {reason}",
-        slips.remedy(error),
-    )
+    lines = str(error).strip().split("\n")
+    reason, remedy = f"{type(error).__name__}: {lines[0]}", slips.remedy(error)
+    if "Traceback (most recent call last)" in str(error):  # from Python that the program called
+        frames = [number for number, line in enumerate(lines) if line.startswith("  ")]
+        reason, remedy = [*lines[max(frames, default=0) + 1 :], lines[-1].strip()][0], MEND
+    return Finding("error", f"{what} fails with {reason}", remedy)
 
 
 def _check_types(environment: Environment) -> Iterator[Finding]:
@@ -257,6 +302,14 @@ def _check_parameters(environment: Environment, key: Array) -> Iterator[Finding]
     params = environment.default_params
     if not jax.tree.leaves(params):
         return
+    if idle := _without_effect(environment):
+        flags = ", ".join(f"--env.{name}" for name in idle)
+        remedy = "read each of them there, or leave it out of the parameters"
+        is_limit = time_limit(environment, params) == parameters.time_limit(params)
+        if "max_steps_in_episode" in idle and is_limit:
+            remedy += "; declare the time limit that is kept as max_episode_steps"
+        what = f"neither reset nor transition reads {', '.join(idle)}: {flags} would do nothing"
+        yield Finding("note", what, remedy)
 
     def one(params: Any) -> Any:
         _, state = environment.reset(key, params)

@@ -46,7 +46,7 @@ def findings(environment: Environment, play: Play, again: Play, key: Array) -> I
     yield from _check_resets(environment, play, key)
     yield from _check_actions(environment, play, key)
     yield from _check_masks(environment, play)
-    yield from _check_stalls(environment, play)
+    yield from stalls(environment, play)
 
 
 def _as_findings(severity: str, notice: first_look.Notice | None) -> list[Finding]:
@@ -339,7 +339,7 @@ def _check_masks(environment: Environment, play: Play) -> Iterator[Finding]:
             )
 
 
-def _check_stalls(environment: Environment, play: Play) -> Iterator[Finding]:
+def stalls(environment: Environment, play: Play) -> Iterator[Finding]:
     """Find steps that leave the observation as it was, pay nothing and end nothing."""
     if not isinstance(environment.action_space, Discrete | MultiDiscrete):
         return

@@ -62,7 +62,7 @@ def report(env: Any = None, num_envs: int = MANY) -> dict[str, Any]:
     return {
         **found,
         "env": environment.name,
-        **(facts := environment_facts(environment, num_envs) if is_sound else {}),
+        **(facts := environment_facts(environment, num_envs)),
         "steps_per_second": speed,
         "findings": [finding._asdict() for finding in findings],
         "ok": is_sound,
@@ -71,7 +71,7 @@ def report(env: Any = None, num_envs: int = MANY) -> dict[str, Any]:
 
 
 def environment_facts(environment: Environment, num_envs: int) -> dict[str, Any]:
-    """Sizes and abilities of an environment, found by tracing alone."""
+    """Sizes and abilities of an environment that `registration.make` accepts, by tracing alone."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     _, state = jax.eval_shape(environment.reset, key, environment.default_params)
     state_bytes = None if environment.host else num_bytes(state)  # a host's state is Python's
@@ -111,7 +111,7 @@ def environment_lines(
     """An environment and what was found, for people.
 
     Args:
-        facts: of `environment_facts`; empty if it breaks the contract.
+        facts: of `environment_facts`.
         speed: of a random play, in steps a second.
     """
     limit = time_limit(environment, environment.default_params)
@@ -121,11 +121,10 @@ def environment_lines(
         f"{environment.observation_dtype}, action {actions}, "
         + (f"time limit {limit} steps" if limit else "no time limit"),
     ]
-    if facts:
-        lines += fact_lines(facts)
+    lines += fact_lines(facts)
     if speed is not None:
-        many = "1 environment" if environment.host else f"{NUM_ENVS} environments"
-        lines.append(f"  random play of {many} here: {float(f'{speed:.3g}'):,.0f} steps/s")
+        rate = f"{float(f'{speed:.3g}'):,.0f} steps/s"
+        lines.append(f"  random play of {NUM_ENVS} environments here: {rate}")
     for finding in findings:
         lines += [f"  {finding.severity}: {finding.what}", f"    {finding.remedy}"]
     return lines if findings else [*lines, "  keeps the contract: nothing found."]

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppo_jax.envs.actions import dials_of
+from ppo_jax.distributed import door
+from ppo_jax.envs.actions import dials_of, own_actions
 from ppo_jax.envs.interface import (
     ActionSpace,
     Box,
@@ -30,9 +31,9 @@ NUM_STEPS = 1024
 class Play(NamedTuple):
     """NUM_STEPS random steps of NUM_ENVS environments, reset by us where they ended."""
 
-    key: Array  # [T, B], given to each transition
+    key: Any  # [T, B], given to each transition; None of an environment outside jax
     action: Any  # [T, B, ...]
-    state: Any  # [T, B, ...], before the step
+    state: Any  # [T, B, ...], before the step; () of an environment outside jax
     observation: Any  # [T, B, *O], before the step
     observation_next: Any  # [T, B, *O], the transition's own
     state_next: Any  # [T, B, ...], the transition's own
@@ -88,6 +89,38 @@ def play(environment: Environment, key: Array, num_steps: int) -> Play:
         return jax.tree.map(choose, fresh, (observation_next, state_next)), seen
 
     return jax.lax.scan(step, start, jax.random.split(key_steps, num_steps))[1]
+
+
+class HostPlay(NamedTuple):
+    """A random play outside jax."""
+
+    play: Play | None  # the steps before an error; None without any
+    seconds: float
+    error: Exception | None  # it ended the play
+
+
+def play_host(environment: Environment, key: Array, num_steps: int) -> HostPlay:
+    """NUM_ENVS environments outside jax, `num_steps` uniform actions each."""
+    assert environment.host is not None
+    draw = jax.vmap(jax.vmap(partial(random_action, environment.action_space)))
+    actions = draw(jax.random.split(key, (num_steps, NUM_ENVS)))
+    own = door.fetch(jax.vmap(partial(own_actions, environment))(actions))
+    steps, error, began = [], None, perf_counter()
+    vector = environment.host.make(NUM_ENVS, environment.default_params, False, None)
+    try:
+        seen, began = vector.reset(0), perf_counter()
+        for t in range(num_steps):
+            action = jax.tree.map(lambda leaf, t=t: leaf[t], own)
+            found = vector.step(action)
+            end = (found.final, (), found.reward, found.terminated, found.truncated)
+            steps.append(Play(None, action, (), seen, *end))
+            seen = found.observation
+    except Exception as raised:
+        error = raised
+    finally:
+        vector.close()
+    play = jax.tree.map(lambda *rows: np.stack(rows), *steps) if steps else None
+    return HostPlay(play, perf_counter() - began, error)
 
 
 def in_own_words(environment: Environment, play: Play) -> tuple[Any, Array, Array] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_jax.envs.conform import conform, with_time_limit
+from ppo_jax.envs.conform import arguments, conform, with_time_limit
 from ppo_jax.envs.interface import Box, Environment
 from ppo_jax.envs.render import mujoco_picture
 
@@ -38,6 +38,11 @@ def make(name: str, **settings: Any) -> Environment:
         state = env.step(state, action)
         return state.obs, state, state.reward, state.done != 0, False, state.metrics
 
+    def fixed() -> dict[str, Any]:
+        own = arguments(type(env).__init__)
+        # The bodies' class takes what an environment hands on; `fast` takes any name, for nothing
+        return {**arguments(suite.PipelineEnv.__init__), **own} if hasattr(env, "sys") else own
+
     model = getattr(getattr(env, "sys", None), "mj_model", None)  # `fast` has no body
     draw = mujoco_picture(f"brax/{name}", model)
     bare = conform(
@@ -52,4 +57,4 @@ def make(name: str, **settings: Any) -> Environment:
         metrics=lambda metrics: {k: v for k, v in metrics.items() if "reward" in k},
         is_heavy=name != "fast",  # a point on a line in place of bodies
     )
-    return with_time_limit(bare, EPISODE_LENGTH)
+    return with_time_limit(bare, EPISODE_LENGTH, fixed)

@@ -22,19 +22,22 @@ from ppo_jax.envs.interface import Discrete, Environment
 suite: Any = import_module("craftax.craftax_env")
 
 _OUT_OF_REACH = 2**31 - 1
-
-
-_FIXED = ("fractal_noise_angles",)  # None by default, so it is no number to change
+# A setting of terrains whose default, None, is drawn at each start; the others are parameters
+_ANGLES = {"fractal_noise_angles": (0.1, 0.2, 0.3, 0.4)}
 
 
 def make(name: str, **settings: Any) -> Environment:
     """The environment `name` of Craftax, whose parameters may lie on a `vmap` axis.
 
     Args:
-        settings: fields of its `EnvParams`, such as `fractal_noise_angles=(1, 2, 3, 4)`.
+        settings: fields of its `EnvParams`, such as `fractal_noise_angles=(0.1, 0.2, 0.3, 0.4)`:
+            shares of a turn, each a number or an array for every point of its noise.
     """
     env = suite.make_craftax_env_from_name(name, auto_reset=False)
     game = "craftax_classic" if "Classic" in name else "craftax"
+    if "fractal_noise_angles" in settings:
+        angles = _angles(settings["fractal_noise_angles"], env.static_env_params.map_size)
+        settings["fractal_noise_angles"] = angles
     kinds = list(import_module(f"craftax.{game}.constants").Achievement)
 
     def step(key: Any, state: Any, action: Any, params: Any) -> tuple:
@@ -56,10 +59,21 @@ def make(name: str, **settings: Any) -> Environment:
         params=env.default_params.replace(**settings),
         action_space=Discrete(env.num_actions),
         max_episode_steps=lambda params: parameters.time_limit(params, "max_timesteps"),
-        fixed=_FIXED,
+        fixed=lambda: _ANGLES,
         render=_renderer(game),
         metrics=lambda unlocked: {f"achievements/{k}": v * 100.0 for k, v in unlocked.items()},
         evaluation_mode="sampled",
+    )
+
+
+def _angles(given: Any, size: tuple[int, int]) -> tuple[Any, ...]:
+    """The angles of four noises, for every point of each as Craftax wants them; None stays None."""
+    rows, columns = size
+    small, large = (rows // 16, columns // 16), (rows // 4, columns // 4)
+    cells = (small, small, (rows // 8, columns // 2), large)  # water, mountains, paths, trees
+    return tuple(
+        None if angle is None else np.broadcast_to(np.float32(angle), (x + 1, y + 1))
+        for angle, (x, y) in zip(given, cells, strict=True)
     )
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.config.errors import InputError
-from ppo_jax.envs.conform import conform
+from ppo_jax.envs.conform import arguments, conform
 from ppo_jax.envs.interface import ACTION_MASK, Box, Discrete, Environment, MultiDiscrete
 
 suite: Any = import_module("jumanji")
@@ -78,7 +78,7 @@ def make(name: str, rewards: str = "one", **settings: Any) -> Environment:
         params=() if mask is None else MaskParams(True),
         action_space=space,
         max_episode_steps=getattr(env, "time_limit", None),
-        fixed=("time_limit",),
+        fixed=lambda: arguments(make, type(env.unwrapped).__init__),
         integers=_integers(name, env),
         render=lambda state, params: _picture(env, state),
     )

@@ -5,6 +5,9 @@ Every environment has a time limit of its own, which navix fixes when it makes o
 
 from __future__ import annotations
 
+import dataclasses
+from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -17,8 +20,6 @@ from ppo_jax.envs.leaves import WHOLE
 from ppo_jax.envs.render import enlarged
 
 suite: Any = import_module("navix")
-
-_FIXED = ("height", "width", "max_steps", "gamma", "penalty_coeff")
 
 
 def make(name: str, **settings: Any) -> Environment:
@@ -52,8 +53,19 @@ def make(name: str, **settings: Any) -> Environment:
         params=(),
         action_space=Discrete(len(env.action_set)),
         max_episode_steps=int(env.max_steps),
-        fixed=_FIXED,
+        fixed=partial(_settings, name, env),
         integers=((WHOLE, 0, int(np.max(env.observation_space.maximum))),),
         evaluation_mode="sampled",
         render=lambda timestep, params: enlarged(np.asarray(draw(timestep.state))),
     )
+
+
+def _settings(name: str, env: Any) -> dict[str, Any]:
+    """The fields of an environment that its constructor takes; most ids fix the size themselves."""
+    found = {}
+    for field in dataclasses.fields(env):
+        value = getattr(env, field.name)
+        with suppress(TypeError):  # the id sets it, or this adapter does
+            suite.make(name, disable_autoreset=True, **{field.name: value})
+            found[field.name] = value
+    return found

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.envs.conform import conform
+from ppo_jax.envs.conform import arguments, conform
 from ppo_jax.envs.interface import ACTION_MASK, Discrete, Environment
 from ppo_jax.envs.render import grid_picture
 
@@ -72,6 +72,7 @@ def make(name: str, opponent: Opponent = play_randomly) -> Environment:
 
     declared: dict[str, Any] = {}
     if env.num_players > 1:
+        declared["fixed"] = lambda: arguments(make)
         declared["metrics"] = lambda info: {kind: is_so * 100.0 for kind, is_so in info.items()}
     if name in _PLANES or not is_masked:
         observe = jax.jit(lambda state: env._observe(state, jnp.int32(_ME)))

@@ -8,6 +8,7 @@ An observation for the critic alone is the leaf `critic`, beside the actor's, `a
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -72,7 +73,17 @@ def make(name: str, **settings: Any) -> Environment:
         render=lambda state, params: draw(state.data.qpos, state.data.qvel),
         metrics=lambda metrics: {k: v for k, v in metrics.items() if "reward" in k},
     )
-    return with_time_limit(bare, -(-int(config.episode_length) // repeat))  # counted unrepeated
+    limit = -(-int(config.episode_length) // repeat)  # counted unrepeated
+    return with_time_limit(bare, limit, partial(_settings, config))
+
+
+def _settings(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The settings of a configuration, and of its parts with dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        is_part = hasattr(value, "items")
+        found |= _settings(value, f"{prefix}{name}.") if is_part else {prefix + name: value}
+    return found
 
 
 def _seen(observation: Any) -> Any:

@@ -18,8 +18,6 @@ from ppo_jax.envs.leaves import WHOLE
 
 suite: Any = import_module("xminigrid")
 
-_FIXED = ("height", "width", "view_size")
-
 
 class Params(NamedTuple):
     """The numbers of xminigrid's parameters that do not shape the program."""
@@ -58,7 +56,7 @@ def make(name: str, **settings: Any) -> Environment:
         params=Params(own.max_steps),
         action_space=Discrete(env.num_actions(own)),
         max_episode_steps=lambda params: parameters.time_limit(params, "max_steps"),
-        fixed=_FIXED,
+        fixed=lambda: {k: v for k, v in vars(own).items() if k not in Params._fields},
         integers=_integers(env, own),
         evaluation_mode="sampled",
         render=lambda timestep, params: np.asarray(env.render(own, timestep), np.uint8),

@@ -260,6 +260,97 @@ def test_a_host_that_has_moved_on_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
         found(plain)
 
 
+def dealing(cards: int) -> Environment:
+    """The counting environment, whose reward is a card of a deck outside of the program."""
+    deck = list(range(cards))
+    plain = counting()
+
+    def deal(reward: Any) -> Any:
+        if not deck:
+            raise RuntimeError("no cards\nare left")
+        return np.float32(reward + 0 * deck.pop())
+
+    def transition(key, state, action, params):
+        observation, state, reward, *rest = plain.transition(key, state, action, params)
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        paid = jax.pure_callback(deal, shape, reward, vmap_method="sequential")
+        return observation, state, paid, *rest
+
+    return counting(transition=transition)
+
+
+@pytest.mark.parametrize(
+    "cards, what, remedy",
+    [
+        (100, "a vmapped, compiled rollout of it fails with RuntimeError: no cards", contract.MEND),
+        (
+            2 * 64 * 8,
+            "a second step from a stored state fails with RuntimeError: no cards",
+            contract.MOVED,
+        ),
+    ],
+)
+def test_an_error_of_python_that_is_called_is_a_finding_with_its_own_line(
+    cards: int, what: str, remedy: str, capfd: pytest.CaptureFixture
+) -> None:
+    assert found(dealing(cards)) == [contract.CALLS_HOST, contract.Finding("error", what, remedy)]
+    assert "Traceback" not in capfd.readouterr().err
+    assert found(dealing(10**5)) == [contract.CALLS_HOST]
+
+
+def test_an_error_without_a_traceback_is_quoted_by_its_first_line() -> None:
+    finding = contract._fails("it", ValueError("first\nsecond"))
+    assert finding.what == "it fails with ValueError: first"
+
+
+class Numbers(NamedTuple):
+    """Parameters of which the program reads three, each in another place."""
+
+    start: Any = 0.0
+    pay: Any = 1.0
+    age: Any = 0.5
+    idle: Any = 3
+    max_steps_in_episode: Any = 20
+    table: Any = (1.0, 2.0)
+
+
+def numbered(**changes: Any) -> Environment:
+    def reset(key, params):
+        return jax.random.uniform(key, (2,)) + params.start, Count(jnp.int32(0))
+
+    def transition(key, state, action, params):
+        time, unread = state.time + 1, params.idle * 2.0
+        observation = jnp.stack([time / 10, jnp.float32(jnp.sum(action))])
+        info = {"age": params.age * time, "unread": unread}
+        paid = params.pay * params.table[1] * observation[1]
+        return observation, Count(time), paid, time >= 10, jnp.bool_(False), info
+
+    numbers = {"default_params": parameters.as_numbers(Numbers()), **changes}
+    made = counting(reset=reset, transition=transition)
+    return made._replace(metrics=lambda info: {"age": info["age"]}, **numbers)
+
+
+def test_parameters_that_nothing_depends_on_are_a_note() -> None:
+    (note,) = found(numbered(max_episode_steps=parameters.time_limit))
+    assert note == contract.Finding(
+        "note",
+        "neither reset nor transition reads idle, max_steps_in_episode, table.0: --env.idle, "
+        "--env.max_steps_in_episode, --env.table.0 would do nothing",
+        "read each of them there, or leave it out of the parameters; declare the time limit that "
+        "is kept as max_episode_steps",
+    )
+    (note,) = found(numbered(max_episode_steps=15))
+    assert note.remedy == "read each of them there, or leave it out of the parameters"
+
+
+def test_a_parameter_that_moves_the_bounds_of_actions_alone_has_an_effect() -> None:
+    space = Box((1,), np.zeros(1, np.float32), np.ones(1, np.float32))
+    bounded = numbered()._replace(
+        action_space=space, action_bounds=lambda params: (jnp.zeros(1), params.idle * jnp.ones(1))
+    )
+    assert contract._without_effect(bounded) == ["max_steps_in_episode", "table.0"]
+
+
 def test_large_numbers_are_warned_about_unless_a_bound_scales_them() -> None:
     def shown(function: Any) -> Any:
         return lambda *given: ((found := function(*given))[0] * 500, *found[1:])

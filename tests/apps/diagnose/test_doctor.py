@@ -63,9 +63,15 @@ def test_the_memory_is_that_of_as_many_environments_as_asked_for() -> None:
 def test_the_state_of_an_environment_outside_jax_is_not_counted() -> None:
     found = doctor.report("gymnasium/CartPole-v1", num_envs=1000)
     assert (found["state_bytes"], found["num_envs_bytes"]) == (None, 1000 * 16)
-    assert "one environment: its state is outside jax, observation 16 bytes" in "\n".join(
-        found["text"]
-    )
+    told = "\n".join(found["text"])
+    assert "one environment: its state is outside jax, observation 16 bytes" in told
+    assert "random play of 8 environments here: " in told
+
+
+def test_steps_that_change_nothing_are_seen_outside_jax_as_well() -> None:
+    told = "\n".join(doctor.report("gymnasium/FrozenLake-v1")["text"])
+    assert "note: it can stall: " in told  # the lake has edges to walk against
+    assert "it can stall" not in "\n".join(doctor.report("gymnasium/CartPole-v1")["text"])
 
 
 def test_a_breach_is_told_with_what_goes_wrong_and_the_remedy() -> None:
@@ -78,6 +84,16 @@ def test_a_breach_is_told_with_what_goes_wrong_and_the_remedy() -> None:
         assert f"  error: {each['what']}" in found["text"]
         assert f"    {each['remedy']}" in found["text"]
     json.dumps(found, allow_nan=False)
+
+
+def test_what_can_be_measured_is_told_of_an_environment_with_errors() -> None:
+    found = doctor.report(Fading())
+    assert not found["ok"]
+    assert (found["state_bytes"], found["num_envs_bytes"]) == (8, 4096 * 16)
+    assert (found["can_be_drawn"], found["evaluation_mode"]) == (False, "deterministic")
+    told = "\n".join(found["text"])
+    assert "one environment: state 8 bytes, observation 8 bytes; 4,096 of them: 64 KiB" in told
+    assert "evaluation: deterministic actions; cannot be drawn" in told
 
 
 def test_an_unknown_environment_is_bad_input() -> None:

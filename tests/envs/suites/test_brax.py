@@ -31,6 +31,25 @@ def test_the_table_has_the_ids_that_the_suite_registers():
     assert sorted(SUITES["brax"].ids) == sorted(envs._envs)
 
 
+def test_what_a_factory_sets_is_refused_with_its_call(environment):
+    from ppo_jax.envs.suites import brax as adapter
+
+    params = environment.default_params
+    for name, value in {"backend": "spring", "n_frames": 4, "debug": True}.items():
+        call = rf"brax.make\('inverted_pendulum', {name}={value!r}\)"
+        with pytest.raises(InputError, match=call):
+            environment.override(params, {name: value})
+        adapter.make("inverted_pendulum", **{name: value})
+    for name in ("sys", "kwargs", "action_repeat", "episode_length"):
+        with pytest.raises(InputError, match=r"is no parameter.* it has max_steps_in_episode.$"):
+            environment.override(params, {name: 4})
+    fast = registration.make("brax/fast")  # it takes any name and has no physics
+    with pytest.raises(InputError, match="'backend' is no parameter"):
+        fast.override(fast.default_params, {"backend": "spring"})
+    with pytest.raises(InputError, match=r"make\('fast', asymmetric_obs=False\)"):
+        fast.override(fast.default_params, {"asymmetric_obs": 1})
+
+
 def test_random_play_is_the_suites_own(environment):
     from brax import envs
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import beside
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ppo_jax.config.errors import InputError
@@ -15,7 +16,8 @@ from ppo_jax.envs.interface import time_limit
 from ppo_jax.storage import jsonl
 
 pytest.importorskip("craftax", reason="pip install 'ppo-jax[craftax]'")
-NAME = "craftax/Craftax-Classic-Symbolic-v1"
+CLASSIC = "Craftax-Classic-Symbolic-v1"
+NAME = f"craftax/{CLASSIC}"
 NOOP = 0
 
 
@@ -43,7 +45,7 @@ def require_own_play(name: str, **sizes: int) -> beside.Steps:
 
 
 def test_random_play_is_the_suites_own():
-    assert require_own_play("Craftax-Classic-Symbolic-v1").terminated.any()
+    assert require_own_play(CLASSIC).terminated.any()
 
 
 @pytest.mark.slow
@@ -97,8 +99,33 @@ def test_a_parameter_that_is_no_number_is_refused_and_a_factory_may_set_it(envir
         environment.override(environment.default_params, {"fractal_noise_angles": (1, 2, 3, 4)})
     from ppo_jax.envs.suites import craftax as adapter
 
-    params = adapter.make("Craftax-Classic-Symbolic-v1", day_length=5).default_params
+    params = adapter.make(CLASSIC, day_length=5).default_params
     assert (params.day_length, params.max_timesteps) == (5, 10_000)
+
+
+def test_angles_are_not_offered_and_are_four_in_the_call_of_their_refusal():
+    environment = registration.make(NAME)
+    with pytest.raises(InputError, match=r"it has max_timesteps, .*spawn_skeleton_chance.$"):
+        environment.override(environment.default_params, {"xyz": 1})
+    call = rf"craftax.make\('{CLASSIC}', fractal_noise_angles=\(0.1, 0.2, 0.3, 0.4\)\)"
+    with pytest.raises(InputError, match=call):
+        environment.override(environment.default_params, {"fractal_noise_angles": 1})
+
+
+def test_angles_decide_the_terrain_and_one_stands_for_all_points_of_its_noise():
+    from ppo_jax.envs.suites import craftax as adapter
+
+    def water(first):
+        angles = (first, 0.2, None, 0.4)
+        environment = adapter.make(CLASSIC, fractal_noise_angles=angles)
+        keys = jax.random.split(jax.random.key(0), 2)
+        states = jax.jit(jax.vmap(environment.reset, (0, None)))(keys, environment.default_params)
+        return np.isin(np.asarray(states[1].map), 3)  # BlockType.WATER
+
+    one, two = water(0.1), water(0.35)
+    assert one.any()
+    assert (one != two).any()
+    np.testing.assert_array_equal(water(np.full((5, 5), 0.1)), one)
 
 
 def test_textures_that_a_killed_process_left_are_a_sentence(tmp_path: Path, monkeypatch):

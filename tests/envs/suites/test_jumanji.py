@@ -160,6 +160,21 @@ def test_rewards_of_several_agents_are_summed_if_asked():
     assert reward != 0
 
 
+def test_what_a_factory_sets_is_refused_with_its_call(environment):
+    from ppo_jax.envs.suites import jumanji as adapter
+
+    for name, value in {"board_size": 3, "rewards": "sum"}.items():
+        with pytest.raises(InputError, match=rf"make\('Game2048-v1', {name}={value!r}\)"):
+            environment.override(environment.default_params, {name: value})
+        adapter.make("Game2048-v1", **{name: value})
+    with pytest.raises(InputError, match=r"'time_limit' is no parameter.* it has masked.$"):
+        environment.override(environment.default_params, {"time_limit": 50})
+    snake = adapter.make("Snake-v1", num_rows=6)
+    assert snake.observation["grid"].shape == (6, 12, 5)
+    with pytest.raises(InputError, match=r"make\('Snake-v1', time_limit=50\)"):
+        snake.override(snake.default_params, {"time_limit": 50})
+
+
 @pytest.mark.parametrize("name", ["Game2048-v1", "Snake-v1"])
 def test_a_state_is_drawn(name):
     environment = registration.make(f"jumanji/{name}")

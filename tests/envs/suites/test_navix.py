@@ -55,6 +55,11 @@ def test_types_are_steady_and_the_limit_is_exact_and_fixed(environment):
     assert beside.ages_at_the_cut(environment, (), TURN, 100) == [100]
     with pytest.raises(InputError, match=r"navix.make\('Navix-Empty-Random-5x5-v0', max_steps=9\)"):
         environment.override((), {"max_steps": 9})
+    with pytest.raises(InputError, match=r"navix.make\('Navix-Empty-Random-5x5-v0', gamma=0.9\)"):
+        environment.override((), {"gamma": 0.9})
+    for name in ("height", "random_start", "disable_autoreset"):  # its id sets them, or the adapter
+        with pytest.raises(InputError, match=f"'{name}' is no parameter"):
+            environment.override((), {name: 9})
 
 
 @pytest.mark.usefixtures("kept_programs")

@@ -114,6 +114,14 @@ def test_types_are_steady_and_games_without_an_opponent_are_arrays():
         breakout.override(breakout.default_params, {"masked": 0})
 
 
+def test_an_opponent_is_set_by_a_factory_where_there_is_one(environment):
+    with pytest.raises(InputError, match=r"make\('tic_tac_toe', opponent=opponent\)"):
+        environment.override(environment.default_params, {"opponent": "random"})
+    alone = registration.make("pgx/2048")
+    with pytest.raises(InputError, match=r"'opponent' is no parameter.* it has masked.$"):
+        alone.override(alone.default_params, {"opponent": "random"})
+
+
 def test_without_its_mask_an_illegal_move_loses(environment):
     params = environment.override(environment.default_params, {"masked": 0})
     _, state = environment.reset(jax.random.key(0), params)

@@ -57,6 +57,20 @@ def test_types_are_steady_and_the_limit_is_that_of_its_configuration(environment
     assert (space.low.tolist(), space.high.tolist()) == ([-1.0], [1.0])
 
 
+def test_what_a_factory_sets_is_refused_with_its_call(environment):
+    from ppo_jax.envs.suites import playground as adapter
+
+    params = environment.default_params
+    with pytest.raises(InputError, match=r"make\('CartpoleBalance', sim_dt=0.005\)"):
+        environment.override(params, {"sim_dt": 0.005})
+    with pytest.raises(InputError, match=r"\*\*{'vision_config.nworld': 8}\)"):
+        environment.override(params, {"vision_config.nworld": 8})
+    with pytest.raises(InputError, match=r"'dt' is no parameter.* it has max_steps_in_episode.$"):
+        environment.override(params, {"dt": 0.005})
+    found = adapter.make("CartpoleBalance", **{"sim_dt": 0.005, "vision_config.nworld": 8})
+    assert found.observation_shape == environment.observation_shape
+
+
 def test_a_download_is_refused_before_it_begins(monkeypatch: pytest.MonkeyPatch):
     from mujoco_playground._src import mjx_env
 

@@ -67,6 +67,8 @@ def test_a_size_is_refused_and_a_factory_may_set_it(environment):
         environment.override(environment.default_params, {"view_size": 3})
     from ppo_jax.envs.suites import xminigrid as adapter
 
+    with pytest.raises(InputError, match=r"'ruleset' is no parameter.* it has max_steps.$"):
+        environment.override(environment.default_params, {"ruleset": 3})
     smaller = adapter.make("MiniGrid-EmptyRandom-5x5", view_size=3)
     assert smaller.observation_shape == (3, 3, 2)
 

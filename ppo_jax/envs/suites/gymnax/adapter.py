@@ -22,9 +22,9 @@ from ppo_jax.envs import params as parameters
 from ppo_jax.envs.actions import box_of, example_action
 from ppo_jax.envs.interface import ActionSpace, Environment, Raw
 from ppo_jax.envs.suites.gymnax import actions as gymnax_actions
+from ppo_jax.envs.suites.gymnax import limits, spaces
 from ppo_jax.envs.suites.gymnax import names as gymnax_names
 from ppo_jax.envs.suites.gymnax import observations as gymnax_observations
-from ppo_jax.envs.suites.gymnax import spaces
 from ppo_jax.envs.suites.gymnax.observations import plain, with_mask
 from ppo_jax.envs.suites.gymnax.spaces import strong
 
@@ -37,6 +37,7 @@ _ARGUMENTS = {
 }
 _METHODS = tuple(_ARGUMENTS)
 _ARGUMENTS["action_mask"] = ("state", "params")  # may be missing
+_ARGUMENTS[limits.DECLARED] = ("params",)
 _STEP = ("observation", "state", "reward", "terminated", "info")
 
 
@@ -72,7 +73,9 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
     require_api(env)
     own_name = getattr(env, "name", None)
     label = name or (own_name if isinstance(own_name, str) else type(env).__name__)
+    limit = limits.limit_of(env, label)
     params = _parameters(env, params, label)
+    parameters.require_steps(params, limit)
     actions = gymnax_actions.actions(env, params, label)
     traced = _trace(env, params, actions, label)
     observations = gymnax_observations.observations(env, params, traced.observations, label)
@@ -86,11 +89,12 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
     reset, transition = _functions(env, actions, observations, traced.state_dtypes)
 
     def override(params: Any, values: Mapping[str, Any]) -> Any:
+        rigid = (*actions.rigid, *observations.rigid)
         for place in parameters.flat_names(values):
-            if place.split(".")[0] in (*actions.rigid, *observations.rigid):
+            if place.split(".")[0] in rigid:
                 raise _cannot_follow(label, place)
-        changed = parameters.override(params, values)
-        parameters.require_steps(changed, parameters.time_limit)
+        changed = parameters.override(params, values, rigid)
+        parameters.require_steps(changed, limit)
         parameters.require_within(changed, gymnax_names.LIMITS.get(name or "", {}))
         if actions.bounds is not None and not spaces.is_traced(changed):
             _require_bounds(actions, changed, label)
@@ -103,7 +107,7 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None) -> Environme
         default_params=params,
         observation=observation,
         action_space=actions.space,
-        max_episode_steps=parameters.time_limit,
+        max_episode_steps=limit,
         override=override,
         render=render.renderer(env, tuple(getattr(observation, "shape", ()))),
         action_bounds=actions.bounds,
@@ -179,7 +183,8 @@ def _advance(
         observation, state, reward, terminated, info = env.step_env(
             key, state, actions.receive(action), params
         )
-        return observation, state, reward, terminated, env.is_truncated(state, params), info
+        truncated = limits.is_truncated(env, state, params)
+        return observation, state, reward, terminated, truncated, info
 
 
 def _mask(env: Any, state: Any, params: Any) -> Any | None:
@@ -206,9 +211,7 @@ def _parameters(env: Any, params: Any, label: str) -> Any:
             f"{label}.default_params is a method, and gymnax reads it without a call: write "
             "@property above it."
         )
-    params = parameters.as_numbers(params, label)
-    parameters.require_steps(params, parameters.time_limit)
-    return params
+    return parameters.as_numbers(params, label)
 
 
 def _checked_start(env: Any, label: str, key: Array, params: Any) -> tuple:
@@ -221,15 +224,15 @@ def _checked_start(env: Any, label: str, key: Array, params: Any) -> tuple:
 
 
 def _checked_step(env: Any, label: str, key: Array, state: Any, action: Any, params: Any) -> tuple:
-    """`env.step_env` and `env.is_truncated` with a sentence for each slip."""
+    """`env.step_env` and its time limit with a sentence for each slip."""
     method = f"{label}.step_env"
     values = slips.require_values(env.step_env(key, state, action, params), _STEP, method)
     _require_arrays(values[0], label)
     for word, value in zip(_STEP[1:], values[1:], strict=True):
         slips.require_numbers(value, f"{method}: {word}")
     observation, state, reward, terminated, info = values
-    slips.require_state(env, state, params, label)
-    truncated = env.is_truncated(state, params)
+    limits.require_readable(env, state, params, label)
+    truncated = limits.is_truncated(env, state, params)
     _require_one(reward, "reward", label)
     _require_one(terminated, "terminated", label)
     _require_one(truncated, "truncated", label)
