@@ -120,11 +120,12 @@ def headline() -> str | None:
         return None
     words = [verdict(record).split(" ")[0] for record in stored(folder, PPO_GOALS)]
     held, open_ = words.count("better") + words.count("equal"), words.count("undecided")
+    left = f"; {open_} {'is' if open_ == 1 else 'are'} undecided" if open_ else ""
     record = json.loads(timing.read_text("utf-8"))
     ratios = [case["speed_ratio"] for case in record["cases"].values()]
     return (
         f"{held} of {len(words)} published PPO scores are equalled or bettered, with 10 seeds "
-        f"each; {open_} {'is' if open_ == 1 else 'are'} undecided. Training takes "
+        f"each{left}. Training takes "
         f"{min(ratios):.2f} to {max(ratios):.2f} times the environment steps per second of "
         f"the fastest compiled peer ({record['machine']['cpu']}, {record['machine']['cores']} "
         "cores). [All results](docs/results.md)."

@@ -97,7 +97,7 @@ def test_what_can_be_measured_is_told_of_an_environment_with_errors() -> None:
 
 
 def test_an_unknown_environment_is_bad_input() -> None:
-    with pytest.raises(InputError, match="Nearest: CartPole-v1"):
+    with pytest.raises(InputError, match="write CartPole-v1"):
         doctor.report("CartPole")
 
 
