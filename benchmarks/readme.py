@@ -124,8 +124,8 @@ def headline() -> str | None:
     record = json.loads(timing.read_text("utf-8"))
     ratios = [case["speed_ratio"] for case in record["cases"].values()]
     return (
-        f"{held} of {len(words)} published PPO scores are equalled or bettered, with 10 seeds "
-        f"each{left}. Training takes "
+        f"{held} of {len(words)} published PPO scores are equalled or bettered, with 10 or more "
+        f"seeds each{left}. Training takes "
         f"{min(ratios):.2f} to {max(ratios):.2f} times the environment steps per second of "
         f"the fastest compiled peer ({record['machine']['cpu']}, {record['machine']['cores']} "
         "cores). [All results](docs/results.md)."
