@@ -254,7 +254,7 @@ def draw_curves(records: list[dict[str, Any]], folder: Path) -> None:
         for axes in grid[len(records) :]:
             axes.remove()
         figure.suptitle(
-            "Return while training over environment steps of one seed, sampled actions: IQM of 10 "
+            "Return while training over environment steps of one seed, sampled actions: IQM of the "
             "seeds,\n95% interval, each seed; dashed: published",
             x=0.01,
             ha="left",

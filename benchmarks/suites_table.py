@@ -82,18 +82,18 @@ def twins() -> str | None:
         return None
     record = json.loads(path.read_text("utf-8"))
     lines = [
-        "| trained on | seeds × steps | random play there | there | twin | on the twin |",
-        "|---|---|---|---|---|---|",
+        "| trained on | seeds × steps | episodes a seed | random play there | there | twin | "
+        "on the twin |",
+        "|---|---|---|---|---|---|---|",
         *(
             f"| `{env}` | {len(found['seeds'])} × {si(found['env_steps'])} | "
-            f"{found['random']:.4g} | {scored(found['there'])} | `{found['twin']}` | "
-            f"{scored(found['twin_scores'])} |"
+            f"{found['episodes']} | {found['random']:.4g} | {scored(found['there'])} | "
+            f"`{found['twin']}` | {scored(found['twin_scores'])} |"
             for env, found in record["cases"].items()
         ),
         "",
-        "IQM of the seeds with its 95% interval, deterministic policies, 64 whole episodes a seed "
-        f"(16 of Brax). {record['machine']}, [{path.name}]({link(path)}). Again: "
-        f"`{record['command']}`.",
+        "IQM of the seeds with its 95% interval, deterministic policies, whole episodes. "
+        f"{record['machine']}, [{path.name}]({link(path)}). Again: `{record['command']}`.",
     ]
     return "\n".join(lines)
 

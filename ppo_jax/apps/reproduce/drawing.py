@@ -22,6 +22,8 @@ ROW_INCHES = 0.34
 LEGEND_INCHES, LETTER_INCHES, MARKER_INCHES = 7.8, 0.072, 0.35  # widths, at 8.5 points
 LEGEND_ROW_INCHES = 0.18
 LOWEST = -1.5  # lower scores are drawn at the edge, with their number beside them
+HIGHEST = 2.0  # an interval that ends higher is cut off there
+NAME_LETTERS = 23  # longer names of variants than that are written smaller
 
 
 def draw(table: Table, path: Path) -> None:
@@ -46,7 +48,10 @@ def draw(table: Table, path: Path) -> None:
         low = lowest(table)
         for row, each in enumerate(variants):
             _draw_row(axes, row, each, tasks, low, table)
-        axes.set_yticks(range(len(variants)), [each.name for each in variants], color=INK)
+        names = [each.name for each in variants]
+        axes.set_yticks(range(len(names)), names, color=INK)
+        longest = max(map(len, names))
+        axes.tick_params(axis="y", labelsize=min(11.0, 11.0 * NAME_LETTERS / longest))
         axes.set_ylim(len(variants) - 0.4, -0.6)
         axes.set_xlim(low - 0.06, max(1.0, axes.get_xlim()[1]) + 0.03)
         for x in (0.0, 1.0):
@@ -95,7 +100,7 @@ def _draw_row(
                 color=MUTED,
             )
     if each.mean_ci95 is not None and all(math.isfinite(end) for end in each.mean_ci95):
-        ends = np.maximum(each.mean_ci95, low)
+        ends = np.clip(each.mean_ci95, low, HIGHEST)
         axes.plot(ends, [row, row], color=ACCENT, linewidth=4, solid_capstyle="round", zorder=3)
     axes.plot(max(each.mean, low), row, "o", color=ACCENT, markersize=8, zorder=4)
     published = table.suite.variant_published.get(each.name)
