@@ -67,7 +67,22 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "annealed": {"hyper": {"learning_rate": "3e-4:0"}},
     "annealed 1e-3": {"hyper": {"learning_rate": "1e-3:0"}},
     "annealed 1e-3, entropy": {"hyper": {"learning_rate": "1e-3:0", "entropy_coef": 0.01}},
+    "annealed 3e-3": {"hyper": {"learning_rate": "3e-3:0"}},
+    "annealed 3e-3, entropy": {"hyper": {"learning_rate": "3e-3:0", "entropy_coef": 0.01}},
+    "annealed 1e-3, entropy, normalised": {
+        "config": {"normalize_observations": True},
+        "hyper": {"learning_rate": "1e-3:0", "entropy_coef": 0.01},
+    },
+    "annealed 3e-3, entropy, normalised": {
+        "config": {"normalize_observations": True},
+        "hyper": {"learning_rate": "3e-3:0", "entropy_coef": 0.01},
+    },
+    "annealed 1e-3, entropy, LeCun": {
+        "config": {"orthogonal_init": False},
+        "hyper": {"learning_rate": "1e-3:0", "entropy_coef": 0.01},
+    },
 }
+FINALISTS = 2  # candidates that are compared with today's default
 
 # Start and end of the step size, for the gain of the linear-quadratic task.
 GAIN_RATES = {
@@ -146,7 +161,8 @@ def study(plan: Plan, tasks: list[str], groups: Groups) -> None:
     chosen_by = stage(plan, "choice", tasks, every)
     first, *others = groups
     if all(len(group) == 1 for group in groups.values()):
-        finalists = [first, max(others, key=lambda name: _iqm(chosen_by[name]))]
+        ranked = sorted(others, key=lambda name: -_iqm(chosen_by[name]))
+        finalists = [first, *ranked[:FINALISTS]]
     else:
         finalists = [
             max((name for name, _ in group), key=lambda name: _iqm(chosen_by[name]))
