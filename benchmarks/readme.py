@@ -22,7 +22,7 @@ import studies_table
 import suites_speed
 import suites_table
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
-from stored import RESULTS, ROOT, link, newest
+from stored import RESULTS, ROOT, estimate, link, newest, summary
 
 from ppo_jax.analysis import ranges
 from ppo_jax.analysis.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
@@ -216,11 +216,10 @@ def stored(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
 def row(record: dict[str, Any]) -> str:
     published, mode = record["published"], record["policy_mode"]
     scores = record["returns"][mode]
-    low, high = scores["ci95"]
     return (
         f"| {record['env']} | {algorithm(record)} | "
         f"{published['score']:g} at {si(published['env_steps'])} | "
-        f"**{scores['iqm']:.4g}** [{low:.4g}, {high:.4g}] | "
+        f"{estimate(scores['iqm'], scores['ci95'], bold=True)} | "
         f"{percent(record['share_reached'])} | "
         f"{record['num_seeds']} × {si(record['env_steps'])} | {mode} | {difference(record)[0]} | "
         f"{verdict(record)} | {remarks(record)} |"
@@ -308,7 +307,7 @@ def table_1() -> str | None:
     folder = newest("ppo-table-1_*")
     if folder is None:
         return None
-    record = json.loads((folder / "summary.json").read_text("utf-8"))
+    record = summary(folder)
     rows = sorted(record["variants"], key=lambda row: -row["mean"])
     lines = [
         "### The PPO paper's Table 1, on gymnax's continuous control",
@@ -321,9 +320,9 @@ def table_1() -> str | None:
         "|---|---|" + "---|" * len(rows[0]["per_task"]),
     ]
     for row in rows:
-        low, high = row["mean_ci95"]
         tasks = " | ".join(f"{score:.2f}" for score in row["per_task"].values())
-        lines.append(f"| {row['name']} | **{row['mean']:.2f}** [{low:.2f}, {high:.2f}] | {tasks} |")
+        shown = estimate(row["mean"], row["mean_ci95"], ".2f", bold=True)
+        lines.append(f"| {row['name']} | {shown} | {tasks} |")
     held = sum(each["verdict"] == "better" for each in record["claims"])
     lines += [
         "",
