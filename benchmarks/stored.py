@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ def summary(folder: Path) -> dict[str, Any]:
 def cells(folder: Path) -> list[dict[str, Any]]:
     """The cells of a suite's results, as its summary has them."""
     return summary(folder)["cells"]
+
+
+def one_core(machine: str) -> str:
+    """The words about a machine in the singular, where older results have "1 cores"."""
+    return re.sub(r"\b1 cores\b", "1 core", machine)
 
 
 def estimate(

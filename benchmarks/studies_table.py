@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from stored import estimate, signed
+from stored import estimate, one_core, signed
 
 from ppo_jax.analysis import means, ranges, stats
 from ppo_jax.analysis.plots import si
@@ -141,7 +141,8 @@ def _source(record: Record, address: str, what: str) -> str:
     name = address.split("/")[-1]
     return (
         f"Means over fresh seeds and repetitions; differences are paired by repetition. "
-        f"{record['machine']['hardware']}, {record['date'][:10]}, versions in [{name}]({address}). "
+        f"{one_core(record['machine']['hardware'])}, {record['date'][:10]}, versions in "
+        f"[{name}]({address}). "
         f"Again: `python benchmarks/sweep/selection.py {what}`."
     )
 

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from stored import ROOT, cells, estimate, link, newest, signed, summary
+from stored import ROOT, cells, estimate, link, newest, one_core, signed, summary
 
 from ppo_jax.analysis.plots import si
 from ppo_jax.apps.reproduce import specs
@@ -92,7 +92,8 @@ def twins() -> str | None:
         ),
         "",
         "IQM of the seeds with its 95% interval, deterministic policies, whole episodes. "
-        f"{record['machine']}, [{path.name}]({link(path)}). Again: `{record['command']}`.",
+        f"{one_core(record['machine'])}, [{path.name}]({link(path)}). "
+        f"Again: `{record['command']}`.",
     ]
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ import peers_table
 import readme
 import studies_table
 import suites_table
-from stored import estimate, signed
+from stored import estimate, one_core, signed
 
 SCORES = {1: stats.summarise([2.5]), 0: stats.summarise([None])}  # by the seeds that have a score
 
@@ -32,6 +32,12 @@ def test_a_difference_has_a_sign() -> None:
     assert signed({"difference": 1.0, "ci95": (-0.5, 2.5)}) == "+1 [-0.5, +2.5]"
     assert signed({"difference": 1.0, "ci95": None}, ".2f") == "+1.00"
     assert signed({"difference": None, "ci95": None}) == signed(None) == "–"
+
+
+def test_a_stored_machine_of_one_core_is_in_the_singular() -> None:
+    assert one_core("AMD EPYC, 1 cores") == "AMD EPYC, 1 core"
+    for words in ("AMD EPYC, 11 cores", "AMD EPYC, 1 core"):
+        assert one_core(words) == words
 
 
 @pytest.mark.parametrize("living, number", [(1, "2.5"), (0, "–")])
