@@ -25,7 +25,7 @@ def main() -> None:
         if preset.score is not None and "cell" in preset.score:
             found = result_of(preset, preset.score["cell"])
             store(preset, found)
-            print(f"{preset.name:<40}{found['returns'][found['policy_mode']]['iqm']:g}")
+            print(f"{preset.name:<44}{found['returns'][found['policy_mode']]['iqm']:g}")
 
 
 def result_of(preset: presets.Preset, cell: str) -> dict[str, Any]:
