@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from stored import estimate
 
 from ppo_jax.analysis import ranges, stats, verdicts
 from ppo_jax.analysis.plots import STYLE, without_date
@@ -264,8 +265,7 @@ def compared(ours: Row, theirs: Row) -> tuple[str, str]:
     both = [[stats.known(row["return"]["per_seed"])] for row in (ours, theirs)]
     ends = ranges.ranges()[ours["env"]]
     verdict = verdicts.between(*both, verdicts.margin_of(ends.random, ends.best))
-    low, high = verdict.ci95 or (math.nan, math.nan)
-    return f"{verdict.difference:+.4g} [{low:+.4g}, {high:+.4g}]", verdicts.described(verdict)
+    return estimate(verdict.difference, verdict.ci95, "+.4g"), verdicts.described(verdict)
 
 
 LABELS = {
@@ -307,10 +307,10 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
 
 def describe(row: Row) -> str:
-    low, high = row["return"]["ci95"] or (math.nan, math.nan)
+    found = estimate(row["return"]["iqm"], row["return"]["ci95"])
     return (
-        f"{row['env']} {row['source']} {row['bound']}: return {row['return']['iqm']:.4g} "
-        f"[{low:.4g}, {high:.4g}], KL {row['kl_after']['iqm']:.3g}, {row['seconds']} s"
+        f"{row['env']} {row['source']} {row['bound']}: return {found}, "
+        f"KL {row['kl_after']['iqm']:.3g}, {row['seconds']} s"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from stored import estimate
 
 from ppo_jax.apps.reproduce import comparison, scoring, specs
 
@@ -78,9 +79,9 @@ def table(folder: Path, address: str) -> str:
         sides = [scoring.scores_of(suite, rows, name) for name in (claim.higher, claim.lower)]
         cells = [_loss(sides, task) for task in tasks]
         low, high = judged.ci95 or (np.nan, np.nan)
-        mark = "**" if low > 0 or high < 0 else ""
-        marked += bool(mark)
-        found = f"{mark}{judged.difference:+.2f}{mark} [{low:+.2f}, {high:+.2f}]"
+        excludes_0 = bool(low > 0 or high < 0)
+        marked += excludes_0
+        found = estimate(judged.difference, judged.ci95, "+.2f", bold=excludes_0)
         lines.append(
             f"| `{claim.lower}` | {found} | {' | '.join(cells)} | {PUBLISHED[claim.lower]} |"
         )

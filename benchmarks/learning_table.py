@@ -8,6 +8,7 @@ from typing import Any
 
 from ppo_jax.analysis import plots, ranges, verdicts
 from ppo_jax.analysis.verdicts import Verdict
+from ppo_jax.storage.manifest import cores_in_words
 
 MODES = ("deterministic", "sampled")
 # Trainer's name by objective; `pg` is A2C with one epoch and one minibatch.
@@ -206,4 +207,4 @@ def label(reference: dict[str, Any]) -> str:
 def describe(machine: dict[str, Any]) -> str:
     """One line of hardware."""
     others = [device for device in machine["devices"] if not device.startswith("cpu")]
-    return ", ".join([f"{machine['processor']}, {machine['cores']} cores", *others])
+    return ", ".join([machine["processor"], cores_in_words(machine["cores"]), *others])

@@ -33,7 +33,7 @@ import numpy as np
 from ppo_jax.analysis import ranges, stats, verdicts
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.storage.files import write_json
-from ppo_jax.storage.manifest import core_count, processor
+from ppo_jax.storage.manifest import hardware
 
 SUMMARY = "Train tasks here and by another trainer at equal settings, and compare the returns."
 FOLDER = Path(__file__).parent
@@ -180,7 +180,7 @@ def header(given: argparse.Namespace) -> dict[str, Any]:
         "date": today(),
         "differs": peer.differs,
         "policy_mode": peer.policy_mode,
-        "machine": f"{processor()}, {core_count()} cores",
+        "machine": hardware(),
         "tasks": {},
     }
 

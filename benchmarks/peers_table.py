@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from stored import RESULTS, link, newest
+from stored import RESULTS, estimate, link, newest, signed
 
 from ppo_jax.analysis import stats, verdicts
 from ppo_jax.analysis.plots import si
@@ -37,7 +37,7 @@ def parity() -> str | None:
             lines.append(
                 f"| {env} | {record['peer']} | {shown} | {failed} | "
                 f"{len(each['seeds'])} × {si(each['setting']['total_env_steps'])}{fresh} | "
-                f"{difference(each)} | {each['probability_of_improvement']:.2f} | "
+                f"{signed(each)} | {each['probability_of_improvement']:.2f} | "
                 f"{each['verdict']} |"
             )
     modes = ", ".join(f"{each['policy_mode']} beside {each['peer']}" for each in records)
@@ -120,7 +120,7 @@ def gymnasium_rows(path: Path) -> list[str]:
         sides = " | ".join(side_of(found[side]) for side in ("ours", "theirs"))
         rows.append(
             f"| [{task}]({link(path)}) | {words[name]} | {sides} | {len(record['turns'])} × "
-            f"{size} | {difference(found)} | {found['verdict']} | {ratio} | {shares} |"
+            f"{size} | {signed(found)} | {found['verdict']} | {ratio} | {shares} |"
         )
     return rows
 
@@ -133,11 +133,5 @@ def environment_share(record: dict[str, Any], side: str) -> float:
 
 def side_of(scores: dict[str, Any]) -> str:
     """IQM with its interval, and mean."""
-    return "**{:.4g}** [{:.4g}, {:.4g}], {:.4g}".format(
-        scores["iqm"], *scores["ci95"], scores["mean"]
-    )
-
-
-def difference(found: dict[str, Any]) -> str:
-    """The difference of ours from theirs, and its interval."""
-    return "{:+.3g} [{:+.3g}, {:+.3g}]".format(found["difference"], *found["ci95"])
+    middle = estimate(scores["iqm"], scores["ci95"], bold=True)
+    return f"{middle}, {estimate(scores['mean'], None)}"

@@ -10,11 +10,10 @@ than the preset's is shown by its steps, and refused if a schedule would end els
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from learning import store
-from stored import newest
+from stored import cells, newest
 
 from ppo_jax.config import presets
 from ppo_jax.config.config import Hyper, Schedule
@@ -26,7 +25,7 @@ def main() -> None:
         if preset.score is not None and "cell" in preset.score:
             found = result_of(preset, preset.score["cell"])
             store(preset, found)
-            print(f"{preset.name:<40}{found['returns'][found['policy_mode']]['iqm']:g}")
+            print(f"{preset.name:<44}{found['returns'][found['policy_mode']]['iqm']:g}")
 
 
 def result_of(preset: presets.Preset, cell: str) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def result_of(preset: presets.Preset, cell: str) -> dict[str, Any]:
     """
     suite, _, name = cell.partition("/")
     folder = newest(f"{suite}_cpu_*[0-9]")
-    rows = [] if folder is None else _summary(folder)
+    rows = [] if folder is None else cells(folder)
     row = next((each for each in rows if each["cell"] == name), None)
     if folder is None or row is None:
         raise SystemExit(f"{preset.name}: no result of {cell} is stored.")
@@ -80,10 +79,6 @@ def unequal(preset: presets.Preset, setting: dict[str, Any]) -> list[str]:
 
 def _has_schedule(hyper: Hyper) -> bool:
     return any(isinstance(value, Schedule) for value in vars(hyper).values())
-
-
-def _summary(folder: Path) -> list[dict[str, Any]]:
-    return json.loads((folder / "summary.json").read_text("utf-8"))["cells"]
 
 
 if __name__ == "__main__":

@@ -22,12 +22,13 @@ import studies_table
 import suites_speed
 import suites_table
 from learning_table import RULE, algorithm, difference, percent, remarks, verdict
-from stored import RESULTS, ROOT, link, newest
+from stored import RESULTS, ROOT, estimate, link, newest, one_core, summary
 
 from ppo_jax.analysis import ranges
 from ppo_jax.analysis.plots import ACCENT, MUTED, STYLE, si, summary_curve, without_date
 from ppo_jax.apps.diagnose import explain_figure
 from ppo_jax.apps.diagnose.explain import conclusions
+from ppo_jax.storage.manifest import cores_in_words
 
 PPO_GOALS = (
     *("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
@@ -127,8 +128,8 @@ def headline() -> str | None:
         f"{held} of {len(words)} published PPO scores are equalled or bettered, with 10 or more "
         f"seeds each{left}. Training takes "
         f"{min(ratios):.2f} to {max(ratios):.2f} times the environment steps per second of "
-        f"the fastest compiled peer ({record['machine']['cpu']}, {record['machine']['cores']} "
-        "cores). [All results](docs/results.md)."
+        f"the fastest compiled peer ({record['machine']['cpu']}, "
+        f"{cores_in_words(record['machine']['cores'])}). [All results](docs/results.md)."
     )
 
 
@@ -153,7 +154,7 @@ def first_run() -> str | None:
     lines = [line.replace("/run", "runs/RUN") for _, line in run["lines"]]
     progress = [line for line in lines if "left" in line]
     shown = [line for line in lines if line not in progress[1::2]]
-    machine = f"{record['machine']['hardware']}, {record['date'][:10]}"
+    machine = f"{one_core(record['machine']['hardware'])}, {record['date'][:10]}"
     return "\n".join(
         [
             f"It prints, within {run['seconds']:.0f} seconds ({machine}, compilation included):",
@@ -172,7 +173,7 @@ def learning() -> str | None:
     made: dict[str, list[str]] = {}
     for each in (*records, *others):
         machine = each["hardware"]
-        label = f"{machine['processor']}, {machine['cores']} cores, {each['date']}"
+        label = f"{machine['processor']}, {cores_in_words(machine['cores'])}, {each['date']}"
         made.setdefault(label, []).append(f"{each['env']} by {algorithm(each)}")
     lines = [
         "## What it learns",
@@ -216,11 +217,10 @@ def stored(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
 def row(record: dict[str, Any]) -> str:
     published, mode = record["published"], record["policy_mode"]
     scores = record["returns"][mode]
-    low, high = scores["ci95"]
     return (
         f"| {record['env']} | {algorithm(record)} | "
         f"{published['score']:g} at {si(published['env_steps'])} | "
-        f"**{scores['iqm']:.4g}** [{low:.4g}, {high:.4g}] | "
+        f"{estimate(scores['iqm'], scores['ci95'], bold=True)} | "
         f"{percent(record['share_reached'])} | "
         f"{record['num_seeds']} × {si(record['env_steps'])} | {mode} | {difference(record)[0]} | "
         f"{verdict(record)} | {remarks(record)} |"
@@ -308,7 +308,7 @@ def table_1() -> str | None:
     folder = newest("ppo-table-1_*")
     if folder is None:
         return None
-    record = json.loads((folder / "summary.json").read_text("utf-8"))
+    record = summary(folder)
     rows = sorted(record["variants"], key=lambda row: -row["mean"])
     lines = [
         "### The PPO paper's Table 1, on gymnax's continuous control",
@@ -321,9 +321,9 @@ def table_1() -> str | None:
         "|---|---|" + "---|" * len(rows[0]["per_task"]),
     ]
     for row in rows:
-        low, high = row["mean_ci95"]
         tasks = " | ".join(f"{score:.2f}" for score in row["per_task"].values())
-        lines.append(f"| {row['name']} | **{row['mean']:.2f}** [{low:.2f}, {high:.2f}] | {tasks} |")
+        shown = estimate(row["mean"], row["mean_ci95"], ".2f", bold=True)
+        lines.append(f"| {row['name']} | {shown} | {tasks} |")
     held = sum(each["verdict"] == "better" for each in record["claims"])
     lines += [
         "",
@@ -362,7 +362,7 @@ def costs() -> str | None:
         lines.append(f"| {name} | {ratios} |")
     lines += [
         "",
-        f"{record['setting'].replace(' x ', ' × ')}; {record['machine']['hardware']}, "
+        f"{record['setting'].replace(' x ', ' × ')}; {one_core(record['machine']['hardware'])}, "
         f"{record['date'][:10]}, medians of {record['rounds']} interleaved rounds. `trpo` and "
         "`npg` take one step on the whole batch, and 15 Fisher-vector products for it. Again: "
         "`python benchmarks/speed/objectives.py`.",

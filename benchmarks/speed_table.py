@@ -9,6 +9,8 @@ from typing import Any
 
 from stored import DATE, RESULTS, ROOT, link, newest
 
+from ppo_jax.storage.manifest import cores_in_words
+
 sys.path.append(str(ROOT / "benchmarks" / "speed"))
 from cases import CASES
 
@@ -48,7 +50,7 @@ def speed() -> str | None:
         "networks alone, in the time of the whole iteration.",
         "",
         *elsewhere(path),
-        f"{machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}; medians of "
+        f"{machine['cpu']}, {cores_in_words(machine['cores'])}, {record['date'][:10]}; medians of "
         f"{record['repeats']} runs, jax {versions['jax']}. 64-64 actor and critic, 4 epochs × 4 "
         "minibatches of the same sizes. The head of each `benchmarks/speed/worker_*.py` says what "
         "its peer does otherwise by design. Where a ratio is below 1, or our compile time the "
@@ -98,7 +100,8 @@ def elsewhere(shown: Path) -> list[str]:
         )
         share = record["cases"]["c"]["ceiling"]["share"]["ppo_jax"]
         lines += [
-            f"On another machine ({record['machine']['cpu']}, {record['machine']['cores']} cores, "
+            f"On another machine ({record['machine']['cpu']}, "
+            f"{cores_in_words(record['machine']['cores'])}, "
             f"{most / 1e9:,.0f} GFLOP/s, {record['date'][:10]}), times as fast as the faster of "
             f"the compiled peers: {ratios}; {share:.0%} of the ceiling with 2,048 environments "
             f"([{path.name}]({link(path)})).",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from stored import estimate, one_core, signed
 
 from ppo_jax.analysis import means, ranges, stats
 from ppo_jax.analysis.plots import si
@@ -56,12 +57,11 @@ def optimizers(record: Record, address: str) -> str:
 
 
 def _scored(each: Record) -> str:
-    return "{:.3f} [{:.3f}, {:.3f}]".format(each["iqm"], *each["ci95"])
+    return estimate(each["iqm"], each["ci95"], ".3f")
 
 
 def _difference(found: Record) -> str:
-    low, high = found["ci95"]
-    return f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}], {found['verdict']}"
+    return f"{signed(found, '.3f')}, {found['verdict']}"
 
 
 def _final(record: Record) -> list[str]:
@@ -94,8 +94,7 @@ def _gains(record: Record) -> list[str]:
     ]
     for steps, found in budgets.items():
         cells = [
-            "{:.1f} [{:.1f}, {:.1f}]".format(found["rates"][r]["iqm"], *found["rates"][r]["ci95"])
-            for r in rates
+            estimate(found["rates"][r]["iqm"], found["rates"][r]["ci95"], ".1f") for r in rates
         ]
         lines.append(f"| {steps} | {found['seeds']} | {' | '.join(cells)} |")
     return [*lines, ""]
@@ -112,8 +111,8 @@ def halving(record: Record, address: str) -> str:
         effect, count = found["ties"], found["repetitions_in_all"]
         words = f"{env}: ties changed a decision in {effect['unlike_decisions']} of {count}"
         if effect["unlike_decisions"]:
-            low, high = effect["ci95"] or (float("nan"),) * 2
-            words += f", and the winner's mean by {effect['mean']:+.3g} [{low:+.3g}, {high:+.3g}]"
+            moved = estimate(effect["mean"], effect["ci95"], "+.3g")
+            words += f", and the winner's mean by {moved}"
         said.append(words)
     return "\n".join([*lines, "", f"{'; '.join(said)}. {_source(record, address, 'halving')}"])
 
@@ -142,7 +141,8 @@ def _source(record: Record, address: str, what: str) -> str:
     name = address.split("/")[-1]
     return (
         f"Means over fresh seeds and repetitions; differences are paired by repetition. "
-        f"{record['machine']['hardware']}, {record['date'][:10]}, versions in [{name}]({address}). "
+        f"{one_core(record['machine']['hardware'])}, {record['date'][:10]}, versions in "
+        f"[{name}]({address}). "
         f"Again: `python benchmarks/sweep/selection.py {what}`."
     )
 
@@ -162,11 +162,11 @@ def _selection(record: Record, ours: str, rival: str) -> list[str]:
         for name, key in ways.items():
             pairs = [_beside(env, row["everything"], row[key]) for row in rows]
             count, differences = len(pairs), [pair["difference"] for pair in pairs]
-            low, high = means.interval([differences]) or (float("nan"),) * 2
+            shown = estimate(_mean(pairs, "difference"), means.interval([differences]), "+.3g")
             lines.append(
                 f"| {env}, {si(found['env_steps'])} steps | {name} | {count} | "
                 f"{_mean(pairs, 'whole'):.4g} | {_mean(pairs, 'other'):.4g} | "
-                f"{_mean(pairs, 'difference'):+.3g} [{low:+.3g}, {high:+.3g}] | "
+                f"{shown} | "
                 f"{sum(pair['is_within'] for pair in pairs)} of {count} | "
                 f"{sum(difference > 0 for difference in differences)} of {count} | "
                 f"{max(pair['share_of_steps'] for pair in pairs):.0%} |"

@@ -95,15 +95,3 @@ class ManyActions(environment.Environment):
 
     def observation_space(self, params):
         return spaces.Box(0.0, 1.0, (8,))
-
-
-def linear_return(gain: np.ndarray, episodes: int = 100_000, steps: int = 50) -> float:
-    """Mean return of u = -gain x over the task's episodes, by simulation in NumPy."""
-    draws = np.random.default_rng(0)
-    x = draws.uniform(-1.0, 1.0, (episodes, 2))
-    total = np.zeros(episodes)
-    for _ in range(steps):
-        u = np.clip(-x @ gain.T, -5.0, 5.0)
-        total -= np.einsum("ei,ij,ej->e", x, Q, x) + R[0, 0] * u[:, 0] ** 2
-        x = x @ A.T + u @ B.T + NOISE * draws.normal(size=x.shape)
-    return float(total.mean())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ppo_jax.storage.manifest import cores_in_words
+
 HEAD = (
     "| case | the suite's trainer | ours | theirs | times as fast | per CPU second | share of CPU "
     "time in the environment: ours, theirs |",
@@ -39,7 +41,7 @@ def measured(record: dict[str, Any], address: str, which: str) -> str:
         for layout in trainer.get("layouts_ended", ())
     }
     words = (
-        f"{which}: {machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}, "
+        f"{which}: {machine['cpu']}, {cores_in_words(machine['cores'])}, {record['date'][:10]}, "
         f"{record['repeats']} runs of each in turns, [{name}]({address})."
     )
     notes = [f"A fault inside XLA ended {', '.join(sorted(ended))}."] if ended else []

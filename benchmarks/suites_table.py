@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from stored import ROOT, link, newest
+from stored import ROOT, cells, estimate, link, newest, one_core, signed, summary
 
 from ppo_jax.analysis.plots import si
 from ppo_jax.apps.reproduce import specs
@@ -57,9 +57,8 @@ def popgym() -> str | None:
 
 def rows_of(name: str, folder: Path) -> list[str]:
     """The rows of one suite: its measured cells."""
-    measured = json.loads((folder / "summary.json").read_text("utf-8"))["cells"]
-    cells = {cell.name: cell for cell in specs.load(name).cells}
-    return [row(cells[each["cell"]], each) for each in measured]
+    known = {cell.name: cell for cell in specs.load(name).cells}
+    return [row(known[each["cell"]], each) for each in cells(folder)]
 
 
 def row(cell: Cell, found: dict[str, Any]) -> str:
@@ -67,9 +66,9 @@ def row(cell: Cell, found: dict[str, Any]) -> str:
     name = cell.task if cell.variant == "ppo" else f"{cell.task}, {cell.variant}"
     random = "–" if cell.random is None else f"{cell.random:.4g}"
     told = [f"{each['value']:g} at {si(each['env_steps'])}" for each in found["published"]]
-    ends = "" if found["ci95"] is None else " [{:.4g}, {:.4g}]".format(*found["ci95"])
     return (
-        f"| `{name}` | {random} | **{found['iqm']:.4g}**{ends}, {found['mean']:.4g} | "
+        f"| `{name}` | {random} | {estimate(found['iqm'], found['ci95'], bold=True)}, "
+        f"{estimate(found['mean'], None)} | "
         f"{found['num_seeds']} × {si(found['env_steps'])} | {cell.protocol} | "
         f"{'; '.join(told) or '–'} | {found['verdict']} |"
     )
@@ -93,13 +92,15 @@ def twins() -> str | None:
         ),
         "",
         "IQM of the seeds with its 95% interval, deterministic policies, whole episodes. "
-        f"{record['machine']}, [{path.name}]({link(path)}). Again: `{record['command']}`.",
+        f"{one_core(record['machine'])}, [{path.name}]({link(path)}). "
+        f"Again: `{record['command']}`.",
     ]
     return "\n".join(lines)
 
 
 def scored(scores: dict[str, Any]) -> str:
-    return "{:.4g} [{:.4g}, {:.4g}]".format(scores["iqm"], *scores["ci95"])
+    """IQM with its interval."""
+    return estimate(scores["iqm"], scores["ci95"])
 
 
 def preset_rows(document: Path) -> str:
@@ -118,9 +119,10 @@ def preset_row(line: str, scores: dict[str, Any]) -> str:
     columns = line.split(" | ")
     score = scores.get(columns[0].removeprefix("| ").strip("`"))
     if score is not None and score["interval"] is not None:
-        low, high = score["interval"]
-        columns[3] = f"{score['score']:.4g} [{low:.4g}, {high:.4g}] at {si(score['env_steps'])}, "
-        columns[3] += f"{score['seeds']} seeds, {score['policy_mode']}"
+        columns[3] = (
+            f"{estimate(score['score'], score['interval'])} at {si(score['env_steps'])}, "
+            f"{score['seeds']} seeds, {score['policy_mode']}"
+        )
     return " | ".join(columns)
 
 
@@ -135,7 +137,7 @@ def reproduced() -> str | None:
         "| task | algorithm | rl-baselines3-zoo | here, IQM of the seeds [95%] | mean | "
         "difference [95%] | verdict | published number is unlike |",
         "|---|---|---|---|---|---|---|---|",
-        *(cell_row(cell) for cell in cells_of(folder)),
+        *(cell_row(cell) for cell in cells(folder)),
         "",
         "Deterministic policy after as many environment steps as rl-baselines3-zoo took, 10 seeds "
         "of ours (128 episodes each) next to its one trained agent. Every seed and curve: "
@@ -144,21 +146,16 @@ def reproduced() -> str | None:
     return "\n".join(lines)
 
 
-def cells_of(folder: Path) -> list[dict[str, Any]]:
-    return json.loads((folder / "summary.json").read_text("utf-8"))["cells"]
-
-
 def cell_row(cell: dict[str, Any]) -> str:
+    """The row of one cell that has a published number."""
     task, variant = cell["cell"].split("/")
-    published, (low, high) = cell["published"][0], cell["ci95"]
-    digits = 1 if abs(cell["iqm"]) >= 10 else 2
-    compared = cell["compared"]
+    published = cell["published"][0]
+    spec = ".1f" if abs(cell["iqm"] or 0.0) >= 10 else ".2f"
     return (
         f"| {task} | {variant.upper()} | {published['value']:g} at {si(published['env_steps'])} "
-        f"| **{cell['iqm']:.{digits}f}** [{low:.{digits}f}, {high:.{digits}f}] at "
-        f"{si(cell['env_steps'])} | {cell['mean']:.{digits}f} | "
-        "{:+.3g} [{:+.3g}, {:+.3g}] | ".format(compared["difference"], *compared["ci95"])
-        + f"{cell['verdict']} | {'; '.join(cell['unlike']) or '–'} |"
+        f"| {estimate(cell['iqm'], cell['ci95'], spec, bold=True)} at "
+        f"{si(cell['env_steps'])} | {estimate(cell['mean'], None, spec)} | "
+        f"{signed(cell['compared'])} | {cell['verdict']} | {'; '.join(cell['unlike']) or '–'} |"
     )
 
 
@@ -168,21 +165,21 @@ def other_suites() -> str:
     for name in ("known-failures", "bsuite", "minatar"):
         folder = newest(f"{name}_*[0-9]")
         if folder is not None:
-            record = json.loads((folder / "summary.json").read_text("utf-8"))
-            cells = [cell for cell in record["cells"] if cell["verdict"] != "–"]
-            least = min(cell["num_seeds"] for cell in cells)
+            record = summary(folder)
+            judged = [cell for cell in record["cells"] if cell["verdict"] != "–"]
+            least = min(cell["num_seeds"] for cell in judged)
             where = f"([table]({link(folder)}/README.md))"
             spec = tomllib.loads((ROOT / f"ppo_jax/data/specs/{name}.toml").read_text("utf-8"))
             missing = len(spec["cell"]) - len(record["cells"])
             if missing:
                 said += f" `{name}` is incomplete: {missing} cells were not run; " + ", ".join(
-                    f"{cell['cell'].split('/')[0]} {cell['iqm']:.1f} [{cell['ci95'][0]:.1f}, "
-                    f"{cell['ci95'][1]:.1f}] at {si(cell['env_steps'])} with {least} seeds, "
-                    "published " + " and ".join(f"{each['value']:g}" for each in cell["published"])
-                    for cell in cells
+                    f"{cell['cell'].split('/')[0]} {estimate(cell['iqm'], cell['ci95'], '.1f')} at "
+                    f"{si(cell['env_steps'])} with {least} seeds, published "
+                    + " and ".join(f"{each['value']:g}" for each in cell["published"])
+                    for cell in judged
                 )
                 said += f" {where}."
                 continue
             words = ", ".join(f"{n} {word}" for word, n in record["words"].items() if n)
-            said += f" `{name}`: of {len(cells)} published numbers {words}, {least} seeds {where}."
+            said += f" `{name}`: of {len(judged)} published numbers {words}, {least} seeds {where}."
     return said

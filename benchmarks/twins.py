@@ -26,7 +26,7 @@ import ppo_jax
 from ppo_jax.analysis import stats
 from ppo_jax.envs import registration
 from ppo_jax.storage.files import write_json
-from ppo_jax.storage.manifest import core_count, processor
+from ppo_jax.storage.manifest import hardware
 
 # environment: (its twin, environment steps or None for the preset's, episodes of each seed)
 CASES: dict[str, tuple[str, int | None, int]] = {
@@ -50,7 +50,7 @@ def main() -> None:
         record: dict[str, Any] = {
             "what": "policies on the Gymnasium twins of the environments that trained them",
             "command": "python benchmarks/twins.py",
-            "machine": f"{processor()}, {core_count()} cores",
+            "machine": hardware(),
             "cases": {},
         }
         record |= json.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -27,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from ppo_jax.storage.fingerprint import source_digest  # noqa: E402, the path comes first
-from ppo_jax.storage.manifest import core_count, processor  # noqa: E402, the path comes first
+from ppo_jax.storage.manifest import hardware  # noqa: E402, the path comes first
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -187,8 +187,8 @@ def main() -> None:
     parser.add_argument("command", nargs="*", default=USUAL, help=", ".join(SIZES))
     parser.add_argument("--sizes", type=int, nargs="+", help="members, in place of the usual ones")
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    hardware = f"{processor()}, {core_count()} cores"
-    name = f"forecast_{re.sub('[^a-z0-9]+', '-', hardware.lower())}_{today}.json"
+    machine = hardware()
+    name = f"forecast_{re.sub('[^a-z0-9]+', '-', machine.lower())}_{today}.json"
     parser.add_argument("--out", type=Path, default=RESULTS / name)
     asked = parser.parse_args()
     rows = []
@@ -199,7 +199,7 @@ def main() -> None:
             new = {"date": today, "source": source_digest(), **row_of(command, members)}
             of_row = {(row["command"], row["members"]): row for row in rows}
             rows = list({**of_row, (command, members): new}.values())
-            content = {"hardware": hardware, "jax": version("jax"), "rows": rows}
+            content = {"hardware": machine, "jax": version("jax"), "rows": rows}
             asked.out.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -35,7 +35,7 @@ from cases import CASES, words_of
 from processes import finish
 
 from ppo_jax.storage.fingerprint import source_digest
-from ppo_jax.storage.manifest import core_count, processor
+from ppo_jax.storage.manifest import hardware
 
 PARTS = (
     *("fuzz", "saves", "damages", "disks", "races", "signals", "kills", "pack_kills"),
@@ -68,7 +68,7 @@ def main() -> None:
         "what": "counts of faults that a run survives, and of their outcomes",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
-            "hardware": f"{processor()}, {core_count()} cores",
+            "hardware": hardware(),
             "system": platform.system(),
         },
         "python": platform.python_version(),

@@ -26,7 +26,7 @@ def describe_machine(hardware: str | None = None) -> dict[str, Any]:
         found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
         model = found.group(1) if found else model
     return {
-        "hardware": hardware or f"{model}, {cores()} cores",
+        "hardware": hardware or f"{model}, {cores()} core{'' if cores() == 1 else 's'}",
         "cpu": model,
         "cores": cores(),
         "system": platform.system(),

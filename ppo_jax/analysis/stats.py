@@ -35,6 +35,9 @@ def iqm(x: Any, axis: int = -1) -> Any:
 
     Args:
         x: array with at least one finite number along `axis`.
+
+    Raises:
+        ValueError: `x` has no number along `axis`.
     """
     ordered = np.sort(np.asarray(x, np.float64), axis=axis)
     size = ordered.shape[axis]
@@ -109,6 +112,9 @@ def probability_of_improvement(x: Any, y: Any) -> float:
     Args:
         x: [S], one finite number per seed of the method in question.
         y: [S'], the same of the method that it is compared with.
+
+    Raises:
+        ValueError: either side has no seed.
     """
     ordered = np.sort(np.asarray(y, np.float64))
     x = np.asarray(x, np.float64)
@@ -132,6 +138,9 @@ def performance_profile(scores: Any, thresholds: Any) -> np.ndarray:
 
     Args:
         scores: finite scores of all runs on all tasks, of any shape. thresholds: [K].
+
+    Raises:
+        ValueError: there is no score.
     """
     ordered = np.sort(np.asarray(scores, np.float64).ravel())
     if ordered.size == 0:
@@ -146,6 +155,10 @@ def stratified_resamples(
 
     Args:
         groups: one array of scores for each task, [S_t] each; N is the sum of the S_t.
+        resamples: R.
+
+    Raises:
+        ValueError: a task has no score.
     """
     drawn = []
     for group in groups:

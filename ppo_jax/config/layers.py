@@ -254,7 +254,11 @@ def parse_number(name: str, text: Any) -> float | Schedule:
 
 
 def whole_number(name: str, value: Any) -> int:
-    """Read an integer, also if it is spelled 1e6, 1M, 1_000_000 or 1000000.0."""
+    """Read an integer, also if it is spelled 1e6, 1M, 1_000_000 or 1000000.0.
+
+    Raises:
+        InputError: the value is no whole number, or a truth value.
+    """
     try:
         if isinstance(value, bool):
             raise ValueError

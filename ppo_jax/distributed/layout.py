@@ -199,6 +199,9 @@ def mesh_shape(
     1. as few seeds one after the other (or side by side) on a device as possible;
     2. as many devices for each seed's environments as its minibatches are large enough for;
     3. as few members as possible that only fill up the devices.
+
+    Raises:
+        InputError: the mesh asked for does not fit, or the run is too small for all hosts.
     """
     if wanted.mesh is not None:
         return checked_mesh(config, num_devices, wanted)

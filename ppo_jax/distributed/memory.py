@@ -143,8 +143,10 @@ def num_bytes(tree: PyTree) -> int:
     )
 
 
-def show_bytes(size: float) -> str:
-    """Format bytes with three digits and a unit of 1024: 812 B, 1.53 MiB, 40.2 GiB."""
+def show_bytes(size: float | None) -> str:
+    """Format bytes with three digits and a unit of 1024: 812 B, 1.53 MiB, 40.2 GiB, unknown."""
+    if size is None:
+        return "unknown"
     for factor, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if size >= factor:
             return (

@@ -202,11 +202,12 @@ def _state_dtypes(reset: Callable, step: Callable, params: Any, space: Any) -> A
     for _ in range(2):  # if reset returns 0 and step 0.5, both must be float
         example = jax.tree.map(lambda x, dtype: jax.ShapeDtypeStruct(x.shape, dtype), state, dtypes)
         after = jax.eval_shape(step, key, example, action, params)[1]
-        dtypes = jax.tree.map(_wider, dtypes, after)
+        dtypes = jax.tree.map(wider, dtypes, after)
     return dtypes
 
 
-def _wider(dtype: Any, leaf: Any) -> Any:
+def wider(dtype: Any, leaf: Any) -> Any:
+    """The dtype that holds values of `dtype` and of a leaf."""
     return dtype if dtype == leaf.dtype else jnp.promote_types(dtype, leaf.dtype)
 
 

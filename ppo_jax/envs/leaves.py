@@ -30,11 +30,11 @@ MOST_FLAGS = 8192  # numbers of such a leaf when each of its values is a flag
 MOST_SCALED = 2**16  # larger bounds of whole numbers are no scale
 
 
-def named(tree: Any) -> dict[str, Any]:
-    """The leaves of an observation by name, in jax's order."""
+def named(tree: Any, alone: str = WHOLE) -> dict[str, Any]:
+    """The leaves of a tree by name, in jax's order; `alone` is the name of a tree of one array."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     names = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves)
-    return {name or WHOLE: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
+    return {name or alone: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
 
 
 def shown(environment: Environment) -> dict[str, ObservationSpace]:

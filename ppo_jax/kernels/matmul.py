@@ -210,7 +210,15 @@ def dot_general(
     preferred_element_type: Any = None,
     **kwargs: Any,
 ) -> Array:
-    """`jax.lax.dot_general`, for `flax.linen.Dense(dot_general=...)`."""
+    """`jax.lax.dot_general`, for `flax.linen.Dense(dot_general=...)`.
+
+    Args:
+        x: [..., in]. kernel: [in, out].
+        dimension_numbers: those of x's last axis by the kernel's first; tuned forms take no others.
+
+    Returns:
+        [..., out].
+    """
     if is_cpu() and x.ndim == 2 and preferred_element_type is None:
         is_narrow = kernel.shape[1] <= FEW_COLUMNS
         matmul = narrow_matmul if is_narrow else tall_matmul

@@ -47,8 +47,17 @@ def largest_factor(n: int) -> int:
 
 
 def feistel_grid(x: Array, round_keys: Array, sides: tuple[int, int]) -> Array:
-    """A bijection of 0 .. rows x columns - 1, int32: in turn each coordinate gains a hash of the
-    other, modulo its side (Black and Rogaway 2002, section 5)."""
+    """A bijection of 0 .. rows x columns - 1: in turn each coordinate gains a hash of the other,
+    modulo its side (Black and Rogaway 2002, section 5).
+
+    Args:
+        x: [...] uint32, below rows x columns.
+        round_keys: [rounds] uint32, an even number of them.
+        sides: rows and columns.
+
+    Returns:
+        [...] int32.
+    """
     rows, columns = (jnp.uint32(side) for side in sides)
     row, column = x // columns, x % columns
     for i in range(0, round_keys.shape[0], 2):
@@ -72,7 +81,15 @@ def _walked(round_keys: Array, n: int) -> Array:
 
 
 def feistel(x: Array, round_keys: Array, num_bits: int) -> Array:
-    """A bijection of 0 .. 2^num_bits - 1: each half in turn is xored with a hash of the other."""
+    """A bijection of 0 .. 2^num_bits - 1: each half in turn is xored with a hash of the other.
+
+    Args:
+        x: [...] uint32, below 2^num_bits.
+        round_keys: [rounds] uint32, an even number of them.
+
+    Returns:
+        [...] uint32.
+    """
     low_bits = num_bits // 2
     low_mask, high_mask = (1 << low_bits) - 1, (1 << (num_bits - low_bits)) - 1
     high, low = x >> low_bits, x & low_mask

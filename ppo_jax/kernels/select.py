@@ -42,7 +42,12 @@ def make_refill(key: Array, num_steps: int, num_rows: int) -> tuple[Any, Refill]
 
 
 def refill_from_all(key: Array, t: Array | int, mask: Array, draw: Draw, old: PyTree) -> PyTree:
-    """Draw a fresh row for every row, and use those of the mask: the plain form."""
+    """Draw a fresh row for every row, and use those of the mask: the plain form.
+
+    Args:
+        key: of all steps. t: the step, which numbers the draws.
+        mask: [B] bool. old: [B, ...], and so is the result.
+    """
     numbers = t * mask.shape[0] + jnp.maximum(jnp.cumsum(mask) - 1, 0)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
     return where_rows(mask, jax.vmap(draw)(keys), old)
@@ -55,7 +60,8 @@ def _refill_from_keys(keys: Array, t: Array | int, mask: Array, draw: Draw, old:
 def refill_from_pools(key: Array, t: Array | int, mask: Array, draw: Draw, old: PyTree) -> PyTree:
     """Draw fresh rows in pools of B / 8: none without a masked row, more while some are left.
 
-    The cost is that of the needed draws, not of B draws.
+    The cost is that of the needed draws, not of B draws. Arguments and result are those of
+    `refill_from_all`.
     """
     num_rows = mask.shape[0]
     pool_size = max(1, num_rows // 8)

@@ -56,7 +56,16 @@ def step(params: PyTree, memory: PyTree, x: Array) -> tuple[PyTree, Array]:
 def scan(
     params: PyTree, memory: PyTree, x: Array, reset: Array, fresh: PyTree
 ) -> tuple[PyTree, Array]:
-    """All steps at once, in blocks of time; a fresh memory is always empty."""
+    """All steps at once, in blocks of time; a fresh memory is always empty.
+
+    Args:
+        memory: before the first step, `seen` [B, K, H] and `valid` [B, K].
+        x: [T, B, F].
+        reset: [T, B], 1 or True at the first step of an episode. fresh: not read.
+
+    Returns:
+        The memory after each step, [T, B, ...], and the features [T, B, H].
+    """
     del fresh
     num_steps, num_envs, _ = x.shape
     window = memory["valid"].shape[1]

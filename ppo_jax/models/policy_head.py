@@ -19,12 +19,12 @@ from jax import Array
 from ppo_jax.config.errors import InputError
 from ppo_jax.envs.actions import box_of, dials_of, put_together
 from ppo_jax.envs.interface import ActionSpace, Box, Discrete, MultiDiscrete, Product
+from ppo_jax.kernels.matmul import lifted
 from ppo_jax.rl.distributions import (
     Categorical,
     Gaussian,
     Mixed,
     MultiCategorical,
-    StateDependentNoise,
     categorical_draw,
     categorical_entropy,
     categorical_kl,
@@ -40,8 +40,6 @@ from ppo_jax.rl.distributions import (
     tanh_gaussian_entropy,
     tanh_gaussian_log_prob,
 )
-
-Distribution = Categorical | MultiCategorical | Gaussian | StateDependentNoise | Mixed
 
 
 class Family(NamedTuple):
@@ -240,20 +238,16 @@ def _shape_for_env(action: Array, space: Box) -> Array:
 def _clip(action: Array, bounds: Any = None, *, space: Box) -> Array:
     """[..., A] -> [..., *shape] within the bounds."""
     action = _shape_for_env(action, space)
-    low, high = (_with_leading(bound, action.ndim) for bound in _bounds(space, bounds))
+    low, high = (lifted(bound, action.ndim) for bound in _bounds(space, bounds))
     return jnp.clip(action, low, high)
 
 
 def _squash(action: Array, bounds: Any = None, *, space: Box) -> Array:
     """[..., A] -> low + (tanh(u) + 1) / 2 * (high - low), [..., *shape]."""
     action = _shape_for_env(action, space)
-    low, high = (_with_leading(bound, action.ndim) for bound in _bounds(space, bounds))
+    low, high = (lifted(bound, action.ndim) for bound in _bounds(space, bounds))
     squashed = low + 0.5 * (jnp.tanh(action) + 1.0) * (high - low)
     return jnp.clip(squashed, low, high)  # rounding may step over `high`
-
-
-def _with_leading(bound: Any, ndim: int) -> Any:
-    return bound.reshape((1,) * (ndim - bound.ndim) + bound.shape)
 
 
 def _gaussian(name: str, space: Box) -> Family:

@@ -65,7 +65,14 @@ def successor_values(
 
 
 def standardise(advantage: Array, mean: Array, variance: Array) -> Array:
-    """(A - mean) / std. A constant advantage gives 0: the floor grows with the values' size."""
+    """(A - mean) / std. A constant advantage gives 0: the floor grows with the values' size.
+
+    Args:
+        advantage: [...]. mean, variance: of all advantages, [].
+
+    Returns:
+        [...], without a unit.
+    """
     floor = 1e-8 + 1e-5 * jnp.abs(mean)  # below it, float32 deviations are rounding errors
     return (advantage - mean) / (jnp.sqrt(variance) + floor)
 
@@ -76,7 +83,11 @@ def mean_and_variance(
     """Mean and population variance over all elements, and over all devices of `across`.
 
     Args:
+        x: [...], of the same shape on every device.
         weight: of each element, as x, at least 0; () for equal weights.
+
+    Returns:
+        Mean and variance, [] each.
     """
     if not isinstance(weight, tuple):
         total, first = across.mean((jnp.mean(weight), jnp.mean(weight * x)))

@@ -113,6 +113,10 @@ def start_from(
     Member i takes the policy of the other run's seed i, modulo its number of seeds. If `config`
     holds an environment or a network as an object, the other run had the same one. The programs
     that `config` names are the user's own choice, in the other run as well.
+
+    Raises:
+        InputError: the folder has no state that can be read (see `load_state`), or the other run
+            differs in a setting or a shape that its policy depends on.
     """
     env, network = (None if isinstance(x, str) else x for x in (config.env, config.network))
     theirs, _, _, other, _ = load_state(folder, env, network, vouched(trust, config))

@@ -179,6 +179,9 @@ def prune(run_folder: Path | str, keep: int, own_id: str | None = None) -> None:
     """Delete all but the best and the newest `keep` undamaged checkpoints, and dead saves' rests.
 
     Only what can be read counts as kept, and damaged ones newer than those stay for inspection.
+
+    Raises:
+        InputError: `keep` is below 1, or the folder of the checkpoints is a symbolic link.
     """
     if keep < 1:
         raise InputError(f"keep={keep} leaves no checkpoint to resume from: keep at least 1.")

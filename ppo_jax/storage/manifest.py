@@ -82,6 +82,16 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def hardware() -> str:
+    """The CPU's model and the number of cores that this process may use, in words."""
+    return f"{processor()}, {cores_in_words(core_count())}"
+
+
+def cores_in_words(count: int | None) -> str:
+    """A number of cores in words, singular or plural."""
+    return f"{count} core{'' if count == 1 else 's'}"
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

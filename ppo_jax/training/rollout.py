@@ -185,6 +185,12 @@ def start_states(
     With `config.start_states` it draws from that many fresh starts, made once for the rollout.
     Each start is then distributed as the environment's own, but two episodes of one rollout may
     begin alike.
+
+    Args:
+        key: of the buffer of fresh starts; not read without one.
+
+    Returns:
+        A function of a key. Observation and state are those of one environment, without an axis.
     """
     if not config.start_states:
         return lambda key: environment.reset(key, env_params)

@@ -193,7 +193,14 @@ def guard(
 def learn(
     setting: Setting, state: TrainState, batch: Batch, key: Array
 ) -> tuple[Learner, Array, Metrics, Ratios]:
-    """Run the objective's update: learner, factor on `kl_coef`, metrics, this device's ratios."""
+    """Run the objective's update.
+
+    Args:
+        batch: this device's N samples. key: of the minibatches, [] or [blocks].
+
+    Returns:
+        The learner, the factor on `kl_coef` [], metrics [] by name, and this device's ratios.
+    """
     config, hyper, _ = setting
     agent = assemble(config)
     learner = Learner(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ppo_jax.apps.reproduce import specs
 from ppo_jax.config import presets
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -24,6 +25,12 @@ def test_the_score_of_a_preset_is_that_of_its_stored_cell(each: presets.Preset) 
     names = ("policy_mode", "date", "env_steps")
     assert [each.score[name] for name in names] == [found[name] for name in names]
     assert each.score["seeds"] == found["num_seeds"] > 1
+
+
+def test_the_preset_of_every_memory_task_has_its_score() -> None:
+    measured = {each.name: (each.score or {})["cell"] for each in MEASURED}
+    for task in {cell.task for cell in specs.load("memory").cells}:
+        assert measured.get(task) == f"memory/{task}/gru"
 
 
 def preset(hyper: dict, **config) -> presets.Preset:

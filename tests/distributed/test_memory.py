@@ -60,3 +60,8 @@ def test_a_compiled_program_replaces_the_estimates() -> None:
     known = PLAIN.with_program(SimpleNamespace(memory_analysis=lambda: found))
     assert (known.tables, known.working) == (2 * 20, 2 * 300)
     assert PLAIN.with_program(SimpleNamespace(memory_analysis=lambda: None)) == PLAIN
+
+
+def test_bytes_have_a_unit_that_fits() -> None:
+    sizes = (812, 3 * 2**19, 3 * 2**29, None)
+    assert [memory.show_bytes(size) for size in sizes] == ["812 B", "1.5 MiB", "1.5 GiB", "unknown"]

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
+import pytest
 from gymnasium import spaces
 
+from ppo_jax.config.config import Config
+from ppo_jax.config.errors import InputError
+
 LIMIT = 5
+SMALL = Config(num_envs=2, rollout_length=8, num_epochs=1, num_minibatches=2, hidden_sizes=(8,))
+
+
+def sentence(action: Callable[[], Any]) -> str:
+    """The words of the input error that an action raises."""
+    with pytest.raises(InputError) as caught:
+        action()
+    return str(caught.value)
 
 
 class Clock(gymnasium.Env):

@@ -38,3 +38,10 @@ def test_no_folder_of_the_machine_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("sys.argv", words)
     kept = manifest.make_manifest([])["command"]
     assert kept == ["ppo-jax", "train", "runs/a", "--out", "b", "--file=c.toml"]
+
+
+def test_the_hardware_counts_one_core_in_the_singular(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "processor", lambda: "Chip 9")
+    for count, words in ((1, "Chip 9, 1 core"), (2, "Chip 9, 2 cores")):
+        monkeypatch.setattr(manifest, "core_count", lambda count=count: count)
+        assert manifest.hardware() == words

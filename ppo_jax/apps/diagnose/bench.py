@@ -26,6 +26,7 @@ from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.validate import check_seconds, validate, with_one_iteration
 from ppo_jax.distributed.hosted import REFUSED
 from ppo_jax.distributed.layout import local_devices
+from ppo_jax.distributed.memory import show_bytes
 from ppo_jax.envs.interface import refuse_host
 from ppo_jax.models.agent import assemble
 from ppo_jax.runtime import devices as host
@@ -120,8 +121,8 @@ def refuse_too_large(program: Program) -> None:
     if limit is not None and (program.program_bytes or 0) > limit:
         raise InputError(
             f"num_envs={program.config.num_envs} with {_count(program.layout.num_seeds, 'seed')} "
-            f"needs {_bytes(program.program_bytes)} of memory, and {_bytes(limit)} can be used "
-            "here: lower num_envs, rollout_length or seeds."
+            f"needs {show_bytes(program.program_bytes)} of memory, and {show_bytes(limit)} can be "
+            "used here: lower num_envs, rollout_length or seeds."
         )
 
 
@@ -267,7 +268,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"compile   {found['compile_seconds']:.1f} s without a cache "
         f"({found['trace_seconds']:.1f} s of it tracing; "
         f"{found['compile_cpu_seconds']:.1f} CPU seconds), start {found['init_seconds']:.1f} s",
-        f"memory    {_bytes(found['program_bytes'])} for the training program",
+        f"memory    {show_bytes(found['program_bytes'])} for the training program",
     ]
     if "sizes" not in found:
         return text
@@ -276,7 +277,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     for row in found["sizes"]:
         speed = row["env_steps_per_second"]
         told = (
-            f"{speed:>16,.0f}{speed / first:>8.2f}{_bytes(row['program_bytes']):>12}"
+            f"{speed:>16,.0f}{speed / first:>8.2f}{show_bytes(row['program_bytes']):>12}"
             if speed
             else f"  {row['note']}"
         )
@@ -286,10 +287,6 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def _count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
-def _bytes(count: int | None) -> str:
-    return "unknown" if count is None else f"{count / 2**20:,.1f} MiB"
 
 
 def _nobody(line: str) -> None:

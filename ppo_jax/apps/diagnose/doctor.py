@@ -50,11 +50,11 @@ def report(env: Any = None, num_envs: int = MANY) -> dict[str, Any]:
         f"python    {found['python']} on {platform.system()} {manifest['machine']}",
         "packages  " + ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v),
         "devices   " + ", ".join(found["devices"]),
-        f"cores     {found['cores']}; memory {describe_bytes(memory)}",
+        f"cores     {found['cores']}; memory {show_bytes(memory)}",
         f"cache     {found['compilation_cache']}",
     ]
     if found["device_memory_bytes"] is not None:
-        text.insert(4, f"device    memory {describe_bytes(found['device_memory_bytes'])}")
+        text.insert(4, f"device    memory {show_bytes(found['device_memory_bytes'])}")
     if environment is None:
         return {**found, "ok": True, "text": text}
     findings, speed = contract.examine(environment, jax.random.key(0))
@@ -128,7 +128,3 @@ def environment_lines(
     for finding in findings:
         lines += [f"  {finding.severity}: {finding.what}", f"    {finding.remedy}"]
     return lines if findings else [*lines, "  keeps the contract: nothing found."]
-
-
-def describe_bytes(count: int | None) -> str:
-    return "unknown" if count is None else f"{count / 2**30:.1f} GiB"

@@ -70,6 +70,10 @@ def surrogate(
 
     Returns:
         {"rows": one per objective and E, "text": lines for people, "figure": its path, ...}.
+
+    Raises:
+        InputError: `out` cannot become a new folder, `seeds` or `epochs` are too few or too many,
+            or the environment and its steps cannot be trained.
     """
     folder = Path(out)
     run_folder.check_new_folder(str(folder))

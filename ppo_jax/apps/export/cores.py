@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ppo_jax.config.config import Config
+from ppo_jax.envs.leaves import named as by_name
 from ppo_jax.models import attention
 from ppo_jax.models.policy import Policy
 
@@ -16,9 +17,7 @@ ALONE = "memory"  # name of a memory that is one array
 
 def named_memory(memory: Any) -> dict[str, Any]:
     """The leaves of a memory by name, such as `cell`, or `1.cell` in the second layer."""
-    leaves = jax.tree_util.tree_flatten_with_path(memory)[0]
-    names = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves)
-    return {name or ALONE: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
+    return by_name(memory, alone=ALONE)
 
 
 def unnamed_memory(policy: Policy, named: dict[str, Any]) -> Any:

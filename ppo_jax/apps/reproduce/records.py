@@ -19,7 +19,7 @@ from ppo_jax.apps.reproduce.unfinished import Job
 from ppo_jax.distributed.layout import Layout, local_devices
 from ppo_jax.runtime import evaluation
 from ppo_jax.storage.fingerprint import fingerprint
-from ppo_jax.storage.manifest import make_manifest
+from ppo_jax.storage.manifest import cores_in_words, make_manifest
 
 CURVE_POINTS = 50
 _MACHINE = ("platform", "device kind", "cores", "processor")
@@ -166,5 +166,5 @@ def machines(contents: Iterable[Mapping[str, Any]]) -> list[str]:
             given = batch["fingerprint"]
             device = given.get("device kind") or given["platform"]
             kind = "" if given["platform"] == "cpu" else f", {device}"
-            words.add(f"{given['processor']}, {given['cores']} cores{kind}")
+            words.add(f"{given['processor']}, {cores_in_words(given['cores'])}{kind}")
     return sorted(words)

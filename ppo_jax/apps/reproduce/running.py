@@ -111,7 +111,11 @@ def common_settings(request: Request) -> dict[str, str]:
 
 @contextmanager
 def writing(suite: Suite) -> Iterator[None]:
-    """End the reproduction with one sentence if its folder cannot be written."""
+    """End the reproduction with one sentence if its folder cannot be written.
+
+    Raises:
+        RunError: an OSError came from within; the sentence has the file, if it is known.
+    """
     try:
         yield
     except OSError as error:

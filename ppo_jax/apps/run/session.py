@@ -61,7 +61,11 @@ class RunStatus(NamedTuple):
 
 @contextmanager
 def writing(session: Session, status: RunStatus) -> Iterator[None]:
-    """End the run with one sentence if its folder cannot be written."""
+    """End the run with one sentence if its folder cannot be written.
+
+    Raises:
+        RunError: an OSError came from within; the sentence has the environment steps so far.
+    """
     try:
         yield
     except OSError as error:

@@ -99,8 +99,3 @@ def test_what_can_be_measured_is_told_of_an_environment_with_errors() -> None:
 def test_an_unknown_environment_is_bad_input() -> None:
     with pytest.raises(InputError, match="write CartPole-v1"):
         doctor.report("CartPole")
-
-
-def test_bytes_are_told_in_gib() -> None:
-    assert doctor.describe_bytes(3 * 2**29) == "1.5 GiB"
-    assert doctor.describe_bytes(None) == "unknown"

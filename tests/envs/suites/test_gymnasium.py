@@ -1,4 +1,4 @@
-"""MuJoCo's tasks of Gymnasium; `test_gymnasium_host` has what needs no extra."""
+"""MuJoCo's tasks of Gymnasium; `test_gymnasium_host` and `test_gymnasium_lanes` need no extra."""
 
 from __future__ import annotations
 

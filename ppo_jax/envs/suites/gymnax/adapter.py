@@ -20,6 +20,7 @@ from ppo_jax.config.errors import RAISED, InputError
 from ppo_jax.envs import bounds, leaves, render, slips
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs.actions import box_of, example_action
+from ppo_jax.envs.conform import wider
 from ppo_jax.envs.interface import ActionSpace, Environment, Raw
 from ppo_jax.envs.suites.gymnax import actions as gymnax_actions
 from ppo_jax.envs.suites.gymnax import limits, spaces
@@ -265,7 +266,7 @@ def _trace(env: Any, params: Any, actions: gymnax_actions.Actions, label: str) -
             advance, key, example, action, params, method=f"{label}.step_env", state=state
         )
         slips.require_same_state(state, step[1], label)
-        dtypes = jax.tree.map(_common_dtype, dtypes, step[1])
+        dtypes = jax.tree.map(wider, dtypes, step[1])
     slips.require_no_memory(env, label)
     leaves.require_same_tree(first, step[0], label)
     return Traced((first, step[0]), (mask, step[-1]), dtypes)
@@ -366,10 +367,6 @@ def observation_shape(env: Any, params: Any, label: str) -> Any:
 def action_space(env: Any, params: Any, label: str) -> ActionSpace:
     """The `action_space` of `adapt(env)`."""
     return gymnax_actions.actions(env, params, label).space
-
-
-def _common_dtype(dtype: Any, leaf: Any) -> Any:
-    return dtype if dtype == leaf.dtype else jnp.promote_types(dtype, leaf.dtype)
 
 
 def _example(leaf: Any, dtype: Any) -> jax.ShapeDtypeStruct:
