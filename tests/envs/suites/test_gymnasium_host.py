@@ -31,7 +31,7 @@ from ppo_jax.models.agent import assemble
 from ppo_jax.training import hosted as training
 from ppo_jax.training import trainer
 
-gymnasium = pytest.importorskip("gymnasium", reason="pip install 'ppo-jax[gymnasium]'")
+gymnasium = pytest.importorskip("gymnasium", reason="pip install -e '.[gymnasium]'")
 import gymnasium_tasks  # noqa: E402  (registers its environments)
 
 from ppo_jax.envs.suites import gymnasium as adapter  # noqa: E402
@@ -340,7 +340,7 @@ def test_a_missing_mujoco_names_the_extra(monkeypatch):
 
     monkeypatch.setattr(adapter.suite, "make", fail)
     words = sentence(lambda: adapter.make("HalfCheetah-v5"))
-    assert "needs MuJoCo, which is missing: pip install 'ppo-jax[gymnasium]'" in words
+    assert "needs MuJoCo, which is missing: pip install -e '.[gymnasium]'" in words
 
 
 def test_uses_of_pure_environments_are_refused():
