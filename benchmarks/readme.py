@@ -329,14 +329,12 @@ def table_1() -> str | None:
     held = sum(each["verdict"] == "better" for each in record["claims"])
     lines += [
         "",
-        "0 is a random policy, 1 the best known result; returns of the last 100 training "
-        f"episodes, {rows[0]['num_seeds'] // len(rows[0]['per_task'])} seeds a task. Of the "
-        "paper's orders "
-        f"(each surrogate above `none`; clip 0.2 above the others) {held} of "
-        f"{len(record['claims'])} show here as well, by an interval of the difference above 0. "
-        "Setting, every cell and what differs from "
-        f"the paper: [{folder.name}]({link(folder / 'README.md')}). Again: `ppo-jax reproduce "
-        "ppo-table-1`.",
+        "A random policy scores 0, the best known result 1. Scores are returns of the last 100 "
+        f"training episodes, {rows[0]['num_seeds'] // len(rows[0]['per_task'])} seeds a task. "
+        f"The paper has {len(record['claims'])} orders: each surrogate above `none`, and clip 0.2 "
+        f"above the others. {held} of them hold here: the interval of the difference lies above "
+        "0. Setting, every cell and what differs from the paper: "
+        f"[{folder.name}]({link(folder / 'README.md')}). Again: `ppo-jax reproduce ppo-table-1`.",
     ]
     return "\n".join(lines)
 
