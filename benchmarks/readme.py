@@ -115,7 +115,7 @@ def details() -> str | None:
 
 
 def headline() -> str | None:
-    """One sentence on reached goals and one on speed."""
+    """Sentences on reached goals and on speed."""
     folder, timing = newest("learning_*"), newest("speed_*.json")
     if folder is None or timing is None:
         return None
@@ -125,11 +125,13 @@ def headline() -> str | None:
     record = json.loads(timing.read_text("utf-8"))
     ratios = [case["speed_ratio"] for case in record["cases"].values()]
     return (
-        f"{held} of {len(words)} published PPO scores are equalled or bettered, with 10 or more "
-        f"seeds each{left}. Training takes "
-        f"{min(ratios):.2f} to {max(ratios):.2f} times the environment steps per second of "
-        f"the fastest compiled peer ({record['machine']['cpu']}, "
-        f"{cores_in_words(record['machine']['cores'])}). [All results](docs/results.md)."
+        f"PPO equals or betters the published score on {held} of {len(words)} gymnax tasks with "
+        f"tuned presets, with 10 or more seeds each{left}. MuJoCo and other suites have undecided "
+        f"rows: [all results](docs/results.md). On {len(ratios)} gymnax cases it trains "
+        f"{min(ratios):.2f} to {max(ratios):.2f} times as fast as the faster of Rejax and Ajax "
+        f"({record['machine']['cores']} CPU cores). With heavy physics, wide networks or large "
+        "GRU batches it is about as fast as its peers ([speed](docs/speed.md), "
+        "[memory](docs/memory.md))."
     )
 
 
@@ -327,14 +329,12 @@ def table_1() -> str | None:
     held = sum(each["verdict"] == "better" for each in record["claims"])
     lines += [
         "",
-        "0 is a random policy, 1 the best known result; returns of the last 100 training "
-        f"episodes, {rows[0]['num_seeds'] // len(rows[0]['per_task'])} seeds a task. Of the "
-        "paper's orders "
-        f"(each surrogate above `none`; clip 0.2 above the others) {held} of "
-        f"{len(record['claims'])} show here as well, by an interval of the difference above 0. "
-        "Setting, every cell and what differs from "
-        f"the paper: [{folder.name}]({link(folder / 'README.md')}). Again: `ppo-jax reproduce "
-        "ppo-table-1`.",
+        "A random policy scores 0, the best known result 1. Scores are returns of the last 100 "
+        f"training episodes, {rows[0]['num_seeds'] // len(rows[0]['per_task'])} seeds a task. "
+        f"The paper has {len(record['claims'])} orders: each surrogate above `none`, and clip 0.2 "
+        f"above the others. {held} of them hold here: the interval of the difference lies above "
+        "0. Setting, every cell and what differs from the paper: "
+        f"[{folder.name}]({link(folder / 'README.md')}). Again: `ppo-jax reproduce ppo-table-1`.",
     ]
     return "\n".join(lines)
 

@@ -35,9 +35,10 @@ def speed() -> str | None:
     lines = [
         "## How fast it is",
         "",
-        "Environment steps per second, and seconds to trace and compile in brackets, side by side "
-        "with others, each at its best layout, interleaved in one run; below the speed of each: "
-        "how many times as fast we are (pairs of runs):",
+        "The table shows environment steps per second, and in brackets the seconds to trace and "
+        "compile. Each trainer has its best layout, and all take turns in one run. Below each "
+        "peer's speed, a bold number shows how many times as fast we are, with the range of the "
+        "pairs of runs.",
         "",
         "| case | ours | of the ceiling | "
         + " | ".join(f"{PEERS[n]} {versions[PEERS[n]]}" for n in peers)
@@ -50,11 +51,12 @@ def speed() -> str | None:
         "networks alone, in the time of the whole iteration.",
         "",
         *elsewhere(path),
-        f"{machine['cpu']}, {cores_in_words(machine['cores'])}, {record['date'][:10]}; medians of "
-        f"{record['repeats']} runs, jax {versions['jax']}. 64-64 actor and critic, 4 epochs × 4 "
-        "minibatches of the same sizes. The head of each `benchmarks/speed/worker_*.py` says what "
-        "its peer does otherwise by design. Where a ratio is below 1, or our compile time the "
-        f"longer one, [lab-notebook.md](lab-notebook.md) has the known reasons. All numbers: "
+        f"Machine: {machine['cpu']}, {cores_in_words(machine['cores'])}, {record['date'][:10]}. "
+        f"Numbers are medians of {record['repeats']} runs with jax {versions['jax']}. "
+        "All trainers have 64-64 actor and critic, and 4 epochs × 4 minibatches of the same sizes. The head of each "
+        "`benchmarks/speed/worker_*.py` lists what its peer does otherwise by design. "
+        "[lab-notebook.md](lab-notebook.md) has the known reasons if a ratio is below 1 or our "
+        "compile time is the longer one. All numbers: "
         f"[{path.name}]({link(path)}). Again: `python benchmarks/speed/compare.py`."
         + "".join(f" {note}" for note in record.get("notes", [])),
     ]
@@ -80,6 +82,10 @@ def row(name: str, case: dict[str, Any], peers: list[str], most: float) -> str:
     return f"| {case['settings']['title'].replace(' x ', ' × ')} | {' | '.join(cells)} |"
 
 
+def cases_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(record["cases"].values())
+
+
 def ceiling(cases: dict[str, Any]) -> float:
     """Rate of matrix products on the machine of these cases, in operations per second."""
     return next(case["ceiling"]["flops_per_second"] for case in cases.values() if "ceiling" in case)
@@ -94,17 +100,20 @@ def elsewhere(shown: Path) -> list[str]:
             continue
         record = json.loads(path.read_text("utf-8"))
         most = ceiling(record["cases"])
-        ratios = ", ".join(
-            f"{case['settings']['title'].replace(' x ', ' × ')} **{case['speed_ratio']:.2f}**"
-            for case in record["cases"].values()
-        )
+        titles = [case["settings"]["title"].replace(" x ", " × ") for case in cases_of(record)]
+        ratios = [f"**{case['speed_ratio']:.2f}**" for case in cases_of(record)]
         share = record["cases"]["c"]["ceiling"]["share"]["ppo_jax"]
         lines += [
-            f"On another machine ({record['machine']['cpu']}, "
-            f"{cores_in_words(record['machine']['cores'])}, "
-            f"{most / 1e9:,.0f} GFLOP/s, {record['date'][:10]}), times as fast as the faster of "
-            f"the compiled peers: {ratios}; {share:.0%} of the ceiling with 2,048 environments "
-            f"([{path.name}]({link(path)})).",
+            f"On another machine, {record['machine']['cpu']} with "
+            f"{cores_in_words(record['machine']['cores'])}, we are so many times as fast as the "
+            "faster of the compiled peers:",
+            "",
+            f"| {' | '.join(titles)} |",
+            "|---" * len(titles) + "|",
+            f"| {' | '.join(ratios)} |",
+            "",
+            f"With 2,048 environments we reach {share:.0%} of its ceiling of "
+            f"{most / 1e9:,.0f} GFLOP/s. {record['date'][:10]}, [{path.name}]({link(path)}).",
             "",
         ]
     return lines

@@ -33,6 +33,7 @@ def suites() -> str | None:
     if not rows:
         return None
     places = ", ".join(f"[{folder.name}]({link(folder)}/README.md)" for _, folder in folders)
+    missing = [line for name, folder in folders for line in gaps(name, folder)]
     return "\n".join(
         [
             "### The suites: `ppo-jax reproduce brax`, `navix` and others",
@@ -42,8 +43,27 @@ def suites() -> str | None:
             "",
             "Budgets are those that a CPU reaches. If a task has a mask, random play takes legal "
             f"actions alone. Every seed, setting and curve: {places}.",
+            *(["", "Some cells were not run:", "", *missing] if missing else []),
         ]
     )
+
+
+def gaps(name: str, folder: Path) -> list[str]:
+    """A list item for a suite with cells that were not run; none for a whole suite."""
+    measured, known = cells(folder), specs.load(name).cells
+    ran = {each["cell"] for each in measured}
+    missing = [cell.name for cell in known if cell.name not in ran]
+    if not missing:
+        return []
+    variants = {cell.variant for cell in known if cell.name in ran}
+    if len(variants) > 1 or len(missing) < len(ran):
+        names = ", ".join(f"`{each.partition('/')[2]}`" for each in missing)
+        return [f"* `{name}`: {names}."]
+    others = len({cell.variant for cell in known} - variants)
+    line = f"* `{name}`: {len(missing)} of {len(known)}. The rows are those of the variant "
+    line += f"`{variants.pop()}`; {others} other variants are missing."
+    unlike = dict.fromkeys(word for each in measured for word in each["unlike"])
+    return [line + (f" Published numbers are unlike: {'; '.join(unlike)}." if unlike else "")]
 
 
 def popgym() -> str | None:
@@ -139,9 +159,13 @@ def reproduced() -> str | None:
         "|---|---|---|---|---|---|---|---|",
         *(cell_row(cell) for cell in cells(folder)),
         "",
-        "Deterministic policy after as many environment steps as rl-baselines3-zoo took, 10 seeds "
-        "of ours (128 episodes each) next to its one trained agent. Every seed and curve: "
-        f"[{folder.name}]({link(folder)}/README.md)." + other_suites(),
+        "The policy is deterministic, after as many environment steps as rl-baselines3-zoo took. "
+        "The table has 10 seeds of ours (128 episodes each) next to its one trained agent. Every "
+        f"seed and curve: [{folder.name}]({link(folder)}/README.md).",
+        "",
+        "Further suites beside published numbers:",
+        "",
+        *other_suites(),
     ]
     return "\n".join(lines)
 
@@ -159,9 +183,27 @@ def cell_row(cell: dict[str, Any]) -> str:
     )
 
 
-def other_suites() -> str:
-    """One sentence for each further suite that is compared with published numbers."""
-    said = ""
+def quick(name: str) -> str:
+    """A sentence on the newest result of a suite at its smaller budgets."""
+    folder = newest(f"{name}_*_quick")
+    if folder is None:
+        return ""
+    measured = cells(folder)
+    share = max(cell["env_steps"] / cell["published"][0]["env_steps"] for cell in measured)
+    scores = ", ".join(
+        f"{cell['cell'].split('/')[0]} {estimate(cell['iqm'], cell['ci95'], '.1f')}"
+        for cell in measured
+    )
+    return (
+        f" At {share:.0%} of the published steps, `{measured[0]['cell'].split('/')[1]}` with "
+        f"{min(cell['num_seeds'] for cell in measured)} seeds each: {scores} "
+        f"([table]({link(folder)}/README.md))."
+    )
+
+
+def other_suites() -> list[str]:
+    """A list item for each further suite that is compared with published numbers."""
+    said = []
     for name in ("known-failures", "bsuite", "minatar"):
         folder = newest(f"{name}_*[0-9]")
         if folder is not None:
@@ -172,14 +214,19 @@ def other_suites() -> str:
             spec = tomllib.loads((ROOT / f"ppo_jax/data/specs/{name}.toml").read_text("utf-8"))
             missing = len(spec["cell"]) - len(record["cells"])
             if missing:
-                said += f" `{name}` is incomplete: {missing} cells were not run; " + ", ".join(
+                scores = "; ".join(
                     f"{cell['cell'].split('/')[0]} {estimate(cell['iqm'], cell['ci95'], '.1f')} at "
                     f"{si(cell['env_steps'])} with {least} seeds, published "
                     + " and ".join(f"{each['value']:g}" for each in cell["published"])
                     for cell in judged
                 )
-                said += f" {where}."
+                said.append(
+                    f"* `{name}` is incomplete: {missing} cells were not run. {scores} {where}."
+                    + quick(name)
+                )
                 continue
             words = ", ".join(f"{n} {word}" for word, n in record["words"].items() if n)
-            said += f" `{name}`: of {len(judged)} published numbers {words}, {least} seeds {where}."
+            said.append(
+                f"* `{name}`: of {len(judged)} published numbers {words}, {least} seeds {where}."
+            )
     return said

@@ -25,7 +25,7 @@ def tools() -> Path | None:
 def missing() -> str | None:
     """Reason that no server can be started here, or None."""
     if find_spec("psycopg") is None:
-        return "PostgreSQL needs the package psycopg: pip install 'ppo-jax[postgresql]'"
+        return "PostgreSQL needs the package psycopg: pip install -e '.[postgresql]'"
     if tools() is None:
         return "no initdb and pg_ctl found: install PostgreSQL (apt-get install postgresql)"
     if os.geteuid() == 0 and _owner() is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import InputError, install
 
 FRAMES_PER_SECOND = 30
 SUFFIXES = (".gif", ".mp4")
@@ -32,7 +32,7 @@ def check(path: Path) -> None:
             import imageio_ffmpeg  # noqa: F401  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise InputError(
-                "MP4 needs the extra `video` (pip install 'ppo-jax[video]'); .gif needs nothing."
+                f"MP4 needs the extra `video` ({install('video')}); .gif needs nothing."
             ) from None
 
 

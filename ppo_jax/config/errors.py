@@ -18,6 +18,11 @@ class RunError(RuntimeError):
 RAISED = (Exception, SystemExit)
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra in a checkout; no package index has ppo-jax."""
+    return f"pip install -e '.[{extra}]'"
+
+
 def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
     """Return the end of a sentence with the words closest to `word`, or an empty text."""
     lowered = {candidate.lower(): candidate for candidate in words}

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import NamedTuple
 
+from ppo_jax.config.errors import install
+
 
 class Suite(NamedTuple):
     """A row: a package of environments."""
@@ -193,9 +195,7 @@ _ROWS = (
 SUITES: Mapping[str, Suite] = {row.name: row for row in _ROWS}
 
 _ATARI = Guest("ale-py", "ale_py:ALE/{}-v5", "Pong", "pip install ale-py")
-_POPGYM = Guest(
-    "popgym", "popgym:popgym-{}-v0", "RepeatPreviousEasy", "pip install 'ppo-jax[popgym]'"
-)
+_POPGYM = Guest("popgym", "popgym:popgym-{}-v0", "RepeatPreviousEasy", install("popgym"))
 # Words by which people name them, in lower case
 GUESTS: Mapping[str, Guest] = {
     **dict.fromkeys(("ale", "ale_py", "ale-py", "atari"), _ATARI),
@@ -218,7 +218,7 @@ def is_installed(suite: Suite) -> bool:
 
 def install_hint(suite: Suite) -> str:
     """The remedy if a suite is not installed, as the end of a sentence."""
-    command = f"pip install 'ppo-jax[{suite.name}]'"
+    command = install(suite.name)
     if sys.version_info < suite.python:
         oldest = ".".join(map(str, suite.python))
         return f"its package asks for Python {oldest} or later, and there {command}"

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import InputError, install
 from ppo_jax.config.options import RunOptions
 from ppo_jax.rl.metrics import MAX, METRICS, reduction_of
 from ppo_jax.storage import run_folder
@@ -120,7 +120,7 @@ class WandbLog:
 def _missing(service: str, package: str, extra: str) -> str:
     return (
         f"logging to {service} needs the package {package}, which is not installed: install it "
-        f"with pip install 'ppo-jax[{extra}]', or leave this log out."
+        f"with {install(extra)}, or leave this log out."
     )
 
 

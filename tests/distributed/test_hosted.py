@@ -21,7 +21,7 @@ from ppo_jax.models.agent import assemble
 from ppo_jax.training import hosted as training
 from ppo_jax.training import trainer
 
-gymnasium = pytest.importorskip("gymnasium", reason="pip install 'ppo-jax[gymnasium]'")
+gymnasium = pytest.importorskip("gymnasium", reason="pip install -e '.[gymnasium]'")
 from gymnasium_tasks import LIMIT, SMALL, sentence  # noqa: E402  (registers its environments)
 
 

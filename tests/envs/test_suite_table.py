@@ -54,7 +54,7 @@ def _more_suites(monkeypatch: pytest.MonkeyPatch) -> None:
         ("breakout", "Nearest: Breakout-MinAtar, pgx/minatar-breakout."),
         ("Gymnasium/cartpole", "write gymnasium/CartPole-v1."),
         ("pgx/bridge_bidding", "is left out, as bridge needs tables that are downloaded apart: "),
-        ("popgym", "'ppo-jax[popgym]', and write gymnasium/popgym:popgym-RepeatPreviousEasy-v0."),
+        ("popgym", "'.[popgym]', and write gymnasium/popgym:popgym-RepeatPreviousEasy-v0."),
         ("popgym/CountRecallHard", "write gymnasium/popgym:popgym-CountRecallHard-v0."),
         ("popgym/popgym-CountRecallHard-v0", "write gymnasium/popgym:popgym-CountRecallHard-v0."),
         ("ALE/Breakout-v5", "ale-py, and write gymnasium/ale_py:ALE/Breakout-v5."),
@@ -65,8 +65,8 @@ def _more_suites(monkeypatch: pytest.MonkeyPatch) -> None:
         ("walk-V0", "write nowhere/Walk-v0 or newer/Walk-v0."),
         ("MiniGrid-Empty-5x5", "write xminigrid/MiniGrid-Empty-5x5."),
         ("MiniGrid-Emty-5x5", "Nearest: xminigrid/MiniGrid-Empty-5x5"),
-        ("nowhere/Walk-v0", "pip install 'ppo-jax[nowhere]'"),
-        ("newer/Walk-v0", "Python 9.9 or later, and there pip install 'ppo-jax[newer]'"),
+        ("nowhere/Walk-v0", "pip install -e '.[nowhere]'"),
+        ("newer/Walk-v0", "Python 9.9 or later, and there pip install -e '.[newer]'"),
     ],
 )
 @pytest.mark.parametrize("ask", [registration.check_name, registration.make])
@@ -97,11 +97,11 @@ def test_a_word_that_is_no_suite_is_a_sentence_with_the_remedy(word, words, caps
     [
         (
             ModuleNotFoundError("No module named 'bodies'", name="bodies"),
-            "needs the module 'bodies', which is missing: pip install 'ppo-jax[nowhere]'.",
+            "needs the module 'bodies', which is missing: pip install -e '.[nowhere]'.",
         ),
         (
             ImportError("cannot import name 'leg' from 'bodies'"),
-            "whose import fails (cannot import name 'leg' from 'bodies'): pip install 'ppo-jax[",
+            "whose import fails (cannot import name 'leg' from 'bodies'): pip install -e '.[",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_the_list_of_a_suite_marks_the_environments_with_a_preset(capsys) -> Non
     assert listed == [
         "nowhere/Walk-v0",
         "",
-        "nowhere is not installed: pip install 'ppo-jax[nowhere]'",
+        "nowhere is not installed: pip install -e '.[nowhere]'",
     ]
     assert main(["envs", "brax"]) == 0
     listed = capsys.readouterr().out.splitlines()

@@ -96,7 +96,7 @@ def test_a_resumed_run_goes_on_with_its_own_run_at_wandb(monkeypatch, tmp_path):
 )
 def test_a_missing_service_is_a_sentence_with_the_extra_to_install(monkeypatch, package, make):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=r"not installed.*pip install 'ppo-jax\[[a-z]+\]'"):
+    with pytest.raises(InputError, match=r"not installed.*pip install -e '\.\[[a-z]+\]'"):
         make()
 
 

@@ -18,7 +18,7 @@ from ppo_jax.apps.export.numpy_policy import (
     start_of,
 )
 from ppo_jax.apps.export.onnx_cores import MEMORY_IN, MEMORY_OUT, add_core, port, read_start
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import InputError, install
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 9  # for that opset; later runtimes read it
@@ -43,7 +43,7 @@ def require() -> tuple[Any, Any]:
     except ImportError as error:
         raise InputError(
             f"format 'onnx' needs the package {error.name}, which is not installed: install it "
-            "with pip install 'ppo-jax[onnx]', or use --format numpy, which needs nothing."
+            f"with {install('onnx')}, or use --format numpy, which needs nothing."
         ) from None
     return onnx, onnxruntime
 

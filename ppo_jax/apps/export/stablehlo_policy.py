@@ -11,7 +11,7 @@ import numpy as np
 from jax import export
 
 from ppo_jax.apps.export.numpy_policy import MASK, WHOLE, Memory
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import InputError, install
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -25,7 +25,7 @@ def require() -> None:
     except ImportError:
         raise InputError(
             "format 'stablehlo' needs the package flatbuffers, which is not installed: install it "
-            "with pip install 'ppo-jax[stablehlo]', or use --format numpy, which needs nothing."
+            f"with {install('stablehlo')}, or use --format numpy, which needs nothing."
         ) from None
 
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax.config.errors import RAISED, InputError, name_nearest
+from ppo_jax.config.errors import RAISED, InputError, install, name_nearest
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs import suite_table as table
 from ppo_jax.envs.interface import Environment, Host, HostVector, Raw
@@ -108,7 +108,7 @@ def _construct(label: str, spec: Any, settings: dict[str, Any]) -> Any:
         return made(spec, settings)
     except (ImportError, suite.error.DependencyNotInstalled) as error:
         is_mujoco = "mujoco" in str(spec.entry_point).lower()
-        remedy = "pip install 'ppo-jax[gymnasium]'" if is_mujoco else _first_line(error)
+        remedy = install("gymnasium") if is_mujoco else _first_line(error)
         package = "MuJoCo" if is_mujoco else "another package"
         raise InputError(f"{label!r} needs {package}, which is missing: {remedy}.") from error
     except RAISED as error:

@@ -15,7 +15,7 @@ from ppo_jax.apps.reproduce.unfinished import Job
 from ppo_jax.config.errors import InputError
 from ppo_jax.storage import resume_point
 
-pytest.importorskip("gymnasium", reason="pip install 'ppo-jax[gymnasium]'")
+pytest.importorskip("gymnasium", reason="pip install -e '.[gymnasium]'")
 
 SUITE = """
 [defaults]

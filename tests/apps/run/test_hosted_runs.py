@@ -19,7 +19,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.models.agent import assemble
 from ppo_jax.training import hosted as training
 
-pytest.importorskip("gymnasium", reason="pip install 'ppo-jax[gymnasium]'")
+pytest.importorskip("gymnasium", reason="pip install -e '.[gymnasium]'")
 from gymnasium_tasks import LIMIT, SMALL, sentence
 
 

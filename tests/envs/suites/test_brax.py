@@ -16,7 +16,7 @@ from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suite_table import SUITES
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported
-pytest.importorskip("brax", reason="pip install 'ppo-jax[brax]'")
+pytest.importorskip("brax", reason="pip install -e '.[brax]'")
 NAME = "brax/inverted_pendulum"
 
 

@@ -15,7 +15,7 @@ from ppo_jax.envs import registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.storage import jsonl
 
-pytest.importorskip("craftax", reason="pip install 'ppo-jax[craftax]'")
+pytest.importorskip("craftax", reason="pip install -e '.[craftax]'")
 CLASSIC = "Craftax-Classic-Symbolic-v1"
 NAME = f"craftax/{CLASSIC}"
 NOOP = 0

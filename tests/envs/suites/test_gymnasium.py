@@ -11,7 +11,7 @@ from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suites.gymnasium_lanes import Workers
 
 gymnasium = pytest.importorskip("gymnasium")
-pytest.importorskip("mujoco", reason="pip install 'ppo-jax[gymnasium]'")
+pytest.importorskip("mujoco", reason="pip install -e '.[gymnasium]'")
 from ppo_jax.envs.suites import gymnasium as adapter  # noqa: E402
 
 LIMIT = 60
@@ -48,7 +48,7 @@ def test_workers_step_the_suites_own_bodies(monkeypatch):
 
 
 def test_perfect_answers_to_popgyms_questions_return_one():
-    pytest.importorskip("popgym", reason="pip install 'ppo-jax[popgym]'")
+    pytest.importorskip("popgym", reason="pip install -e '.[popgym]'")
     guest = table.GUESTS["popgym"]
     environment = registration.make(guest.name())
     assert environment.observation.shape == (4,)  # one of four suits, one-hot

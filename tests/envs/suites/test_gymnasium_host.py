@@ -13,7 +13,7 @@ from ppo_jax.envs import registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suite_table import SUITES
 
-gymnasium = pytest.importorskip("gymnasium", reason="pip install 'ppo-jax[gymnasium]'")
+gymnasium = pytest.importorskip("gymnasium", reason="pip install -e '.[gymnasium]'")
 from gymnasium_tasks import LIMIT, sentence  # noqa: E402  (registers its environments)
 
 from ppo_jax.envs.suites import gymnasium as adapter  # noqa: E402
@@ -128,7 +128,7 @@ def test_a_missing_mujoco_names_the_extra(monkeypatch):
 
     monkeypatch.setattr(adapter.suite, "make", fail)
     words = sentence(lambda: adapter.make("HalfCheetah-v5"))
-    assert "needs MuJoCo, which is missing: pip install 'ppo-jax[gymnasium]'" in words
+    assert "needs MuJoCo, which is missing: pip install -e '.[gymnasium]'" in words
 
 
 def test_a_parameter_takes_effect_or_is_refused():

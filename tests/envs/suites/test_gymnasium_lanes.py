@@ -12,7 +12,7 @@ import pytest
 
 from ppo_jax.envs import registration
 
-gymnasium = pytest.importorskip("gymnasium", reason="pip install 'ppo-jax[gymnasium]'")
+gymnasium = pytest.importorskip("gymnasium", reason="pip install -e '.[gymnasium]'")
 import gymnasium_tasks  # noqa: E402  (registers its environments)
 
 from ppo_jax.envs.suites import gymnasium as adapter  # noqa: E402

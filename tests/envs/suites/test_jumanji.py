@@ -16,7 +16,7 @@ from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import Discrete, MultiDiscrete, time_limit
 from ppo_jax.envs.suite_table import SUITES
 
-jumanji = pytest.importorskip("jumanji", reason="pip install 'ppo-jax[jumanji]'")
+jumanji = pytest.importorskip("jumanji", reason="pip install -e '.[jumanji]'")
 NAME = "jumanji/Game2048-v1"
 
 

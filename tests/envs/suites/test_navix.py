@@ -14,7 +14,7 @@ from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suite_table import SUITES
 
-navix = pytest.importorskip("navix", reason="pip install 'ppo-jax[navix]', Python >= 3.12")
+navix = pytest.importorskip("navix", reason="pip install -e '.[navix]', Python >= 3.12")
 NAME = "navix/Navix-Empty-Random-5x5-v0"
 TURN = 0
 

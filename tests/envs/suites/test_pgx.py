@@ -18,7 +18,7 @@ from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import Discrete
 from ppo_jax.envs.suite_table import SUITES
 
-pgx = pytest.importorskip("pgx", reason="pip install 'ppo-jax[pgx]'")
+pgx = pytest.importorskip("pgx", reason="pip install -e '.[pgx]'")
 NAME = "pgx/tic_tac_toe"
 LINES = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6))
 EMPTY = (0,) * 9

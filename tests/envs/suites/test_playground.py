@@ -18,7 +18,7 @@ from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suite_table import SUITES
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported
-pytest.importorskip("mujoco_playground", reason="pip install 'ppo-jax[playground]'")
+pytest.importorskip("mujoco_playground", reason="pip install -e '.[playground]'")
 NAME = "playground/CartpoleBalance"
 
 

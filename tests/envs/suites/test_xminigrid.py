@@ -14,7 +14,7 @@ from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.interface import time_limit
 from ppo_jax.envs.suite_table import SUITES
 
-xminigrid = pytest.importorskip("xminigrid", reason="pip install 'ppo-jax[xminigrid]'")
+xminigrid = pytest.importorskip("xminigrid", reason="pip install -e '.[xminigrid]'")
 
 NAME = "xminigrid/MiniGrid-EmptyRandom-5x5"
 TURN = 1
