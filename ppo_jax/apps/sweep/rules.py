@@ -16,6 +16,7 @@ TRUNCATION = 0.2  # the lowest fifth copies from the highest fifth
 RESAMPLE = 0.25  # chance of a new draw in place of a small step
 FACTOR = 1.2  # a small step on a logarithmic axis: times this, or divided by it
 STEP = 0.1  # a small step on a linear axis, as a share of its width
+TRIES = 100  # draws of a setting that differs from its source, before it gives up
 
 EXPLOITS = 20  # in a run, unless another interval is asked for
 LEAST = 2  # iterations before a rung: after a single update settings hardly differ
@@ -56,10 +57,13 @@ def rungs(num_iterations: int, eta: int, first: int) -> tuple[int, ...]:
 def survivors(
     arrived: Sequence[tuple[int, float]], records: Sequence[tuple[int, float]], eta: int
 ) -> list[int]:
-    """Select the settings that go on from a rung: the best 1 / eta, and what ties with the last.
+    """Select the settings that go on from a rung: the best 1 / eta of all that were ever there.
 
-    Before any setting has met a reward all scores are equal. A rung that tells nothing apart then
-    drops nothing. A failed setting (-inf) ties with nobody.
+    A tie at the border goes on only if nobody is strictly above it. Before any setting has met a
+    reward all scores are equal, so a rung that tells nothing apart drops nothing. If somebody has
+    met one, those that tie at the border leave together, whatever their numbers are.
+
+    A failed setting (-inf) never goes on. It counts as an arrival, so it makes room for no other.
 
     This is successive halving (Jamieson and Talwalkar 2016) if all settings arrive together.
     Settings that arrive later, in slots that others left, are compared with all earlier ones, as in
@@ -68,15 +72,20 @@ def survivors(
     Args:
         arrived: (setting, score) of those that have just arrived.
         records: (setting, score) of all that arrived before.
+
+    Returns:
+        Settings of `arrived`, in its order; none if all of them failed.
     """
-    everyone = sorted([*records, *arrived], key=lambda pair: (-pair[1], pair[0]))
-    best = everyone[: max(1, len(everyone) // eta)]
-    chosen, least = {setting for setting, _ in best}, best[-1][1]
-    return [
-        setting
-        for setting, score in arrived
-        if setting in chosen or (score == least and math.isfinite(score))
-    ]
+    everyone = [*records, *arrived]
+    finite = sorted((score for _, score in everyone if math.isfinite(score)), reverse=True)
+    if not finite:
+        return []
+    count = max(1, len(everyone) // eta)
+    least = finite[:count][-1]
+    is_cut = least in finite[count:]
+    if is_cut and finite[0] > least:
+        return [setting for setting, score in arrived if score > least]
+    return [setting for setting, score in arrived if score >= least]
 
 
 def expected_share(num_settings: int, levels: Sequence[int], eta: int) -> float:
@@ -102,22 +111,45 @@ def exploit_interval(num_iterations: int, wanted: int) -> int:
 
 
 def exploit(scores: Sequence[float], generator: np.random.Generator) -> list[int]:
-    """Choose the source of each slot: itself, or one of the best for the lowest fifth."""
-    count = int(TRUNCATION * len(scores) + 0.5)
+    """Choose the source of each slot: itself, or one of the best for the lowest and the failed.
+
+    The lowest fifth copies from the highest fifth of the finite scores. Every failed slot (-inf)
+    copies, too. A source is strictly above its copy: equal scores are no reason to copy.
+
+    Args:
+        scores: [K], mean returns of the slots.
+
+    Returns:
+        [K], slots; the number of a slot that keeps its own state is its own.
+    """
     sources = list(range(len(scores)))
     if len(scores) < 2:
         return sources
-    count = min(max(count, 1), len(scores) // 2)
+    count = min(max(int(TRUNCATION * len(scores) + 0.5), 1), len(scores) // 2)
+    finite = [slot for slot in sources if math.isfinite(scores[slot])]
+    best = sorted(finite, key=lambda i: (scores[i], i))[-count:]
     ordered = sorted(sources, key=lambda i: (scores[i], i))
-    best = ordered[-count:]
-    for slot in ordered[:count]:
-        sources[slot] = int(generator.choice(best))
+    for slot in ordered[: max(count, len(scores) - len(finite))]:
+        above = [i for i in best if scores[i] > scores[slot]]
+        if above:
+            sources[slot] = int(generator.choice(above))
     return sources
 
 
 def explore(axes: Sequence[Axis], values: Values, generator: np.random.Generator) -> Values:
-    """Move a setting: each axis takes a small step, or with chance `RESAMPLE` a new draw."""
-    return {axis.name: _moved(axis, values[axis.name], generator) for axis in axes}
+    """Move a setting: each axis takes a small step, or with chance `RESAMPLE` a new draw.
+
+    A step beyond the end of an axis leaves it at the end. The whole setting is drawn again until
+    something differs, as a copy with equal values would train like its source, bit for bit.
+
+    Args:
+        values: of the source, by axis; they may stay only if no axis has another value.
+    """
+    for _ in range(TRIES):
+        moved = {axis.name: _moved(axis, values[axis.name], generator) for axis in axes}
+        if moved != values:
+            return moved
+    return dict(values)
 
 
 def _moved(axis: Axis, value: Any, generator: np.random.Generator) -> Any:

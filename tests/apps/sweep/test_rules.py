@@ -106,12 +106,33 @@ def test_one_always_goes_on_from_the_first_arrivals() -> None:
     assert rules.survivors([(7, -3.0), (8, -4.0)], [], 4) == [7]
 
 
-def test_what_ties_with_the_last_survivor_goes_on_too() -> None:
+def test_a_tie_at_the_border_goes_on_only_if_nobody_is_above_it() -> None:
     assert rules.survivors([(i, -500.0) for i in range(6)], [], 3) == list(range(6))
     arrived = [(0, -500.0), (1, -90.0), (2, -500.0), (3, -80.0), (4, -500.0), (5, LOST)]
     assert rules.survivors(arrived, [], 3) == [1, 3]
-    assert rules.survivors(arrived, [], 2) == [0, 1, 2, 3, 4]
-    assert rules.survivors([(0, LOST), (1, LOST), (2, LOST)], [], 3) == [0]
+    assert rules.survivors(arrived, [], 2) == [1, 3]  # the third place is a tie of three
+    two_best = [(0, 2.0), (1, 1.0), (2, 2.0), (3, 2.0), (4, 0.0), (5, 0.0)]
+    assert rules.survivors(two_best, [], 3) == [0, 2, 3]  # two places for three that are best
+
+
+def test_a_single_winner_among_zeros_goes_on_alone() -> None:
+    zeros = [(i, 0.0) for i in range(1, 9)]
+    assert rules.survivors([(0, 1.0), *zeros], [], 3) == [0]
+    assert rules.survivors(zeros, [(0, 1.0)], 3) == []  # the winner had arrived before
+    assert rules.survivors([(9, 1.0)], [(0, 1.0), *zeros], 3) == [9]
+
+
+def test_a_tie_that_ends_at_the_border_is_not_cut() -> None:
+    arrived = [(0, 5.0), (1, 3.0), (2, 3.0), (3, 1.0), (4, 1.0), (5, 1.0)]
+    assert rules.survivors(arrived, [], 2) == [0, 1, 2]
+
+
+def test_a_failed_setting_never_goes_on() -> None:
+    assert rules.survivors([(0, LOST)], [], 3) == []
+    assert rules.survivors([(0, LOST), (1, LOST), (2, LOST)], [], 3) == []
+    failed = [(i, LOST) for i in range(7)]
+    assert rules.survivors([*failed, (7, 1.0), (8, 2.0)], [], 3) == [7, 8]  # of three places
+    assert rules.survivors([(9, 0.0), (10, 3.0)], [*failed, (7, 1.0), (8, 2.0)], 5) == [10]
 
 
 def test_the_share_of_a_halving_is_the_sum_over_its_rungs() -> None:
@@ -131,6 +152,29 @@ def test_a_failed_slot_copies() -> None:
     sources = rules.exploit([1.5, 1.0, LOST, 3.0, 2.0], np.random.default_rng(0))
     assert sources == [0, 1, 3, 3, 4]
     assert rules.exploit([1.0], np.random.default_rng(0)) == [0]
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, LOST])
+def test_nobody_copies_if_all_scores_are_equal(value: float) -> None:
+    for seed in range(20):
+        sources = rules.exploit([value] * 10, np.random.default_rng(seed))
+        assert sources == list(range(10))
+
+
+def test_a_single_winner_among_zeros_is_the_only_source() -> None:
+    for seed in range(20):
+        sources = rules.exploit([0.0] * 9 + [1.0], np.random.default_rng(seed))
+        assert sources == [9, 9, *range(2, 10)]
+
+
+def test_every_failed_slot_copies_from_the_best_that_have_not_failed() -> None:
+    scores = [LOST, 1.0, LOST, 2.0, LOST, 3.0, LOST, 4.0, LOST, 5.0]
+    for seed in range(20):
+        sources = rules.exploit(scores, np.random.default_rng(seed))
+        assert set(sources[::2]) <= {7, 9}  # the upper fifth of ten
+        assert sources[1::2] == [1, 3, 5, 7, 9]
+    alone = [LOST] * 4 + [-7.0] + [LOST] * 5
+    assert rules.exploit(alone, np.random.default_rng(0)) == [4] * 10
 
 
 def test_a_score_sees_the_seed_that_failed_to_learn() -> None:
@@ -160,6 +204,23 @@ def test_a_setting_nearby_stays_within_its_axes() -> None:
     assert {each["clip_epsilon"] for each in moved} == {1.0, 2.0, 3.0}  # 1 by a new draw only
     share = np.mean([each["clip_epsilon"] == 1.0 for each in moved])
     assert abs(share - 0.25 / 3) < 4 * np.sqrt(0.083 * 0.917 / 200)
+
+
+@pytest.mark.parametrize("end", [1e-4, 1e-2])
+def test_a_copy_from_the_end_of_an_axis_differs_from_its_source(end: float) -> None:
+    ranged = axes.parse(["learning_rate=1e-4..1e-2:log"])
+    listed = axes.parse(["learning_rate=1e-4,1e-2"])
+    generator = np.random.default_rng(0)
+    for _ in range(500):
+        for known in (ranged, listed):
+            moved = rules.explore(known, {"learning_rate": end}, generator)["learning_rate"]
+            assert moved != end
+            assert 1e-4 <= moved <= 1e-2
+
+
+def test_an_axis_of_one_value_stays() -> None:
+    known = axes.parse(["gamma=0.9"])
+    assert rules.explore(known, {"gamma": 0.9}, np.random.default_rng(0)) == {"gamma": 0.9}
 
 
 def test_the_ancestry_of_a_slot_is_the_chain_of_its_copies() -> None:

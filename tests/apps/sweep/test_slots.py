@@ -20,6 +20,7 @@ from tiny import HYPER as SPEED
 from ppo_jax.apps.sweep import driver, engine, pack, rules
 from ppo_jax.apps.sweep.axes import apply
 from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.apps.sweep.results import summary
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.apps.sweep.search import slots
 from ppo_jax.apps.sweep.search.slots import SlotPopulation
@@ -120,15 +121,19 @@ def test_the_lineage_tells_every_copy_and_the_table_the_numbers_of_each_moment(
 ) -> None:
     lines = jsonl.read_jsonl(evolved.summary["lineage"])
     assert [line["env_steps"] for line in lines] == [64, 128, 192]
-    assert all(line["copies"] for line in lines)
-    copy = lines[-1]["copies"][0]
+    for line in lines:
+        assert bool(line["copies"]) == (len(set(line["scores"])) > 1)
+        for copy in line["copies"]:
+            assert line["scores"][copy["from"]] > line["scores"][copy["slot"]]
+    copies = [(line["env_steps"], copy) for line in lines for copy in line["copies"]]
+    steps, copy = copies[-1]
     mine = (evolved["setting"] == copy["slot"]) & (evolved["env_steps"] == 224)
     assert set(evolved["learning_rate"][mine]) == {copy["values"]["learning_rate"]}
     np.testing.assert_allclose(
         evolved["learning_rate_now"][mine], copy["values"]["learning_rate"], rtol=1e-6
     )
     schedule = evolved.summary["schedules"][str(copy["slot"])]
-    assert schedule[-1] == {"env_steps": 192, "values": copy["values"]}
+    assert schedule[-1] == {"env_steps": steps, "values": copy["values"]}
 
 
 def test_the_winner_of_pbt_is_shown_again_with_its_schedule(evolved: Table) -> None:
@@ -151,12 +156,15 @@ def population(folder: Path) -> tuple[SlotPopulation, Hyper, Any]:
     return made, hyper, state
 
 
-def test_a_copy_takes_weights_and_keeps_its_own_random_key(tmp_path: Path) -> None:
+def test_a_copy_takes_weights_and_the_random_key_that_its_seed_has_everywhere(
+    tmp_path: Path,
+) -> None:
     made, _, state = population(tmp_path)
     before = jax.device_get(state.params), np.asarray(jax.random.key_data(state.key))
     copied = slots.copied(made, state, [0, 1, 5, 3, 4, 5])
     keys = np.asarray(jax.random.key_data(copied.key))
     np.testing.assert_array_equal(keys, before[1])
+    np.testing.assert_array_equal(keys, np.tile(keys[:2], (6, 1)))  # two seeds, six slots
     for new, old in zip(
         jax.tree.leaves(jax.device_get(copied.params)), jax.tree.leaves(before[0]), strict=True
     ):
@@ -188,6 +196,18 @@ def test_a_decision_looks_at_whole_episodes_that_training_has_not_finished(
         finals = per_final * 2 * len(found.settings)
         expected = decisions * members * per_score + finals
         assert found.summary["evaluation_env_steps"] == expected
+
+
+def test_a_halving_whose_settings_all_fail_ends_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "play", lambda *given: ([None] * 12, 0))
+    found = sweep(tmp_path / "lost", "halving", slots=6, eta=2, min_env_steps=64)
+    assert found.exit_code == 1
+    assert found.summary["best"] is None
+    assert found.summary["env_steps_in_all"] == 12 * 64  # all leave at the first rung
+    assert summary.NONE_LEFT in summary.lines(found)
+    assert summary.NONE_LEFT in (found.folder / "report.md").read_text()
 
 
 def test_the_score_of_a_slot_is_the_mean_of_its_seeds_own_evaluations(tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ from ppo_jax.storage import run_folder, signature
 from ppo_jax.storage.files import to_json, write_atomic, write_json
 
 SUMMARY = "summary.json"
+NONE_LEFT = (
+    "No setting was trained to the end of its budget: each of them failed (a seed turned "
+    "non-finite) or was dropped at a rung. Take smaller learning rates, or longer rungs."
+)
 
 
 def concluded(sweep: Sweep, folder: Path, outcome: Outcome) -> Table | None:
@@ -218,6 +222,8 @@ def lines(result: Table) -> list[str]:
     if summary["num_failed"]:
         told.append(f"failed    {summary['num_failed']} members turned non-finite")
     best = summary["best"]
+    if not result.settings and not summary["stopped_early"]:
+        told.append(NONE_LEFT)
     if best is not None:
         told += ["", f"best      {describe(best['values'])}"]
         told.append(f"selected  {score_words(best['selected'])}")
@@ -290,6 +296,8 @@ def report(summary: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]) -> s
         if best["optimism_of_selection"] is not None:
             text += [f"- optimism of the selection: {best['optimism_of_selection']:.4g}"]
         text += [""]
+    if not ranked and not summary["stopped_early"]:
+        return "\n".join([*text, NONE_LEFT]) + "\n"
     text += ["| rank | " + " | ".join([*axes, "score"]) + " |"]
     text += ["|" + " --- |" * (len(axes) + 2)]
     for rank, row in enumerate(ranked[:20], 1):

@@ -1,8 +1,10 @@
 """Population-based training in place (Jaderberg et al. 2017): copy the best, change a little.
 
-A setting's slot has S seeds. A slot that copies another takes over each seed's weights and goes on
-with its own random numbers. The result is a schedule of numbers rather than a setting. The
-winner is therefore trained again on fresh seeds with the schedule of its line of ancestors.
+A setting's slot has S seeds. A slot that copies another takes over the whole state of each seed.
+Seed i has the same random key in every slot (common random numbers), so a copy and its source draw
+the same numbers and differ by their hyper-parameters only. `rules.explore` therefore moves one at
+least. The result is a schedule of numbers rather than a setting, so the winner is trained again
+on fresh seeds with the schedule of its line of ancestors.
 """
 
 from __future__ import annotations

@@ -150,7 +150,10 @@ def arrays(population: SlotPopulation, values: Sequence[Values]) -> Hyper:
 
 
 def fresh_state(population: SlotPopulation, hyper: Hyper) -> TrainState:
-    """Every slot at its start: seed i of a setting starts as in any other run of it."""
+    """Every slot at its start: seed i of a setting starts as in any other run of it.
+
+    Seed i has the same random key in every slot, so settings share random numbers seed by seed.
+    """
     return engines.start(population.engine, hyper, list(population.seeds) * population.num_slots)
 
 
@@ -164,7 +167,14 @@ def refilled(
 
 
 def copied(population: SlotPopulation, state: TrainState, sources: Sequence[int]) -> TrainState:
-    """`state` in which each slot goes on from the slot that `sources` names, seed by seed."""
+    """`state` in which each slot goes on from the slot that `sources` names, seed by seed.
+
+    Copied are weights, environments, iteration and random key. A copy draws the same numbers as its
+    source from then on, and differs from it by its hyper-parameters only.
+
+    Args:
+        sources: [K], the slot that each slot goes on from.
+    """
     places = np.arange(population.engine.layout.num_members)
     chosen = population.members(sources)
     places[: len(chosen)] = chosen
