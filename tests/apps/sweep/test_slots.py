@@ -25,7 +25,7 @@ from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.apps.sweep.search import slots
 from ppo_jax.apps.sweep.search.slots import SlotPopulation
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.runtime.signals import StopRequest
+from ppo_jax.runtime.signals import Stopped, StopRequest
 from ppo_jax.storage import files, jsonl
 from ppo_jax.storage.jsonl import LogFiles
 
@@ -262,6 +262,55 @@ def test_a_stopped_population_goes_on_to_the_same_table(
         assert mine == (expected.folder / name).read_text()
 
 
+@pytest.mark.parametrize("sampler", ["halving", "pbt"])
+def test_a_stop_while_episodes_are_played_loses_no_training_and_skips_no_decision(
+    tmp_path: Path,
+    sampler: str,
+    halved: Table,
+    evolved: Table,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Start n is stopped in its n-th evaluation."""
+    expected = {"halving": halved, "pbt": evolved}[sampler]
+    more = {"halving": {"slots": 3, "eta": 2, "min_env_steps": 64}, "pbt": {"interval": 64}}
+    play, train = engine.play, slots.train_slots
+    stops: list[Stop] = []
+    left, trained = [0], []
+
+    def interrupted(*given: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            stops[-1].request("SIGTERM", 75)
+            raise Stopped("SIGTERM", 75)
+        return play(*given)
+
+    def counted(*given: Any) -> Any:
+        trained.append(given[-1])
+        return train(*given)
+
+    def listening() -> Stop:
+        stops.append(Stop(10**9))
+        return stops[-1]
+
+    monkeypatch.setattr(driver.signals, "listening", listening)
+    monkeypatch.setattr(engine, "play", interrupted)
+    monkeypatch.setattr(slots, "train_slots", counted)
+    codes = []
+    while not codes or codes[-1] == 75:
+        assert len(codes) < 20
+        left[0] = len(codes)
+        codes.append(sweep(tmp_path / "cut", sampler, fresh_seeds=0, **more[sampler]).exit_code)
+    assert len(codes) > 2
+    assert codes[-1] == 0
+    result = json.loads((expected.folder / "packs" / "000-000" / "standing.json").read_text())
+    assert sum(trained) == result["clock"]  # none of it twice
+    assert not (expected.folder / "packs" / "000-000" / "checkpoints").exists()
+    for name in ("table.csv", "scores.csv", "packs/000-000/lineage.jsonl"):
+        mine = (tmp_path / "cut" / name).read_text()
+        assert mine == (expected.folder / name).read_text()
+    assert not (tmp_path / "cut" / "packs" / "000-000" / "checkpoints").exists()
+
+
 def test_a_status_comes_back_from_json_with_scores_that_are_not_finite(tmp_path: Path) -> None:
     """Halving compares the scores of a stopped sweep with new ones, so they must be numbers."""
     made, _, _ = population(tmp_path)
@@ -271,6 +320,10 @@ def test_a_status_comes_back_from_json_with_scores_that_are_not_finite(tmp_path:
     content = json.loads((tmp_path / "a.json").read_text())
     again = slots.read_status(content)
     np.testing.assert_equal(again, status)
+    endless = status._replace(returns={"1": [np.inf, -np.inf, None, 2.0]})
+    files.write_json(tmp_path / "b.json", endless._asdict())
+    again_endless = slots.read_status(json.loads((tmp_path / "b.json").read_text()))
+    assert again_endless.returns == {"1": [np.inf, -np.inf, None, 2.0]}
     old = slots.read_status({**content, "return_sum": [0.0], "records": [[2, 1, None]]})
     assert old.records == [[2, 1, -np.inf]]
     assert rules.survivors([(3, 0.0)], [tuple(pair) for _, *pair in again.records], 2) == [3]

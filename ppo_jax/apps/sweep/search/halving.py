@@ -91,8 +91,9 @@ def decide(halving: Halving, hyper: Hyper, state: TrainState, status: SlotStatus
     pruned, records = judge(halving, status, scores, waiting)
     leaving = finished + pruned
     line = lineage_line(population, status, scores, arrived, leaving)
-    population.logs.write(LINEAGE, line)
-    return refill(halving, hyper, state, status._replace(records=records), leaving)
+    moment = refill(halving, hyper, state, status._replace(records=records), leaving)
+    population.logs.write(LINEAGE, line)  # last, as a stop may interrupt the new settings' start
+    return moment
 
 
 def judge(

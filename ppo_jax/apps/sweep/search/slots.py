@@ -50,6 +50,7 @@ class SlotStatus(NamedTuple):
     train_seconds: float
     evaluation_steps: int = 0  # environment steps of evaluations in all
     evaluation_seconds: float = 0.0
+    decided: int = 0  # the clock of the last decision; a stop may come between training and it
 
     @property
     def live(self) -> list[int]:
@@ -130,15 +131,21 @@ def first_status(
 def read_status(content: dict[str, Any]) -> SlotStatus:
     """A status from JSON, in which infinities are text.
 
-    Earlier versions scored by training episodes, and wrote null if none had ended.
+    Earlier versions scored by training episodes, and wrote null if none had ended. They saved only
+    what was decided.
     """
-    status = SlotStatus(**{name: content[name] for name in SlotStatus._fields if name in content})
+    known = {"decided": content["clock"], **content}
+    status = SlotStatus(**{name: known[name] for name in SlotStatus._fields if name in known})
     return status._replace(
         values=[read_values(values) for values in status.values],
         records=[
             [rung, setting, -math.inf if score is None else float(score)]
             for rung, setting, score in status.records
         ],
+        returns={
+            setting: [None if value is None else float(value) for value in per_seed]
+            for setting, per_seed in status.returns.items()
+        },
     )
 
 
@@ -169,8 +176,8 @@ def refilled(
 def copied(population: SlotPopulation, state: TrainState, sources: Sequence[int]) -> TrainState:
     """`state` in which each slot goes on from the slot that `sources` names, seed by seed.
 
-    Copied are weights, environments, iteration and random key. A copy draws the same numbers as its
-    source from then on, and differs from it by its hyper-parameters only.
+    Copied are weights, environments and iteration, and seed i has one random key in all slots. So a
+    copy draws the same numbers as its source, and differs from it by its hyper-parameters only.
 
     Args:
         sources: [K], the slot that each slot goes on from.
