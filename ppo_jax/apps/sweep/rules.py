@@ -1,4 +1,4 @@
-"""Decisions of halving and population-based training between chunks: functions of scores."""
+"""Decisions of halving and population-based training: their moments, and functions of scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.apps.sweep.axes import Axis, Values
+from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.apps.sweep.samplers import draw
+from ppo_jax.config.config import Config
+from ppo_jax.config.errors import InputError
 
 # Jaderberg et al. 2017, "Population Based Training of Neural Networks", section 4.1 and appendix A.
 TRUNCATION = 0.2  # the lowest fifth copies from the highest fifth
@@ -54,6 +57,12 @@ def rungs(num_iterations: int, eta: int, first: int) -> tuple[int, ...]:
     return (*(level for level in found if LEAST <= level < num_iterations), num_iterations)
 
 
+def levels_of(config: Config, options: SweepOptions) -> tuple[int, ...]:
+    """Iterations of the rungs of a halving, rising; the last one is the whole budget."""
+    first = -(-options.min_env_steps // config.batch_size)
+    return rungs(config.num_iterations, options.eta, first)
+
+
 def survivors(
     arrived: Sequence[tuple[int, float]], records: Sequence[tuple[int, float]], eta: int
 ) -> list[int]:
@@ -89,7 +98,16 @@ def survivors(
 
 
 def expected_share(num_settings: int, levels: Sequence[int], eta: int) -> float:
-    """Ratio of a halving's iterations to those of training every setting to the end."""
+    """Ratio of a halving's iterations to those of training every setting to the end.
+
+    Ties are not expected: each rung drops all but 1 / eta.
+
+    Args:
+        levels: iterations of the rungs, rising; the last one is the whole budget.
+
+    Returns:
+        A fraction, at most 1.
+    """
     total, left, before = 0, num_settings, 0
     for level in levels:
         total += left * (level - before)
@@ -108,6 +126,35 @@ def expected_arrivals(num_settings: int, levels: Sequence[int], eta: int) -> int
 def exploit_interval(num_iterations: int, wanted: int) -> int:
     """Iterations between two exploits; `wanted` is 0 for the usual number of exploits."""
     return wanted or max(1, num_iterations // EXPLOITS)
+
+
+def interval_of(config: Config, options: SweepOptions) -> int:
+    """Iterations between two exploits of population-based training."""
+    wanted = -(-options.interval // config.batch_size)
+    return exploit_interval(config.num_iterations, wanted)
+
+
+def require_some(config: Config, options: SweepOptions) -> None:
+    """Refuse a halving or pbt that would train every setting to the end without a decision.
+
+    Raises:
+        InputError: no rung or exploit comes before the end of the budget.
+    """
+    steps, count = config.trained_env_steps, config.num_iterations
+    if options.sampler == "halving" and len(levels_of(config, options)) == 1:
+        raise InputError(
+            f"min_env_steps={options.min_env_steps} leaves sampler halving no rung before the end "
+            f"of total_env_steps={steps} ({count} iterations of {config.batch_size} environment "
+            f"steps; a rung needs {LEAST} or more): lower it, raise total_env_steps, or "
+            "choose --sampler grid or random."
+        )
+    if options.sampler == "pbt" and (interval := interval_of(config, options)) >= count:
+        raise InputError(
+            f"interval={options.interval} leaves sampler pbt no exploit before the end of "
+            f"total_env_steps={steps}: the first one comes after {interval} of {count} iterations "
+            f"of {config.batch_size} environment steps. Lower it, raise total_env_steps, or choose "
+            "--sampler random."
+        )
 
 
 def exploit(scores: Sequence[float], generator: np.random.Generator) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from ppo_jax.apps.sweep.search import halving, slot_run, slots
 from ppo_jax.apps.sweep.search.pbt import ancestry
 from ppo_jax.apps.sweep.search.slots import SlotStatus
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import programs
 from ppo_jax.runtime import evaluation
 from ppo_jax.runtime.signals import StopRequest
@@ -184,6 +186,32 @@ def test_a_score_sees_the_seed_that_failed_to_learn() -> None:
     assert rules.score([9.0, None]) == rules.score([9.0, float("nan")]) == LOST
     found = table.scores({0: {}, 1: {}}, {0: lucky, 1: steady})
     assert [row["setting"] for row in found] == [1, 0]
+
+
+def test_moments_are_counted_in_iterations_of_the_budget() -> None:
+    """20 iterations of 32 steps: 65 steps are 3 iterations, and 9 are the last rung below 20."""
+    config = Config(total_env_steps=640, num_envs=4, rollout_length=8)
+    halving = SweepOptions(sampler="halving", min_env_steps=65)
+    assert rules.levels_of(config, halving) == (3, 20)
+    assert rules.interval_of(config, SweepOptions(sampler="pbt", interval=65)) == 3
+    assert rules.interval_of(config, SweepOptions(sampler="pbt")) == 1
+
+
+@pytest.mark.parametrize("steps, is_refused", [(607, False), (608, False), (609, True)])
+def test_a_first_rung_or_exploit_at_the_end_of_the_budget_is_refused(
+    steps: int, is_refused: bool
+) -> None:
+    """20 iterations of 32 steps: 608 steps are 19 iterations, and any more are the whole budget."""
+    config = Config(total_env_steps=640, num_envs=4, rollout_length=8)
+    for sampler, option in (("halving", "min_env_steps"), ("pbt", "interval")):
+        options = SweepOptions(sampler=sampler, **{option: steps})
+        with (
+            pytest.raises(InputError, match=f"{option}={steps} .* total_env_steps=640")
+            if (is_refused)
+            else nullcontext()
+        ):
+            rules.require_some(config, options)
+    rules.require_some(config, SweepOptions(sampler="random", settings=2))
 
 
 def test_the_plan_counts_the_members_that_a_halving_scores() -> None:

@@ -30,11 +30,9 @@ def run_halving(
     prepared: Prepared, planned: Sequence[Planned], folder: Path, control: Control
 ) -> Outcome:
     """Train every setting as far as it deserves."""
-    options = prepared.sweep.options
     population = slots.open_population(prepared, planned[0].engine, folder, control)
     config = population.config
-    first = -(-options.min_env_steps // config.batch_size)
-    levels = rules.rungs(config.num_iterations, options.eta, first)
+    levels = rules.levels_of(config, prepared.sweep.options)
     halving = Halving(population, prepared.settings, levels)
 
     def first_status() -> SlotStatus:
@@ -66,7 +64,12 @@ def strategy_of(halving: Halving) -> Strategy:
 
 
 def next_event(levels: Sequence[int], status: SlotStatus) -> int:
-    """Iterations until the first slot reaches a rung."""
+    """Iterations until the first slot reaches a rung.
+
+    Args:
+        levels: iterations of the rungs, rising. status: with a setting in one slot at least, and
+            every decision made, so that no slot stands at the last rung.
+    """
     done = [status.done[slot] for slot in status.live]
     return min(min(level for level in levels if level > n) - n for n in done)
 

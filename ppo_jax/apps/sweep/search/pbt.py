@@ -64,7 +64,7 @@ def strategy_of(population: SlotPopulation, prepared: Prepared) -> Strategy:
     """The strategy of pbt: copy at every interval, evaluate everyone at the end."""
     config = population.config
     last, everyone = config.num_iterations, list(range(len(prepared.settings)))
-    interval = rules.exploit_interval(last, -(-population.options.interval // config.batch_size))
+    interval = rules.interval_of(config, population.options)
 
     def next_event(status: SlotStatus) -> int:
         return min((status.clock // interval + 1) * interval, last) - status.clock
