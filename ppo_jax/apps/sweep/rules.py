@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -183,18 +183,27 @@ def exploit(scores: Sequence[float], generator: np.random.Generator) -> list[int
     return sources
 
 
-def explore(axes: Sequence[Axis], values: Values, generator: np.random.Generator) -> Values:
+def explore(
+    axes: Sequence[Axis],
+    values: Values,
+    generator: np.random.Generator,
+    allows: Callable[[Values], bool] = lambda values: True,
+) -> Values:
     """Move a setting: each axis takes a small step, or with chance `RESAMPLE` a new draw.
 
     A step beyond the end of an axis leaves it at the end. The whole setting is drawn again until
     something differs, as a copy with equal values would train like its source, bit for bit.
 
     Args:
-        values: of the source, by axis; they may stay only if no axis has another value.
+        values: of the source, by axis.
+        allows: returns False for values that cannot be together; they are drawn again.
+
+    Returns:
+        Values by axis; those of the source if `TRIES` draws gave no others.
     """
     for _ in range(TRIES):
         moved = {axis.name: _moved(axis, values[axis.name], generator) for axis in axes}
-        if moved != values:
+        if moved != values and allows(moved):
             return moved
     return dict(values)
 
@@ -205,8 +214,9 @@ def _moved(axis: Axis, value: Any, generator: np.random.Generator) -> Any:
     if resamples < RESAMPLE:
         return draw(axis, float(share))
     if axis.range is None:
-        place = axis.choices.index(value) + (1 if up else -1)
-        return axis.choices[min(max(place, 0), len(axis.choices) - 1)]
+        choices = _in_order(axis.choices)
+        place = choices.index(value) + (1 if up else -1)
+        return choices[min(max(place, 0), len(choices) - 1)]
     low, high, is_log, is_whole = axis.range
     if is_log:
         moved = value * FACTOR if up else value / FACTOR
@@ -215,3 +225,10 @@ def _moved(axis: Axis, value: Any, generator: np.random.Generator) -> Any:
     if is_whole:  # a small number moves by 1 at least
         moved = max(round(moved), value + 1) if up else min(round(moved), value - 1)
     return min(max(moved, low), high)
+
+
+def _in_order(choices: Sequence[Any]) -> list[Any]:
+    """Rising numbers, in whatever order they were given; schedules and lists as they were given."""
+    if all(isinstance(choice, int | float) for choice in choices):
+        return sorted(choices)
+    return list(choices)

@@ -246,6 +246,35 @@ def test_a_copy_from_the_end_of_an_axis_differs_from_its_source(end: float) -> N
             assert 1e-4 <= moved <= 1e-2
 
 
+def test_numbers_in_any_order_are_stepped_through_as_they_rise() -> None:
+    """From 0.3 the step is to 0.2; a new draw, 1 in 4, finds 0.1 in a third of its draws.
+
+    A step beyond the end and a draw of 0.3 itself are drawn again: 0.1 has the chance
+    (1/12) / (1/12 + 1/12 + 3/8) = 2/13.
+    """
+    known = axes.parse(["clip_epsilon=0.3,0.1,0.2"])
+    generator = np.random.default_rng(0)
+    moved = [rules.explore(known, {"clip_epsilon": 0.3}, generator) for _ in range(600)]
+    found = np.mean([each["clip_epsilon"] == 0.1 for each in moved])
+    assert abs(found - 2 / 13) < 4 * np.sqrt(2 / 13 * 11 / 13 / 600)
+
+
+def test_schedules_are_stepped_through_as_they_are_listed() -> None:
+    known = axes.parse(["learning_rate=1e-3:0,1e-4,1e-3"])
+    first = {"learning_rate": known[0].choices[0]}
+    moved = [rules.explore(known, first, np.random.default_rng(i)) for i in range(200)]
+    assert np.mean([each["learning_rate"] == 1e-4 for each in moved]) > 0.7
+
+
+def test_values_that_are_refused_are_drawn_again_and_the_source_stays_at_last() -> None:
+    known = axes.parse(["gamma=0.5..0.9", "gae_lambda=0.5..0.9"])
+    values, generator = {"gamma": 0.7, "gae_lambda": 0.7}, np.random.default_rng(0)
+    for _ in range(50):
+        moved = rules.explore(known, values, generator, lambda v: v["gamma"] < v["gae_lambda"])
+        assert moved["gamma"] < moved["gae_lambda"]
+    assert rules.explore(known, values, generator, lambda v: False) == values
+
+
 def test_an_axis_of_one_value_stays() -> None:
     known = axes.parse(["gamma=0.9"])
     assert rules.explore(known, {"gamma": 0.9}, np.random.default_rng(0)) == {"gamma": 0.9}

@@ -206,6 +206,7 @@ def test_a_halving_whose_settings_all_fail_ends_with_a_sentence(
     assert found.exit_code == 1
     assert found.summary["best"] is None
     assert found.summary["env_steps_in_all"] == 12 * 64  # all leave at the first rung
+    assert found.summary["num_failed"] == 12
     assert summary.NONE_LEFT in summary.lines(found)
     assert summary.NONE_LEFT in (found.folder / "report.md").read_text()
 
@@ -213,7 +214,8 @@ def test_a_halving_whose_settings_all_fail_ends_with_a_sentence(
 def test_the_score_of_a_slot_is_the_mean_of_its_seeds_own_evaluations(tmp_path: Path) -> None:
     made, hyper, state = population(tmp_path)
     status = slots.first_status(made, range(6), [{"gamma": 0.5}] * 6)
-    scores, status = slots.scores(made, hyper, state, status, [1, 4])
+    scores, failed, status = slots.scores(made, hyper, state, status, [1, 4])
+    assert failed == [0, 0]
     returns, _ = slots.final_returns(made, hyper, state, status, range(6))
     # One start and a deterministic policy: each episode of a seed has the same return.
     assert scores == [np.mean(returns[1]), np.mean(returns[4])]

@@ -76,7 +76,8 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
         "num_seeds": sweep.options.seeds,
         "env_steps": sweep.config.trained_env_steps,
         "env_steps_in_all": outcome.env_steps,
-        "num_failed": sum(row["final_return"]["num_failed"] for row in ranked),
+        "num_failed": sum(row["final_return"]["num_failed"] for row in ranked)
+        + outcome.more.get("num_failed_early", 0),
         "best": None if best is None else winner(best, fresh),
         "compilations": outcome.compilations,
         "compile_seconds": round(outcome.compile_seconds, 3),

@@ -84,8 +84,10 @@ def decide(halving: Halving, hyper: Hyper, state: TrainState, status: SlotStatus
     waiting = [slot for slot in arrived if slot not in finished]
     scores: dict[int, float] = {}
     if waiting:
-        found, status = slots.scores(population, hyper, state, status, waiting)
+        found, failed, status = slots.scores(population, hyper, state, status, waiting)
         scores |= zip(waiting, found, strict=True)
+        # A setting with a failed seed is dropped here, so each is counted once.
+        status = status._replace(num_failed=status.num_failed + sum(failed))
     if finished:
         played, status = slots.final_returns(population, hyper, state, status, finished)
         scores |= zip(finished, map(rules.score, played), strict=True)

@@ -130,6 +130,7 @@ def outcome(
         compilations=[population.engine.compilations],
         more={
             "lineage": str(population.folder / LINEAGE),
+            "num_failed_early": status.num_failed,
             "evaluation_env_steps": status.evaluation_steps,
             "evaluation_seconds": round(status.evaluation_seconds, 3),
             **more,

@@ -50,6 +50,7 @@ class SlotStatus(NamedTuple):
     train_seconds: float
     evaluation_steps: int = 0  # environment steps of evaluations in all
     evaluation_seconds: float = 0.0
+    num_failed: int = 0  # members that failed and left: dropped at a rung, or replaced by a copy
     decided: int = 0  # the clock of the last decision; a stop may come between training and it
 
     @property
@@ -240,15 +241,20 @@ def scores(
     state: TrainState,
     status: SlotStatus,
     slots: Sequence[int],
-) -> tuple[list[float], SlotStatus]:
+) -> tuple[list[float], list[int], SlotStatus]:
     """`rules.score` of some slots, from whole episodes that are played now.
 
     Training episodes would flatter: those that have ended by now are the short ones. Seed i of
     every setting meets the same random numbers after as many iterations.
+
+    Returns:
+        The score and the number of failed seeds of each of `slots`, in their order: a mean return,
+        and -inf if a seed failed. Then the status, with the cost of the episodes counted.
     """
     chosen = (slots, [status.done[slot] for slot in slots])
     played, status = _play(population, population.engine.score, hyper, state, status, chosen)
-    return [rules.score(returns) for returns in played], status
+    failed = [sum(value is None for value in returns) for returns in played]
+    return [rules.score(returns) for returns in played], failed, status
 
 
 def final_returns(
