@@ -53,7 +53,8 @@ def speed() -> str | None:
         *elsewhere(path),
         f"Machine: {machine['cpu']}, {cores_in_words(machine['cores'])}, {record['date'][:10]}. "
         f"Numbers are medians of {record['repeats']} runs with jax {versions['jax']}. "
-        "All trainers have 64-64 actor and critic, and 4 epochs × 4 minibatches of the same sizes. The head of each "
+        "All trainers have 64-64 actor and critic, and 4 epochs × 4 minibatches of the same sizes. "
+        "The head of each "
         "`benchmarks/speed/worker_*.py` lists what its peer does otherwise by design. "
         "[lab-notebook.md](lab-notebook.md) has the known reasons if a ratio is below 1 or our "
         "compile time is the longer one. All numbers: "

@@ -102,39 +102,24 @@ def _gains(record: Record) -> list[str]:
 
 def halving(record: Record, address: str) -> str:
     """The table of docs/sweeps.md: the grid's winner and halving's, on fresh seeds."""
-    lines = _selection(record, "halving", "grid's winner")
-    every = record["envs"].values()
-    if not all("strict" in found for found in every):
-        return "\n".join([*lines, "", OLD + _source(record, address, "halving")])
-    said = []
-    for env, found in record["envs"].items():
-        effect, count = found["ties"], found["repetitions_in_all"]
-        words = f"{env}: ties changed a decision in {effect['unlike_decisions']} of {count}"
-        if effect["unlike_decisions"]:
-            moved = estimate(effect["mean"], effect["ci95"], "+.3g")
-            words += f", and the winner's mean by {moved}"
-        said.append(words)
-    return "\n".join([*lines, "", f"{'; '.join(said)}. {_source(record, address, 'halving')}"])
-
-
-OLD = (
-    "This result is older than the rule for ties, and its rungs scored episodes of the training, "
-    "which they no longer do. "
-)
+    words = (
+        "This result is older than the rule for ties, and its rungs scored episodes of the "
+        "training, which they no longer do. "
+    )
+    lines = [*_selection(record, "halving", "grid's winner"), ""]
+    return "\n".join([*lines, _if_old(record, words) + _source(record, address, "halving")])
 
 
 def pbt(record: Record, address: str) -> str:
     """The table of docs/sweeps.md: the best fixed setting, and population-based training."""
-    lines = _selection(record, "pbt", "best fixed setting")
-    rows = [row for found in record["envs"].values() for row in found["repetitions"]]
-    old = "" if all("kept_by_ties" in row for row in rows) else _older(record)
-    return "\n".join([*lines, "", old + _source(record, address, "pbt")])
+    words = "Exploits scored episodes of the training here, which they no longer do. "
+    lines = [*_selection(record, "pbt", "best fixed setting"), ""]
+    return "\n".join([*lines, _if_old(record, words) + _source(record, address, "pbt")])
 
 
-def _older(record: Record) -> str:
+def _if_old(record: Record, words: str) -> str:
     """Warn of scores of training episodes: records from before 29 November have them."""
-    is_old = record["date"] < "2026-11-29"
-    return "Exploits scored episodes of the training here, which they no longer do. " * is_old
+    return words if record["date"] < "2026-11-29" else ""
 
 
 def _source(record: Record, address: str, what: str) -> str:
@@ -148,29 +133,24 @@ def _source(record: Record, address: str, what: str) -> str:
 
 
 def _selection(record: Record, ours: str, rival: str) -> list[str]:
-    """One row a task and way of ours, from the fresh seeds of each repetition."""
+    """One row a task, from the fresh seeds of each repetition."""
     lines = [
         f"| task | sampler | repetitions | {rival} | {ours} | difference [95%] | at or above the "
         f"lower end of its interval | higher | environment steps, at most |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for env, found in record["envs"].items():
-        rows = found["repetitions"]
-        ways = {ours: ours}
-        if "strict" in found:
-            ways[f"{ours}, ties broken by number"] = "strict"
-        for name, key in ways.items():
-            pairs = [_beside(env, row["everything"], row[key]) for row in rows]
-            count, differences = len(pairs), [pair["difference"] for pair in pairs]
-            shown = estimate(_mean(pairs, "difference"), means.interval([differences]), "+.3g")
-            lines.append(
-                f"| {env}, {si(found['env_steps'])} steps | {name} | {count} | "
-                f"{_mean(pairs, 'whole'):.4g} | {_mean(pairs, 'other'):.4g} | "
-                f"{shown} | "
-                f"{sum(pair['is_within'] for pair in pairs)} of {count} | "
-                f"{sum(difference > 0 for difference in differences)} of {count} | "
-                f"{max(pair['share_of_steps'] for pair in pairs):.0%} |"
-            )
+        pairs = [_beside(env, row["everything"], row[ours]) for row in found["repetitions"]]
+        count, differences = len(pairs), [pair["difference"] for pair in pairs]
+        shown = estimate(_mean(pairs, "difference"), means.interval([differences]), "+.3g")
+        lines.append(
+            f"| {env}, {si(found['env_steps'])} steps | {ours} | {count} | "
+            f"{_mean(pairs, 'whole'):.4g} | {_mean(pairs, 'other'):.4g} | "
+            f"{shown} | "
+            f"{sum(pair['is_within'] for pair in pairs)} of {count} | "
+            f"{sum(difference > 0 for difference in differences)} of {count} | "
+            f"{max(pair['share_of_steps'] for pair in pairs):.0%} |"
+        )
     return lines
 
 

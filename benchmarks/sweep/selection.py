@@ -1,24 +1,23 @@
 """Halving and pbt, compared with training everything: `python .../sweep/selection.py WHAT`.
 
-`halving`: the full grid against successive halving over the same points, two environments. Halving
-runs twice: what ties goes on (`halving`), and ties are broken by number (`strict`). It runs once if
-no tie changed a decision. Compared are the winners on the same fresh seeds, and the environment
-steps. `pbt`: population-based training against the best fixed setting of its own initial
-population, four environments. Each repetition has its own seeds and its own order or draw of
-settings. Finished repetitions are kept, so a second start with the same --out goes on.
+`halving`: the full grid against successive halving over the same points, two environments. Compared
+are the winners on the same fresh seeds, and the environment steps. `pbt`: population-based training
+against the best fixed setting of its own initial population, four environments. Each repetition has
+its own seeds and its own order or draw of settings. Finished repetitions are kept, so a second
+start with the same --out goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import record
-import ties
 
 GRID = {
     "learning_rate": "1e-4..1e-2:5:log",
@@ -61,9 +60,6 @@ def main() -> None:
                 continue
             rows = [*rows, compare(env, steps, repetition, arguments)]
             found = verdict(rows)
-            strict = [row["strict"] for row in rows if "strict" in row]
-            if len(strict) == len(rows):
-                found |= {"strict": verdict(strict), "ties": ties.effect(rows)}
             result["envs"][env] = {"env_steps": steps, "repetitions": rows, **found}
             record.write(result, out)  # after each, so that no data is lost
             print(env, json.dumps(found), flush=True)
@@ -91,25 +87,17 @@ def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace
         axes, ours = RANGES, {"sampler": "pbt", "settings": arguments.population}
         everything = {"sampler": "random", "settings": arguments.population}
     begin = time.perf_counter()
-    is_halving = arguments.what == "halving"
-    with tempfile.TemporaryDirectory() as folder, ties.rule(keeps_ties=True) as kept:
+    with tempfile.TemporaryDirectory() as folder:
         found = {
             name: sweep(config, axes, out=f"{folder}/{name}", **common, **how).summary
             for name, how in (("everything", everything), (arguments.what, ours))
         }
         lineage = Path(folder, arguments.what).rglob("lineage.jsonl")
-        rungs = arrivals(next(lineage)) if is_halving else []
-    row: dict[str, Any] = {"repetition": repetition, "rungs": rungs, "kept_by_ties": kept}
-    if kept:
-        with tempfile.TemporaryDirectory() as folder, ties.rule(keeps_ties=False):
-            found["strict"] = sweep(config, axes, out=folder, **common, **ours).summary
-    elif is_halving:
-        found["strict"] = found[arguments.what]
+        rungs = arrivals(next(lineage)) if arguments.what == "halving" else []
+    row: dict[str, Any] = {"repetition": repetition, "rungs": rungs}
     row["wall_seconds"] = round(time.perf_counter() - begin, 1)
     row |= {name: winner(summary) for name, summary in found.items()}
     row |= beside(row["everything"], row[arguments.what])
-    if is_halving:
-        row["strict"] |= beside(row["everything"], row["strict"])
     print(env, repetition, {k: v for k, v in row.items() if not isinstance(v, dict)}, flush=True)
     return row
 
@@ -138,14 +126,17 @@ def beside(whole: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def arrivals(lineage: Path) -> list[dict[str, Any]]:
-    """The scores at each rung before the last, and the settings that went on, best first."""
+    """The scores at each rung before the last, and the settings that went on, best first.
+
+    The score of a failed setting is null.
+    """
     found: dict[int, list[Any]] = {}
     for line in lineage.read_text("utf-8").splitlines():
         for each in json.loads(line)["arrived"]:
             found.setdefault(each["rung_env_steps"], []).append(each)
     rungs = []
     for steps in sorted(found)[:-1]:
-        here = sorted(found[steps], key=lambda each: (not each["goes_on"], -float(each["score"])))
+        here = sorted(found[steps], key=_standing)
         rungs.append(
             {
                 "env_steps": steps,
@@ -154,6 +145,12 @@ def arrivals(lineage: Path) -> list[dict[str, Any]]:
             }
         )
     return rungs
+
+
+def _standing(arrival: dict[str, Any]) -> tuple[bool, float]:
+    """The order of arrivals at a rung: those that go on, then by score, the failed at the end."""
+    score = arrival["score"]
+    return not arrival["goes_on"], math.inf if score is None else -float(score)
 
 
 def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:

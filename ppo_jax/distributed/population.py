@@ -142,7 +142,8 @@ def in_place(shapes: PyTree, layout: Layout) -> TrainState:
 def make_gather(layout: Layout) -> Callable[[TrainState, Array], TrainState]:
     """Compile the copy `gather(state, sources)`: member i continues from member sources[i].
 
-    Members keep their random keys, so that two copies diverge. `state` is donated.
+    Members keep their random keys. Two copies diverge if their keys or their numbers differ.
+    `state` is donated.
     """
 
     def gather(state: TrainState, sources: Array) -> TrainState:

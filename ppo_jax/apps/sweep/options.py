@@ -40,7 +40,9 @@ class SweepOptions:
     seeds: int = option(4, "seeds of every setting")
     seed: int = option(0, "first seed, the same for all settings; the others count up from it")
     budget: int | None = option(
-        None, "environment steps in all: sets what --settings or --total-env-steps leaves open"
+        None,
+        "environment steps of training in all, at most (halving takes fewer): sets what --settings "
+        "or --total-env-steps leaves open",
     )
     fresh_seeds: int | None = option(
         None, "fresh seeds that the winner is run on again (as many as --seeds; 0: not)"

@@ -112,6 +112,7 @@ def prepare(sweep: Sweep) -> Prepared:
         chosen = samplers.random(axes, count, generator)
         if options.sampler == "tpe":  # its settings come from the study: these represent programs
             chosen = axis_words.grid([a._replace(choices=a.examples()[:1]) for a in axes])
+    rules.require_some(config, options)
     count = options.settings or len(chosen)
     count_members(count, options.seeds)
     if count * options.seeds < hosts.count():
@@ -202,6 +203,8 @@ def plan_slots(prepared: Prepared, known: Mapping[str, Any] | None) -> Planned:
     num_slots = count
     if options.sampler == "halving":
         num_slots = min(count, options.slots or idle_free(count, kind, options.eta))
+    if known:  # memory may have narrowed them at the start
+        num_slots = known["width"] // options.seeds
     width = known["width"] if known else num_slots * options.seeds
     options = with_changes(options, {"layout": known["layout"] if known else kind})
     engine = engines.build(group.config, first, width, options, group.words)
@@ -215,9 +218,7 @@ def plan_slots(prepared: Prepared, known: Mapping[str, Any] | None) -> Planned:
         )
     iterations = float(total)
     if options.sampler == "halving":
-        levels = rules.rungs(
-            total, options.eta, -(-options.min_env_steps // group.config.batch_size)
-        )
+        levels = rules.levels_of(sweep.config, options)
         share = rules.expected_share(count, levels, options.eta)
         iterations = max(total, share * total * count / fits)
     each = engines.seconds_per_iteration(engine, [first] * engine.width)
@@ -278,12 +279,11 @@ def plan_lines(prepared: Prepared, planned: Sequence[Planned], source: str | Non
 def num_scores(prepared: Prepared) -> int:
     """Members that halving or pbt scores in all, each time that it decides about them."""
     options, config = prepared.sweep.options, prepared.sweep.config
-    count, batch = len(prepared.settings), config.batch_size
+    count = len(prepared.settings)
     if options.sampler == "halving":
-        first = -(-options.min_env_steps // batch)
-        levels = rules.rungs(config.num_iterations, options.eta, first)
+        levels = rules.levels_of(config, options)
         return options.seeds * rules.expected_arrivals(count, levels, options.eta)
-    interval = rules.exploit_interval(config.num_iterations, -(-options.interval // batch))
+    interval = rules.interval_of(config, options)
     return options.seeds * count * ((config.num_iterations - 1) // interval)
 
 

@@ -122,7 +122,8 @@ def settle_budget(
     """Settle the total budget, settings and steps per setting: any two give the third.
 
     Args:
-        budget: environment steps of all settings and seeds, or None.
+        budget: environment steps of all settings and seeds, each trained to the end, or None. A
+            halving takes fewer; episodes of evaluations are not counted.
         count: settings; None if the budget decides.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from ppo_jax.apps.sweep.search import halving, slot_run, slots
 from ppo_jax.apps.sweep.search.pbt import ancestry
 from ppo_jax.apps.sweep.search.slots import SlotStatus
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import programs
 from ppo_jax.runtime import evaluation
 from ppo_jax.runtime.signals import StopRequest
@@ -110,8 +112,22 @@ def test_what_ties_with_the_last_survivor_goes_on_too() -> None:
     assert rules.survivors([(i, -500.0) for i in range(6)], [], 3) == list(range(6))
     arrived = [(0, -500.0), (1, -90.0), (2, -500.0), (3, -80.0), (4, -500.0), (5, LOST)]
     assert rules.survivors(arrived, [], 3) == [1, 3]
-    assert rules.survivors(arrived, [], 2) == [0, 1, 2, 3, 4]
-    assert rules.survivors([(0, LOST), (1, LOST), (2, LOST)], [], 3) == [0]
+    assert rules.survivors(arrived, [], 2) == [0, 1, 2, 3, 4]  # the third place is a tie of three
+    zeros = [(i, 0.0) for i in range(1, 9)]
+    assert rules.survivors([(0, 1.0), *zeros], [], 3) == list(range(9))
+
+
+def test_a_tie_that_ends_at_the_border_is_not_cut() -> None:
+    arrived = [(0, 5.0), (1, 3.0), (2, 3.0), (3, 1.0), (4, 1.0), (5, 1.0)]
+    assert rules.survivors(arrived, [], 2) == [0, 1, 2]
+
+
+def test_a_failed_setting_never_goes_on() -> None:
+    assert rules.survivors([(0, LOST)], [], 3) == []
+    assert rules.survivors([(0, LOST), (1, LOST), (2, LOST)], [], 3) == []
+    failed = [(i, LOST) for i in range(7)]
+    assert rules.survivors([*failed, (7, 1.0), (8, 2.0)], [], 3) == [7, 8]  # of three places
+    assert rules.survivors([(9, 0.0), (10, 3.0)], [*failed, (7, 1.0), (8, 2.0)], 5) == [10]
 
 
 def test_the_share_of_a_halving_is_the_sum_over_its_rungs() -> None:
@@ -133,6 +149,29 @@ def test_a_failed_slot_copies() -> None:
     assert rules.exploit([1.0], np.random.default_rng(0)) == [0]
 
 
+@pytest.mark.parametrize("value", [0.0, -3.0, LOST])
+def test_nobody_copies_if_all_scores_are_equal(value: float) -> None:
+    for seed in range(20):
+        sources = rules.exploit([value] * 10, np.random.default_rng(seed))
+        assert sources == list(range(10))
+
+
+def test_a_single_winner_among_zeros_is_the_only_source() -> None:
+    for seed in range(20):
+        sources = rules.exploit([0.0] * 9 + [1.0], np.random.default_rng(seed))
+        assert sources == [9, 9, *range(2, 10)]
+
+
+def test_every_failed_slot_copies_from_the_best_that_have_not_failed() -> None:
+    scores = [LOST, 1.0, LOST, 2.0, LOST, 3.0, LOST, 4.0, LOST, 5.0]
+    for seed in range(20):
+        sources = rules.exploit(scores, np.random.default_rng(seed))
+        assert set(sources[::2]) <= {7, 9}  # the upper fifth of ten
+        assert sources[1::2] == [1, 3, 5, 7, 9]
+    alone = [LOST] * 4 + [-7.0] + [LOST] * 5
+    assert rules.exploit(alone, np.random.default_rng(0)) == [4] * 10
+
+
 def test_a_score_sees_the_seed_that_failed_to_learn() -> None:
     """An interquartile mean of four ranks the lucky setting first: -100 against -110."""
     lucky, steady = [-100.0, -100.0, -100.0, -500.0], [-110.0] * 4
@@ -140,6 +179,32 @@ def test_a_score_sees_the_seed_that_failed_to_learn() -> None:
     assert rules.score([9.0, None]) == rules.score([9.0, float("nan")]) == LOST
     found = table.scores({0: {}, 1: {}}, {0: lucky, 1: steady})
     assert [row["setting"] for row in found] == [1, 0]
+
+
+def test_moments_are_counted_in_iterations_of_the_budget() -> None:
+    """20 iterations of 32 steps: 65 steps are 3 iterations, and 9 are the last rung below 20."""
+    config = Config(total_env_steps=640, num_envs=4, rollout_length=8)
+    halving = SweepOptions(sampler="halving", min_env_steps=65)
+    assert rules.levels_of(config, halving) == (3, 20)
+    assert rules.interval_of(config, SweepOptions(sampler="pbt", interval=65)) == 3
+    assert rules.interval_of(config, SweepOptions(sampler="pbt")) == 1
+
+
+@pytest.mark.parametrize("steps, is_refused", [(607, False), (608, False), (609, True)])
+def test_a_first_rung_or_exploit_at_the_end_of_the_budget_is_refused(
+    steps: int, is_refused: bool
+) -> None:
+    """20 iterations of 32 steps: 608 steps are 19 iterations, and any more are the whole budget."""
+    config = Config(total_env_steps=640, num_envs=4, rollout_length=8)
+    for sampler, option in (("halving", "min_env_steps"), ("pbt", "interval")):
+        options = SweepOptions(sampler=sampler, **{option: steps})
+        with (
+            pytest.raises(InputError, match=f"{option}={steps} .* total_env_steps=640")
+            if (is_refused)
+            else nullcontext()
+        ):
+            rules.require_some(config, options)
+    rules.require_some(config, SweepOptions(sampler="random", settings=2))
 
 
 def test_the_plan_counts_the_members_that_a_halving_scores() -> None:
@@ -160,6 +225,52 @@ def test_a_setting_nearby_stays_within_its_axes() -> None:
     assert {each["clip_epsilon"] for each in moved} == {1.0, 2.0, 3.0}  # 1 by a new draw only
     share = np.mean([each["clip_epsilon"] == 1.0 for each in moved])
     assert abs(share - 0.25 / 3) < 4 * np.sqrt(0.083 * 0.917 / 200)
+
+
+@pytest.mark.parametrize("end", [1e-4, 1e-2])
+def test_a_copy_from_the_end_of_an_axis_differs_from_its_source(end: float) -> None:
+    ranged = axes.parse(["learning_rate=1e-4..1e-2:log"])
+    listed = axes.parse(["learning_rate=1e-4,1e-2"])
+    generator = np.random.default_rng(0)
+    for _ in range(500):
+        for known in (ranged, listed):
+            moved = rules.explore(known, {"learning_rate": end}, generator)["learning_rate"]
+            assert moved != end
+            assert 1e-4 <= moved <= 1e-2
+
+
+def test_numbers_in_any_order_are_stepped_through_as_they_rise() -> None:
+    """From 0.3 the step is to 0.2; a new draw, 1 in 4, finds 0.1 in a third of its draws.
+
+    A step beyond the end and a draw of 0.3 itself are drawn again: 0.1 has the chance
+    (1/12) / (1/12 + 1/12 + 3/8) = 2/13.
+    """
+    known = axes.parse(["clip_epsilon=0.3,0.1,0.2"])
+    generator = np.random.default_rng(0)
+    moved = [rules.explore(known, {"clip_epsilon": 0.3}, generator) for _ in range(600)]
+    found = np.mean([each["clip_epsilon"] == 0.1 for each in moved])
+    assert abs(found - 2 / 13) < 4 * np.sqrt(2 / 13 * 11 / 13 / 600)
+
+
+def test_schedules_are_stepped_through_as_they_are_listed() -> None:
+    known = axes.parse(["learning_rate=1e-3:0,1e-4,1e-3"])
+    first = {"learning_rate": known[0].choices[0]}
+    moved = [rules.explore(known, first, np.random.default_rng(i)) for i in range(200)]
+    assert np.mean([each["learning_rate"] == 1e-4 for each in moved]) > 0.7
+
+
+def test_values_that_are_refused_are_drawn_again_and_the_source_stays_at_last() -> None:
+    known = axes.parse(["gamma=0.5..0.9", "gae_lambda=0.5..0.9"])
+    values, generator = {"gamma": 0.7, "gae_lambda": 0.7}, np.random.default_rng(0)
+    for _ in range(50):
+        moved = rules.explore(known, values, generator, lambda v: v["gamma"] < v["gae_lambda"])
+        assert moved["gamma"] < moved["gae_lambda"]
+    assert rules.explore(known, values, generator, lambda v: False) == values
+
+
+def test_an_axis_of_one_value_stays() -> None:
+    known = axes.parse(["gamma=0.9"])
+    assert rules.explore(known, {"gamma": 0.9}, np.random.default_rng(0)) == {"gamma": 0.9}
 
 
 def test_the_ancestry_of_a_slot_is_the_chain_of_its_copies() -> None:

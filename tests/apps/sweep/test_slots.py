@@ -20,11 +20,12 @@ from tiny import HYPER as SPEED
 from ppo_jax.apps.sweep import driver, engine, pack, rules
 from ppo_jax.apps.sweep.axes import apply
 from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.apps.sweep.results import summary
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.apps.sweep.search import slots
 from ppo_jax.apps.sweep.search.slots import SlotPopulation
 from ppo_jax.config.config import Config, Hyper
-from ppo_jax.runtime.signals import StopRequest
+from ppo_jax.runtime.signals import Stopped, StopRequest
 from ppo_jax.storage import files, jsonl
 from ppo_jax.storage.jsonl import LogFiles
 
@@ -120,15 +121,19 @@ def test_the_lineage_tells_every_copy_and_the_table_the_numbers_of_each_moment(
 ) -> None:
     lines = jsonl.read_jsonl(evolved.summary["lineage"])
     assert [line["env_steps"] for line in lines] == [64, 128, 192]
-    assert all(line["copies"] for line in lines)
-    copy = lines[-1]["copies"][0]
+    for line in lines:
+        assert bool(line["copies"]) == (len(set(line["scores"])) > 1)
+        for copy in line["copies"]:
+            assert line["scores"][copy["from"]] > line["scores"][copy["slot"]]
+    copies = [(line["env_steps"], copy) for line in lines for copy in line["copies"]]
+    steps, copy = copies[-1]
     mine = (evolved["setting"] == copy["slot"]) & (evolved["env_steps"] == 224)
     assert set(evolved["learning_rate"][mine]) == {copy["values"]["learning_rate"]}
     np.testing.assert_allclose(
         evolved["learning_rate_now"][mine], copy["values"]["learning_rate"], rtol=1e-6
     )
     schedule = evolved.summary["schedules"][str(copy["slot"])]
-    assert schedule[-1] == {"env_steps": 192, "values": copy["values"]}
+    assert schedule[-1] == {"env_steps": steps, "values": copy["values"]}
 
 
 def test_the_winner_of_pbt_is_shown_again_with_its_schedule(evolved: Table) -> None:
@@ -151,12 +156,15 @@ def population(folder: Path) -> tuple[SlotPopulation, Hyper, Any]:
     return made, hyper, state
 
 
-def test_a_copy_takes_weights_and_keeps_its_own_random_key(tmp_path: Path) -> None:
+def test_a_copy_takes_weights_and_the_random_key_that_its_seed_has_everywhere(
+    tmp_path: Path,
+) -> None:
     made, _, state = population(tmp_path)
     before = jax.device_get(state.params), np.asarray(jax.random.key_data(state.key))
     copied = slots.copied(made, state, [0, 1, 5, 3, 4, 5])
     keys = np.asarray(jax.random.key_data(copied.key))
     np.testing.assert_array_equal(keys, before[1])
+    np.testing.assert_array_equal(keys, np.tile(keys[:2], (6, 1)))  # two seeds, six slots
     for new, old in zip(
         jax.tree.leaves(jax.device_get(copied.params)), jax.tree.leaves(before[0]), strict=True
     ):
@@ -190,10 +198,24 @@ def test_a_decision_looks_at_whole_episodes_that_training_has_not_finished(
         assert found.summary["evaluation_env_steps"] == expected
 
 
+def test_a_halving_whose_settings_all_fail_ends_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "play", lambda *given: ([None] * 12, 0))
+    found = sweep(tmp_path / "lost", "halving", slots=6, eta=2, min_env_steps=64)
+    assert found.exit_code == 1
+    assert found.summary["best"] is None
+    assert found.summary["env_steps_in_all"] == 12 * 64  # all leave at the first rung
+    assert found.summary["num_failed"] == 12
+    assert summary.NONE_LEFT in summary.lines(found)
+    assert summary.NONE_LEFT in (found.folder / "report.md").read_text()
+
+
 def test_the_score_of_a_slot_is_the_mean_of_its_seeds_own_evaluations(tmp_path: Path) -> None:
     made, hyper, state = population(tmp_path)
     status = slots.first_status(made, range(6), [{"gamma": 0.5}] * 6)
-    scores, status = slots.scores(made, hyper, state, status, [1, 4])
+    scores, failed, status = slots.scores(made, hyper, state, status, [1, 4])
+    assert failed == [0, 0]
     returns, _ = slots.final_returns(made, hyper, state, status, range(6))
     # One start and a deterministic policy: each episode of a seed has the same return.
     assert scores == [np.mean(returns[1]), np.mean(returns[4])]
@@ -242,6 +264,55 @@ def test_a_stopped_population_goes_on_to_the_same_table(
         assert mine == (expected.folder / name).read_text()
 
 
+@pytest.mark.parametrize("sampler", ["halving", "pbt"])
+def test_a_stop_while_episodes_are_played_loses_no_training_and_skips_no_decision(
+    tmp_path: Path,
+    sampler: str,
+    halved: Table,
+    evolved: Table,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Start n is stopped in its n-th evaluation."""
+    expected = {"halving": halved, "pbt": evolved}[sampler]
+    more = {"halving": {"slots": 3, "eta": 2, "min_env_steps": 64}, "pbt": {"interval": 64}}
+    play, train = engine.play, slots.train_slots
+    stops: list[Stop] = []
+    left, trained = [0], []
+
+    def interrupted(*given: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            stops[-1].request("SIGTERM", 75)
+            raise Stopped("SIGTERM", 75)
+        return play(*given)
+
+    def counted(*given: Any) -> Any:
+        trained.append(given[-1])
+        return train(*given)
+
+    def listening() -> Stop:
+        stops.append(Stop(10**9))
+        return stops[-1]
+
+    monkeypatch.setattr(driver.signals, "listening", listening)
+    monkeypatch.setattr(engine, "play", interrupted)
+    monkeypatch.setattr(slots, "train_slots", counted)
+    codes = []
+    while not codes or codes[-1] == 75:
+        assert len(codes) < 20
+        left[0] = len(codes)
+        codes.append(sweep(tmp_path / "cut", sampler, fresh_seeds=0, **more[sampler]).exit_code)
+    assert len(codes) > 2
+    assert codes[-1] == 0
+    result = json.loads((expected.folder / "packs" / "000-000" / "standing.json").read_text())
+    assert sum(trained) == result["clock"]  # none of it twice
+    assert not (expected.folder / "packs" / "000-000" / "checkpoints").exists()
+    for name in ("table.csv", "scores.csv", "packs/000-000/lineage.jsonl"):
+        mine = (tmp_path / "cut" / name).read_text()
+        assert mine == (expected.folder / name).read_text()
+    assert not (tmp_path / "cut" / "packs" / "000-000" / "checkpoints").exists()
+
+
 def test_a_status_comes_back_from_json_with_scores_that_are_not_finite(tmp_path: Path) -> None:
     """Halving compares the scores of a stopped sweep with new ones, so they must be numbers."""
     made, _, _ = population(tmp_path)
@@ -251,6 +322,10 @@ def test_a_status_comes_back_from_json_with_scores_that_are_not_finite(tmp_path:
     content = json.loads((tmp_path / "a.json").read_text())
     again = slots.read_status(content)
     np.testing.assert_equal(again, status)
+    endless = status._replace(returns={"1": [np.inf, -np.inf, None, 2.0]})
+    files.write_json(tmp_path / "b.json", endless._asdict())
+    again_endless = slots.read_status(json.loads((tmp_path / "b.json").read_text()))
+    assert again_endless.returns == {"1": [np.inf, -np.inf, None, 2.0]}
     old = slots.read_status({**content, "return_sum": [0.0], "records": [[2, 1, None]]})
     assert old.records == [[2, 1, -np.inf]]
     assert rules.survivors([(3, 0.0)], [tuple(pair) for _, *pair in again.records], 2) == [3]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ppo_jax.apps.sweep import folder as folders
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.apps.sweep.pack import Control
-from ppo_jax.config.errors import InputError, RunError
+from ppo_jax.config.errors import InputError, RunError, install
 from ppo_jax.runtime.signals import STOPPED, Stopped, StopRequest
 from ppo_jax.storage.lock import STALE_SECONDS, LockedError
 
@@ -114,7 +114,7 @@ def load() -> Any:
     except ImportError:
         raise InputError(
             "--engine ray needs the package ray, which is not installed: install it on every node "
-            "with pip install 'ppo-jax[ray]', or leave --engine out."
+            f"with {install('ray')}, or leave --engine out."
         ) from None
     return ray
 

@@ -28,6 +28,10 @@ from ppo_jax.storage import run_folder, signature
 from ppo_jax.storage.files import to_json, write_atomic, write_json
 
 SUMMARY = "summary.json"
+NONE_LEFT = (
+    "No setting was trained to the end of its budget: each of them failed (a seed turned "
+    "non-finite) or was dropped at a rung. Take smaller learning rates, or longer rungs."
+)
 
 
 def concluded(sweep: Sweep, folder: Path, outcome: Outcome) -> Table | None:
@@ -72,7 +76,8 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
         "num_seeds": sweep.options.seeds,
         "env_steps": sweep.config.trained_env_steps,
         "env_steps_in_all": outcome.env_steps,
-        "num_failed": sum(row["final_return"]["num_failed"] for row in ranked),
+        "num_failed": sum(row["final_return"]["num_failed"] for row in ranked)
+        + outcome.more.get("num_failed_early", 0),
         "best": None if best is None else winner(best, fresh),
         "compilations": outcome.compilations,
         "compile_seconds": round(outcome.compile_seconds, 3),
@@ -218,6 +223,8 @@ def lines(result: Table) -> list[str]:
     if summary["num_failed"]:
         told.append(f"failed    {summary['num_failed']} members turned non-finite")
     best = summary["best"]
+    if not result.settings and not summary["stopped_early"]:
+        told.append(NONE_LEFT)
     if best is not None:
         told += ["", f"best      {describe(best['values'])}"]
         told.append(f"selected  {score_words(best['selected'])}")
@@ -290,6 +297,8 @@ def report(summary: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]) -> s
         if best["optimism_of_selection"] is not None:
             text += [f"- optimism of the selection: {best['optimism_of_selection']:.4g}"]
         text += [""]
+    if not ranked and not summary["stopped_early"]:
+        return "\n".join([*text, NONE_LEFT]) + "\n"
     text += ["| rank | " + " | ".join([*axes, "score"]) + " |"]
     text += ["|" + " --- |" * (len(axes) + 2)]
     for rank, row in enumerate(ranked[:20], 1):

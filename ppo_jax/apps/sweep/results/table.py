@@ -15,7 +15,7 @@ import numpy as np
 from ppo_jax.analysis import ranges, stats
 from ppo_jax.apps.sweep import pack_files
 from ppo_jax.apps.sweep.axes import Values
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import InputError, install
 from ppo_jax.config.layers import toml_value
 from ppo_jax.storage import jsonl
 from ppo_jax.storage.files import replacing, to_json
@@ -186,7 +186,7 @@ def _arrow(columns: Mapping[str, np.ndarray]) -> Any:
     except ImportError:
         raise InputError(
             "a Parquet table needs the package pyarrow, which is not installed: install it with "
-            "pip install 'ppo-jax[sweep]', or use table.csv, which holds the same."
+            f"{install('sweep')}, or use table.csv, which holds the same."
         ) from None
     return pyarrow.table(
         {

@@ -30,11 +30,9 @@ def run_halving(
     prepared: Prepared, planned: Sequence[Planned], folder: Path, control: Control
 ) -> Outcome:
     """Train every setting as far as it deserves."""
-    options = prepared.sweep.options
     population = slots.open_population(prepared, planned[0].engine, folder, control)
     config = population.config
-    first = -(-options.min_env_steps // config.batch_size)
-    levels = rules.rungs(config.num_iterations, options.eta, first)
+    levels = rules.levels_of(config, prepared.sweep.options)
     halving = Halving(population, prepared.settings, levels)
 
     def first_status() -> SlotStatus:
@@ -66,7 +64,12 @@ def strategy_of(halving: Halving) -> Strategy:
 
 
 def next_event(levels: Sequence[int], status: SlotStatus) -> int:
-    """Iterations until the first slot reaches a rung."""
+    """Iterations until the first slot reaches a rung.
+
+    Args:
+        levels: iterations of the rungs, rising. status: with a setting in one slot at least, and
+            every decision made, so that no slot stands at the last rung.
+    """
     done = [status.done[slot] for slot in status.live]
     return min(min(level for level in levels if level > n) - n for n in done)
 
@@ -81,8 +84,10 @@ def decide(halving: Halving, hyper: Hyper, state: TrainState, status: SlotStatus
     waiting = [slot for slot in arrived if slot not in finished]
     scores: dict[int, float] = {}
     if waiting:
-        found, status = slots.scores(population, hyper, state, status, waiting)
+        found, failed, status = slots.scores(population, hyper, state, status, waiting)
         scores |= zip(waiting, found, strict=True)
+        # A setting with a failed seed is dropped here, so each is counted once.
+        status = status._replace(num_failed=status.num_failed + sum(failed))
     if finished:
         played, status = slots.final_returns(population, hyper, state, status, finished)
         scores |= zip(finished, map(rules.score, played), strict=True)
@@ -91,8 +96,9 @@ def decide(halving: Halving, hyper: Hyper, state: TrainState, status: SlotStatus
     pruned, records = judge(halving, status, scores, waiting)
     leaving = finished + pruned
     line = lineage_line(population, status, scores, arrived, leaving)
-    population.logs.write(LINEAGE, line)
-    return refill(halving, hyper, state, status._replace(records=records), leaving)
+    moment = refill(halving, hyper, state, status._replace(records=records), leaving)
+    population.logs.write(LINEAGE, line)  # last, as a stop may interrupt the new settings' start
+    return moment
 
 
 def judge(

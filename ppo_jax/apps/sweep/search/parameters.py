@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ppo_jax.apps.sweep.axes import Axis, Values, show
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import InputError, install
 
 
 def load() -> Any:
@@ -16,7 +16,7 @@ def load() -> Any:
     except ImportError:
         raise InputError(
             "sampler tpe and --join need the package optuna, which is not installed: install it "
-            "with pip install 'ppo-jax[sweep]', or leave them out."
+            f"with {install('sweep')}, or leave them out."
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

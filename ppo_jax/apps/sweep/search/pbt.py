@@ -1,13 +1,16 @@
 """Population-based training in place (Jaderberg et al. 2017): copy the best, change a little.
 
-A setting's slot has S seeds. A slot that copies another takes over each seed's weights and goes on
-with its own random numbers. The result is a schedule of numbers rather than a setting. The
-winner is therefore trained again on fresh seeds with the schedule of its line of ancestors.
+A setting's slot has S seeds. A slot that copies another takes over the whole state of each seed.
+Seed i has the same random key in every slot (common random numbers), so a copy and its source draw
+the same numbers and differ by their hyper-parameters only. `rules.explore` therefore moves one at
+least. The result is a schedule of numbers rather than a setting, so the winner is trained again
+on fresh seeds with the schedule of its line of ancestors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import numpy as np
 
 from ppo_jax.apps.sweep import folder as folders
 from ppo_jax.apps.sweep import pack, rules
-from ppo_jax.apps.sweep.axes import Values, read_values
+from ppo_jax.apps.sweep.axes import Values, apply, read_values
 from ppo_jax.apps.sweep.engine import Engine
 from ppo_jax.apps.sweep.pack import Outcome
 from ppo_jax.apps.sweep.pack_files import PackJob, PackResult
@@ -24,6 +27,8 @@ from ppo_jax.apps.sweep.search import slot_run, slots
 from ppo_jax.apps.sweep.search.slot_run import Moment, Strategy
 from ppo_jax.apps.sweep.search.slots import LINEAGE, SlotPopulation, SlotStatus
 from ppo_jax.config.config import Hyper
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.validate import validate
 from ppo_jax.rl.types import TrainState
 from ppo_jax.storage import jsonl
 from ppo_jax.storage.files import to_json
@@ -62,7 +67,7 @@ def strategy_of(population: SlotPopulation, prepared: Prepared) -> Strategy:
     """The strategy of pbt: copy at every interval, evaluate everyone at the end."""
     config = population.config
     last, everyone = config.num_iterations, list(range(len(prepared.settings)))
-    interval = rules.exploit_interval(last, -(-population.options.interval // config.batch_size))
+    interval = rules.interval_of(config, population.options)
 
     def next_event(status: SlotStatus) -> int:
         return min((status.clock // interval + 1) * interval, last) - status.clock
@@ -95,24 +100,36 @@ def exploit(
     """Let the lowest slots copy the highest and move a little away; the lineage records it."""
     generation = status.clock
     generator = np.random.default_rng([*folders.sampler_seed(population.options), generation])
-    count = len(prepared.settings)
-    found, status = slots.scores(population, hyper, state, status, range(count))
+    count, axes = len(prepared.settings), prepared.sweep.axes
+    allows = partial(can_run, population)
+    found, failed, status = slots.scores(population, hyper, state, status, range(count))
     sources = rules.exploit(found, generator)
     values = list(status.values)
     copies: list[dict[str, Any]] = []
     for slot, source in enumerate(sources):
         if source != slot:
-            values[slot] = rules.explore(prepared.sweep.axes, status.values[source], generator)
+            values[slot] = rules.explore(axes, status.values[source], generator, allows)
             copies.append({"slot": slot, "from": source, "values": to_json(values[slot])})
     steps = status.clock * population.config.batch_size
     line = {"env_steps": steps, "iteration": generation, "scores": found, "copies": copies}
     population.logs.write(LINEAGE, line)
     if copies:
+        replaced = sum(failed[copy["slot"]] for copy in copies)
+        status = status._replace(num_failed=status.num_failed + replaced)
         idle = range(count, population.num_slots)
         state = slots.copied(population, state, [*sources, *idle])
         status = status._replace(values=values)
         hyper = slots.arrays(population, values)
     return hyper, state, status
+
+
+def can_run(population: SlotPopulation, values: Values) -> bool:
+    """Check whether the numbers of a setting go together, as those of drawn settings must."""
+    try:
+        validate(*apply(population.config, population.hyper, values))
+    except InputError:
+        return False
+    return True
 
 
 def ancestry(

@@ -5,6 +5,7 @@ Halving and pbt differ in a `Strategy` only: when they look at the slots, and wh
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from ppo_jax.distributed import population as populations
 from ppo_jax.distributed import programs
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime import text
+from ppo_jax.runtime.signals import Stopped
 from ppo_jax.storage import resume_point
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.resume_point import Owner
@@ -30,7 +32,8 @@ class Strategy(NamedTuple):
     """The decisions of a sampler between chunks."""
 
     until: Callable[[SlotStatus], int]  # iterations to the next event
-    decide: Callable[[Hyper, TrainState, SlotStatus], Moment]  # after each chunk
+    # After each chunk. A stop may interrupt it until it changes a state or a log.
+    decide: Callable[[Hyper, TrainState, SlotStatus], Moment]
     is_over: Callable[[SlotStatus], bool]  # nothing is left to train
     share: Callable[[SlotStatus], float]  # share of the training that is done
     finish: Callable[[Hyper, TrainState, SlotStatus], SlotStatus] = lambda hyper, state, status: (
@@ -49,6 +52,8 @@ def carry_on(
     job, path = population.job, population.folder / pack_files.STATUS
     was_begun = pack_files.write_pack(job, population.control.tell)
     if path.is_file():
+        # A kill may have come between the result and this removal.
+        shutil.rmtree(population.folder / "checkpoints", ignore_errors=True)
         shape = {"values": [dict], "records": [list]}
         return slots.read_status(pack_files.read_written(path, job.run_id, shape))
     owner = pack_files.owner_of(job, population.engine.layout)
@@ -61,8 +66,13 @@ def carry_on(
             save_population(population, owner, *begun[1:])
         hyper, state, status = train_population(population, owner, strategy, begun)
         if strategy.is_over(status):
-            status = strategy.finish(hyper, state, status)
+            try:
+                status = strategy.finish(hyper, state, status)
+            except Stopped:
+                save_population(population, owner, state, status)
+                return status
             pack_files.write_result(path, job.run_id, status._asdict(), population.logs)
+            shutil.rmtree(population.folder / "checkpoints", ignore_errors=True)
     finally:
         population.logs.close()
     return status
@@ -71,13 +81,23 @@ def carry_on(
 def train_population(
     population: SlotPopulation, owner: Owner, strategy: Strategy, begun: Moment
 ) -> Moment:
-    """Train chunk by chunk until the strategy is over or a stop is requested, which is saved."""
+    """Train chunk by chunk until the strategy is over or a stop is requested, which is saved.
+
+    A stop may interrupt the episodes that a decision plays. The state before that decision is then
+    saved, and the decision is the first thing to do when the training goes on.
+    """
     hyper, state, status = begun
     last_saved = status.train_seconds
     while not strategy.is_over(status):
-        length = next_length(population, strategy.until(status))
-        state, status = slots.train_slots(population, hyper, state, status, length)
-        hyper, state, status = strategy.decide(hyper, state, status)
+        if status.decided == status.clock:
+            length = next_length(population, strategy.until(status))
+            state, status = slots.train_slots(population, hyper, state, status, length)
+        try:
+            hyper, state, status = strategy.decide(hyper, state, status)
+        except Stopped:
+            save_population(population, owner, state, status)
+            break
+        status = status._replace(decided=status.clock)
         is_late = status.train_seconds - last_saved > population.options.save_seconds
         is_stopped = not strategy.is_over(status) and bool(population.control.stop)  # asked once
         if is_stopped or is_late:
@@ -110,6 +130,7 @@ def outcome(
         compilations=[population.engine.compilations],
         more={
             "lineage": str(population.folder / LINEAGE),
+            "num_failed_early": status.num_failed,
             "evaluation_env_steps": status.evaluation_steps,
             "evaluation_seconds": round(status.evaluation_seconds, 3),
             **more,

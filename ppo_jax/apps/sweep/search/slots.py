@@ -50,6 +50,8 @@ class SlotStatus(NamedTuple):
     train_seconds: float
     evaluation_steps: int = 0  # environment steps of evaluations in all
     evaluation_seconds: float = 0.0
+    num_failed: int = 0  # members that failed and left: dropped at a rung, or replaced by a copy
+    decided: int = 0  # the clock of the last decision; a stop may come between training and it
 
     @property
     def live(self) -> list[int]:
@@ -130,15 +132,21 @@ def first_status(
 def read_status(content: dict[str, Any]) -> SlotStatus:
     """A status from JSON, in which infinities are text.
 
-    Earlier versions scored by training episodes, and wrote null if none had ended.
+    Earlier versions scored by training episodes, and wrote null if none had ended. They saved only
+    what was decided.
     """
-    status = SlotStatus(**{name: content[name] for name in SlotStatus._fields if name in content})
+    known = {"decided": content["clock"], **content}
+    status = SlotStatus(**{name: known[name] for name in SlotStatus._fields if name in known})
     return status._replace(
         values=[read_values(values) for values in status.values],
         records=[
             [rung, setting, -math.inf if score is None else float(score)]
             for rung, setting, score in status.records
         ],
+        returns={
+            setting: [None if value is None else float(value) for value in per_seed]
+            for setting, per_seed in status.returns.items()
+        },
     )
 
 
@@ -150,7 +158,10 @@ def arrays(population: SlotPopulation, values: Sequence[Values]) -> Hyper:
 
 
 def fresh_state(population: SlotPopulation, hyper: Hyper) -> TrainState:
-    """Every slot at its start: seed i of a setting starts as in any other run of it."""
+    """Every slot at its start: seed i of a setting starts as in any other run of it.
+
+    Seed i has the same random key in every slot, so settings share random numbers seed by seed.
+    """
     return engines.start(population.engine, hyper, list(population.seeds) * population.num_slots)
 
 
@@ -164,7 +175,14 @@ def refilled(
 
 
 def copied(population: SlotPopulation, state: TrainState, sources: Sequence[int]) -> TrainState:
-    """`state` in which each slot goes on from the slot that `sources` names, seed by seed."""
+    """`state` in which each slot goes on from the slot that `sources` names, seed by seed.
+
+    Copied are weights, environments and iteration, and seed i has one random key in all slots. So a
+    copy draws the same numbers as its source, and differs from it by its hyper-parameters only.
+
+    Args:
+        sources: [K], the slot that each slot goes on from.
+    """
     places = np.arange(population.engine.layout.num_members)
     chosen = population.members(sources)
     places[: len(chosen)] = chosen
@@ -223,15 +241,20 @@ def scores(
     state: TrainState,
     status: SlotStatus,
     slots: Sequence[int],
-) -> tuple[list[float], SlotStatus]:
+) -> tuple[list[float], list[int], SlotStatus]:
     """`rules.score` of some slots, from whole episodes that are played now.
 
     Training episodes would flatter: those that have ended by now are the short ones. Seed i of
     every setting meets the same random numbers after as many iterations.
+
+    Returns:
+        The score and the number of failed seeds of each of `slots`, in their order: a mean return,
+        and -inf if a seed failed. Then the status, with the cost of the episodes counted.
     """
     chosen = (slots, [status.done[slot] for slot in slots])
     played, status = _play(population, population.engine.score, hyper, state, status, chosen)
-    return [rules.score(returns) for returns in played], status
+    failed = [sum(value is None for value in returns) for returns in played]
+    return [rules.score(returns) for returns in played], failed, status
 
 
 def final_returns(

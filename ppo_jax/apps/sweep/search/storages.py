@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.apps.sweep.search.parameters import load
-from ppo_jax.config.errors import InputError
+from ppo_jax.config.errors import InputError, install
 from ppo_jax.config.values import masked
 
 
@@ -66,7 +66,7 @@ def open_storage(optuna: Any, storage: str) -> Any:
 def refusal(storage: str, error: Exception) -> InputError:
     """The error of a storage that cannot be used, without its password."""
     first = masked("".join(str(error).strip().splitlines()[:1]))
-    hint = " (its driver: pip install 'ppo-jax[postgresql]')" * isinstance(error, ImportError)
+    hint = f" (its driver: {install('postgresql')})" * isinstance(error, ImportError)
     return InputError(
         f"storage={masked(storage)!r} cannot be used ({type(error).__name__}: {first}): name "
         f"a URL, sqlite:///study.db or postgresql://user@host/name{hint}, or a journal FILE.log."

@@ -1,0 +1,63 @@
+"""The plan of a sweep, without its compilation."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tiny import CONFIG, HYPER
+
+from ppo_jax.apps.sweep import axes, engine, groups, plan
+from ppo_jax.apps.sweep.folder import Sweep
+from ppo_jax.apps.sweep.options import SweepOptions
+from ppo_jax.config.errors import InputError
+
+AXES = axes.parse(["gamma=0.5..0.9"])
+
+
+def of(**changes: Any) -> Sweep:
+    return Sweep(CONFIG, HYPER, AXES, [{}], SweepOptions(settings=6, seeds=2, **changes))
+
+
+def test_a_halving_narrowed_by_memory_goes_on_with_its_slots(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """6 settings x 2 seeds, and a device for 10 members: 5 slots at the start and afterwards."""
+
+    def build(config: Any, hyper: Any, num_members: int, *given: Any) -> Any:
+        return SimpleNamespace(width=min(num_members, 10), limit=0)
+
+    monkeypatch.setattr(engine, "build", build)
+    monkeypatch.setattr(engine, "seconds_per_iteration", lambda *given: 1.0)
+    settings = [{"gamma": 0.5 + i / 100} for i in range(6)]
+    prepared = plan.Prepared(
+        of(sampler="halving", slots=6),
+        dict(enumerate(settings)),
+        groups.compile_groups(CONFIG, HYPER, settings),
+    )
+    first = plan.plan_slots(prepared, None)
+    assert (first.engine.width, len(first.packs[0])) == (10, 10)
+    again = plan.plan_slots(prepared, {"width": 10, "layout": "map"})
+    assert (again.engine.width, again.packs, again.seconds) == (10, first.packs, first.seconds)
+    monkeypatch.setattr(engine, "build", lambda *given: SimpleNamespace(width=8, limit=0))
+    with pytest.raises(InputError, match="5 settings x 2 seeds"):
+        plan.plan_slots(prepared, {"width": 10, "layout": "map"})
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (
+            {"sampler": "halving", "min_env_steps": 224},
+            "min_env_steps=224 .* total_env_steps=224",
+        ),
+        (
+            {"sampler": "pbt", "interval": 224},
+            "interval=224 .* total_env_steps=224: .* 7 of 7",
+        ),
+    ],
+)
+def test_a_sampler_that_would_never_decide_is_refused(changes: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        plan.prepare(of(**changes))
