@@ -81,19 +81,25 @@ VARIANTS = {
 
 
 def against(found: dict[str, Any]) -> dict[str, float]:
-    """Ratio of our speed to Rejax's: both by default, and each at its best."""
+    """Ratio of our speed to Rejax's: both by default, and each at its best.
 
-    def speeds(trainer: str) -> list[float]:
-        return [
-            each["env_steps_per_second"]
-            for label, each in found["trainers"].items()
-            if label.split(",")[0] == trainer and "env_steps_per_second" in each
-        ]
-
-    ours, theirs = speeds(OURS), speeds(PEER)
-    if not ours or not theirs:
-        return {}
-    return {"default": ours[0] / theirs[0], "best": max(ours) / max(theirs)}
+    A ratio that has no two speeds is left out.
+    """
+    speeds = {
+        label: each["env_steps_per_second"]
+        for label, each in found["trainers"].items()
+        if "env_steps_per_second" in each
+    }
+    ratios = {}
+    if OURS in speeds and PEER in speeds:
+        ratios["default"] = speeds[OURS] / speeds[PEER]
+    best = [
+        max((speed for label, speed in speeds.items() if label.split(",")[0] == name), default=0.0)
+        for name in (OURS, PEER)
+    ]
+    if all(best):
+        ratios["best"] = best[0] / best[1]
+    return ratios
 
 
 def bytes_per_env_step(case: Case) -> int:

@@ -1,4 +1,4 @@
-"""The cases of the GPU benchmark: its workers know them."""
+"""The cases of the GPU benchmark: its workers know them, and its ratios compare equals."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,17 @@ def _speed_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     cases.ALL_CASES.clear()
     cases.ALL_CASES.update(before)
+
+
+def found(**speeds: float | None) -> dict[str, Any]:
+    """A result with the speed of each label; None for a trainer that failed."""
+    rows = {
+        label.replace("_tf32", ", tf32"): {"error": "ended"}
+        if speed is None
+        else {"env_steps_per_second": speed}
+        for label, speed in speeds.items()
+    }
+    return {"trainers": rows}
 
 
 @pytest.mark.parametrize("trainer", ["ppo_jax", "rejax"])
@@ -74,3 +86,16 @@ def test_variants_are_of_cases_and_have_labels_of_their_own() -> None:
         labels = [variant.label for variant in variants]
         assert len(set(labels)) == len(labels)
         assert labels[0] == gpu_cases.OURS
+
+
+def test_ratios_are_of_both_defaults_and_of_each_at_its_best() -> None:
+    against = importlib.import_module("gpu_cases").against
+    both = found(ppo_jax=30.0, ppo_jax_tf32=40.0, rejax=10.0)
+    assert against(both) == {"default": 3.0, "best": 4.0}
+
+
+def test_another_variant_is_never_taken_for_a_default() -> None:
+    against = importlib.import_module("gpu_cases").against
+    assert against(found(ppo_jax=None, ppo_jax_tf32=40.0, rejax=10.0)) == {"best": 4.0}
+    assert against(found(ppo_jax=30.0, ppo_jax_tf32=40.0, rejax=None)) == {}
+    assert against(found(rejax=10.0)) == {}
