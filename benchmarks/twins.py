@@ -26,7 +26,7 @@ import ppo_jax
 from ppo_jax.analysis import stats
 from ppo_jax.envs import registration
 from ppo_jax.storage.files import write_json
-from ppo_jax.storage.manifest import hardware
+from ppo_jax.storage.manifest import hardware, package_versions
 
 # environment: (its twin, environment steps or None for the preset's, episodes of each seed)
 CASES: dict[str, tuple[str, int | None, int]] = {
@@ -77,6 +77,7 @@ def case(env: str, seeds: int) -> dict[str, Any]:
         "env_steps": trained.summary["env_steps"],
         "seeds": list(range(seeds)),
         "episodes": episodes,
+        "versions": package_versions(),  # of each entry: a later call adds entries
         "random": float(np.mean(random_returns(registration.make(env), episodes))),
         **{
             side: stats.summarise(found["final_return"]["per_seed"])

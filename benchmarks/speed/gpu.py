@@ -1,11 +1,11 @@
 """The speed on a GPU: `python benchmarks/speed/gpu.py`, or all of it by `scripts/gpu_hour.sh`.
 
 It compares with Rejax on the same GPU in the same run, each trainer in its own process, with
-alternating calls. `gpu_cases` lists the cases: environments of one agent, many agents, normalised
-observations, a convolution, TRPO. Ours runs in float32 and in TF32, which is what Rejax's products
-are. CUDA graphs are used as a run asks for them, as XLA makes them, and not at all. The shares of
-the GPU's limits use ceilings measured in the same run. The result is written after each case; a
-case that does not end in time is marked, and the rest continues.
+alternating calls. `gpu_cases.py` is that process, and lists the cases: environments of one agent,
+many agents, normalised observations, a convolution, TRPO. Ours runs in float32 and in TF32, which
+is what Rejax's products are. CUDA graphs are used as a run asks for them, as XLA makes them, and
+not at all. The shares of the GPU's limits use ceilings measured in the same run. The result is
+written after each case; a case that does not end in time is marked, and the rest continues.
 
 Rejax is installed as in `compare.py`, with JAX's CUDA plugin. Without a network, `--wheels FOLDER`
 takes wheels of Rejax and its requirements besides JAX; otherwise Rejax is left out. `--small` runs
@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
-import runpy
 import select
 import statistics
 import subprocess
@@ -28,86 +26,39 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import cases
 from cases import Case
+from gpu_cases import (
+    DEFAULTS,
+    LOOPS,
+    NONE,
+    OURS,
+    OWN,
+    PEER,
+    VARIANTS,
+    Variant,
+    against,
+    gpu_cases,
+    roofline,
+)
 from machine import ROOT, begin, default_out, store
 
 from ppo_jax.kernels.compiler import GRAPHS as OPTIONS
 
 HERE = Path(__file__).resolve().parent
-OURS, PEER = "ppo_jax", "rejax"
 COMPILE_SECONDS = 150.0  # a program that compiles for longer is abandoned
 RUN_SECONDS = 200.0  # a call that takes longer hangs
 ROUNDS = 5
 CASE_SECONDS = 25.0  # time of calls in a case, all trainers together
 
-# XLA's flags for CUDA graphs. A run of ours asks for graphs that hold loops, if the driver can.
-LOOPS, OWN, NONE = "graphs for loops", "graphs as XLA makes them", "no graphs"
+# XLA's flags for the kinds of CUDA graphs.
 CONTENTS = str(OPTIONS["xla_gpu_enable_command_buffer"])
 GRAPHS = {
     "": "",
     LOOPS: " ".join(f"--{name}={value}" for name, value in OPTIONS.items()),
     OWN: f"--xla_gpu_enable_command_buffer={CONTENTS.removesuffix(',WHILE')}",
     NONE: "--xla_gpu_enable_command_buffer=",
-}
-
-
-def gpu_cases(is_small: bool) -> dict[str, Case]:
-    """The cases by name; budgets are whole iterations of about a second on an H100."""
-
-    def case(
-        name: str, title: str, envs: int, iterations: int, seeds: int = 1, **more: Any
-    ) -> Case:
-        if is_small:
-            envs, seeds, iterations = min(envs, 16), min(seeds, 8), 2
-        return Case(name, title, iterations * 128 * envs, envs, seeds, **more)
-
-    pendulum = {"env": "Pendulum-v1", "normalize_observations": True}
-    breakout = {"env": "Breakout-MinAtar", "activation": "relu", "torso": "cnn"}
-    found = (
-        case("g2048", "CartPole, 2,048 envs", 2048, 100),
-        case("pendulum", "Pendulum, normalised, 2,048 envs", 2048, 100, **pendulum),
-        case("seeds16", "CartPole, 16 agents x 64 envs", 64, 200, 16),
-        case("seeds256", "CartPole, 256 agents x 64 envs", 64, 40, 256),
-        case("breakout", "Breakout-MinAtar, 1,024 envs", 1024, 20, **breakout),
-        case("trpo", "CartPole, TRPO, 2,048 envs", 2048, 40, objective="trpo"),
-        case("g16384", "CartPole, 16,384 envs", 16_384, 20),
-        case("g65536", "CartPole, 65,536 envs", 65_536, 8),
-        case("agents", "CartPole, 2,048 agents x 4 envs", 4, 40, 2048),
-        case("curve", "CartPole, 2,048 agents x 4 envs, 5e5 steps each", 4, 977, 2048),
-    )
-    return {each.name: each for each in found}
-
-
-class Variant(NamedTuple):
-    """One way to run a case."""
-
-    trainer: str
-    graphs: str = ""  # a key of GRAPHS
-    precision: str = "float32"  # of ours; Rejax's products are TF32
-
-    @property
-    def label(self) -> str:
-        """The trainer, and what is unlike its default."""
-        precision = "" if self.precision == "float32" else self.precision
-        return ", ".join(filter(None, (self.trainer, self.graphs, precision)))
-
-
-# The first variant of a trainer is its default. Rejax has no convolution: it takes the grid as one
-# row. It has no TRPO.
-OURS_ALONE = (Variant(OURS), Variant(OURS, precision="tf32"))
-DEFAULTS = (*OURS_ALONE, Variant(PEER))
-VARIANTS = {
-    "g2048": (
-        *DEFAULTS,
-        Variant(OURS, precision="bfloat16"),
-        *(Variant(OURS, graphs) for graphs in (LOOPS, OWN, NONE)),
-        Variant(PEER, LOOPS),
-    ),
-    "trpo": OURS_ALONE,
-    "curve": (Variant(OURS),),
 }
 
 
@@ -120,11 +71,14 @@ class Process:
 
     def __init__(self, variant: Variant, case: str, setup: Setup) -> None:
         trainer = variant.trainer
-        command = [setup.pythons[trainer], str(HERE / "gpu.py"), "--worker", trainer]
+        script, more = HERE / "gpu_cases.py", ["--precision", variant.precision]
+        if case == "ceilings":
+            script, more = HERE / "gpu.py", []
         environment = dict(os.environ)
         environment |= {
             "PYTHONPATH": setup.paths[trainer],
             "JAX_ENABLE_COMPILATION_CACHE": "false",
+            "JAX_TRACEBACK_FILTERING": "off",  # the last line of the log is the error then
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {GRAPHS[variant.graphs]}".strip(),
         }
@@ -132,8 +86,8 @@ class Process:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed with the process
         self._process = subprocess.Popen(
             [
-                *(*command, "--case", case, "--precision", variant.precision),
-                *(["--small"] if setup.is_small else []),
+                *(setup.pythons[trainer], str(script), "--worker", trainer, "--case", case),
+                *(*more, *(["--small"] if setup.is_small else [])),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -293,49 +247,6 @@ def _try(found: dict[str, Any], processes: dict[str, Process], label: str, ask: 
         processes.pop(label).close()
 
 
-def against(found: dict[str, Any]) -> dict[str, float]:
-    """Ratio of our speed to Rejax's: both by default, and each at its best."""
-
-    def speeds(trainer: str) -> list[float]:
-        return [
-            each["env_steps_per_second"]
-            for label, each in found["trainers"].items()
-            if label.split(",")[0] == trainer and "env_steps_per_second" in each
-        ]
-
-    ours, theirs = speeds(OURS), speeds(PEER)
-    if not ours or not theirs:
-        return {}
-    return {"default": ours[0] / theirs[0], "best": max(ours) / max(theirs)}
-
-
-def bytes_per_env_step(case: Case) -> int:
-    """Bytes of memory traffic per step if each layer's result passes through memory.
-
-    A model: in each epoch every hidden activation of both networks is written and read forward,
-    read backward, and its gradient written and read, 4 bytes each; a record (observation, action,
-    two logits, log-probability, value, advantage, target) is written once and read once an epoch.
-    """
-    activations = 2 * sum(case.hidden_sizes) * 4
-    record = (cases.ENV_SIZES[case.env][0] + 7) * 4
-    return case.num_epochs * 5 * activations + (1 + case.num_epochs) * record
-
-
-def roofline(case: Case, speed: float, ceilings: dict[str, float]) -> dict[str, float]:
-    """The share of what this device could do by arithmetic and by memory traffic."""
-    flops, traffic = case.flops_per_env_step, bytes_per_env_step(case)
-    by_flops = ceilings["matmul_flops_per_second"] / flops
-    by_bytes = ceilings["copy_bytes_per_second"] / traffic
-    return {
-        "flops_per_env_step": flops,
-        "bytes_per_env_step_if_layers_pass_through_memory": traffic,
-        "ceiling_by_flops": by_flops,
-        "ceiling_by_bytes": by_bytes,
-        "fraction_of_flops": speed / by_flops,
-        "fraction_of_bytes": speed / by_bytes,
-    }
-
-
 def measure_ceilings(is_small: bool) -> dict[str, Any]:
     """Operations a second of a large float32 product at jax's default precision and at the
     highest, and bytes a second of a copy, counting reads and writes."""
@@ -389,7 +300,8 @@ def driver() -> str | None:
 def main() -> None:
     arguments = parse()
     if arguments.worker:
-        return serve(arguments)
+        print(json.dumps(measure_ceilings(arguments.small)), flush=True)
+        return
     started = time.monotonic()
     until = started + arguments.seconds
     setup = Setup(arguments)
@@ -459,29 +371,13 @@ def told(case: Case, found: dict[str, Any]) -> list[str]:
             f"   run {trainer['runs'][-1]['wall_seconds']:.2f} s,"
             f" compile {times['trace_seconds'] + times['compile_seconds']:.1f} s"
         )
-    if found["against_rejax"]:
-        ratios = found["against_rejax"]
-        rows.append(
-            f"  {ratios['default']:.2f} times Rejax; {ratios['best']:.2f}, each at its best"
-        )
+    words = {"default": "times Rejax, both by default", "best": "times Rejax, each at its best"}
+    rows += [f"  {ratio:.2f} {words[name]}" for name, ratio in found["against_rejax"].items()]
     return rows
 
 
-def serve(arguments: argparse.Namespace) -> None:
-    """Main loop of a trainer's process: worker.py's protocol on the cases of this file."""
-    if arguments.case == "ceilings":
-        print(json.dumps(measure_ceilings(arguments.small)), flush=True)
-        return
-    found = gpu_cases(arguments.small)
-    own = dataclasses.replace(found[arguments.case], precision=arguments.precision)
-    cases.CASES.update({**found, arguments.case: own})
-    script = HERE / f"worker_{arguments.worker}.py"
-    sys.argv = [str(script), "--case", arguments.case]
-    runpy.run_path(str(script), run_name="__main__")
-
-
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--small", action="store_true", help="small sizes, on any device")
     parser.add_argument("--seconds", type=float, default=470.0, help="of the whole script")
     parser.add_argument("--wheels", help="folder with wheels of Rejax and its requirements")
@@ -490,9 +386,8 @@ def parse() -> argparse.Namespace:
         "--venvs", default="~/.cache/ppo_jax_bench", help="folder of the installed Rejax"
     )
     parser.add_argument("--out", help="result file (default: benchmarks/results/gpu_...json)")
-    parser.add_argument("--worker", choices=(OURS, PEER), help=argparse.SUPPRESS)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    parser.add_argument("--precision", default="float32", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=(OURS,), help=argparse.SUPPRESS)  # its ceilings
+    parser.add_argument("--case", choices=("ceilings",), help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", metavar="CASE", help="some of the cases")
     return parser.parse_args()
 

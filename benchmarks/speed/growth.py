@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from machine import ROOT, begin, default_out, store
+from machine import ROOT, begin, default_out, store, versions
 
 ROLLOUT_LENGTH = 128
 SIZES = {
@@ -41,7 +41,7 @@ SECONDS = 1.5  # time of calls per point
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--largest", type=float, default=1.0, help="sizes up to this share")
     parser.add_argument("--hardware", help="name of this machine in the result")
     parser.add_argument("--out", type=Path)
@@ -56,7 +56,8 @@ def main() -> None:
         arguments.hardware,
     )
     out = arguments.out or default_out(record["machine"]["hardware"], "growth")
-    record |= {"env": "CartPole-v1", "rollout_length": ROLLOUT_LENGTH, "curves": {}}
+    record |= {"versions": versions(), "env": "CartPole-v1", "rollout_length": ROLLOUT_LENGTH}
+    record["curves"] = {}
     for axis, sizes in SIZES.items():
         points = [ask(axis, n) for n in sizes if n <= arguments.largest * sizes[-1]]
         record["curves"][axis] = {"fixed": FIXED[axis], "points": points, **exponents(points)}

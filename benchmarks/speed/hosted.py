@@ -75,7 +75,7 @@ def measured(env: str, memory: str, num_envs: int, turns: int) -> dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--case", choices=CASES, action="append")
     parser.add_argument("--hardware", help="name of the machine")
@@ -84,7 +84,7 @@ def main() -> None:
     what = "Gymnasium's environments in the trainer's process and in workers, in turns"
     record = machine.begin(what, "python benchmarks/speed/hosted.py", given.hardware)
     out = given.out or machine.default_out(record["machine"]["hardware"], "hosted-steps")
-    record["cases"] = {}
+    record |= {"versions": machine.versions("gymnasium", "popgym"), "cases": {}}
     for name in given.case or CASES:
         for num_envs in (8, 64):
             label = f"{name}, {num_envs} environments"

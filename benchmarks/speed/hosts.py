@@ -9,6 +9,7 @@ hosts cost in all. Each row is a run of its own, with its start and its compilat
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -21,6 +22,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from machine import versions
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -90,13 +93,17 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def main(cases: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("case", nargs="*", choices=[*CASES, []], help="one or both (default: both)")
+    cases = parser.parse_args().case
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     rows: list[dict[str, Any]] = []
     content = {
         "date": today,
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
+        "versions": versions(),
         "load": os.getloadavg()[0],  # of other programs: the train seconds suffer from it
         "cases": {case: CASES[case] for case in cases or CASES},
         "rows": rows,
@@ -110,4 +117,4 @@ def main(cases: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -7,10 +7,13 @@ import json
 import os
 import platform
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+PACKAGES = ("ppo-jax", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 
 
 def cores() -> int:
@@ -31,6 +34,17 @@ def describe_machine(hardware: str | None = None) -> dict[str, Any]:
         "cores": cores(),
         "system": platform.system(),
     }
+
+
+def versions(*more: str) -> dict[str, str | None]:
+    """Versions of Python and of the packages that a run computes with; None if one is absent."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in (*PACKAGES, *more):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def default_out(hardware: str, kind: str = "speed") -> Path:

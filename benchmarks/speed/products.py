@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cases import ENV_SIZES, MEMORY_CASES, Case
-from machine import begin, default_out, store
+from machine import begin, default_out, store, versions
 from worker_ppo_jax import config_of, hyper_of
 
 APART = [name for name, case in MEMORY_CASES.items() if not case.shared_torso]
@@ -25,7 +25,7 @@ STEPS = 4  # gradients in one call
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--case", choices=APART, default="m256")
     parser.add_argument("--turns", type=int, default=11)
     parser.add_argument("--hardware", help="name of this machine in the result")
@@ -37,7 +37,7 @@ def main() -> None:
     )
     out = arguments.out or default_out(record["machine"]["hardware"], "products")
     case = MEMORY_CASES[arguments.case]
-    record |= {"settings": vars(case), "parts": {}}
+    record |= {"versions": versions(), "settings": vars(case), "parts": {}}
     for name, part in {"gradient": gradients, "rollout": rollouts}.items():
         found = in_turns(*part(case), arguments.turns)
         record["parts"][name] = found

@@ -135,3 +135,13 @@ def test_a_shim_that_runs_nothing_is_no_interpreter(tmp_path: Path) -> None:
     shim.chmod(0o755)
     assert version_of(str(shim)) is None
     assert version_of(sys.executable) == sys.version_info[:2]
+
+
+def test_versions_are_of_installed_packages_and_none_for_an_absent_one() -> None:
+    import jax
+    import machine
+
+    found = machine.versions("no-such-package")
+    assert found["jax"] == jax.__version__
+    assert found["python"] == sys.version.split()[0]
+    assert found["no-such-package"] is None
