@@ -201,7 +201,7 @@ class Hyper(Generic[Num]):
     is the type of the numbers: a user gives `Number`, and `Hyper[Value]` has no schedules left.
     """
 
-    learning_rate: Num = option(3e-4, "step size of the optimiser")
+    learning_rate: Num = option(Schedule(3e-3, 0.0), "step size of the optimiser")
     gamma: Num = option(0.99, "discount factor")
     gae_lambda: Num = option(0.95, "lambda of GAE: 0 one-step, 1 Monte Carlo")
     clip_epsilon: Num = option(0.2, "half-width of the ratio's clip interval")
