@@ -30,7 +30,7 @@ OWN_AUTO = ("ray_address",)  # Ray's word for a cluster that runs here; elsewher
 # Fields that a record without them was not trained with: their value before they were there.
 BEFORE = {
     "config": {"scale_bytes": False, "one_hot_integers": False, "scale_integers": False},
-    "hyper": {},
+    "hyper": {"learning_rate": 3e-4},
 }
 
 

@@ -67,7 +67,9 @@ def test_the_first_step_in_numbers() -> None:
 @pytest.mark.usefixtures("double")
 def test_the_norm_is_clipped_as_a_whole_so_that_directions_stay() -> None:
     """An elementwise clip would make both coordinates equal."""
-    _, state, _ = first(Hyper(max_grad_norm=0.1), jnp.zeros(2), jnp.array([1.0, 20.0]))
+    _, state, _ = first(
+        Hyper(learning_rate=3e-4, max_grad_norm=0.1), jnp.zeros(2), jnp.array([1.0, 20.0])
+    )
     mu = np.asarray(state.mu)
     assert mu[1] / mu[0] == pytest.approx(20.0)
     assert np.linalg.norm(mu / 0.1) == pytest.approx(0.1)
@@ -76,7 +78,7 @@ def test_the_norm_is_clipped_as_a_whole_so_that_directions_stay() -> None:
 def test_an_infinite_norm_bound_is_no_clipping_bit_for_bit() -> None:
     gradients = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32) * 100
     params = plain = jnp.ones(50)
-    hyper = Hyper(max_grad_norm=math.inf)
+    hyper = Hyper(learning_rate=3e-4, max_grad_norm=math.inf)
     state = init_optimizer(ADAM, hyper, params)
     adam = optax.scale_by_adam(eps=1e-5)
     plain_state = adam.init(plain)
@@ -90,7 +92,7 @@ def test_an_infinite_norm_bound_is_no_clipping_bit_for_bit() -> None:
 def test_a_zero_gradient_moves_nothing() -> None:
     zeros, ones = jnp.zeros(3), jnp.ones(3)
     for bound in (0.5, math.inf):
-        params, _, norm = first(Hyper(max_grad_norm=bound), ones, zeros)
+        params, _, norm = first(Hyper(learning_rate=3e-4, max_grad_norm=bound), ones, zeros)
         np.testing.assert_array_equal(params, 1.0)
         assert float(norm) == 0.0
 
@@ -306,7 +308,7 @@ def test_ones_own_optimiser_works_on_the_tree_of_parameters(own: Any) -> None:
 )
 def test_what_makes_no_optax_transformation_is_refused_with_a_sentence(wrong: Any) -> None:
     with pytest.raises(InputError, match=r"returns float where an optax transformation is needed"):
-        init_optimizer(Config(optimizer=wrong), Hyper(), start())
+        init_optimizer(Config(optimizer=wrong), Hyper(learning_rate=3e-4), start())
 
 
 def test_a_name_that_cannot_be_loaded_is_refused() -> None:

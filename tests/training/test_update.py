@@ -109,7 +109,7 @@ def test_every_sample_is_learnt_from_exactly_once_an_epoch(shuffle: str) -> None
     config = config_of(32, 4, shuffle=shuffle)
     batch = make_batch(32)
     loss = mean_of(lambda params, b: params["own"][b.action])
-    hyper = Hyper(max_grad_norm=math.inf)
+    hyper = Hyper(learning_rate=3e-4, max_grad_norm=math.inf)
     _, state, _ = run(config, hyper, loss, {"own": jnp.zeros(32)}, batch)
     pairs = {
         0.1 / 8 * (0.9 ** (7 - i) + 0.9 ** (3 - j)): (i, j) for i in range(4) for j in range(4)
@@ -204,7 +204,7 @@ def test_one_minibatch_beyond_the_kl_bound_ends_all_epochs() -> None:
         total, (means, log_ratio) = loss(params, rows)
         return total, ({**means, "kl_old_new": jnp.any(rows.action == 5) * 1.0}, log_ratio)
 
-    _, state, metrics = run(config, Hyper(kl_stop=0.5), spiked, start(), batch)
+    _, state, metrics = run(config, Hyper(learning_rate=3e-4, kl_stop=0.5), spiked, start(), batch)
     first = minibatch_order(config, KEY, 32, 4)[0]
     before = int(np.flatnonzero(np.any(np.asarray(first) == 5, axis=1))[0])
     assert int(state.count) == before
@@ -317,8 +317,10 @@ def test_a_probe_sees_the_first_minibatch_of_every_epoch_before_it_is_learnt_fro
 
 def test_an_infinite_kl_bound_learns_on_whatever_the_kl() -> None:
     config, batch = config_of(32), make_batch(32)
-    reference = run(config, Hyper(), mean_of(regression), start(), batch)[0]
-    far = run(config, Hyper(), mean_of(regression, kl=lambda _: 1e30), start(), batch)[0]
+    reference = run(config, Hyper(learning_rate=3e-4), mean_of(regression), start(), batch)[0]
+    far = run(
+        config, Hyper(learning_rate=3e-4), mean_of(regression, kl=lambda _: 1e30), start(), batch
+    )[0]
     jax.tree.map(np.testing.assert_array_equal, far, reference)
 
 
@@ -333,7 +335,7 @@ def test_what_is_not_a_number_is_written_into_the_parameters_and_not_hidden() ->
         total, (means, log_ratio) = loss(params, rows)
         return total, ({**means, "kl_old_new": total}, log_ratio)
 
-    params, _, _ = run(config, Hyper(), poisoned, start(), batch)
+    params, _, _ = run(config, Hyper(learning_rate=3e-4), poisoned, start(), batch)
     assert not np.all(np.isfinite(ravel_pytree(params)[0]))
 
 
@@ -358,14 +360,16 @@ def test_log_ratios_stand_where_their_samples_were_drawn(form: str) -> None:
     """[E, M, rows], in the order of the minibatches; the loss gives each sample's `value_old`."""
     config, batch = config_of(32), make_batch(32)
     with backend.use(form):
-        found = jax.jit(lambda: learn(config, Hyper(), mean_of(regression), start(), batch))()
+        found = jax.jit(
+            lambda: learn(config, Hyper(learning_rate=3e-4), mean_of(regression), start(), batch)
+        )()
     order = np.asarray(minibatch_order(config, KEY, 32, 4))
     np.testing.assert_array_equal(found.log_ratio, np.asarray(batch.value_old)[order])
 
 
 def test_the_reported_gradient_norm_is_the_one_before_clipping() -> None:
     config = config_of(32, num_epochs=1, num_minibatches=1)
-    hyper = Hyper(max_grad_norm=1e-3)
+    hyper = Hyper(learning_rate=3e-4, max_grad_norm=1e-3)
     _, _, metrics = run(config, hyper, mean_of(regression), start(), make_batch(32))
     (gradient,) = numpy_steps(config, make_batch(32))
     norm = np.linalg.norm(gradient(np.asarray(ravel_pytree(start())[0])))
