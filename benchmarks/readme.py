@@ -85,8 +85,8 @@ def studies() -> dict[str, str | None]:
     """The tables of the defaults and of the optimisers."""
     found: dict[str, str | None] = {}
     tables = {
-        "defaults": (studies_table.candidates, ""),
-        "defaults-long": (studies_table.candidates, "### On a longer budget\n\n"),
+        "defaults": (studies_table.candidates, "### At a tenth of the budget\n\n"),
+        "defaults-long": (studies_table.candidates, ""),
         "optimizers": (studies_table.optimizers, "### AdamW and Muon beside Adam\n\n"),
     }
     for name, (table, heading) in tables.items():

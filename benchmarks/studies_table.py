@@ -14,7 +14,7 @@ Record = dict[str, Any]
 
 
 def candidates(record: Record, address: str) -> str:
-    """The table of docs/settings.md: candidates for the defaults, and the best beside the old one."""
+    """The table of docs/settings.md: candidates for the defaults, and the best beside `today`."""
     first = next(iter(record["final"]))
     lines = [
         "| candidate | IQM, seeds {} to {} [95%] | mean | difference from `today` [95%] |".format(

@@ -50,7 +50,7 @@ def test_help_of_train_lists_every_field_and_default(
             assert spec.default is None or "[default: " in entry
     text = "\n".join(lines)
     assert "--env.NAME" in text
-    assert "step size of the optimiser [default: 0.0003]" in text
+    assert "step size of the optimiser [default: 0.003:0]" in text
 
 
 def test_help_for_an_environment_shows_its_preset(

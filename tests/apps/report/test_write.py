@@ -62,7 +62,8 @@ def test_every_number_shown_is_one_of_the_data_and_these_are_those_of_the_files(
 def test_no_number_stands_in_a_table_but_as_one_of_the_data(made: Path) -> None:
     page = page_of(made / "first", made / "second")
     loose = [cell for cell in page.cells if re.search(r"\d", cell)]
-    assert set(loose) == {"64, 64", "float32"}  # hidden_sizes and precision
+    words = {"64, 64", "float32", "0.003:0.0"}  # hidden_sizes, precision, the step size's schedule
+    assert set(loose) == words
 
 
 def test_a_number_that_is_not_that_of_the_data_is_found(made: Path) -> None:
