@@ -82,7 +82,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         "hyper": {"learning_rate": "1e-3:0", "entropy_coef": 0.01},
     },
 }
-FINALISTS = 2  # candidates that are compared with today's default
+FINALISTS = 2  # candidates that are compared with `today`
 
 # Start and end of the step size, for the gain of the linear-quadratic task.
 GAIN_RATES = {

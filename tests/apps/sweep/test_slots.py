@@ -222,6 +222,10 @@ def test_the_score_of_a_slot_is_the_mean_of_its_seeds_own_evaluations(tmp_path: 
     assert status.evaluation_steps > 0
 
 
+# The options of `halved` and of `evolved`.
+MORE = {"halving": {"slots": 3, "eta": 2, "min_env_steps": 64}, "pbt": {"interval": 64}}
+
+
 class Stop(StopRequest):
     """Asks to stop after it has been looked at `looks` times."""
 
@@ -251,12 +255,11 @@ def test_a_stopped_population_goes_on_to_the_same_table(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = {"halving": halved, "pbt": evolved}[sampler]
-    more = {"halving": {"slots": 3, "eta": 2, "min_env_steps": 64}, "pbt": {"interval": 64}}
     monkeypatch.setattr(driver.signals, "listening", lambda: Stop(3))
     codes = []
     while not codes or codes[-1] == 75:
         assert len(codes) < 20
-        codes.append(sweep(tmp_path / "cut", sampler, fresh_seeds=0, **more[sampler]).exit_code)
+        codes.append(sweep(tmp_path / "cut", sampler, fresh_seeds=0, **MORE[sampler]).exit_code)
     assert len(codes) > 1
     assert codes[-1] == 0
     for name in ("table.csv", "scores.csv"):
@@ -274,7 +277,6 @@ def test_a_stop_while_episodes_are_played_loses_no_training_and_skips_no_decisio
 ) -> None:
     """Start n is stopped in its n-th evaluation."""
     expected = {"halving": halved, "pbt": evolved}[sampler]
-    more = {"halving": {"slots": 3, "eta": 2, "min_env_steps": 64}, "pbt": {"interval": 64}}
     play, train = engine.play, slots.train_slots
     stops: list[Stop] = []
     left, trained = [0], []
@@ -301,7 +303,7 @@ def test_a_stop_while_episodes_are_played_loses_no_training_and_skips_no_decisio
     while not codes or codes[-1] == 75:
         assert len(codes) < 20
         left[0] = len(codes)
-        codes.append(sweep(tmp_path / "cut", sampler, fresh_seeds=0, **more[sampler]).exit_code)
+        codes.append(sweep(tmp_path / "cut", sampler, fresh_seeds=0, **MORE[sampler]).exit_code)
     assert len(codes) > 2
     assert codes[-1] == 0
     result = json.loads((expected.folder / "packs" / "000-000" / "standing.json").read_text())
