@@ -72,7 +72,7 @@ def survivors(
     equal, so a rung that tells nothing apart drops nothing. To drop the tied ones would leave a
     sparse task to the one setting that was lucky first.
 
-    A failed setting (-inf) never goes on. It counts as an arrival, so it makes room for no other.
+    A failed setting (-inf) never goes on. It counts among the arrivals of which 1 / eta go on.
 
     This is successive halving (Jamieson and Talwalkar 2016) if all settings arrive together.
     Settings that arrive later, in slots that others left, are compared with all earlier ones, as in

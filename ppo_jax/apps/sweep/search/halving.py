@@ -67,8 +67,9 @@ def next_event(levels: Sequence[int], status: SlotStatus) -> int:
     """Iterations until the first slot reaches a rung.
 
     Args:
-        levels: iterations of the rungs, rising. status: with a setting in one slot at least, and
-            every decision made, so that no slot stands at the last rung.
+        levels: iterations of the rungs, rising.
+        status: with a setting in one slot at least, and every decision made, so that no slot stands
+            at the last rung.
     """
     done = [status.done[slot] for slot in status.live]
     return min(min(level for level in levels if level > n) - n for n in done)
