@@ -294,7 +294,9 @@ def draw(record: dict[str, Any], path: Path) -> None:
                 rows = [r for r in record["rows"] if (r["env"], r["source"]) == (env, source)]
                 places = np.array([BOUNDS.index(row["bound"]) for row in rows]) + shift
                 middle = np.array([row["return"]["iqm"] for row in rows])
-                low, high = np.array([row["return"]["ci95"] for row in rows]).T
+                # One seed has no interval: a bar of length 0.
+                ends = [row["return"]["ci95"] or [row["return"]["iqm"]] * 2 for row in rows]
+                low, high = np.array(ends).T
                 panel.errorbar(
                     places, middle, (middle - low, high - middle), fmt="o", color=color, label=label
                 )

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stored import estimate
+
 from ppo_jax.analysis import plots, ranges, verdicts
 from ppo_jax.analysis.verdicts import Verdict
 from ppo_jax.storage.manifest import cores_in_words
@@ -125,8 +127,7 @@ def difference(record: dict[str, Any]) -> tuple[str, str]:
     found = compared(record)
     if found is None or found.difference is None:
         return "–", "–"
-    ends = "" if found.ci95 is None else " [{:+.3g}, {:+.3g}]".format(*found.ci95)
-    return f"{found.difference:+.4g}{ends}", f"{found.margin:.3g}"
+    return estimate(found.difference, found.ci95, "+.3g"), f"{found.margin:.3g}"
 
 
 def remarks(record: dict[str, Any]) -> str:

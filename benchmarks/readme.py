@@ -100,12 +100,17 @@ def studies() -> dict[str, str | None]:
 
 
 def selections() -> dict[str, str | None]:
-    """The tables of halving and pbt."""
-    found: dict[str, str | None] = {}
-    for name, table in {"halving": studies_table.halving, "pbt": studies_table.pbt}.items():
-        path = newest(f"sweep-{name}_*.json")
-        found[name] = path and table(json.loads(path.read_text("utf-8")), link(path))
-    return found
+    """The tables of halving, for each η, and of pbt."""
+    halvings = [
+        (json.loads(path.read_text("utf-8")), link(path))
+        for path in (newest("sweep-halving_*.json"), newest("sweep-halving-eta-2_*.json"))
+        if path
+    ]
+    path = newest("sweep-pbt_*.json")
+    return {
+        "halving": studies_table.halving(*halvings) if halvings else None,
+        "pbt": path and studies_table.pbt((json.loads(path.read_text("utf-8")), link(path))),
+    }
 
 
 def details() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -101,51 +102,55 @@ def _gains(record: Record) -> list[str]:
     return [*lines, ""]
 
 
-def halving(record: Record, address: str) -> str:
-    """The table of docs/sweeps.md: the grid's winner and halving's, on fresh seeds."""
-    words = (
-        "This result is older than the rule for ties, and its rungs scored episodes of the "
-        "training, which they no longer do. "
-    )
-    lines = [*_selection(record, "halving", "grid's winner"), ""]
-    return "\n".join([*lines, _if_old(record, words) + _source(record, address, "halving")])
+def halving(*found: tuple[Record, str]) -> str:
+    """The table of docs/sweeps.md: the grid's winner and halving's, on fresh seeds.
+
+    Args:
+        found: A record and its address for each η.
+    """
+    rows = [
+        row
+        for record, _ in found
+        for row in _rows(record, "halving", f"halving, η = {record.get('eta', 3)}")
+    ]
+    return "\n".join([*_heads("grid's winner", "halving"), *rows, "", _sources(found, "halving")])
 
 
-def pbt(record: Record, address: str) -> str:
+def pbt(found: tuple[Record, str]) -> str:
     """The table of docs/sweeps.md: the best fixed setting, and population-based training."""
-    words = "Exploits scored episodes of the training here, which they no longer do. "
-    lines = [*_selection(record, "pbt", "best fixed setting"), ""]
-    return "\n".join([*lines, _if_old(record, words) + _source(record, address, "pbt")])
+    rows = _rows(found[0], "pbt", "pbt")
+    return "\n".join([*_heads("best fixed setting", "pbt"), *rows, "", _sources([found], "pbt")])
 
 
-def _if_old(record: Record, words: str) -> str:
-    """Warn of scores of training episodes: records from before 29 November have them."""
-    return words if record["date"] < "2026-11-29" else ""
+def _sources(found: Sequence[tuple[Record, str]], what: str) -> str:
+    """How the numbers were made, and the file and the command of each record."""
+    sentences = ["Means over fresh seeds and repetitions; differences are paired by repetition."]
+    for record, address in found:
+        command = record.get("command", f"python benchmarks/sweep/selection.py {what}")
+        sentences.append(
+            f"{one_core(record['machine']['hardware'])}, {record['date'][:10]}, versions in "
+            f"[{address.split('/')[-1]}]({address}). Again: `{command}`."
+        )
+    return " ".join(sentences)
 
 
-def _source(record: Record, address: str, what: str) -> str:
-    name = address.split("/")[-1]
-    return (
-        f"Means over fresh seeds and repetitions; differences are paired by repetition. "
-        f"{one_core(record['machine']['hardware'])}, {record['date'][:10]}, versions in "
-        f"[{name}]({address}). "
-        f"Again: `python benchmarks/sweep/selection.py {what}`."
-    )
-
-
-def _selection(record: Record, ours: str, rival: str) -> list[str]:
-    """One row a task, from the fresh seeds of each repetition."""
-    lines = [
+def _heads(rival: str, ours: str) -> list[str]:
+    return [
         f"| task | sampler | repetitions | {rival} | {ours} | difference [95%] | at or above the "
         f"lower end of its interval | higher | environment steps, at most |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+
+
+def _rows(record: Record, ours: str, label: str) -> list[str]:
+    """One row a task, from the fresh seeds of each repetition."""
+    lines = []
     for env, found in record["envs"].items():
         pairs = [_beside(env, row["everything"], row[ours]) for row in found["repetitions"]]
         count, differences = len(pairs), [pair["difference"] for pair in pairs]
         shown = estimate(_mean(pairs, "difference"), means.interval([differences]), "+.3g")
         lines.append(
-            f"| {env}, {si(found['env_steps'])} steps | {ours} | {count} | "
+            f"| {env}, {si(found['env_steps'])} steps | {label} | {count} | "
             f"{_mean(pairs, 'whole'):.4g} | {_mean(pairs, 'other'):.4g} | "
             f"{shown} | "
             f"{sum(pair['is_within'] for pair in pairs)} of {count} | "

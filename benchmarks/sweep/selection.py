@@ -42,13 +42,17 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="first repetition")
     parser.add_argument("--seeds", type=int, default=4, help="of each setting")
     parser.add_argument("--fresh-seeds", type=int, default=8)
+    parser.add_argument("--eta", type=int, default=3, help="halving: one in so many goes on")
     parser.add_argument("--population", type=int, default=16, help="pbt: settings")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every budget")
     parser.add_argument("--out")
     arguments = parser.parse_args()
     budgets = {"halving": HALVING, "pbt": PBT}[arguments.what]
-    out = Path(arguments.out or record.default_out(arguments.what))
+    name = arguments.what if arguments.eta == 3 else f"{arguments.what}-eta-{arguments.eta}"
+    out = Path(arguments.out or record.default_out(name))
     result: dict[str, Any] = {**record.opening(__doc__), "envs": {}}
+    if arguments.what == "halving":
+        result["eta"] = arguments.eta
     if out.exists():
         result["envs"] = json.loads(out.read_text("utf-8"))["envs"]
     first = arguments.first
@@ -81,7 +85,7 @@ def compare(env: str, steps: int, repetition: int, arguments: argparse.Namespace
         "fresh_seeds": arguments.fresh_seeds,
         "eval_episodes": 32,
     }
-    axes, ours = GRID, {"sampler": "halving"}
+    axes, ours = GRID, {"sampler": "halving", "eta": arguments.eta}
     everything: dict[str, Any] = {"sampler": "grid"}
     if arguments.what == "pbt":
         axes, ours = RANGES, {"sampler": "pbt", "settings": arguments.population}

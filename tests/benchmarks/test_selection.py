@@ -41,11 +41,12 @@ def test_the_table_compares_means_of_the_fresh_seeds() -> None:
     rows = [{"everything": whole, "halving": other}] * 2
     env = {"env_steps": 1000, "repetitions": rows, "repetitions_in_all": 2}
     record = {"envs": {"own": env}, "machine": {"hardware": "a CPU"}, "date": "2026-12-01T00:00"}
-    lines = studies_table.halving(record, "results/x.json").splitlines()
-    assert len(lines) == 5  # head, rule, one row, an empty line, the source
+    eager = {**record, "eta": 2, "command": "python selection.py halving --eta 2"}
+    lines = studies_table.halving((record, "results/x.json"), (eager, "y.json")).splitlines()
+    assert len(lines) == 6  # head, rule, two rows, an empty line, the sources
     row = lines[2].split(" | ")
-    assert row[1:6] == ["halving", "2", "-10.5", "-30", "-19.5 [-19.5, -19.5]"]
+    assert row[1:6] == ["halving, η = 3", "2", "-10.5", "-30", "-19.5 [-19.5, -19.5]"]
     assert row[6:] == ["0 of 2", "0 of 2", "25% |"]
-    assert lines[4].startswith("Means over fresh seeds")
-    old = studies_table.halving({**record, "date": "2026-11-28T00:00"}, "results/x.json")
-    assert "older than the rule for ties" in old
+    assert lines[3].split(" | ")[1] == "halving, η = 2"
+    assert lines[5].startswith("Means over fresh seeds")
+    assert lines[5].endswith("Again: `python selection.py halving --eta 2`.")

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from counted_stop import CountedStop
 from tiny import programs_are_kept
 
 from ppo_jax.apps.reproduce import running, specs, store, training
 from ppo_jax.apps.reproduce.running import Request
 from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.config.errors import InputError
-from ppo_jax.runtime.signals import StopRequest
 from ppo_jax.storage import resume_point, sealed
 
 SUITE = """
@@ -45,26 +45,6 @@ hyper = { learning_rate = 0.001 }
 
 class Killed(BaseException):
     """An end that no code catches: as far as files go, a SIGKILL."""
-
-
-class Stop(StopRequest):
-    """Asks to stop after it has been looked at `looks` times."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    def __bool__(self) -> bool:
-        self.looks -= 1
-        if self.looks < 0:
-            self.request("SIGTERM", 75)
-        return self.reason is not None
-
-    def __enter__(self) -> StopRequest:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -170,7 +150,7 @@ def test_a_stop_saves_all_and_goes_on_with_the_same_results(
     while not codes or codes[-1] == 75:
         assert len(codes) < 9
         with monkeypatch.context() as patch:
-            patch.setattr(running.signals, "listening", lambda: Stop(4))
+            patch.setattr(running.signals, "listening", lambda: CountedStop(4))
             code, told = run(suite, folder)
         codes.append(code)
         if code == 75:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from counted_stop import CountedStop
 from tiny import CONFIG, HYPER
 
 from ppo_jax.apps.sweep import driver, engine, folder, pack, plan
@@ -28,7 +29,6 @@ from ppo_jax.config import presets
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.runtime import chunk_loop
-from ppo_jax.runtime.signals import StopRequest
 
 pytestmark = pytest.mark.slow
 
@@ -123,27 +123,13 @@ def test_pictures_and_a_report_are_left(whole: Table) -> None:
     assert any("next" in line and "best.toml" in line for line in summary.lines(whole))
 
 
-class Stop(StopRequest):
-    """Asks to stop after it has been looked at `looks` times."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    def __bool__(self) -> bool:
-        self.looks -= 1
-        if self.looks < 0:
-            self.request("SIGTERM", 75)
-        return self.reason is not None
-
-
 def interrupted(folder_: Path, looks: int, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
     """Sweep with a stop after some looks, again and again until it is done; how often."""
     times = 0
     while True:
         times += 1
         with monkeypatch.context() as patch:
-            patch.setattr(driver.signals, "listening", lambda: Context(Stop(looks)))
+            patch.setattr(driver.signals, "listening", lambda: CountedStop(looks))
             patch.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)  # one iteration a chunk
             found = sweep(folder_, **changes)
         if found.exit_code == 0:
@@ -151,17 +137,6 @@ def interrupted(folder_: Path, looks: int, monkeypatch: pytest.MonkeyPatch, **ch
         assert found.exit_code == 75
         assert found.summary["stopped_early"]
         assert times < 50
-
-
-class Context:
-    def __init__(self, stop: StopRequest) -> None:
-        self.stop = stop
-
-    def __enter__(self) -> StopRequest:
-        return self.stop
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def test_a_stopped_sweep_goes_on_to_the_same_table_bit_for_bit(
@@ -181,7 +156,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_table_bit_for_bit(
 def test_a_sweep_that_is_stopped_before_its_first_row_says_what_is_saved(
     looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver.signals, "listening", lambda: Context(Stop(looks)))
+    monkeypatch.setattr(driver.signals, "listening", lambda: CountedStop(looks))
     found = sweep(tmp_path / "cut")
     assert found.exit_code == 75
     assert len(found) == 0

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from counted_stop import CountedStop
 from tiny import CONFIG, LENGTH
 from tiny import HYPER as SPEED
 
@@ -226,26 +227,6 @@ def test_the_score_of_a_slot_is_the_mean_of_its_seeds_own_evaluations(tmp_path: 
 MORE = {"halving": {"slots": 3, "eta": 2, "min_env_steps": 64}, "pbt": {"interval": 64}}
 
 
-class Stop(StopRequest):
-    """Asks to stop after it has been looked at `looks` times."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    def __bool__(self) -> bool:
-        self.looks -= 1
-        if self.looks < 0:
-            self.request("SIGTERM", 75)
-        return self.reason is not None
-
-    def __enter__(self) -> StopRequest:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
 @pytest.mark.parametrize("sampler", ["halving", "pbt"])
 def test_a_stopped_population_goes_on_to_the_same_table(
     tmp_path: Path,
@@ -255,7 +236,7 @@ def test_a_stopped_population_goes_on_to_the_same_table(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = {"halving": halved, "pbt": evolved}[sampler]
-    monkeypatch.setattr(driver.signals, "listening", lambda: Stop(3))
+    monkeypatch.setattr(driver.signals, "listening", lambda: CountedStop(3))
     codes = []
     while not codes or codes[-1] == 75:
         assert len(codes) < 20
@@ -278,7 +259,7 @@ def test_a_stop_while_episodes_are_played_loses_no_training_and_skips_no_decisio
     """Start n is stopped in its n-th evaluation."""
     expected = {"halving": halved, "pbt": evolved}[sampler]
     play, train = engine.play, slots.train_slots
-    stops: list[Stop] = []
+    stops: list[CountedStop] = []
     left, trained = [0], []
 
     def interrupted(*given: Any) -> Any:
@@ -292,8 +273,8 @@ def test_a_stop_while_episodes_are_played_loses_no_training_and_skips_no_decisio
         trained.append(given[-1])
         return train(*given)
 
-    def listening() -> Stop:
-        stops.append(Stop(10**9))
+    def listening() -> CountedStop:
+        stops.append(CountedStop(10**9))
         return stops[-1]
 
     monkeypatch.setattr(driver.signals, "listening", listening)
