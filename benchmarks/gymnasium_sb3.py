@@ -195,12 +195,14 @@ def compared(task: str, turns: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns of either side, their IQM, mean and interval, and the verdict on the difference."""
     from ppo_jax.analysis import stats, verdicts
 
-    margin, found = verdicts.margin_of(*TASKS[task]["range"]), {}
+    low, high = TASKS[task]["range"]
+    margin, found = verdicts.margin_of(low, high), {}
     for name in ("return", "training_return"):
         sides = {side: [each[side][name] for each in turns] for side in ("ours", "theirs")}
-        if len(turns) < 2 or None in (*sides["ours"], *sides["theirs"]):
+        living = stats.known([*sides["ours"], *sides["theirs"]])
+        if len(turns) < 2 or not living:
             continue
-        between = verdicts.between([sides["ours"]], [sides["theirs"]], margin)
+        between = verdicts.between_seeds(*sides.values(), margin, min(low, *living))
         found[name] = {
             **{side: stats.summarise(returns) for side, returns in sides.items()},
             **between._asdict(),

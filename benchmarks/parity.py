@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -213,9 +214,13 @@ def entry(
 
 
 def judged(mine: list[float], theirs: list[float], known: ranges.Range) -> dict[str, Any]:
-    """The difference of the returns of all seeds, its interval and the verdict."""
+    """The difference of the returns of all seeds, its interval and the verdict.
+
+    An IQM leaves out up to a quarter of failed seeds. So means are compared if a seed failed.
+    """
     margin = verdicts.margin_of(known.random, known.best)
-    found = verdicts.between([mine], [theirs], margin)
+    has_failed = bool((share_of(np.array([*mine, *theirs]), known) < FAILED).any())
+    found = verdicts.between([mine], [theirs], margin, np.mean if has_failed else stats.iqm)
     return {
         **found._asdict(),
         "verdict": verdicts.described(found),
@@ -225,14 +230,21 @@ def judged(mine: list[float], theirs: list[float], known: ranges.Range) -> dict[
 
 def sample_of(returns: list[float | None], known: ranges.Range) -> list[float]:
     """Returns of all seeds: one that turned non-finite counts as random play."""
-    return [known.random if score is None else score for score in returns]
+    return [
+        known.random if score is None or not math.isfinite(score) else score for score in returns
+    ]
+
+
+def share_of(scores: np.ndarray, known: ranges.Range) -> np.ndarray:
+    """Scores as shares of the range from random play to the best known return."""
+    return (scores - known.random) / (known.best - known.random)
 
 
 def summary(returns: list[float | None], known: ranges.Range) -> dict[str, Any]:
     """IQM, mean, interval and share of failed seeds."""
     scores = np.array(sample_of(returns, known))
-    share = (scores - known.random) / (known.best - known.random)
-    return {**stats.summarise(scores), "share_failed": float(np.mean(share < FAILED))}
+    share_failed = float(np.mean(share_of(scores, known) < FAILED))
+    return {**stats.summarise(scores), "share_failed": share_failed}
 
 
 def ours(peer: Peer, task: Task, seeds: list[int]) -> dict[str, Any]:

@@ -10,12 +10,20 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DATE = len("2026-11-22")
 
 
 def newest(pattern: str) -> Path | None:
-    """The last result whose name matches: names end in their date."""
-    return max(RESULTS.glob(pattern), default=None, key=lambda path: path.stem[-DATE:])
+    """The last result whose name matches, by the date in its name and the number after it."""
+    return max(RESULTS.glob(pattern), default=None, key=lambda path: dated(path.stem))
+
+
+def dated(name: str) -> tuple[str, int]:
+    """The date in a name, and the number after it: results of one day are DATE, DATE-2 and so on.
+
+    A name without a date is older than all others.
+    """
+    found = re.search(r"_(\d{4}-\d\d-\d\d)(?:-(\d+))?(?:_|$)", name)
+    return ("", 0) if found is None else (found[1], int(found[2] or 1))
 
 
 def link(path: Path) -> str:

@@ -37,6 +37,22 @@ class Moments(NamedTuple):
         return sum(self.variances)
 
 
+class Part(NamedTuple):
+    """An independent part of a difference's variance: a task of a side, or a whole side."""
+
+    variance: float  # as the interval has it
+    unit: float  # the unbiased variance that one seed of each task would have; see power.py
+    tasks: int
+
+
+class Difference(NamedTuple):
+    """Interval of a difference, and how it would narrow with more seeds."""
+
+    ends: tuple[float, float]
+    degrees: float  # of freedom
+    parts: tuple[Part, ...]
+
+
 def interval(groups: Sequence[Any], confidence: float = 0.95) -> tuple[float, float] | None:
     """Interval of the mean over all seeds of all tasks, corrected for skewness.
 
@@ -60,8 +76,8 @@ def interval(groups: Sequence[Any], confidence: float = 0.95) -> tuple[float, fl
 
 def difference(
     groups: Sequence[Any], others: Sequence[Any], confidence: float = 0.95
-) -> tuple[tuple[float, float], float] | None:
-    """Interval of mean(groups) - mean(others) by Welch's t, and its degrees of freedom.
+) -> Difference | None:
+    """Interval of mean(groups) - mean(others) by Welch's t.
 
     Args:
         groups, others: as in `interval`, one for each side.
@@ -75,7 +91,14 @@ def difference(
     degrees = welch([first, second])
     reach = quantile(degrees, confidence) * math.sqrt(first.variance + second.variance)
     middle = first.mean - second.mean
-    return (middle - reach, middle + reach), degrees
+    return Difference((middle - reach, middle + reach), degrees, (*parts(first), *parts(second)))
+
+
+def parts(side: Moments) -> list[Part]:
+    """The tasks of a side: with n_t = 1 everywhere, v_t would be s_t^2 / T^2."""
+    sizes = [own + 1 for own in side.degrees]
+    scale = (sum(sizes) / len(sizes)) ** 2
+    return [Part(v, v * scale / n, 1) for v, n in zip(side.variances, sizes, strict=True)]
 
 
 def moments(groups: Sequence[Any]) -> Moments | None:

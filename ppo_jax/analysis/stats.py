@@ -200,7 +200,7 @@ def difference_interval(
 ) -> tuple[float, float] | None:
     """Interval of statistic(groups) - statistic(others), see `welch_interval`."""
     found = welch_interval(groups, others, statistic, confidence, resamples, generator=generator)
-    return None if found is None else found[0]
+    return None if found is None else found.ends
 
 
 def welch_interval(
@@ -211,12 +211,12 @@ def welch_interval(
     resamples: int = 2000,
     *,
     generator: np.random.Generator,
-) -> tuple[tuple[float, float], float] | None:
+) -> means.Difference | None:
     """Interval of statistic(groups) - statistic(others), both resampled task by task.
 
     Student's t has the degrees of freedom of Welch's test, from the variances of both sides'
-    resamples. They are returned, too. Several tasks have the factor of `_unbiased`. None if some
-    task has fewer than two seeds.
+    resamples. Several tasks have the factor of `_unbiased`. None if some task has fewer than two
+    seeds.
     """
     sides = (groups, others)
     if any(not side or min(np.size(group) for group in side) < 2 for side in sides):
@@ -230,7 +230,17 @@ def welch_interval(
     factor = t_over_z(freedom, confidence)
     if len(groups) > 1:
         factor *= _unbiased([np.size(group) for side in sides for group in side])
-    return _stretched(first - second, difference, factor, confidence), freedom
+    ends = _stretched(first - second, difference, factor, confidence)
+    parts = [_part(drawn, side) for drawn, side in ((first, groups), (second, others))]
+    return means.Difference(ends, freedom, tuple(parts))
+
+
+def _part(drawn: np.ndarray, side: Sequence[Any]) -> means.Part:
+    """One side of a difference, from its resamples, whose variance is as of n - 1 of n seeds."""
+    sizes = [np.size(group) for group in side]
+    variance, unbiased = float(drawn.var()), float(drawn.var()) * _unbiased(sizes) ** 2
+    unit = unbiased * sum(sizes) / len(sizes)
+    return means.Part(variance if len(sizes) == 1 else unbiased, unit, len(sizes))
 
 
 def _over_all(groups: Sequence[Any], statistic: Callable[..., Any]) -> float:

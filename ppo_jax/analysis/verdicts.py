@@ -11,20 +11,15 @@ into equal. benchmarks/results/coverage.md has the shares of the words, measured
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_jax.analysis import means, stats
+from ppo_jax.analysis import means, power, stats
 
 BETTER, EQUAL, UNDECIDED, WORSE = WORDS = ("better", "equal", "undecided", "worse")
 MARGIN = 0.05  # share of the range from the random policy to the best known return
-MOST_SEEDS = 10_000
-# Widths of an interval are for a chance of one half to exclude a difference of their size; for 80%
-# they must be smaller: (z(0.975) + z(0.8)) / z(0.975).
-_POWER = (1.959964 + 0.841621) / 1.959964
 
 
 class Verdict(NamedTuple):
@@ -73,7 +68,11 @@ def against(
     ci95 = None if ends is None else (ends[0] - published, ends[1] - published)
     if len(known) < len(per_seed):
         return Verdict(WORSE, difference, ci95, margin, None)
-    return made(difference, ci95, margin, [len(known)])
+    if ci95 is None:
+        return made(difference, None, margin)
+    seeds = len(known)
+    now = power.of_one_group(seeds)
+    return made(difference, ci95, margin, (now, power.of_one_group, seeds))
 
 
 def between(
@@ -86,71 +85,52 @@ def between(
     """
     first, second = (np.concatenate([np.asarray(x, np.float64) for x in s]) for s in (ours, theirs))
     difference = float(statistic(first, axis=-1) - statistic(second, axis=-1))
+    margin = max(margin, rounding(float(statistic(second, axis=-1))))
     found = (
         means.difference(ours, theirs)
         if statistic is np.mean
         else stats.welch_interval(ours, theirs, statistic, generator=np.random.default_rng(0))
     )
-    ci95, degrees = (None, None) if found is None else found
-    margin = max(margin, rounding(float(statistic(second, axis=-1))))
+    if found is None:
+        return made(difference, None, margin)
     sizes = [np.size(group) for group in (*ours, *theirs)]
-    is_unbiased = statistic is np.mean or len(ours) > 1
-    return made(difference, ci95, margin, sizes, degrees, is_unbiased)
+    widths = power.of_difference(found.parts, statistic is np.mean or len(ours) > 1)
+    return made(difference, found.ends, margin, (power.now(found), widths, min(sizes)))
+
+
+def between_seeds(
+    ours: Sequence[float | None], theirs: Sequence[float | None], margin: float, least: float
+) -> Verdict:
+    """Compare two methods on one task, where seeds may have failed.
+
+    The IQM leaves out up to a quarter of failed seeds. So means are compared if a seed failed.
+
+    Args:
+        ours, theirs: [S] and [S'], None for a failed seed.
+        least: the score of a failed seed.
+    """
+    sides = [[least if x is None else x for x in side] for side in (ours, theirs)]
+    has_failed = None in ours or None in theirs
+    return between(sides[:1], sides[1:], margin, np.mean if has_failed else stats.iqm)
 
 
 def made(
     difference: float,
     ci95: tuple[float, float] | None,
     margin: float,
-    sizes: Sequence[int],
-    degrees: float | None = None,
-    is_unbiased: bool = False,
+    widths: tuple[power.Width, power.Widths, int] | None = None,
 ) -> Verdict:
-    """Make a verdict of a difference, its interval and the seeds of each group behind it.
+    """Make a verdict of a difference and its interval.
 
     Args:
-        degrees: degrees of freedom of the interval, if it is one of two sides.
-        is_unbiased: the interval has the unbiased deviation, not that of plain resamples.
+        widths: the width of the interval, that of more seeds, and the seeds that there are; None
+            if the seeds needed cannot be known.
     """
     word = decide(ci95, margin)
     needed = None
-    if word == UNDECIDED and ci95 is not None:
-        needed = seeds_needed(difference, ci95, margin, min(sizes), degrees, is_unbiased)
+    if word == UNDECIDED and ci95 is not None and widths is not None:
+        needed = power.seeds_needed(difference, ci95, margin, *widths)
     return Verdict(word, difference, ci95, margin, needed)
-
-
-def seeds_needed(
-    difference: float,
-    ci95: Sequence[float],
-    margin: float,
-    num_seeds: int,
-    degrees: float | None = None,
-    is_unbiased: bool = False,
-) -> int | None:
-    """Seeds of a group with which a difference of this size is decided in 80% of the repetitions.
-
-    The interval of one group narrows as stretch / sqrt(n). That of a difference narrows as t / z
-    times the deviation, with degrees of freedom that grow as n - 1. The deviation is
-    sqrt(n - 1) / n by the bootstrap, and 1 / sqrt(n) if it is unbiased. The true difference may be
-    another one, so this is the order of the number. None if `MOST_SEEDS` do not suffice.
-    """
-
-    def width(count: int) -> float:
-        if degrees is None:
-            return stats.stretch([count]) / math.sqrt(count)
-        share = (count - 1) / (num_seeds - 1)
-        deviation = math.sqrt(count if is_unbiased else count - 1) / count
-        return stats.t_over_z(degrees * share) * deviation
-
-    below, above = difference - ci95[0], ci95[1] - difference
-    first = width(num_seeds)
-    count = num_seeds
-    while count < MOST_SEEDS:
-        count = min(MOST_SEEDS, max(count + 1, round(1.02 * count)))
-        factor = _POWER * width(count) / first
-        if decide((difference - factor * below, difference + factor * above), margin) != UNDECIDED:
-            return count
-    return None
 
 
 def described(verdict: Verdict) -> str:
@@ -163,4 +143,4 @@ def described(verdict: Verdict) -> str:
         side = "higher" if low > small else "lower" if high < -small else ""
         return f"{EQUAL} ({side} by less than the margin)" if side else EQUAL
     seeds = verdict.seeds_needed
-    return f"{UNDECIDED} ({'more than ' * (seeds is None)}{seeds or MOST_SEEDS} seeds needed)"
+    return f"{UNDECIDED} ({'more than ' * (seeds is None)}{seeds or power.MOST_SEEDS} seeds needed)"

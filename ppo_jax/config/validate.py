@@ -8,16 +8,26 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from ppo_jax.config.config import MEMORIES, OPTIMIZERS, TRUST_REGION, Config, Hyper, Schedule, hint
+from ppo_jax.config.config import (
+    MEMORIES,
+    OBJECTIVES,
+    OPTIMIZERS,
+    TRUST_REGION,
+    Config,
+    Hyper,
+    Schedule,
+    hint,
+)
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.names import whole_setting
 from ppo_jax.config.reading import MAX_INT
 from ppo_jax.config.values import short
 
 INT32 = 2**31 - 1  # samples, and the steps of an episode, are numbered by int32 on the device
-# Each iteration folds five numbers of its own below 2^32 into the seed's random key. One more would
-# repeat the draws of another iteration, or those of an evaluation.
-KEYS, KEYS_PER_ITERATION = 2**32 - 1, 5
+# Each iteration folds five numbers of its own below KEYS into the seed's random key. One more would
+# repeat the draws of another iteration, or those of an evaluation: the last four numbers below 2^32
+# are of evaluations, and of environments outside jax.
+KEYS, KEYS_PER_ITERATION = 2**32 - 4, 5
 
 # name: (lowest, highest whole number)
 _COUNTS = {
@@ -118,6 +128,7 @@ def validate(config: Config, hyper: Hyper) -> None:
 
 
 # Settings that only some objectives, optimisers or networks read: field -> (their field, words).
+_MINIBATCHED = tuple(name for name in OBJECTIVES if name not in TRUST_REGION)
 _READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "clip_epsilon": ("objective", ("clip", "spo")),
     "clip_epsilon_high": ("objective", ("clip",)),
@@ -128,10 +139,13 @@ _READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "trust_region_kl": ("objective", TRUST_REGION),
     "fisher_damping": ("objective", TRUST_REGION),
     "num_cg_iterations": ("objective", TRUST_REGION),
+    "kl_stop": ("objective", _MINIBATCHED),
+    "kl_lr_target": ("objective", _MINIBATCHED),
+    "measure_gradient_cosine": ("objective", _MINIBATCHED),
     "weight_decay": ("optimizer", ("adamw", "muon")),
     "momentum": ("optimizer", ("sgd", "muon")),
-    "rmsprop_decay": ("optimizer", ("rmsprop",)),
-    "adam_epsilon": ("optimizer", ("adam", "adamw", "rmsprop")),
+    "rmsprop_decay": ("optimizer", ("rmsprop", "rmsprop_torch")),
+    "adam_epsilon": ("optimizer", ("adam", "adamw", "rmsprop", "rmsprop_torch")),
     "gsde_resample_steps": ("policy", ("gsde",)),
     "memory_size": ("memory", MEMORIES[1:]),
     "memory_layers": ("memory", MEMORIES[1:]),

@@ -19,14 +19,17 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.distributed.population import has_own_hyper, place
-from ppo_jax.envs.interface import HostStep, HostVector, refuse_host
+from ppo_jax.envs import leaves
+from ppo_jax.envs.interface import HostStep, HostVector, action_mask, refuse_host
 from ppo_jax.kernels.compiler import compiler_options
 from ppo_jax.models.agent import assemble, env_params
 from ppo_jax.rl.types import PyTree, TrainState
 from ppo_jax.training import hosted
 from ppo_jax.training.evaluation import Episodes
 
-STARTS = 2**32 - 3  # folded into a member's key for the seeds of its environments
+# Folded into a member's key: for the seeds of its environments in training, for those of an
+# evaluation, which must not play the same levels, and for the draws of an evaluation's policy.
+STARTS, EVALUATION_STARTS, EVALUATION_DRAWS = 2**32 - 3, 2**32 - 4, 2**32 - 2
 MAX_ENVS = 16  # environments of an evaluation, which play its episodes one after the other
 Rows = dict[str, np.ndarray]
 
@@ -177,9 +180,17 @@ def shapes_of(config: Config, lead: tuple[int, ...]) -> PyTree:
 
 
 def start(config: Config, hyper: Hyper, state: TrainState) -> tuple[HostVector, hosted.Seen]:
-    """New environments of one member, and their first observations."""
-    vector = make_vector(config, hyper, config.num_envs)
-    return vector, beginning(config, vector, int(state.iteration), state)
+    """New environments of one member, and their first observations.
+
+    Raises:
+        InputError: an episode starts without a legal action.
+    """
+    vector, environment = make_vector(config, hyper, config.num_envs), assemble(config).environment
+    seen = beginning(config, vector, (STARTS, int(state.iteration)), state)
+    if action_mask(environment.observation) is not None:
+        mask = action_mask(hosted.stored(environment, seen.observation))
+        leaves.require_legal(environment, jax.device_get(mask))
+    return vector, seen
 
 
 def make_vector(
@@ -196,9 +207,11 @@ def make_vector(
     return environment.host.make(num_envs, params, for_pictures, cut_at)
 
 
-def beginning(config: Config, vector: HostVector, stream: int, state: TrainState) -> hosted.Seen:
-    """The first observations; the environments' seeds follow from the member's key."""
-    key = jax.random.fold_in(jax.random.fold_in(state.key, STARTS), stream)
+def beginning(
+    config: Config, vector: HostVector, stream: tuple[int, int], state: TrainState
+) -> hosted.Seen:
+    """The first observations; the environments' seeds follow from the member's key and `stream`."""
+    key = jax.random.fold_in(jax.random.fold_in(state.key, stream[0]), stream[1])
     shown = fitting(config, vector.reset(int(jax.random.randint(key, (), 0, 2**30))))
     return hosted.Seen(shown, np.ones(len(jax.tree.leaves(shown)[0]), bool))
 
@@ -335,8 +348,8 @@ def plays(
     """
     parts = assemble(config)
     acting = hosted.Acting(state.params, state.observation_moments)
-    seen = beginning(config, vector, stream, state)
-    key = jax.random.fold_in(jax.random.fold_in(state.key, STARTS + 1), stream)
+    seen = beginning(config, vector, (EVALUATION_STARTS, stream), state)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, EVALUATION_DRAWS), stream)
     num_envs = len(seen.begins)
     hand = hosted.Hand(
         parts.network.start(state.params, num_envs), parts.family.draw_noise(key, num_envs)

@@ -140,7 +140,7 @@ def _from_gymnax(name: str) -> Environment:
 def _from_suite(env: str) -> Environment:
     suite, own = known.require_known(env)
     try:
-        return importlib.import_module(f"ppo_jax.envs.suites.{suite.name}").make(own)
+        made = importlib.import_module(f"ppo_jax.envs.suites.{suite.name}").make(own)
     except ImportError as error:
         if suite.is_ours:
             raise
@@ -148,6 +148,10 @@ def _from_suite(env: str) -> Environment:
         if isinstance(error, ModuleNotFoundError):
             what = f"the module {error.name!r}, which is missing"
         raise InputError(f"{env!r} needs {what}: {table.install_hint(suite)}.") from error
+    from ppo_jax.envs import leaves  # here, as it loads numpy and jax
+
+    leaves.require_fitting(made)
+    return made
 
 
 def _probe(name: str) -> Environment:

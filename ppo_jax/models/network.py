@@ -145,3 +145,10 @@ def freeze(params: PyTree, frozen: list[bool]) -> PyTree:
             for leaf, is_frozen in zip(leaves, frozen, strict=True)
         ],
     )
+
+
+def keep_frozen(before: PyTree, after: PyTree, frozen: list[bool]) -> PyTree:
+    """Return `after` with the frozen leaves of `before`."""
+    leaves, treedef = jax.tree.flatten(before)
+    pairs = zip(leaves, jax.tree.leaves(after), frozen, strict=True)
+    return jax.tree.unflatten(treedef, [old if is_frozen else new for old, new, is_frozen in pairs])

@@ -61,9 +61,9 @@ def begin(
         chunk = programs.make_chunk(config, layout).lower(hyper, shapes, np.int32(1))
         start = compiling.result()
     state = called(start, hyper, keys)
-    mask = action_mask(state.carry.observation)
-    if mask is not None:
-        leaves.require_legal(assemble(config).environment, door.fetch(mask))
+    mask, environment = action_mask(state.carry.observation), assemble(config).environment
+    if mask is not None and environment.host is None:  # else the host's first reset shows it
+        leaves.require_legal(environment, door.fetch(mask))
     return Beginning(population.place(state, layout), chunk, start)
 
 

@@ -159,7 +159,8 @@ def absorb(
 ) -> tuple[TrainState, Metrics]:
     """The next state and the metrics of an iteration whose steps the host has taken.
 
-    A refused update cannot take back the steps: the environments go on from where they are.
+    A refused update cannot take back the steps: the environments go on from where they are, and
+    the discounted returns, whose steps the state has not seen, begin anew.
 
     Args:
         hand: after the last step.
@@ -167,7 +168,8 @@ def absorb(
     setting, keys = begin_alone(config, hyper, state)
     experience = experienced(config, state, steps, hand)
     learnt, metrics = learn_from(setting, state, experience, keys[-1])
-    return learnt._replace(carry=experience.carry), metrics
+    discounted = learnt.discounted_return * (1.0 - metrics["refused_fraction"])
+    return learnt._replace(carry=experience.carry, discounted_return=discounted), metrics
 
 
 def experienced(config: Config, state: TrainState, steps: Steps, hand: Hand) -> Experience:

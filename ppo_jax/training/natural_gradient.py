@@ -17,7 +17,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from ppo_jax.kernels.chunks import mean_of_prepared
-from ppo_jax.models.network import Network, freeze, policy_leaves
+from ppo_jax.models.network import Network, freeze, keep_frozen, policy_leaves
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import trust_region
 from ppo_jax.rl.advantages import mean_and_variance, standardise
@@ -159,5 +159,7 @@ def critic_updates(
         return objectives.critic_loss(freeze(params, frozen), rows, setting.hyper, network)
 
     found = minibatch_updates(setting, loss, learner, batch, key)
-    learner = learner._replace(params=found.params, opt_state=found.opt_state)
+    # An optimiser with weight decay moves leaves without a gradient, too.
+    params = keep_frozen(learner.params, found.params, frozen)
+    learner = learner._replace(params=params, opt_state=found.opt_state)
     return learner, jnp.mean(found.diagnostics["value_loss"])

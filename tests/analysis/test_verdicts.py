@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ppo_jax.analysis import stats, verdicts
+from ppo_jax.analysis import power, stats, verdicts
 from ppo_jax.analysis.verdicts import BETTER, EQUAL, UNDECIDED, WORSE
 
 
@@ -58,43 +58,103 @@ def test_two_methods_are_compared_task_by_task():
     assert (back.word, back.difference) == (WORSE, pytest.approx(-0.45))
 
 
-@pytest.mark.parametrize("difference, margin", [(0.5, 0.0), (0.0, 0.5), (0.9, 0.2)])
+def quantiles(count: int) -> np.ndarray:
+    """Scores of a normal sample whose mean is 0 and whose variance is 1, as estimated."""
+    x = scipy.stats.norm.ppf((np.arange(count) + 0.5) / count)
+    return x / x.std(ddof=1)
+
+
+def decided(difference: float, margin: float, error: float, freedom: int) -> float:
+    """Chance by Student's t that an interval lies above 0, below 0, or within the margin."""
+    edge = scipy.stats.t.ppf(0.975, freedom)
+
+    def above(bar: float) -> float:
+        return float(scipy.stats.nct.sf(edge, freedom, (difference - bar) / error))
+
+    def below(bar: float) -> float:
+        return float(scipy.stats.nct.cdf(-edge, freedom, (difference - bar) / error))
+
+    if margin and difference == 0.0:  # within: above -margin and below margin
+        return above(-margin) + below(margin) - 1.0
+    return above(0.0)
+
+
+@pytest.mark.parametrize("difference, margin", [(0.5, 0.0), (0.0, 0.5), (0.0, 0.3)])
 def test_the_seeds_needed_give_the_power_of_the_t_test(difference, margin):
     """scipy's noncentral t: 80% power at alpha 0.05, for the mean of normal scores of SD 1."""
     start = 12
     reach = scipy.stats.t.ppf(0.975, start - 1) / np.sqrt(start)
     ends = (difference - reach, difference + reach)
-    assert verdicts.decide(ends, margin) == UNDECIDED or margin == 0.2
-    needed = verdicts.seeds_needed(difference, ends, margin, start)
-    distance = max(difference, margin - difference)
-
-    def power(n: int) -> float:
-        edge = scipy.stats.t.ppf(0.975, n - 1)
-        return float(scipy.stats.nct.sf(edge, n - 1, distance * np.sqrt(n)))
-
-    assert needed is not None
-    if margin == 0.5:  # both sides must lie within the margin
-        assert 2 * power(needed) - 1 == pytest.approx(0.6, abs=0.06)
-    else:
-        assert power(needed) == pytest.approx(0.8, abs=0.05) or needed == start + 1
+    assert verdicts.decide(ends, margin) == UNDECIDED
+    now = power.of_one_group(start)
+    seeds = power.seeds_needed(difference, ends, margin, now, power.of_one_group, start)
+    assert seeds is not None
+    found = decided(difference, margin, 1 / np.sqrt(seeds), seeds - 1)
+    assert found == pytest.approx(0.8, abs=0.05)
 
 
-@pytest.mark.parametrize("difference, start", [(1.2, 2), (0.8, 3), (0.8, 8), (0.5, 20)])
-def test_the_seeds_needed_of_two_groups_give_the_power_of_the_t_test(difference, start):
-    """scipy's noncentral t for two samples whose variances are 1 as estimated from few seeds."""
-    x = scipy.stats.norm.ppf((np.arange(start) + 0.5) / start)
-    x /= x.std(ddof=1)
-    found = verdicts.between([x + difference], [x], 0.0, np.mean)
+@pytest.mark.parametrize(
+    "difference, margin, sizes",
+    [
+        (1.2, 0.0, (2, 2)),
+        (0.8, 0.0, (3, 3)),
+        (0.8, 0.0, (8, 8)),
+        (0.5, 0.0, (20, 20)),
+        (0.7, 0.0, (4, 20)),  # as many on both sides
+        (0.7, 0.0, (20, 4)),
+        (0.0, 0.5, (20, 20)),
+    ],
+)
+def test_the_seeds_needed_of_two_groups_give_the_power_of_the_t_test(difference, margin, sizes):
+    """scipy's noncentral t for two samples whose variances are 1 as estimated."""
+    x, y = (quantiles(count) for count in sizes)
+    found = verdicts.between([x + difference], [y], margin, np.mean)
     assert found.word == UNDECIDED
     seeds = found.seeds_needed
     assert seeds is not None
-    edge = scipy.stats.t.ppf(0.975, 2 * seeds - 2)
-    power = scipy.stats.nct.sf(edge, 2 * seeds - 2, difference * np.sqrt(seeds / 2))
-    assert power == pytest.approx(0.8, abs=0.08)
+    chance = decided(difference, margin, np.sqrt(2 / seeds), 2 * seeds - 2)
+    assert chance == pytest.approx(0.8, abs=0.08)
+
+
+def test_the_seeds_needed_of_two_tasks_are_those_of_each_task():
+    x = quantiles(10)
+    ours, theirs = [x + 0.4, 3.0 * x + 0.4], [x, 3.0 * x]
+    for statistic, slack in ((np.mean, 0.02), (stats.iqm, 0.25)):
+        found = verdicts.between(ours, theirs, 0.0, statistic)
+        assert found.seeds_needed is not None
+        if statistic is np.mean:
+            error = np.sqrt(2 * (1 + 9) / 4 / found.seeds_needed)
+            assert decided(0.4, 0.0, error, 10**4) == pytest.approx(0.8, abs=slack)
+
+
+@pytest.mark.parametrize(
+    "difference, below, above, error, margin",
+    [
+        (0.3, 0.5, 0.7, 0.25, 0.0),
+        (0.1, 0.5, 0.7, 0.3, 0.9),
+        (0.4, 0.2, 0.2, 0.1, 0.6),  # equal and better overlap
+        (0.0, 1.0, 1.0, 0.5, 0.4),
+    ],
+)
+def test_the_chance_to_decide_is_the_share_of_decided_intervals(
+    difference, below, above, error, margin
+):
+    drawn = np.random.default_rng(0).normal(difference, error, 20_000)
+    share = np.mean([verdicts.decide((x - below, x + above), margin) != UNDECIDED for x in drawn])
+    assert power.chance(difference, below, above, error, margin) == pytest.approx(share, abs=0.01)
+
+
+def test_a_failed_seed_is_seen_although_the_iqm_leaves_it_out():
+    whole = [10.0] * 40
+    found = verdicts.between_seeds([10.0] * 38 + [None] * 2, whole, 0.3, least=0.0)
+    assert (found.difference, found.word) == (-0.5, UNDECIDED)
+    assert verdicts.between_seeds([10.0] * 38 + [0.0] * 2, whole, 0.3, least=0.0).word == EQUAL
+    assert verdicts.between_seeds([10.0] * 8 + [None] * 32, whole, 0.3, least=0.0).word == WORSE
+    assert verdicts.between_seeds(whole, [10.0] * 8 + [None] * 32, 0.3, least=0.0).word == BETTER
 
 
 def test_no_number_of_seeds_decides_a_difference_of_nothing_without_a_margin():
-    found = verdicts.made(0.0, (-1.0, 1.0), 0.0, [10])
+    found = verdicts.against([-1.0, -0.5, 0.5, 1.0], 0.0, 0.0)
     assert found.seeds_needed is None
     assert verdicts.described(found) == "undecided (more than 10000 seeds needed)"
     assert verdicts.described(found._replace(seeds_needed=40)) == "undecided (40 seeds needed)"

@@ -16,7 +16,7 @@ import peers_table
 import readme
 import studies_table
 import suites_table
-from stored import estimate, one_core, signed
+from stored import dated, estimate, one_core, signed
 
 SCORES = {1: stats.summarise([2.5]), 0: stats.summarise([None])}  # by the seeds that have a score
 
@@ -26,6 +26,12 @@ def test_an_estimate_has_its_interval() -> None:
     assert estimate(2.0, (1.25, 3.0), ".1f", bold=True) == "**2.0** [1.2, 3.0]"
     assert estimate(2.0, None, bold=True) == "**2**"
     assert estimate(None, None, bold=True) == "–"
+
+
+def test_results_are_ordered_by_their_date() -> None:
+    names = ["a", "a_cpu_2026-09-30_quick", "a_cpu_2026-10-05_quick", "a_cpu_2026-10-05-2"]
+    names += ["a_cpu_2026-10-05-10_quick", "a-x_2-cores_2027-01-02"]
+    assert sorted(names[::-1], key=dated) == names
 
 
 def test_a_difference_has_a_sign() -> None:
@@ -50,6 +56,7 @@ def test_a_table_shows_scores_without_an_interval(living: int, number: str) -> N
 
     cell: Any = SimpleNamespace(task="Walk", variant="ppo", random=None, protocol="sampled")
     found = {**scores, "published": [], "num_seeds": 1, "env_steps": 64, "verdict": "–"}
+    found["unlike"] = []
     assert f"| {bold}, {number} |" in suites_table.row(cell, found)
 
     compared = {"difference": None, "ci95": None}

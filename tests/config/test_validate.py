@@ -199,7 +199,7 @@ def test_the_nearest_divisor_of_a_large_prime_is_found_without_delay() -> None:
         ),
         (
             {"total_env_steps": 8 * 858_993_460, "num_envs": 8, "rollout_length": 1},
-            "random numbers repeat after 858993459",
+            "random numbers repeat after 858993458",
         ),
         (
             {"total_env_steps": 2**31 + 1, "num_envs": 1, "rollout_length": 128},
@@ -256,6 +256,12 @@ def test_settings_that_nothing_reads_are_named() -> None:
     ]
     assert without_effect(Config(objective="ppo-kl"), Hyper(kl_coef=50.0)) == []
     assert without_effect(Config(optimizer="my:adam"), Hyper(momentum=0.5)) == []
+    torch = Config(optimizer="rmsprop_torch")
+    assert without_effect(torch, Hyper(adam_epsilon=1e-3, rmsprop_decay=0.9)) == []
+    config = Config(objective="trpo", measure_gradient_cosine=True)
+    assert without_effect(config, Hyper(kl_stop=0.1, kl_lr_target=0.1)) == [
+        "kl_stop, kl_lr_target, measure_gradient_cosine have no effect with objective trpo"
+    ]
     assert without_effect(Config(), Hyper(momentum=np.ones(3))) == [
         "momentum has no effect with optimizer adam"
     ]

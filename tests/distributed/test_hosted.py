@@ -17,6 +17,7 @@ from ppo_jax.distributed import hosted, programs
 from ppo_jax.distributed.layout import choose_layout
 from ppo_jax.envs import registration
 from ppo_jax.envs.interface import Host, HostStep
+from ppo_jax.envs.suites import gymnasium_lanes
 from ppo_jax.models.agent import assemble
 from ppo_jax.training import hosted as training
 from ppo_jax.training import trainer
@@ -59,11 +60,52 @@ def test_a_cut_episode_bootstraps_from_its_own_last_observation(clock):
 
 def test_a_refused_update_keeps_the_place_of_the_environments(clock):
     _, hyper, state, parts, steps, hand = clock
+    state = state._replace(discounted_return=jnp.full_like(state.discounted_return, 3.0))
     broken = steps._replace(reward=np.full_like(steps.reward, np.nan))
     after, metrics = parts.absorb(hyper, state, broken, hand)
     assert metrics["refused_fraction"] == 1
+    assert after.discounted_return.tolist() == [0.0, 0.0]  # of steps that the state has not seen
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
     assert after.carry.episode_length.tolist() == [8 - LIMIT] * 2
+
+
+def test_a_mask_of_the_environment_forbids_in_every_step():
+    config = dataclasses.replace(SMALL, env="gymnasium/Masked-v0")
+    state = trainer.init(config, Hyper(), jax.random.key(1))
+    shapes = jax.eval_shape(lambda: state)
+    lowered = hosted.lower_iteration(config, Hyper(), shapes)
+    parts = hosted.Programs(*(each.compile() for each in lowered))
+    place = hosted.start(config, Hyper(), state)
+    steps, _, _ = hosted.take(config, parts, place, Hyper(), state)  # it refuses a forbidden one
+    assert set(np.unique(steps.action)) == {0, 2}
+    layout = choose_layout(config, 1)
+    many = jax.tree.map(lambda leaf: leaf[None], state)
+    play = programs.make_evaluation(config, layout, 2, 20, False)
+    assert play(Hyper(), many, np.uint32(0)).finished.all()
+
+
+def test_a_start_without_a_legal_action_is_a_sentence():
+    config = dataclasses.replace(SMALL, env="gymnasium/Masked-v0")
+    state = trainer.init(config, Hyper(), jax.random.key(1))
+    given = Hyper(env={"num_legal": 0})
+    assert "in which no action is legal" in sentence(lambda: hosted.start(config, given, state))
+
+
+def test_an_evaluation_does_not_begin_where_training_began(monkeypatch):
+    """Else a policy would be evaluated on the levels that it was trained on."""
+    config = dataclasses.replace(SMALL, env="gymnasium/Clock-v0")
+    state, seeds = trainer.init(config, Hyper(), jax.random.key(1)), []
+    reset = gymnasium_lanes.Lanes.reset
+
+    def recorded(lanes: Any, seed: int) -> Any:
+        seeds.append(seed)
+        return reset(lanes, seed)
+
+    monkeypatch.setattr(gymnasium_lanes.Lanes, "reset", recorded)
+    vector, _ = hosted.start(config, Hyper(), state)
+    acting = jax.jit(partial(training.answer, config, True))
+    next(hosted.plays(config, acting, vector, state, int(state.iteration)))
+    assert len(set(seeds)) == len(seeds) == 2
 
 
 class HostWalk:
@@ -136,7 +178,7 @@ def test_an_evaluation_has_gymnasiums_own_returns_for_the_same_actions():
     layout = choose_layout(config, 1)
     play = programs.make_evaluation(config, layout, 3, 500, True)
     found = play(Hyper(), many, np.uint32(7))
-    key = jax.random.fold_in(jax.random.fold_in(state.key, hosted.STARTS), 7)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, hosted.EVALUATION_STARTS), 7)
     seed = int(jax.random.randint(key, (), 0, 2**30))
     act = jax.jit(lambda x: jnp.argmax(assemble(config).network.act(state.params, (), x)[1].logits))
     for i in range(3):

@@ -74,6 +74,49 @@ class Imports(Clock):
         return self._seen(), float("jax" in sys.modules), False, False, {}
 
 
+class Masked(Clock):
+    """Allows the first and the third of three actions, and refuses the second."""
+
+    observation_space = spaces.Dict(
+        {"age": spaces.Box(0, 100, (1,), np.float64), "action_mask": spaces.MultiBinary(3)}
+    )
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, num_legal: int = 2) -> None:
+        self.reward, self.num_legal = 1.0, num_legal
+
+    def step(self, action: Any) -> tuple:
+        if action == 1:
+            raise ValueError("the action is forbidden")
+        return super().step(action)
+
+    def _seen(self) -> dict[str, Any]:
+        mask = np.array([1, 0, 1] if self.num_legal else [0, 0, 0], np.int8)
+        return {"age": np.array([float(self.age)]), "action_mask": mask}
+
+
+class WideMask(Masked):
+    """Has a flag too many."""
+
+    observation_space = spaces.Dict({"action_mask": spaces.MultiBinary(4)})
+
+
+class OneArray(Clock):
+    """Shows its age in one array, which it writes anew in every step and reset."""
+
+    observation_space = spaces.Box(0, 100, (1,), np.float64)
+    action_space = spaces.Discrete(2)
+    seen = None
+
+    def _seen(self) -> Any:
+        self.seen = np.zeros(1) if self.seen is None else self.seen
+        self.seen[0] = self.age
+        return self.seen
+
+
+gymnasium.register("Masked-v0", Masked, max_episode_steps=LIMIT)
+gymnasium.register("WideMask-v0", WideMask, max_episode_steps=LIMIT)
+gymnasium.register("OneArray-v0", OneArray, max_episode_steps=LIMIT)
 gymnasium.register("Imports-v0", Imports, max_episode_steps=LIMIT)
 gymnasium.register("Clock-v0", Clock, max_episode_steps=LIMIT)
 gymnasium.register("Words-v0", Words)

@@ -114,12 +114,13 @@ def make_run(
     points: int = 40,
     objective: str = "clip",
     shift: float = 0.0,
+    seed: int = 3,
 ) -> dict[str, Any]:
     """A run folder without checkpoints, with smooth curves and a known end; its summary."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(seeds)
     config = Config(env=env, objective=objective, total_env_steps=points * 1024, num_envs=8)
-    options = RunOptions(seeds=seeds, seed=3)
+    options = RunOptions(seeds=seeds, seed=seed)
     described = run_folder.describe_run(config, Hyper(learning_rate=0.0007), options)
     write_json(folder / "config.json", described)
     write_json(

@@ -79,6 +79,16 @@ def test_fitting_the_critic_moves_no_parameter_of_the_policy_bit_for_bit(policy:
 
 
 @pytest.mark.usefixtures("double")
+def test_weight_decay_of_the_critics_optimiser_leaves_the_policy_alone() -> None:
+    case = case_of("gaussian")
+    fit = jit(lambda hyper: step(case, hyper, optimizer="adamw")[0])
+    plain, decayed = (fit(Hyper(learning_rate=0.01, weight_decay=decay)) for decay in (0.0, 0.5))
+    np.testing.assert_array_equal(part(decayed, wanted=True), part(plain, wanted=True))
+    critics = [part(params, wanted=False) for params in (plain, decayed)]
+    assert np.mean(critics[0] != critics[1]) > 0.9
+
+
+@pytest.mark.usefixtures("double")
 def test_a_member_of_a_vmap_over_delta_takes_the_step_it_takes_alone() -> None:
     """The policy is the Gaussian, whose searches end after different numbers of trials.
 

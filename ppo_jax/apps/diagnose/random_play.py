@@ -95,23 +95,31 @@ class HostPlay(NamedTuple):
     """A random play outside jax."""
 
     play: Play | None  # the steps before an error; None without any
-    seconds: float
+    seconds: float  # in its steps
     error: Exception | None  # it ended the play
 
 
 def play_host(environment: Environment, key: Array, num_steps: int) -> HostPlay:
-    """NUM_ENVS environments outside jax, `num_steps` uniform actions each."""
+    """NUM_ENVS environments outside jax, `num_steps` uniform legal actions each."""
     assert environment.host is not None
-    draw = jax.vmap(jax.vmap(partial(random_action, environment.action_space)))
-    actions = draw(jax.random.split(key, (num_steps, NUM_ENVS)))
-    own = door.fetch(jax.vmap(partial(own_actions, environment))(actions))
-    steps, error, began = [], None, perf_counter()
+    encode, has_mask = environment.host.encode, action_mask(environment.observation) is not None
+
+    @jax.jit
+    def draw(key: Array, seen: Any) -> Any:
+        mask = action_mask(jax.vmap(encode)(seen)) if has_mask else None
+        keys = jax.random.split(key, NUM_ENVS)
+        one = partial(random_action, environment.action_space)
+        action = jax.vmap(one)(keys) if mask is None else jax.vmap(one)(keys, mask)
+        return own_actions(environment, action)
+
+    keys, steps, error, seconds = jax.random.split(key, num_steps), [], None, 0.0
     vector = environment.host.make(NUM_ENVS, environment.default_params, False, None)
     try:
-        seen, began = vector.reset(0), perf_counter()
+        seen = vector.reset(0)
         for t in range(num_steps):
-            action = jax.tree.map(lambda leaf, t=t: leaf[t], own)
+            action, began = door.fetch(draw(keys[t], seen)), perf_counter()
             found = vector.step(action)
+            seconds += perf_counter() - began
             end = (found.final, (), found.reward, found.terminated, found.truncated)
             steps.append(Play(None, action, (), seen, *end))
             seen = found.observation
@@ -120,7 +128,7 @@ def play_host(environment: Environment, key: Array, num_steps: int) -> HostPlay:
     finally:
         vector.close()
     play = jax.tree.map(lambda *rows: np.stack(rows), *steps) if steps else None
-    return HostPlay(play, perf_counter() - began, error)
+    return HostPlay(play, seconds, error)
 
 
 def in_own_words(environment: Environment, play: Play) -> tuple[Any, Array, Array] | None:

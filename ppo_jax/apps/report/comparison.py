@@ -30,8 +30,9 @@ def compare(words: Sequence[str], margin: float | None = None) -> dict[str, Any]
         margin: half-width of equality in returns; None for 5% of the environment's range.
 
     Raises:
-        InputError: fewer than two groups, several environments, a run without a final return, or
-            files that are missing or damaged.
+        InputError: fewer than two groups, several environments, a run that was not evaluated, the
+            same seeds of a setting twice in a group, no seed that has not failed, or files that are
+            missing or damaged.
     """
     if len(words) < 2:
         raise InputError(
@@ -45,9 +46,9 @@ def compare(words: Sequence[str], margin: float | None = None) -> dict[str, Any]
                 f"{str(folder)!r} is no run's folder (there is no config.json in it): name the "
                 "folders of runs."
             )
-    runs = run_data.collect(folders)["runs"]
+    runs = run_data.collect(folders, most=None)["runs"]
     for run in runs:
-        if final_return(run) is None:
+        if not is_evaluated(run):
             raise InputError(
                 f"The run {run['label']!r} has no final return yet: go on with it by `ppo-jax "
                 "resume`, or leave it out."
@@ -87,50 +88,97 @@ def by_group(
 ) -> dict[str, Any] | None:
     """Compare the groups of an environment whose runs are all evaluated; None if too few.
 
+    A note names the groups that are left out.
+
     Args:
         groups: places of each group's runs.
         places: places of the environment's runs.
 
     Raises:
-        InputError: a group has runs of this environment and of another one.
+        InputError: a group has runs of this environment and of another one, or the same seeds of a
+            setting twice.
     """
     own = [group for group in groups if set(group) & set(places)]
     for group, name in zip(own, named(runs, own), strict=True):
         if not set(group) <= set(places):
             raise InputError(f"The group {name.label!r} has several environments: group one's.")
-    known = [group for group in own if all(final_return(runs[i]) is not None for i in group)]
-    if not 2 <= len(known) <= run_data.MAX_COMPARED:
+    known = [group for group in own if all(is_evaluated(runs[i]) for i in group)]
+    if not 2 <= len(known) <= run_data.MAX_COMPARED or not living(runs, known):
         return None
-    return compared(runs, named(runs, known))
+    found = compared(runs, named(runs, known))
+    for group in named(runs, [group for group in own if group not in known]):
+        found["notes"].append(f"{group.label} is left out: it has no final return yet.")
+    return found
 
 
-def final_return(run: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The final return of a run; None if it has none, or every seed failed."""
-    final = (run["summary"] or {}).get("final_return")
-    return final if final is not None and final["iqm"] is not None else None
+def is_evaluated(run: Mapping[str, Any]) -> bool:
+    """True of a run with a final return, also if every seed failed."""
+    summary = run["summary"]
+    return summary is not None and (
+        summary["final_return"]["iqm"] is not None or summary["episodes_per_seed"] > 0
+    )
+
+
+def improvements(runs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> dict[str, Any] | None:
+    """P(a seed of one run returns more than a seed of another), for all pairs of runs.
+
+    Args:
+        places: places of an environment's runs.
+    """
+    known = [i for i in places if is_evaluated(runs[i])]
+    groups = [(i,) for i in known]
+    if not 2 <= len(known) <= run_data.MAX_COMPARED or not living(runs, groups):
+        return None
+    least = min(range_of(runs, groups)[0], *living(runs, groups))
+    whole = [
+        [least if score is None else score for score in sample] for sample in samples(runs, groups)
+    ]
+    pairs = [
+        [None if x is y else stats.probability_of_improvement(x, y) for y in whole] for x in whole
+    ]
+    return {"env": runs[places[0]]["env"], "runs": known, "probability": pairs}
+
+
+def samples(
+    runs: Sequence[Mapping[str, Any]], groups: Sequence[tuple[int, ...]]
+) -> list[list[float | None]]:
+    """The final returns of each group's seeds; None of a failed one."""
+    return [
+        [score for i in group for score in runs[i]["summary"]["final_return"]["per_seed"]]
+        for group in groups
+    ]
+
+
+def living(runs: Sequence[Mapping[str, Any]], groups: Sequence[tuple[int, ...]]) -> list[float]:
+    """The final returns of all seeds that have not failed."""
+    return [score for sample in samples(runs, groups) for score in stats.known(sample)]
 
 
 def compared(
     runs: Sequence[Mapping[str, Any]], groups: Sequence[Group], margin: float | None = None
 ) -> dict[str, Any]:
-    """Compare each group with the first; a failed seed counts as the lowest return of all.
+    """Compare each group with the first.
 
-    The first group has no verdict, and its difference, interval and probability are None.
+    A failed seed counts as random actions, or as the lowest return of all if that is less. Then
+    means are compared, see `verdicts.between_seeds`. The first group has no verdict, and its
+    difference, interval and probability are None.
+
+    Raises:
+        InputError: the same seeds of a setting twice in a group, or every seed failed.
     """
-    samples = [
-        [score for i in group.places for score in runs[i]["summary"]["final_return"]["per_seed"]]
-        for group in groups
-    ]
-    living = [score for sample in samples for score in stats.known(sample)]
-    low, high, source = range_of(runs, groups, living)
-    every = [runs[i] for group in groups for i in group.places]
-    changed = {name: x for run in every for name, x in run["hyper"]["env"].items()}
-    limits = ranges.limits(every[0]["env"], changed)
+    places = [group.places for group in groups]
+    for group in groups:
+        _refuse_repeated(runs, group)
+    if not living(runs, places):
+        raise InputError("Every seed of every run failed: there is nothing to compare.")
+    low, high, source = range_of(runs, places)
+    least = min(low, *living(runs, places))
+    every = [runs[i] for group in places for i in group]
+    limits = ranges.limits(every[0]["env"], _changed(every))
     chosen = verdicts.margin_of(low, high) if margin is None else margin
-    worst = min(living)
-    whole = [[worst if score is None else score for score in sample] for sample in samples]
+    first, *_ = found = samples(runs, places)
     rows = []
-    for group, sample, scores in zip(groups, samples, whole, strict=True):
+    for group, sample in zip(groups, found, strict=True):
         rows.append(
             {
                 "label": group.label,
@@ -138,7 +186,7 @@ def compared(
                 "num_seeds": len(sample),
                 **stats.summarise(sample, limits=limits),
                 "margin": chosen,
-                **beside(scores, whole[0] if rows else None, chosen),
+                **beside(sample, first if rows else None, chosen, least),
             }
         )
     return {
@@ -146,50 +194,85 @@ def compared(
         "groups": rows,
         "margin": chosen,
         "range": None if margin is not None else {"low": low, "high": high, "source": source},
-        "notes": notes(runs, groups, rows),
+        "notes": notes(every, rows, least),
     }
+
+
+def _refuse_repeated(runs: Sequence[Mapping[str, Any]], group: Group) -> None:
+    """Refuse the same seeds of a setting twice: they are no further evidence.
+
+    Raises:
+        InputError: two runs of the group have the same setting and a seed in common.
+    """
+    for k, i in enumerate(group.places):
+        for j in group.places[:k]:
+            first, second = runs[j], runs[i]
+            if all(first[part] == second[part] for part in ("config", "hyper")):
+                shared = set(_seeds(first)) & set(_seeds(second))
+                if shared:
+                    raise InputError(
+                        f"The runs {first['label']!r} and {second['label']!r} of a group have the "
+                        f"same setting and the same seed {min(shared)}: name one of them, or train "
+                        "other seeds with --seed."
+                    )
+
+
+def _seeds(run: Mapping[str, Any]) -> range:
+    first = run["options"].get("seed", 0)
+    return range(first, first + run["options"]["seeds"])
 
 
 NOTHING = ("word", "difference", "difference_ci95", "seeds_needed", "verdict", "probability")
 
 
-def beside(scores: Sequence[float], first: Sequence[float] | None, margin: float) -> dict[str, Any]:
+def beside(
+    sample: Sequence[float | None],
+    first: Sequence[float | None] | None,
+    margin: float,
+    least: float,
+) -> dict[str, Any]:
     """Compare a group's scores [S] with the first group's; all is None for the first itself."""
     if first is None:
         return dict.fromkeys(NOTHING)
-    found = verdicts.between([scores], [first], margin)
+    found = verdicts.between_seeds(sample, first, margin, least)
+    whole = [[least if x is None else x for x in side] for side in (sample, first)]
     return {
         "word": found.word,
         "difference": found.difference,
         "difference_ci95": found.ci95,
         "seeds_needed": found.seeds_needed,
         "verdict": verdicts.described(found),
-        "probability": stats.probability_of_improvement(scores, first),
+        "probability": stats.probability_of_improvement(*whole),
     }
 
 
 def range_of(
-    runs: Sequence[Mapping[str, Any]], groups: Sequence[Group], living: Sequence[float]
+    runs: Sequence[Mapping[str, Any]], groups: Sequence[tuple[int, ...]]
 ) -> tuple[float, float, str]:
     """Range of returns, and the words for its two ends.
 
-    An environment that ranges.csv does not know ranges from the lowest return at the start of
-    training to the best seed.
+    An environment that ranges.csv does not know, or whose parameters are changed, ranges from the
+    lowest return at the start of training to the best seed.
     """
-    known = ranges.ranges().get(runs[groups[0].places[0]]["env"])
-    if known is not None:
+    every = [runs[i] for group in groups for i in group]
+    known = ranges.ranges().get(every[0]["env"])
+    if known is not None and not _changed(every):
         return known.random, known.best, f"random actions to {known.source}"
-    curves = [runs[i]["curve"]["iqm"] for group in groups for i in group.places]
-    starts = [next((x for x in curve if x is not None), None) for curve in curves]
-    low = min([x for x in starts if x is not None], default=min(living))
-    return low, max(living), "the start of training to the best seed"
+    scores = living(runs, groups)
+    starts = [next((x for x in run["curve"]["iqm"] if x is not None), None) for run in every]
+    low = min([x for x in starts if x is not None], default=min(scores))
+    return low, max(scores), "the start of training to the best seed"
+
+
+def _changed(every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The environment's parameters that a run changed."""
+    return {name: x for run in every for name, x in run["hyper"]["env"].items()}
 
 
 def notes(
-    runs: Sequence[Mapping[str, Any]], groups: Sequence[Group], rows: Sequence[Mapping[str, Any]]
+    every: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], least: float
 ) -> list[str]:
     """Sentences on what makes the groups unlike, and on failed seeds."""
-    every = [runs[i] for group in groups for i in group.places]
     found = []
     steps = sorted({run["env_steps"] for run in every})
     if steps[-1] > 1.05 * steps[0]:
@@ -197,9 +280,19 @@ def notes(
     modes = sorted({run["summary"]["policy_mode"] for run in every})
     if len(modes) > 1:
         found.append(f"The policies acted by several modes: {', '.join(modes)}.")
+    unlike = [
+        name
+        for name in _changed(every)
+        if any(run["hyper"]["env"].get(name) != every[0]["hyper"]["env"].get(name) for run in every)
+    ]
+    if unlike:
+        found.append(f"The runs' environments have several values of {', '.join(unlike)}.")
     failed = sum(row["num_failed"] for row in rows)
     if failed:
-        found.append(f"Failed seeds count as the lowest return of all: {failed}.")
+        found.append(
+            f"{failed} seed{'s' * (failed > 1)} failed and counted as {number(least)}. The "
+            "differences are those of the means, since an IQM may leave failed seeds out."
+        )
     return found
 
 

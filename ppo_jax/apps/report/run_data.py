@@ -38,14 +38,17 @@ DIAGNOSTICS = tuple(
 )
 
 
-def collect(folders: Sequence[Path]) -> dict[str, Any]:
+def collect(folders: Sequence[Path], most: int | None = MAX_RUNS) -> dict[str, Any]:
     """Collect the data of a page of runs.
+
+    Args:
+        most: limit on their number; None for as many as there are.
 
     Raises:
         InputError: too many, the same one twice, or one whose files are missing or damaged.
     """
-    if len(folders) > MAX_RUNS:
-        raise InputError(f"{len(folders)} runs are too many for a page: give at most {MAX_RUNS}.")
+    if most is not None and len(folders) > most:
+        raise InputError(f"{len(folders)} runs are too many for a page: give at most {most}.")
     places = [folder.resolve() for folder in folders]
     twice = next((f for i, f in enumerate(folders) if places[i] in places[:i]), None)
     if twice is not None:
@@ -156,22 +159,6 @@ def thinned(steps: np.ndarray, values: np.ndarray, points: int) -> tuple[np.ndar
         for block, count in zip(blocks, counts)
     ]
     return np.array([steps[edge : edge + group].mean() for edge in edges]), np.array(means)
-
-
-def improvements(runs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> dict[str, Any] | None:
-    """P(a seed of one run returns more than a seed of another), for all pairs of runs."""
-    known: dict[int, list[float]] = {}
-    for i in places:
-        summary = runs[i]["summary"]
-        if summary is not None and summary["final_return"]["iqm"] is not None:
-            known[i] = [x for x in summary["final_return"]["per_seed"] if x is not None]
-    if not 2 <= len(known) <= MAX_COMPARED:
-        return None
-    pairs = [
-        [None if i == j else stats.probability_of_improvement(x, y) for j, y in known.items()]
-        for i, x in known.items()
-    ]
-    return {"env": runs[places[0]]["env"], "runs": list(known), "probability": pairs}
 
 
 def speed(path: Path) -> dict[str, Any] | None:

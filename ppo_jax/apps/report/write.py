@@ -150,7 +150,7 @@ def run_text(wanted: Sources, animate: bool, notes: list[str], trust: Trust = Fa
     """Make the page of runs; `notes` receives a sentence for each run without an animation."""
     folders, data = wanted.folders, run_data.collect(wanted.folders)
     places = parts.grouped([run["env"] for run in data["runs"]])
-    compared = [run_data.improvements(data["runs"], own) for own in places.values()]
+    compared = [comparison.improvements(data["runs"], own) for own in places.values()]
     data["improvements"] = [found for found in compared if found is not None]
     beside = [comparison.by_group(data["runs"], wanted.groups, own) for own in places.values()]
     data["comparisons"] = [found for found in beside if found is not None]

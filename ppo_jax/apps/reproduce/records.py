@@ -94,15 +94,15 @@ def scores_of(
 ) -> tuple[list[float | None], list[float | None]]:
     """Each seed's score by the cell's protocol, and its mean return at the end of training.
 
-    A seed that turned non-finite has failed, and its evaluation is None. Its training returns
-    count: it went on acting with its last finite parameters.
+    A seed that turned non-finite has failed, and its score is None. Its mean return at the end of
+    training is kept: it went on acting with its last finite parameters.
     """
     at_end = [
         scoring.last_episodes(returns, counts, cell.episodes)
         for returns, counts in zip(rows["episode_return_sum"], rows["num_episodes"], strict=True)
     ]
     if trained.played is None:
-        return at_end, at_end
+        return [x if ok else None for x, ok in zip(at_end, alive, strict=True)], at_end
     played = jax.tree.map(lambda leaf: leaf[members], trained.played)
     return evaluation.mean_returns(played, alive), at_end
 

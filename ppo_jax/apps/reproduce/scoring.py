@@ -113,8 +113,9 @@ def remarks(cell: Cell) -> tuple[str, ...]:
         found += [f"{ratio:.2g} times its steps"] if not 0.67 < ratio < 1.5 else []
     if first.policy_mode not in (cell.protocol, "unknown"):
         found.append(f"published {first.policy_mode}, ours {cell.protocol}")
-    harder = [e for e in cell.published[1:] if (e.value or 0.0) > (first.value or 0.0) and e.value]
-    found += [f"also published: {e.value:g} at {e.env_steps:,} steps" for e in harder]
+    for each in cell.published[1:]:
+        if each.value is not None and (first.value is None or each.value > first.value):
+            found.append(f"also published: {each.value:g} at {each.env_steps:,} steps")
     return (*found, *([cell.unlike] if cell.unlike else []))
 
 
@@ -176,16 +177,25 @@ def variants(suite: Suite, rows: Sequence[Measured]) -> list[Variant]:
 
 
 def scores_of(suite: Suite, rows: Sequence[Measured], variant: str) -> dict[str, np.ndarray] | None:
-    """Normalised scores of a variant by task; None unless every seed of every task has one."""
+    """Normalised scores of a variant by task; None unless every seed of every task was run.
+
+    A failed seed counts as the random policy, or as the lowest score of its task if that is less.
+    """
     tasks = dict.fromkeys(cell.task for cell in suite.cells if cell.variant == variant)
     found = {
-        row.cell.task: normalised(row.cell, row.known)
+        row.cell.task: completed(row)
         for row in rows
-        if row.cell.variant == variant and 0 < row.cell.seeds == len(row.known)
+        if row.cell.variant == variant and 0 < row.cell.seeds == len(row.per_seed)
     }
     if not tasks or set(found) != set(tasks):
         return None
     return {task: found[task] for task in tasks}
+
+
+def completed(row: Measured) -> np.ndarray:
+    """Normalised scores of all seeds of a cell, the failed ones at the end."""
+    scores = normalised(row.cell, row.known)
+    return np.append(scores, np.full(row.num_failed, min([0.0, *scores])))
 
 
 class Judged(NamedTuple):
@@ -207,16 +217,16 @@ def judge(suite: Suite, rows: Sequence[Measured], claim: Claim) -> Judged:
     first, second = (scores_of(suite, rows, name) for name in (claim.higher, claim.lower))
     tasks = [task for task in first or () if task in (second or ())]
     if first is None or second is None or not tasks:
-        sides_of = {claim.higher, claim.lower}
-        failed = sum(row.num_failed for row in rows if row.cell.variant in sides_of)
-        why = f"{failed} seeds failed" if failed else "not measured"
-        return Judged(claim, None, None, None, f"{NO_VERDICT} ({why})")
+        return Judged(claim, None, None, None, f"{NO_VERDICT} (not measured)")
     sides = [first[task] for task in tasks], [second[task] for task in tasks]
     found = verdicts.between(*sides, verdicts.MARGIN, np.mean)
     chances = [stats.probability_of_improvement(*pair) for pair in zip(*sides, strict=True)]
     probability = float(np.mean(chances))
     is_quick = any(row.cell.is_quick for row in rows)
     words = said(found, is_quick) if claim.compare else NO_VERDICT
+    sides_of = {claim.higher, claim.lower}
+    failed = sum(row.num_failed for row in rows if row.cell.variant in sides_of)
+    words += f" ({failed} seeds failed)" if failed else ""
     return Judged(claim, found.difference, found.ci95, probability, words, found.seeds_needed)
 
 

@@ -58,6 +58,7 @@ class Lanes:
                 self._draw()
             if terminated[i] or truncated[i] or cut[i]:
                 self.ages[i] = 0
+                final[i] = _copied(observation)  # the reset may write into the same array
                 observation = env.reset()[0]
             following.append(observation)
         truncated &= ~terminated
@@ -223,6 +224,10 @@ def _row(tree: Any, index: Any) -> Any:
     if isinstance(tree, dict):
         return {name: _row(leaf, index) for name, leaf in tree.items()}
     return tuple(_row(leaf, index) for leaf in tree) if isinstance(tree, tuple) else tree[index]
+
+
+def _copied(tree: Any) -> Any:
+    return _zipped(lambda leaves: np.array(leaves[0]), [tree])
 
 
 def _stacked(trees: list[Any]) -> Any:

@@ -17,7 +17,7 @@ from ppo_jax.apps.report import write
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
-STORED = Path(__file__).parents[3] / "benchmarks/results/ppo-table-1_cpu_2026-11-22"
+STORED = Path(__file__).parents[3] / "benchmarks/results/ppo-table-1_cpu_2026-11-30"
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

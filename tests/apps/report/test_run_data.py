@@ -79,16 +79,6 @@ def test_thinning_averages_neighbours_over_what_is_known() -> None:
     np.testing.assert_array_equal(values, [[2.0, np.nan], [5.0, 7.0]])
 
 
-def test_improvement_counts_pairs_of_seeds_that_were_evaluated() -> None:
-    def run(scores: list[float | None]) -> dict[str, Any]:
-        return {"env": "e", "summary": {"final_return": stats.summarise(scores)}}
-
-    every = [run([1.0, 3.0]), run([2.0, None]), {"env": "e", "summary": None}]
-    found = run_data.improvements(every, [0, 1, 2])
-    assert found == {"env": "e", "runs": [0, 1], "probability": [[None, 0.5], [0.5, None]]}
-    assert run_data.improvements(every, [0, 2]) is None
-
-
 def test_a_run_that_is_not_over_is_read_up_to_its_last_row(folder: Path) -> None:
     (folder / "summary.json").unlink()
     (folder / "timing.jsonl").unlink()

@@ -17,7 +17,7 @@ from ppo_jax.apps.reproduce.specs import Suite
 from ppo_jax.cli.main import main
 from ppo_jax.config.errors import InputError
 
-STORED = Path(__file__).parents[3] / "benchmarks/results/ppo-table-1_cpu_2026-11-22"
+STORED = Path(__file__).parents[3] / "benchmarks/results/ppo-table-1_cpu_2026-11-30"
 SUITE = """
 title = "Made <up>"
 about = '''

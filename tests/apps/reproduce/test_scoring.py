@@ -172,14 +172,17 @@ def test_a_variant_that_lacks_a_task_or_a_seed_is_not_averaged(suite):
     assert [each.name for each in scoring.variants(suite, rows_of(suite, without))] == ["bad"]
     fewer = {**SCORES, "CartPole-v1/bad": SCORES["CartPole-v1/bad"][:3]}
     assert [each.name for each in scoring.variants(suite, rows_of(suite, fewer))] == ["good"]
-    failed = {**SCORES, "CartPole-v1/bad": [None, None, None, 20.0]}
-    assert [each.name for each in scoring.variants(suite, rows_of(suite, failed))] == ["good"]
 
 
-def test_a_claim_is_not_judged_on_the_seeds_that_survived(suite):
-    rows = rows_of(suite, {**SCORES, "CartPole-v1/good": [None, 500.0, 500.0, None]})
-    judged = scoring.judge(suite, rows, Claim("good", "bad", ""))
-    assert (judged.difference, judged.verdict) == (None, "– (2 seeds failed)")
+def test_failed_seeds_count_as_the_random_policy_or_less(suite):
+    failed = {**SCORES, "CartPole-v1/good": [None, 500.0, 500.0, None]}
+    good, bad = scoring.variants(suite, rows_of(suite, failed))
+    assert good.per_task["CartPole-v1"] == 0.5
+    judged = scoring.judge(suite, rows_of(suite, failed), Claim("good", "bad", ""))
+    assert judged.difference == good.mean - bad.mean
+    assert judged.verdict.endswith("(2 seeds failed)")
+    lower = scoring.completed(rows_of(suite, {"CartPole-v1/bad": [None, -478.0]})[0])
+    np.testing.assert_allclose(lower, [(-478.0 - 20.0) / 480.0] * 2)
 
 
 def test_a_claim_is_judged_by_the_difference_and_its_interval(suite):

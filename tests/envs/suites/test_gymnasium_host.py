@@ -94,6 +94,7 @@ def test_an_episode_without_an_end_is_cut():
         ("gymnasium/other/Nope-v5", "gymnasium/package.module:ID imports the module"),
         ("gymnasium/no_such_module:Walk-v0", "needs the module 'no_such_module'"),
         ("gymnasium/Words-v0", "has the space Text"),
+        ("gymnasium/WideMask-v0", "action_mask of bool[4] and its actions need bool[3]"),
         ("gymnasium:HalfCheetah-v5", "has a slash, gymnasium/HalfCheetah-v5"),
         ("HalfCheetah-v5", "write gymnasium/HalfCheetah-v5"),
     ],

@@ -44,6 +44,19 @@ def test_a_step_is_timed_without_its_resets():
     assert adapter._seconds_of_step(gymnasium.Env()) == 0.0  # training reports its failure
 
 
+def test_a_reset_does_not_overwrite_the_final_observation():
+    environment = registration.make("gymnasium/OneArray-v0")
+    assert environment.host is not None
+    vector = environment.host.make(2, environment.default_params, False, None)
+    vector.reset(0)
+    for age in range(1, gymnasium_tasks.LIMIT + 1):
+        found = vector.step(np.zeros(2, int))
+        np.testing.assert_array_equal(found.final[:, 0], age)
+    assert found.truncated.all()
+    np.testing.assert_array_equal(found.observation[:, 0], 0)
+    vector.close()
+
+
 @pytest.mark.slow
 def test_the_choice_of_workers_changes_no_number(monkeypatch):
     environment = registration.make("gymnasium/CartPole-v1")

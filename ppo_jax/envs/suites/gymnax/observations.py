@@ -121,7 +121,9 @@ def _within_tree(
 ) -> tuple[ObservationSpace, Encode]:
     """A leaf of several. Whole numbers and flags keep their kind: no normaliser changes them."""
     if name == ACTION_MASK:
-        return ObservationSpace(examples[0].shape, "bool", 0, 1, False), jnp.asarray
+        is_whole = jnp.issubdtype(examples[0].dtype, jnp.integer)  # MultiBinary's flags are int8
+        flags = (lambda value: jnp.asarray(value) != 0) if is_whole else jnp.asarray
+        return ObservationSpace(examples[0].shape, "bool", 0, 1, False), flags
     found, encode = _leaf(space, examples, f"{label} ({name})")
     if found.is_number:
         return found, lambda value: leaves.one_hot(value, found, jnp.bool_)
