@@ -24,8 +24,8 @@ def parity() -> str | None:
     lines = [
         "### Learning beside others at equal settings",
         "",
-        "| task | beside | ours: IQM [95%], mean | theirs: IQM [95%], mean | failed seeds, ours "
-        "and theirs | seeds × steps | difference [95%] | P(ours better) | verdict |",
+        "| task | beside | ours: IQM [95%], mean | theirs: IQM [95%], mean | seeds that did not "
+        "learn, ours and theirs | seeds × steps | difference [95%] | P(ours better) | verdict |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
@@ -44,9 +44,9 @@ def parity() -> str | None:
     lines += [
         "",
         "The same environments, budget, network, start of the weights, loss, optimiser and end at "
-        f"a time limit; 128 episodes a seed, actions {modes}. A failed seed stays within a tenth "
-        "of the range from random play. If a seed of a row failed, the difference is that of the "
-        "means, else of the IQMs. Again: `python benchmarks/parity.py`.",
+        f"a time limit; 128 episodes a seed, actions {modes}. A seed that did not learn stays "
+        "within a tenth of the range from random play. If a row has one, the difference is that of "
+        "the means, because an IQM leaves such seeds out; else it is that of the IQMs. Again: `python benchmarks/parity.py`.",
         "",
         chance(records),
     ]

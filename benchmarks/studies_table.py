@@ -137,8 +137,9 @@ def _sources(found: Sequence[tuple[Record, str]], what: str) -> str:
 def _heads(rival: str, ours: str) -> list[str]:
     return [
         f"| task | sampler | repetitions | {rival} | {ours} | difference [95%] | at or above the "
-        f"lower end of its interval | higher | environment steps, at most |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"lower end of its interval | higher | training steps, at most | with played episodes, at "
+        "most |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
 
 
@@ -155,6 +156,7 @@ def _rows(record: Record, ours: str, label: str) -> list[str]:
             f"{shown} | "
             f"{sum(pair['is_within'] for pair in pairs)} of {count} | "
             f"{sum(difference > 0 for difference in differences)} of {count} | "
+            f"{max(pair['share_trained'] for pair in pairs):.0%} | "
             f"{max(pair['share_of_steps'] for pair in pairs):.0%} |"
         )
     return lines
@@ -170,7 +172,9 @@ def _beside(env: str, whole: Record, other: Record) -> Record:
         "other": scores[1]["mean"],
         "difference": scores[1]["mean"] - scores[0]["mean"],
         "is_within": scores[1]["mean"] >= low,
-        "share_of_steps": other["env_steps"] / whole["env_steps"],
+        "share_trained": other["env_steps"] / whole["env_steps"],
+        "share_of_steps": (other["env_steps"] + other.get("evaluation_env_steps", 0))
+        / whole["env_steps"],
     }
 
 

@@ -224,7 +224,13 @@ def other_suites() -> list[str]:
                 )
                 continue
             words = ", ".join(f"{n} {word}" for word, n in record["words"].items() if n)
+            easy = [
+                f" {cell['cell'].split('/')[0]}: {'; '.join(cell['unlike'])}."
+                for cell in judged
+                if cell["verdict"].startswith("better") and cell["unlike"]
+            ]
             said.append(
                 f"* `{name}`: of {len(judged)} published numbers {words}, {least} seeds {where}."
+                + "".join(easy)
             )
     return said

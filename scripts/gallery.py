@@ -31,7 +31,9 @@ BOARD = "--num-envs 64 --rollout-length 32 --num-epochs 4 --num-minibatches 8 --
 SHOWN = {
     "CartPole-v1": "",
     "Breakout-MinAtar": "",
-    "brax/inverted_pendulum": f"--no-preset --total-env-steps 200000 {BATCHES} {SCALED}",
+    "brax/inverted_pendulum": (
+        f"--no-preset --total-env-steps 200000 {BATCHES} {SCALED} --learning-rate 3e-4"
+    ),
     "playground/CartpoleBalance": (
         f"--no-preset --total-env-steps 200000 {BATCHES} {SCALED} --learning-rate 1e-3:0"
     ),
@@ -39,7 +41,9 @@ SHOWN = {
         f"--no-preset --total-env-steps 100000 {GRID} {SCALED} --learning-rate 5e-4:0"
         " --entropy-coef 0.01:0"
     ),
-    "navix/Navix-Empty-8x8-v0": f"--no-preset --total-env-steps 100000 {GRID} {SCALED}",
+    "navix/Navix-Empty-8x8-v0": (
+        f"--no-preset --total-env-steps 100000 {GRID} {SCALED} --learning-rate 3e-4"
+    ),
     "jumanji/Snake-v1": (
         "--no-preset --total-env-steps 1000000 --num-envs 64 --rollout-length 64 --num-epochs 4"
         " --num-minibatches 16 --torso mlp --hidden-sizes 256,256 --normalize-observations"

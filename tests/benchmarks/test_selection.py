@@ -38,6 +38,7 @@ def test_arrivals_are_in_the_order_of_their_scores_and_the_failed_come_last(tmp_
 def test_the_table_compares_means_of_the_fresh_seeds() -> None:
     """An IQM would leave out the seed that failed: -10 against -10."""
     whole, other = side(-10.0, -10.0, -10.0, -12.0), side(-10.0, -10.0, -10.0, -90.0, steps=25)
+    other["evaluation_env_steps"] = 50
     rows = [{"everything": whole, "halving": other}] * 2
     env = {"env_steps": 1000, "repetitions": rows, "repetitions_in_all": 2}
     record = {"envs": {"own": env}, "machine": {"hardware": "a CPU"}, "date": "2026-12-01T00:00"}
@@ -46,7 +47,7 @@ def test_the_table_compares_means_of_the_fresh_seeds() -> None:
     assert len(lines) == 6  # head, rule, two rows, an empty line, the sources
     row = lines[2].split(" | ")
     assert row[1:6] == ["halving, η = 3", "2", "-10.5", "-30", "-19.5 [-19.5, -19.5]"]
-    assert row[6:] == ["0 of 2", "0 of 2", "25% |"]
+    assert row[6:] == ["0 of 2", "0 of 2", "25%", "75% |"]
     assert lines[3].split(" | ")[1] == "halving, η = 2"
     assert lines[5].startswith("Means over fresh seeds")
     assert lines[5].endswith("Again: `python selection.py halving --eta 2`.")

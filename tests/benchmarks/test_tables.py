@@ -31,7 +31,8 @@ def test_an_estimate_has_its_interval() -> None:
 def test_results_are_ordered_by_their_date() -> None:
     names = ["a", "a_cpu_2026-09-30_quick", "a_cpu_2026-10-05_quick", "a_cpu_2026-10-05-2"]
     names += ["a_cpu_2026-10-05-10_quick", "a-x_2-cores_2027-01-02"]
-    assert sorted(names[::-1], key=dated) == names
+    mixed = names[::-1]
+    assert sorted(mixed, key=dated) == names
 
 
 def test_a_difference_has_a_sign() -> None:

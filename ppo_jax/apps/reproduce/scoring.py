@@ -116,7 +116,7 @@ def remarks(cell: Cell) -> tuple[str, ...]:
     for each in cell.published[1:]:
         if each.value is not None and (first.value is None or each.value > first.value):
             found.append(f"also published: {each.value:g} at {each.env_steps:,} steps")
-    return (*found, *([cell.unlike] if cell.unlike else []))
+    return tuple(dict.fromkeys([*found, *([cell.unlike] if cell.unlike else [])]))
 
 
 def wanted_seeds(cell: Cell) -> range:
