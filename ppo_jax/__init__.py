@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ppo_jax.apps.diagnose.replay import replay as replay
     from ppo_jax.apps.export.export import export as export
     from ppo_jax.apps.export.load_policy import load_policy as load_policy
+    from ppo_jax.apps.export.run_policy import make_policy as make_policy
     from ppo_jax.apps.report.write import report as report
     from ppo_jax.apps.run.evaluate import evaluate as evaluate
     from ppo_jax.apps.run.runner import resume as resume
@@ -44,6 +45,7 @@ _HOMES = {
     "iterate": "training.trainer",
     "load_policy": "apps.export.load_policy",
     "make": "envs.registration",
+    "make_policy": "apps.export.run_policy",
     "preset": "config.presets",
     "replay": "apps.diagnose.replay",
     "report": "apps.report.write",

@@ -63,6 +63,19 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="session")
+def peaked(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny run of steps so large that its policies get worse; every checkpoint is kept."""
+    import dataclasses
+
+    from tiny import BATCH, HYPER, tiny_run
+
+    every = dict.fromkeys(("eval_every", "log_every", "checkpoint_every"), BATCH)
+    hyper = dataclasses.replace(HYPER, learning_rate=2.0)
+    folder = tmp_path_factory.mktemp("runs") / "peaked"
+    return tiny_run(folder, hyper=hyper, keep=100, **every)
+
+
+@pytest.fixture(scope="session")
 def swung(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One iteration of gSDE on Pendulum: noise, bounds of the actions, a normaliser, a picture."""
     from ppo_jax.apps.run.runner import run

@@ -49,7 +49,7 @@ class Difference(NamedTuple):
     """Interval of a difference, and how it would narrow with more seeds."""
 
     ends: tuple[float, float]
-    degrees: float  # of freedom
+    degrees: float  # degrees of freedom
     parts: tuple[Part, ...]
 
 

@@ -26,7 +26,7 @@ class Width(NamedTuple):
     """The half-width of an interval, up to a constant, as a function of the seeds of a task."""
 
     deviation: float
-    factor: float  # of Student's t, and of few seeds: the half-width is Z * factor * deviation
+    factor: float  # Student's t, and few seeds: the half-width is Z * factor * deviation
 
 
 Widths = Callable[[int], Width]

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ppo_jax.config.config import Config, Hyper, Schedule, canonical, hint
-from ppo_jax.config.errors import InputError
-from ppo_jax.config.options import RunOptions
+from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.options import CHECKPOINTS, RunOptions
 from ppo_jax.config.values import env_value, plain_number, short
 
 # Field name -> (the dataclass it belongs to, its specification).
@@ -270,6 +270,23 @@ def whole_number(name: str, value: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InputError(f"{name}={short(value)} must be a whole number, for example 1000, 1e6 or 1M.")
+
+
+def checkpoint_choice(value: Any) -> str | int:
+    """Read the choice of a checkpoint: newest, best, or a number of environment steps.
+
+    Raises:
+        InputError: another word, or no whole number.
+    """
+    if isinstance(value, str) and value in CHECKPOINTS:
+        return value
+    try:
+        return whole_number("checkpoint", value)
+    except InputError:
+        raise InputError(
+            f"checkpoint={short(value)} must be {', '.join(CHECKPOINTS)} or the environment steps "
+            f"of a checkpoint, for example 1e6.{nearest(str(value), CHECKPOINTS)}"
+        ) from None
 
 
 def _real(name: str, value: Any) -> float:

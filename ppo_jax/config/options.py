@@ -12,6 +12,7 @@ from ppo_jax.config.validate import check_fields
 
 POLICY_MODES = ("auto", "deterministic", "sampled")
 PLATFORMS = ("cpu", "gpu", "tpu")
+CHECKPOINTS = ("newest", "best")  # or a number of environment steps
 RESUME = ("never", "auto")
 CLUSTERS = ("none", "auto")
 HOSTS = ("hosts", "coordinator", "num_hosts", "host_index")  # options that join several hosts

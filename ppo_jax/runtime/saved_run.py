@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppo_jax.config import layers
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
@@ -22,7 +23,8 @@ from ppo_jax.models.agent import assemble
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import prepare_jax
 from ppo_jax.runtime.text import visible
-from ppo_jax.storage import checkpoint, run_folder
+from ppo_jax.storage import checkpoint as checkpoints
+from ppo_jax.storage import run_folder
 from ppo_jax.storage.fingerprint import other_programs, own_sources, spaces
 from ppo_jax.training import schedules, trainer
 
@@ -35,43 +37,48 @@ def saved_like(config: Config, hyper: Hyper, num_seeds: int) -> TrainState:
 
 
 def load_state(
-    folder: Path | str, env: Any = None, network: Any = None, trust: Trust = False
+    folder: Path | str,
+    env: Any = None,
+    network: Any = None,
+    trust: Trust = False,
+    checkpoint: str | int = "newest",
 ) -> tuple[Config, Hyper, RunOptions, TrainState, dict[str, Any]]:
-    """Settings, newest undamaged state [S, ...] and its metadata of a run folder.
+    """Settings, state [S, ...] and metadata of a checkpoint of a run folder.
 
-    Prints a note if the environment, or another program of the user's own, has changed since.
+    Prints a note if the environment, or another program of the user's own, has changed since, or
+    if the best checkpoint may be among damaged ones.
+
+    Args:
+        checkpoint: "newest" for the newest undamaged one, "best" for the one with the best
+            evaluation (IQM over the seeds), or the environment steps of one that is kept.
 
     Raises:
-        InputError: no run folder, no checkpoint in it that can be read, or a program that the user
-            does not vouch for (`trust`).
+        InputError: no run folder, no such checkpoint in it that can be read, or a program that the
+            user does not vouch for (`trust`).
     """
-    folder = Path(folder)
+    folder, choice = Path(folder), layers.checkpoint_choice(checkpoint)
     found = run_folder.read_settings(folder, env, network, trust)
-    newest, warnings = checkpoint.latest(folder)
-    if newest is None:
-        why = f": {checkpoint.in_short(warnings)}" if warnings else "."
-        raise InputError(
-            f"{str(folder)!r} holds no checkpoint that can be read{why}"
-        ) from checkpoint.damage(folder)
+    place, warnings = checkpoints.chosen(folder, choice)
     hyper = schedules.as_arrays(found.config, found.hyper)
     like = saved_like(found.config, hyper, found.options.seeds)
-    state, metadata = load_checkpoint(newest, like, found.config)
+    state, metadata = load_checkpoint(place, like, found.config)
     other = other_programs(metadata.get("fingerprint") or {}, own_sources(found.config))
-    if other is not None and sys.stderr is not None:
-        print(visible(f"note: {other}"), file=sys.stderr)
+    notes = [*(warnings if choice == "best" else ()), *([] if other is None else [other])]
+    for note in notes if sys.stderr is not None else ():
+        print(visible(f"note: {note}"), file=sys.stderr)
     return found.config, hyper, found.options, state, {**metadata, "warnings": warnings}
 
 
 def load_checkpoint(
     folder: Path, like: TrainState, config: Config
 ) -> tuple[TrainState, dict[str, Any]]:
-    """`checkpoint.load` for a run, which names an environment whose spaces have changed.
+    """`checkpoints.load` for a run, which names an environment whose spaces have changed.
 
     Raises:
         InputError: they have changed since the run was trained.
-        CheckpointError: as `checkpoint.load`.
+        CheckpointError: as `checkpoints.load`.
     """
-    now, then = spaces(config), checkpoint.metadata_of(folder).get("spaces") or {}
+    now, then = spaces(config), checkpoints.metadata_of(folder).get("spaces") or {}
     changed = [name for name in now if name in then and now[name] != then[name]]
     if changed:
         name = changed[0]
@@ -79,20 +86,28 @@ def load_checkpoint(
             f"{run_folder.env_name(config)!r} now has the {name} space {now[name]}, and {folder} "
             f"was trained with {then[name]}: bring the old environment back, or train anew."
         )
-    return checkpoint.load(folder, like)
+    return checkpoints.load(folder, like)
 
 
 def load_where_trained(
-    run: Path, member: int, env: Any = None, network: Any = None, trust: Trust = False
+    run: Path,
+    member: int,
+    env: Any = None,
+    network: Any = None,
+    trust: Trust = False,
+    checkpoint: str | int = "newest",
 ) -> tuple[Config, Hyper, RunOptions, TrainState, dict[str, Any]]:
     """Start jax on the platform that a run was trained on, and load its state.
+
+    Args:
+        checkpoint: as in `load_state`.
 
     Raises:
         InputError: as `load_state`, or the run has no such member.
     """
     wanted = run_folder.read_settings(run, env, network, trust).options.platform
     prepare_jax(RunOptions(platform=wanted))
-    found = load_state(run, env, network, trust)
+    found = load_state(run, env, network, trust, checkpoint)
     check_member(member, found[2].seeds)
     return found
 
@@ -162,17 +177,18 @@ def load_member(
     network: Any = None,
     name: str = "member",
     trust: Trust = False,
+    checkpoint: str | int = "newest",
 ) -> tuple[Config, Hyper, TrainState]:
-    """Settings and newest undamaged state of one seed, without a leading axis.
+    """Settings and state of one seed, without a leading axis.
 
     Args:
         name: of the argument that the user gave as `member`.
+        checkpoint: as in `load_state`.
 
     Raises:
-        InputError: no run folder, no checkpoint that can be read, no such seed in it, or a program
-            that the user does not vouch for (`trust`).
+        InputError: as `load_state`, or the run has no such seed.
     """
-    config, hyper, options, state, _ = load_state(folder, env, network, trust)
+    config, hyper, options, state, _ = load_state(folder, env, network, trust, checkpoint)
     check_member(member, options.seeds, name)
     return config, hyper, jax.tree.map(lambda leaf: leaf[member], state)
 

@@ -31,6 +31,7 @@ from ppo_jax.storage.checkpoint_files import Leaf, Manifest
 from ppo_jax.storage.run_folder import run_id
 
 _STEP = re.compile(r"step_(\d{12,})")
+LISTED = 8  # checkpoints that an error message names
 
 
 def checkpoint_folder(run_folder: Path | str, env_steps: int) -> Path:
@@ -153,6 +154,38 @@ def latest(run_folder: Path | str, own_id: str | None = None) -> tuple[Path | No
     return None, reasons
 
 
+def chosen(run_folder: Path | str, choice: str | int) -> tuple[Path, list[str]]:
+    """The checkpoint that `choice` names, and a sentence for each damaged one passed over.
+
+    Args:
+        choice: "newest", "best", or the environment steps (per seed) of one that is kept.
+
+    Raises:
+        InputError: there is none, it cannot be read, or no evaluation has scored any.
+    """
+    run_folder = Path(run_folder)
+    if isinstance(choice, int):
+        return _kept(run_folder, choice), []
+    if choice == "newest":
+        folder, reasons = latest(run_folder)
+    else:
+        found = list(_surveyed(run_folder, None))
+        folder, reasons = _best(found), [each for _, each in found if isinstance(each, str)]
+        if folder is not None:
+            return folder, [f"{reason} It may have been the best." for reason in reasons]
+        if len(reasons) < len(found):
+            raise InputError(
+                f"checkpoint='best' needs an evaluation, and no checkpoint of {str(run_folder)!r} "
+                "has one that can be read: train with --eval-every, or take checkpoint 'newest'."
+                + "".join(f" {reason}" for reason in reasons[:1])
+            )
+    if folder is not None:
+        return folder, reasons
+    why = f": {in_short(reasons)}" if reasons else "."
+    sentence = f"{str(run_folder)!r} holds no checkpoint that can be read{why}"
+    raise InputError(sentence) from damage(run_folder)
+
+
 def in_short(reasons: Sequence[str]) -> str:
     """One sentence on why no checkpoint of a run can be used."""
     if len(reasons) < 2:
@@ -202,15 +235,34 @@ def _surveyed(run_folder: Path, own_id: str | None) -> Iterator[tuple[Path, dict
     own_id = own_id or run_id(run_folder)
     for folder in _newest_first(run_folder):
         try:
-            metadata = _checked(folder, checkpoint_files.verify(folder)).metadata
+            yield folder, _own_metadata(folder, own_id)
         except CheckpointError as error:
             yield folder, str(error)
-            continue
-        found = metadata.get("run_id", own_id)
-        if own_id is not None and found != own_id:
-            yield folder, f"{folder} is of another run ({found}; this one is {own_id})."
-        else:
-            yield folder, metadata
+
+
+def _own_metadata(folder: Path, own_id: str | None) -> dict[str, Any]:
+    """The metadata of an undamaged checkpoint of the run `own_id`; None for any run."""
+    metadata = _checked(folder, checkpoint_files.verify(folder)).metadata
+    found = metadata.get("run_id", own_id)
+    if own_id is not None and found != own_id:
+        raise CheckpointError(f"{folder} is of another run ({found}; this one is {own_id}).")
+    return metadata
+
+
+def _kept(run_folder: Path, env_steps: int) -> Path:
+    """The undamaged checkpoint after `env_steps`."""
+    folder, folders = checkpoint_folder(run_folder, env_steps), _newest_first(run_folder)
+    if folder not in folders:
+        kept = [int(path.name.removeprefix("step_")) for path in folders]
+        near = sorted(sorted(kept, key=lambda steps: abs(steps - env_steps))[:LISTED])
+        more = f" (the nearest of {len(kept)})" if len(kept) > LISTED else ""
+        remedy = f"name one after {', '.join(map(str, near))} environment steps{more}"
+        raise InputError(
+            f"checkpoint={env_steps} is not kept in {str(run_folder)!r}: "
+            f"{remedy if kept else 'it has no checkpoint'}."
+        )
+    _own_metadata(folder, run_id(run_folder))
+    return folder
 
 
 def _best(found: list[tuple[Path, dict[str, Any] | str]]) -> Path | None:

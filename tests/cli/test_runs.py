@@ -18,7 +18,7 @@ from ppo_jax.cli.commands import completion
 from ppo_jax.cli.commands.table import COMMANDS
 from ppo_jax.config.errors import InputError
 from ppo_jax.runtime import frames
-from ppo_jax.storage import lock, run_list
+from ppo_jax.storage import checkpoint, lock, run_list
 
 
 @pytest.fixture
@@ -117,6 +117,37 @@ def test_an_episode_is_written_and_told(
     assert main.main([*words, "--member", "9"]) == 2
 
 
+def test_an_episode_of_an_earlier_checkpoint_keeps_its_file_name(
+    swung: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(frames, "MAX_FRAMES", 6)
+    run = tmp_path / "run"
+    shutil.copytree(swung.folder, run)
+    found = {}
+    for choice in ("newest", "16", "0"):
+        assert main.main(["watch", str(run), "--checkpoint", choice, "--json"]) == 0
+        found[choice] = json.loads(capsys.readouterr().out)
+        assert found[choice]["video"] == str(run / "episode-0.gif")
+    assert found["newest"] == found["16"]
+    assert (found["16"]["env_steps"], found["0"]["env_steps"]) == (16, 0)
+    assert found["16"]["episode_return"] != found["0"]["episode_return"]
+    assert main.main(["watch", str(run), "--checkpoint", "best"]) == 2
+    assert "train with --eval-every, or take checkpoint 'newest'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["eval", "export"])
+def test_a_command_reads_the_checkpoint_of_its_flag(
+    peaked: Any, tmp_path: Path, capsys: Any, command: str
+) -> None:
+    best = checkpoint.best(peaked.folder)
+    assert best is not None
+    own = ["--episodes", "4"] if command == "eval" else ["--out", str(tmp_path / "policy")]
+    words = [command, str(peaked.folder), *own, "--checkpoint", "best", "--json"]
+    assert main.main(words) == 0
+    steps = json.loads(capsys.readouterr().out)["env_steps"]
+    assert checkpoint.checkpoint_folder(peaked.folder, steps) == best
+
+
 def test_one_seed_is_evaluated_as_among_all(walked: Any) -> None:
     every = walked.summary["final_return"]["per_seed"]
     one = evaluate(walked.folder, episodes=walked.summary["episodes_per_seed"], member=1)
@@ -137,6 +168,7 @@ def test_one_seed_is_evaluated_as_among_all(walked: Any) -> None:
         ("train CartPole-v1 --preset a2", ["a2c"], "CartPole-v1"),
         ("train CartPole-v1 --seeds ", [], "CartPole-v1"),
         ("watch runs/", ["runs/killed", "runs/stopped", "runs/done"], "train"),
+        ("watch runs/done --checkpoint ", ["newest", "best"], "train"),
         ("completion ", ["bash", "zsh", "fish"], "train"),
         ("no-command ", [], "train"),
     ],

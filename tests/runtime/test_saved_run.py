@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from tiny import CONFIG
+from tiny import BATCH, CONFIG, STEPS
 
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
@@ -52,6 +53,43 @@ def test_a_member_is_its_seed_of_the_whole_state(walked: Any) -> None:
     ).all()
     with pytest.raises(InputError, match=r"member=3 is not among the run's 3 seeds \(0 to 2\)"):
         load_member(walked.folder, 3)
+
+
+def test_a_state_is_that_of_the_checkpoint_that_was_asked_for(peaked: Any) -> None:
+    best = checkpoint.best(peaked.folder)
+    assert best is not None
+    steps = checkpoint.metadata_of(best)["env_steps"]
+    assert 0 < steps < STEPS
+    for choice, wanted in (("newest", STEPS), ("best", steps), (BATCH, BATCH), (0, 0)):
+        _, _, _, state, metadata = load_state(peaked.folder, checkpoint=choice)
+        _, _, member = load_member(peaked.folder, 1, checkpoint=choice)
+        assert metadata["env_steps"] == wanted
+        arrays, _ = checkpoint.load_raw(checkpoint.checkpoint_folder(peaked.folder, wanted))
+        kernel = arrays["params/body/policy_head/kernel"]
+        np.testing.assert_array_equal(state.params["body"]["policy_head"]["kernel"], kernel)
+        np.testing.assert_array_equal(member.params["body"]["policy_head"]["kernel"], kernel[1])
+        assert int(member.iteration) == wanted // BATCH
+
+
+@pytest.mark.parametrize("wrong", ["bset", "", 1.5, None, True])
+def test_a_checkpoint_is_a_word_or_a_number_of_steps(walked: Any, wrong: Any) -> None:
+    with pytest.raises(InputError, match="must be newest, best or the environment steps"):
+        load_state(walked.folder, checkpoint=wrong)
+
+
+def test_a_best_checkpoint_that_is_damaged_is_noted(
+    peaked: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = checkpoint.best(peaked.folder)
+    assert best is not None
+    shutil.copytree(peaked.folder, tmp_path / "copy")
+    (tmp_path / "copy" / "checkpoints" / best.name / checkpoint.ARRAYS).write_bytes(b"")
+    load_state(peaked.folder, checkpoint="best")
+    assert capsys.readouterr().err == ""
+    load_state(tmp_path / "copy", checkpoint="best")
+    err = capsys.readouterr().err
+    assert err.startswith("note: ")
+    assert best.name in err
 
 
 @pytest.mark.parametrize("name, then", [("action", "discrete 3"), ("observation", "float32 [5]")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -457,6 +458,66 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
     prune(tmp_path, keep=2)
     left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert left == [checkpoint_folder(tmp_path, steps).name for steps in (4, 6, 7)]
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    """Checkpoints after 1, 2, 3 and 4 steps; the third has no score, the second the best."""
+    for steps, score in ((1, 5.0), (2, 7.0), (3, None), (4, 6.0)):
+        metadata = {"env_steps": steps, "score": score}
+        save(checkpoint_folder(tmp_path, steps), {"x": jnp.zeros(1)}, metadata)
+    return tmp_path
+
+
+@pytest.mark.parametrize("choice, steps", [("newest", 4), ("best", 2), (3, 3), (1, 1)])
+def test_a_checkpoint_is_chosen_by_word_or_by_steps(scored, choice, steps):
+    assert checkpoint.chosen(scored, choice) == (checkpoint_folder(scored, steps), [])
+
+
+def test_a_damaged_checkpoint_is_passed_over_by_a_word_and_refused_by_its_steps(scored):
+    for steps in (2, 4):
+        (checkpoint_folder(scored, steps) / checkpoint.ARRAYS).write_bytes(b"")
+    folder, (reason,) = checkpoint.chosen(scored, "newest")
+    assert folder == checkpoint_folder(scored, 3)
+    assert f"{checkpoint_folder(scored, 4)}" in reason
+    folder, reasons = checkpoint.chosen(scored, "best")
+    assert folder == checkpoint_folder(scored, 1)
+    assert [re.findall(r"step_0*(\d)", reason) for reason in reasons] == [["4"], ["2"]]
+    assert all(reason.endswith("It may have been the best.") for reason in reasons)
+    with pytest.raises(CheckpointError, match=r"step_000000000002/arrays.* is damaged"):
+        checkpoint.chosen(scored, 2)
+
+
+def test_steps_of_another_run_are_refused(scored):
+    (scored / "config.json").write_text('{"run_id": "mine"}')
+    metadata = {"env_steps": 4, "run_id": "yours"}
+    save(checkpoint_folder(scored, 4), {"x": jnp.zeros(1)}, metadata)
+    with pytest.raises(CheckpointError, match="is of another run"):
+        checkpoint.chosen(scored, 4)
+
+
+def test_unknown_steps_name_the_nearest_that_are_kept(scored):
+    for unknown in (5, -1):
+        with pytest.raises(InputError, match=r"name one after 1, 2, 3, 4 environment steps\.$"):
+            checkpoint.chosen(scored, unknown)
+    for steps in range(10, 18):
+        save(checkpoint_folder(scored, steps), {"x": jnp.zeros(1)}, {"env_steps": steps})
+    near = r"after 3, 4, 10, 11, 12, 13, 14, 15 environment steps \(the nearest of 12\)"
+    with pytest.raises(InputError, match=near):
+        checkpoint.chosen(scored, 9)
+    with pytest.raises(InputError, match="it has no checkpoint"):
+        checkpoint.chosen(scored / "empty", 9)
+
+
+def test_without_a_score_none_is_the_best(scored):
+    for steps in (1, 2):
+        shutil.rmtree(checkpoint_folder(scored, steps))
+    (checkpoint_folder(scored, 4) / checkpoint.ARRAYS).write_bytes(b"")
+    with pytest.raises(InputError, match=r"train with --eval-every, or take .*step_0*4/arrays"):
+        checkpoint.chosen(scored, "best")
+    shutil.rmtree(checkpoint_folder(scored, 3))
+    with pytest.raises(InputError, match=r"that can be read: .* is damaged"):
+        checkpoint.chosen(scored, "best")
 
 
 def test_metadata_is_read_without_the_arrays(folder):

@@ -42,7 +42,7 @@ from ppo_jax.models.agent import (
 from ppo_jax.models.policy import Policy
 from ppo_jax.rl.types import TrainState, Window
 from ppo_jax.runtime import devices
-from ppo_jax.runtime.saved_run import load_member
+from ppo_jax.runtime.saved_run import check_member, load_state
 from ppo_jax.storage import run_folder
 from ppo_jax.storage.files import write_atomic, write_folder_atomic
 from ppo_jax.training import evaluation, rollout, schedules
@@ -85,6 +85,7 @@ def export(
     format: str | None = None,
     out: Path | str | None = None,
     member: int = 0,
+    checkpoint: str | int = "newest",
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
@@ -96,6 +97,8 @@ def export(
         format: `numpy` (a folder with policy.py and policy.npz), `stablehlo` or `onnx` (a file);
             None follows the end of `out`.
         out: what to make; None for `policy-MEMBER` in the run's folder.
+        checkpoint: "newest"; "best" for the one with the best evaluation in training (IQM over
+            the seeds); or the environment steps of one that is kept.
         env, network: the same Python objects again, if the run was trained with objects.
         trust: True to load the programs that the run names, or a list of them; a run of this user
             on this machine needs none.
@@ -104,14 +107,16 @@ def export(
         the content that `ppo-jax export --json` prints.
 
     Raises:
-        InputError: no such run or member, a format that cannot hold its network, or an artefact
-            whose actions differ from ours by more than 1e-5: nothing is left behind.
+        InputError: no such run, member or checkpoint, a format that cannot hold its network, or an
+            artefact whose actions differ from ours by more than 1e-5: nothing is left behind.
     """
     run = Path(run)
     format, out = target.choose(run, member, format, None if out is None else Path(out))
     {"onnx": onnx_policy.require, "stablehlo": stablehlo_policy.require}.get(format, tuple)()
     devices.prepare_jax(RunOptions())
-    config, hyper, state = load_member(run, member, env, network, trust=trust)
+    config, hyper, options, saved, metadata = load_state(run, env, network, trust, checkpoint)
+    check_member(member, options.seeds)
+    state = jax.tree.map(lambda leaf: leaf[member], saved)
     parts = assemble(config)
     world = env_params(parts.environment, schedules.resolve(hyper, jnp.ones(())))
     policy = acting_policy(config, parts, state.params, state.observation_moments, world)
@@ -128,6 +133,7 @@ def export(
     return {
         "run": str(run),
         "env": run_folder.env_name(config),
+        "env_steps": metadata["env_steps"],
         "member": member,
         "alive": bool(state.alive),
         "format": format,

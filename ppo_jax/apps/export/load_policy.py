@@ -16,6 +16,7 @@ def load_policy(
     path: Path | str,
     *,
     seed_index: int = 0,
+    checkpoint: str | int = "newest",
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
@@ -26,6 +27,8 @@ def load_policy(
         path: a run folder, or an artefact of `ppo-jax export`: a folder of the numpy format (read
             without jax), a .stablehlo or an .onnx file. No code in it is run.
         seed_index: which of a run's seeds, counted from 0; an artefact holds one.
+        checkpoint: of a run: "newest"; "best" for the one with the best evaluation in training (IQM
+            over the seeds); or the environment steps of one that is kept.
         env, network: the same Python objects again, if the run was trained with objects.
         trust: True to load the programs that the run names, or a list of them; a run of this user
             on this machine needs none.
@@ -47,18 +50,27 @@ def load_policy(
         same call as in Stable-Baselines3, and returns the action and the next state.
 
     Raises:
-        InputError: there is no policy at `path`, it cannot be read, or no such seed is in it.
+        InputError: there is no policy at `path`, it cannot be read, or no such seed or checkpoint
+            is in it.
     """
     path = Path(path)
     if (path / "config.json").is_file():
         from ppo_jax.apps.export.run_policy import run_policy
 
-        return run_policy(path, seed_index=seed_index, env=env, network=network, trust=trust)
-    if seed_index != 0:
-        raise InputError(
-            f"seed_index={seed_index} needs a run folder, and {str(path)!r} is none: an exported "
-            "policy holds one seed."
+        return run_policy(
+            path,
+            seed_index=seed_index,
+            checkpoint=checkpoint,
+            env=env,
+            network=network,
+            trust=trust,
         )
+    for name, value, usual in (("seed_index", seed_index, 0), ("checkpoint", checkpoint, "newest")):
+        if value != usual:
+            raise InputError(
+                f"{name}={value!r} needs a run folder, and {str(path)!r} is none: an exported "
+                f"policy holds one seed of one checkpoint; leave {name} out."
+            )
     numbers = path / "policy.npz" if path.is_dir() else path
     if numbers.suffix == ".npz" and numbers.is_file():
         return _numpy(numbers)

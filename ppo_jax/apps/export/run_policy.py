@@ -1,4 +1,4 @@
-"""The policy of a run folder as a plain JAX function."""
+"""A trained policy as a plain JAX function, of a run folder or of a state."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from jax.core import Tracer
 
 from ppo_jax.apps.export.numpy_policy import read
 from ppo_jax.apps.export.predict import LoadedPolicy
+from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.trust import Trust
 from ppo_jax.envs import leaves
 from ppo_jax.envs.actions import own_actions
 from ppo_jax.envs.interface import ObservationSpace
 from ppo_jax.models.agent import acting_policy, assemble, env_params, has_memory, without_critic
-from ppo_jax.rl.types import PyTree
-from ppo_jax.runtime.saved_run import load_member
+from ppo_jax.rl.types import PyTree, TrainState
+from ppo_jax.runtime.saved_run import check_member, load_member
 from ppo_jax.training import evaluation
 
 
@@ -29,6 +30,7 @@ def run_policy(
     run: Path | str,
     *,
     seed_index: int = 0,
+    checkpoint: str | int = "newest",
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
@@ -36,13 +38,75 @@ def run_policy(
     """The policy of a run folder as a JAX function; for its arguments see `load_policy`.
 
     Raises:
-        InputError: also by the function: an observation of another shape, or no whole number of the
-            environment's where it shows whole numbers.
+        InputError: as `load_policy`; the function raises it as that of `make_policy`.
     """
-    config, hyper, member = load_member(run, seed_index, env, network, "seed_index", trust)
+    config, hyper, member = load_member(
+        run, seed_index, env, network, "seed_index", trust, checkpoint
+    )
+    return function_of(config, hyper, member)
+
+
+def make_policy(
+    config: Config, hyper: Hyper[Any], state: TrainState, *, seed_index: int | None = None
+) -> LoadedPolicy:
+    """The policy of a state of `init`, `iterate` or `train` as a function observation -> action.
+
+    It holds the state's parameters and normaliser as they are now.
+
+    Args:
+        config, hyper: those that the state was trained with. A policy reads only the environment's
+            own parameters in `hyper`, such as the bounds of its actions.
+        state: the state of one seed, or of S seeds: each leaf [S, ...].
+        seed_index: which of the S seeds, counted from 0; None for a state of one seed.
+
+    Returns:
+        the same function as `load_policy` of a run folder, with `predict` and, if the policy has
+        a memory, `start`. Jit and vmap may enclose this call, too.
+
+    Raises:
+        InputError: a state of several seeds without `seed_index`, no such seed, or parameters that
+            are not those of `config`. The function raises it for an observation of another shape,
+            and for no whole number if the environment shows whole numbers.
+    """
+    if seed_index is not None or jnp.ndim(state.iteration):
+        state = seed_of(state, seed_index)
+    network = assemble(config).network
+    wanted = jax.eval_shape(network.init, jax.random.key(0))
+    if jax.tree.map(jnp.shape, wanted) != jax.tree.map(jnp.shape, state.params):
+        raise InputError(
+            "The state's parameters are not those of this config: give the config that the state "
+            "was trained with."
+        )
+    return function_of(config, hyper, state)
+
+
+def seed_of(state: TrainState, seed_index: int | None) -> TrainState:
+    """The state of one of S seeds, without their axis.
+
+    Raises:
+        InputError: the state has another number of axes, or no such seed.
+    """
+    axes = list(jnp.shape(state.iteration))
+    if len(axes) != 1:
+        more = f"has the leading axes {axes}" if axes else "is of one seed"
+        remedy = "take one seed by jax.tree.map(lambda leaf: leaf[i, j], state)"
+        raise InputError(
+            f"seed_index={seed_index} needs a state [S, ...], and this one {more}: "
+            f"{remedy if axes else 'leave seed_index out'}."
+        )
+    if seed_index is None:
+        raise InputError(
+            f"The state holds {axes[0]} seeds: give seed_index, from 0 to {axes[0] - 1}."
+        )
+    check_member(seed_index, axes[0], "seed_index")
+    return jax.tree.map(lambda leaf: leaf[seed_index], state)
+
+
+def function_of(config: Config, hyper: Hyper[Any], state: TrainState) -> LoadedPolicy:
+    """The policy of one seed's state, without a leading axis, as `make_policy` describes it."""
     parts = assemble(config)
     world = env_params(parts.environment, hyper)
-    acting = acting_policy(config, parts, member.params, member.observation_moments, world)
+    acting = acting_policy(config, parts, state.params, state.observation_moments, world)
     parts, acting = without_critic(config, parts, acting)
     environment = parts.environment
     spaces, mask_size = leaves.shown(environment), leaves.mask_size(environment)

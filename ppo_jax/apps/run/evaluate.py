@@ -41,6 +41,7 @@ def evaluate(
     video: Path | str | None = None,
     on: Any = None,
     member: int | None = None,
+    checkpoint: str | int = "newest",
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
@@ -59,6 +60,8 @@ def evaluate(
         on: another environment to play, such as the Gymnasium twin of the one trained on, under its
             own default parameters; it must have the same observations and actions.
         member: one seed's place in the run, counted from 0; None for all seeds.
+        checkpoint: "newest"; "best" for the one with the best evaluation in training (IQM over
+            the seeds); or the environment steps of one that is kept.
         env, network: the same Python objects again, if the run was trained with objects.
         trust: True to load the programs that the run names, or a list of them; a run of this user
             on this machine needs none.
@@ -68,8 +71,8 @@ def evaluate(
         the content that `ppo-jax eval --json` prints; see docs/design.md.
 
     Raises:
-        InputError: no run folder, a video that cannot be made, or other observations or actions
-            on `on`, before anything is played.
+        InputError: no run folder, no such checkpoint, a video that cannot be made, or other
+            observations or actions on `on`, before anything is played.
     """
     options = RunOptions(
         eval_episodes=episodes,
@@ -86,7 +89,7 @@ def evaluate(
     shown: dict[str, Any] = {}
     with joined(options, StopRequest()):
         prepare_jax(options)
-        config, hyper, trained, state, metadata = load_state(run, env, network, trust)
+        config, hyper, trained, state, metadata = load_state(run, env, network, trust, checkpoint)
         trained_on = run_folder.env_name(config)
         if on is not None:
             config, hyper = moved(config, hyper, on)

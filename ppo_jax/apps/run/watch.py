@@ -25,6 +25,7 @@ def watch(
     policy_mode: str = "auto",
     seed: int | None = None,
     out: Path | str | None = None,
+    checkpoint: str | int = "newest",
     env: Any = None,
     network: Any = None,
     trust: Trust = False,
@@ -37,6 +38,7 @@ def watch(
         policy_mode: deterministic, sampled, or auto for what suits the environment.
         seed: picks the random numbers.
         out: a .gif or .mp4 file, replaced if it exists; None for episode-MEMBER.gif in the run.
+        checkpoint: as in `evaluate`; the choice of `member` does not depend on it.
         env, network: the same Python objects again, if the run was trained with objects.
         trust: as in `evaluate`.
 
@@ -44,14 +46,16 @@ def watch(
         what `ppo-jax watch --json` prints, and the episode.
 
     Raises:
-        InputError: no run, no such seed, or an environment that has no picture.
+        InputError: no run, no such seed or checkpoint, or an environment that has no picture.
     """
     run = Path(run)
     check_policy(policy_mode, seed)
     number = best_of_summary(run) if member is None else member
     path = run / f"episode-{number}.gif" if out is None else Path(out)
     video_files.check(path)
-    config, hyper, options, state, metadata = load_where_trained(run, number, env, network, trust)
+    config, hyper, options, state, metadata = load_where_trained(
+        run, number, env, network, trust, checkpoint
+    )
     renderer(assemble(config).environment)
     mode = evaluation.policy_mode(config, policy_mode)
     chosen = jax.tree.map(lambda leaf: leaf[number], state)

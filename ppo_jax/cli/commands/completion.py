@@ -14,6 +14,7 @@ from ppo_jax.config import presets
 from ppo_jax.config.config import OPTIMIZERS
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.layers import FIELDS
+from ppo_jax.config.options import CHECKPOINTS
 from ppo_jax.envs import suite_table
 from ppo_jax.envs.names import known
 from ppo_jax.envs.suites.gymnax import names as gymnax_names
@@ -108,6 +109,8 @@ def _values(flag: str) -> Sequence[str]:
         return _presets()
     if name == "optimizer":
         return OPTIMIZERS
+    if name == "checkpoint":
+        return CHECKPOINTS
     if name == "init_from":
         return _runs()
     choices = FIELDS[name][1].metadata.get("choices") if name in FIELDS else None

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppo_jax.cli.answer import Answer, Command
-from ppo_jax.cli.commands.run_argument import add_run_argument, find_member, find_run
+from ppo_jax.cli.commands.run_argument import (
+    add_checkpoint_flag,
+    add_run_argument,
+    find_checkpoint,
+    find_member,
+    find_run,
+)
 from ppo_jax.cli.parser import Parser, add_host_flags
 from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config import layers
@@ -26,6 +32,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     parser.add_value(group, "--policy-mode", modes, "NAME")
     parser.add_value(group, "--seed", "seed of the evaluation [default: as after training]", "N")
     parser.add_value(group, "--member", "one seed only, counted from 0 [default: all]", "K")
+    add_checkpoint_flag(parser, group)
     parser.add_value(group, "--video", "draw one episode into FILE.gif or FILE.mp4", "FILE")
     parser.add_value(group, "--on", "play another environment, of equal spaces", "ENV")
     add_host_flags(parser)
@@ -44,6 +51,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         raise InputError(f"video={video!r} must end in .gif or .mp4.")
     if "on" in flags:
         registration.check_name(flags["on"])
+    checkpoint = find_checkpoint(flags)
     from ppo_jax.apps.run import evaluate
 
     summary = evaluate.evaluate(
@@ -54,6 +62,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         video=video,
         on=flags.get("on"),
         member=find_member(flags) if "member" in flags else None,
+        checkpoint=checkpoint,
         trust=find_trust(flags),
         **{name: getattr(options, name) for name in HOSTS},
     )

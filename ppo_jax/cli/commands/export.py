@@ -8,7 +8,13 @@ from typing import Any
 
 from ppo_jax.apps.export import target
 from ppo_jax.cli.answer import Answer, Command
-from ppo_jax.cli.commands.run_argument import add_run_argument, find_member, find_run
+from ppo_jax.cli.commands.run_argument import (
+    add_checkpoint_flag,
+    add_run_argument,
+    find_checkpoint,
+    find_member,
+    find_run,
+)
 from ppo_jax.cli.parser import Parser
 from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.runtime.text import quoted
@@ -25,6 +31,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     add_run_argument(parser)
     group = parser.add_argument_group("artefact")
     parser.add_value(group, "--member", "which seed, counted from 0 [default: 0]", "K")
+    add_checkpoint_flag(parser, group)
     formats = " | ".join(target.FORMATS)
     parser.add_value(group, "--format", f"{formats} [default: as PATH ends, else numpy]", "NAME")
     place = "folder, .stablehlo or .onnx file to make [default: policy-K in the run's folder]"
@@ -35,14 +42,18 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
 
 def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     run, member = find_run("export", flags), find_member(flags)
+    checkpoint = find_checkpoint(flags)
     wanted = Path(flags["out"]) if "out" in flags else None
     format, out = target.choose(run, member, flags.get("format"), wanted)
     from ppo_jax.apps.export import export
 
-    report = export.export(run, format=format, out=out, member=member, trust=find_trust(flags))
+    report = export.export(
+        run, format=format, out=out, member=member, checkpoint=checkpoint, trust=find_trust(flags)
+    )
     place = quoted(report["out"])
     lines = [
         f"exported  {place} ({report['format']})",
+        f"policy    member {member} after {report['env_steps']:,} environment steps",
         f"checked   {report['num_observations']:,} recorded observations, largest difference "
         f"{report['largest_difference']:.1e}",
         f"use       {_USES[report['format']].format(out=report['out'])}",

@@ -1,4 +1,4 @@
-"""The argument RUN and the flag --member of the commands that read a run's folder."""
+"""The argument RUN and the flags --member and --checkpoint of commands that read a run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ppo_jax.cli.answer import print_progress
 from ppo_jax.cli.parser import Parser
 from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.options import CHECKPOINTS
 from ppo_jax.runtime.text import quoted
 
 
@@ -64,6 +65,21 @@ def find_newest(is_printed: bool) -> Path:
 def add_run_argument(parser: Parser) -> None:
     """Add the argument RUN."""
     parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder [the newest one]")
+
+
+def add_checkpoint_flag(parser: Parser, group: Any) -> None:
+    """Add the flag --checkpoint."""
+    words = f"{' | '.join(CHECKPOINTS)} (by --eval-every) | environment steps [default: newest]"
+    parser.add_value(group, "--checkpoint", words, "NAME|N")
+
+
+def find_checkpoint(flags: Mapping[str, Any]) -> str | int:
+    """Return the choice of a checkpoint: a word, or a number of environment steps.
+
+    Raises:
+        InputError: it is neither.
+    """
+    return layers.checkpoint_choice(flags.get("checkpoint", CHECKPOINTS[0]))
 
 
 def find_member(flags: Mapping[str, Any]) -> int:

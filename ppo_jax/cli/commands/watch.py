@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppo_jax.cli.answer import Answer, Command, print_progress
-from ppo_jax.cli.commands.run_argument import add_run_argument, find_member, find_run
+from ppo_jax.cli.commands.run_argument import (
+    add_checkpoint_flag,
+    add_run_argument,
+    find_checkpoint,
+    find_member,
+    find_run,
+)
 from ppo_jax.cli.parser import Parser
 from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.config import layers
@@ -27,6 +33,7 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     add_run_argument(parser)
     group = parser.add_argument_group("the episode")
     parser.add_value(group, "--member", "which seed, counted from 0 [default: the best]", "K")
+    add_checkpoint_flag(parser, group)
     modes = f"{' | '.join(POLICY_MODES)} [default: {POLICY_MODES[0]}]"
     parser.add_value(group, "--policy-mode", modes, "NAME")
     parser.add_value(group, "--seed", "another start [default: as after training]", "N")
@@ -44,6 +51,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         raise InputError(f"out={out!r} must end in .gif or .mp4.")
     member = find_member(flags) if "member" in flags else None
     seed = layers.whole_number("seed", flags["seed"]) if "seed" in flags else None
+    checkpoint = find_checkpoint(flags)
     if "json" not in flags:
         print_progress(f"playing an episode of {quoted(run.as_posix())}")
     from ppo_jax.apps.run import watch
@@ -54,6 +62,7 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
         policy_mode=flags.get("policy_mode", POLICY_MODES[0]),
         seed=seed,
         out=out,
+        checkpoint=checkpoint,
         trust=find_trust(flags),
     )
     if not {"json", "no_picture"} & set(flags) and sys.stdout.isatty():

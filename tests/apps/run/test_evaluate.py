@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import programs_are_kept
+from tiny import BATCH, STEPS, programs_are_kept
 
+from ppo_jax.analysis import stats
 from ppo_jax.apps.run.evaluate import evaluate
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import programs
 from ppo_jax.runtime import evaluation, frames
+from ppo_jax.storage.jsonl import read_jsonl
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,6 +37,21 @@ def test_starts_are_those_after_training_unless_a_seed_picks_others(
     trained = swung.summary["final_return"]
     assert evaluate(swung.folder, episodes=2)["final_return"] == trained
     assert evaluate(swung.folder, episodes=2, seed=0)["final_return"] != trained
+
+
+def test_a_checkpoint_returns_what_its_evaluation_in_training_did(peaked: Any) -> None:
+    """Walk has one start and no chance, so that a deterministic policy has one return."""
+    rows = read_jsonl(peaked.folder / "metrics.jsonl")
+    logged = {row["env_steps"]: row["eval_return"] for row in rows if "eval_return" in row}
+    best = max(logged, key=lambda steps: (stats.iqm(logged[steps]), steps))
+    assert BATCH <= best < STEPS
+    assert logged[best] != logged[STEPS]
+    for choice, steps in (("best", best), (best, best), (BATCH, BATCH), ("newest", STEPS)):
+        found = evaluate(peaked.folder, episodes=4, checkpoint=choice)
+        assert found["env_steps"] == steps
+        assert found["final_return"]["per_seed"] == pytest.approx(logged[steps])
+    with pytest.raises(InputError, match=f"name one after 0, {BATCH}, "):
+        evaluate(peaked.folder, checkpoint=BATCH + 1)
 
 
 def test_sampled_evaluation_follows_its_own_seed(walked: Any) -> None:
