@@ -46,7 +46,8 @@ def parity() -> str | None:
         "The same environments, budget, network, start of the weights, loss, optimiser and end at "
         f"a time limit; 128 episodes a seed, actions {modes}. A seed that did not learn stays "
         "within a tenth of the range from random play. If a row has one, the difference is that of "
-        "the means, because an IQM leaves such seeds out; else it is that of the IQMs. Again: `python benchmarks/parity.py`.",
+        "the means, because an IQM leaves such seeds out; else it is that of the IQMs. Again: "
+        "`python benchmarks/parity.py`.",
         "",
         chance(records),
     ]

@@ -333,7 +333,7 @@ def table_1() -> str | None:
         tasks = " | ".join(f"{score:.2f}" for score in row["per_task"].values())
         shown = estimate(row["mean"], row["mean_ci95"], ".2f", bold=True)
         lines.append(f"| {row['name']} | {shown} | {tasks} |")
-    held = sum(each["verdict"] == "better" for each in record["claims"])
+    held = sum(each["verdict"].startswith("better") for each in record["claims"])
     lines += [
         "",
         "A random policy scores 0, the best known result 1. Scores are returns of the last 100 "

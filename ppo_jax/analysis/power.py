@@ -5,7 +5,7 @@ The interval has two arms, below and above the estimate, which narrow as more se
     arm(n) = arm * width(n) / width(now)
 
 The estimate is taken as normal around the measured difference, with the deviation that the arms
-have. The true difference may be another one, so a number of seeds is an order of magnitude.
+have. The true difference may be another one, so take the number as a rough size.
 """
 
 from __future__ import annotations
@@ -33,8 +33,13 @@ Widths = Callable[[int], Width]
 
 
 def of_one_group(count: int) -> Width:
-    """The width of a bootstrap interval of one group, see `stats.stretch`."""
-    return Width(1.0 / math.sqrt(count), stats.stretch([count]))
+    """The width of a bootstrap interval of one group, see `stats.stretch`.
+
+    The IQM of 2 or 3 seeds is their mean, and plain resamples of it vary as if there were n - 1
+    seeds in place of n. The IQM of more seeds varies more between resamples than between samples.
+    """
+    deviation = math.sqrt(count - 1) / count if count < 4 else 1.0 / math.sqrt(count)
+    return Width(deviation, stats.stretch([count]))
 
 
 def now(found: means.Difference) -> Width:
@@ -48,8 +53,8 @@ def of_difference(parts: Sequence[means.Part], is_unbiased: bool) -> Widths:
 
     Args:
         parts: independent parts of the difference's variance.
-        is_unbiased: the deviation is the unbiased one, and not that of plain resamples, which is
-            as of n - 1 of n seeds.
+        is_unbiased: False if the deviation is that of plain resamples, sqrt((n - 1) / n) of the
+            unbiased one.
     """
 
     def width(count: int) -> Width:

@@ -11,6 +11,7 @@ import csv
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ppo_jax.config.data import DATA
@@ -23,6 +24,7 @@ class Range(NamedTuple):
     random: float
     best: float
     source: str  # place where the best one comes from
+    parameters: Mapping[str, float] = MappingProxyType({})  # those that are not the environment's
 
 
 @lru_cache(maxsize=1)
@@ -30,9 +32,20 @@ def ranges() -> dict[str, Range]:
     """Read the range of every environment that has one."""
     with FILE.open(encoding="utf-8", newline="") as file:
         return {
-            row["env"]: Range(float(row["random"]), float(row["best"]), row["source of the best"])
+            row["env"]: Range(
+                float(row["random"]),
+                float(row["best"]),
+                row["source of the best"],
+                _parameters(row["parameters"]),
+            )
             for row in csv.DictReader(file)
         }
+
+
+def _parameters(words: str) -> dict[str, float]:
+    """The parameters NAME=NUMBER, with spaces between them."""
+    pairs = (word.partition("=") for word in words.split())
+    return {name: float(number) for name, _, number in pairs}
 
 
 @lru_cache(maxsize=1)

@@ -227,20 +227,20 @@ def welch_interval(
     difference = _over_all(groups, statistic) - _over_all(others, statistic)
     degrees = [sum(np.size(group) - 1 for group in side) for side in sides]
     freedom = _welch(first, second, degrees)
-    factor = t_over_z(freedom, confidence)
-    if len(groups) > 1:
-        factor *= _unbiased([np.size(group) for side in sides for group in side])
+    sizes = [np.size(group) for side in sides for group in side]
+    unbiased = _unbiased(sizes) if len(groups) > 1 else 1.0
+    factor = t_over_z(freedom, confidence) * unbiased
     ends = _stretched(first - second, difference, factor, confidence)
-    parts = [_part(drawn, side) for drawn, side in ((first, groups), (second, others))]
+    pairs = ((first, groups), (second, others))
+    parts = [_part(unbiased**2 * float(drawn.var()), side) for drawn, side in pairs]
     return means.Difference(ends, freedom, tuple(parts))
 
 
-def _part(drawn: np.ndarray, side: Sequence[Any]) -> means.Part:
-    """One side of a difference, from its resamples, whose variance is as of n - 1 of n seeds."""
+def _part(variance: float, side: Sequence[Any]) -> means.Part:
+    """One side of a difference; plain resamples of one task have (n - 1) / n of its variance."""
     sizes = [np.size(group) for group in side]
-    variance, unbiased = float(drawn.var()), float(drawn.var()) * _unbiased(sizes) ** 2
-    unit = unbiased * sum(sizes) / len(sizes)
-    return means.Part(variance if len(sizes) == 1 else unbiased, unit, len(sizes))
+    unbiased = variance * (_unbiased(sizes) ** 2 if len(sizes) == 1 else 1.0)
+    return means.Part(variance, unbiased * sum(sizes) / len(sizes), len(sizes))
 
 
 def _over_all(groups: Sequence[Any], statistic: Callable[..., Any]) -> float:

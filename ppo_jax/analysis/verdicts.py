@@ -11,6 +11,7 @@ into equal. benchmarks/results/coverage.md has the shares of the words, measured
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -106,12 +107,17 @@ def between_seeds(
     The IQM leaves out up to a quarter of failed seeds. So means are compared if a seed failed.
 
     Args:
-        ours, theirs: [S] and [S'], None for a failed seed.
+        ours, theirs: [S] and [S'], None or a non-finite number for a failed seed.
         least: the score of a failed seed.
     """
-    sides = [[least if x is None else x for x in side] for side in (ours, theirs)]
-    has_failed = None in ours or None in theirs
-    return between(sides[:1], sides[1:], margin, np.mean if has_failed else stats.iqm)
+    whole = [completed(side, least) for side in (ours, theirs)]
+    has_failed = any(len(stats.known(side)) < len(side) for side in (ours, theirs))
+    return between(whole[:1], whole[1:], margin, np.mean if has_failed else stats.iqm)
+
+
+def completed(per_seed: Sequence[float | None], least: float) -> list[float]:
+    """The scores of all seeds: a failed one, None or non-finite, has the score `least`."""
+    return [least if x is None or not math.isfinite(x) else float(x) for x in per_seed]
 
 
 def made(

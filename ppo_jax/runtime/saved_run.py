@@ -195,6 +195,8 @@ def load_member(
 
 def check_member(member: int, num_seeds: int, name: str = "member") -> None:
     """Refuse a seed that the run does not have."""
+    if isinstance(member, bool) or not hasattr(member, "__index__"):
+        raise InputError(f"{name}={member!r} must be a whole number, the place of a seed.")
     if not 0 <= member < num_seeds:
         raise InputError(
             f"{name}={member} is not among the run's {num_seeds} seeds (0 to {num_seeds - 1})."

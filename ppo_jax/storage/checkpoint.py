@@ -175,8 +175,8 @@ def chosen(run_folder: Path | str, choice: str | int) -> tuple[Path, list[str]]:
             return folder, [f"{reason} It may have been the best." for reason in reasons]
         if len(reasons) < len(found):
             raise InputError(
-                f"checkpoint='best' needs an evaluation, and no checkpoint of {str(run_folder)!r} "
-                "has one that can be read: train with --eval-every, or take checkpoint 'newest'."
+                f"checkpoint='best' needs an evaluation, and no readable checkpoint of "
+                f"{str(run_folder)!r} has one: train with --eval-every, or take checkpoint 'newest'."
                 + "".join(f" {reason}" for reason in reasons[:1])
             )
     if folder is not None:

@@ -159,8 +159,8 @@ def absorb(
 ) -> tuple[TrainState, Metrics]:
     """The next state and the metrics of an iteration whose steps the host has taken.
 
-    A refused update cannot take back the steps: the environments go on from where they are, and
-    the discounted returns, whose steps the state has not seen, begin anew.
+    A refused update cannot take back the steps: the environments go on from where they are. The
+    discounted returns start again at 0, because the kept state lacks the rewards of these steps.
 
     Args:
         hand: after the last step.

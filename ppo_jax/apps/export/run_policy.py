@@ -64,9 +64,11 @@ def make_policy(
         a memory, `start`. Jit and vmap may enclose this call, too.
 
     Raises:
-        InputError: a state of several seeds without `seed_index`, no such seed, or parameters that
-            are not those of `config`. The function raises it for an observation of another shape,
-            and for no whole number if the environment shows whole numbers.
+        InputError: a state of several seeds without `seed_index`, no such seed, or parameters of
+            other shapes than those of `config`. Shapes alone are checked: another `activation` or
+            `normalize_observations` gives other actions without an error. The function raises it
+            for an observation of another shape, and for no whole number if the environment shows
+            whole numbers.
     """
     if seed_index is not None or jnp.ndim(state.iteration):
         state = seed_of(state, seed_index)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ppo_jax.analysis import ranges, stats, verdicts
 from ppo_jax.apps.report import run_data
 from ppo_jax.apps.reproduce.tables import aligned, interval, number
@@ -130,9 +132,7 @@ def improvements(runs: Sequence[Mapping[str, Any]], places: Sequence[int]) -> di
     if not 2 <= len(known) <= run_data.MAX_COMPARED or not living(runs, groups):
         return None
     least = min(range_of(runs, groups)[0], *living(runs, groups))
-    whole = [
-        [least if score is None else score for score in sample] for sample in samples(runs, groups)
-    ]
+    whole = [verdicts.completed(sample, least) for sample in samples(runs, groups)]
     pairs = [
         [None if x is y else stats.probability_of_improvement(x, y) for y in whole] for x in whole
     ]
@@ -159,9 +159,10 @@ def compared(
 ) -> dict[str, Any]:
     """Compare each group with the first.
 
-    A failed seed counts as random actions, or as the lowest return of all if that is less. Then
-    means are compared, see `verdicts.between_seeds`. The first group has no verdict, and its
-    difference, interval and probability are None.
+    A failed seed counts as the lower end of the range, or as the lowest return if that is less.
+    If any seed failed, all differences are those of the means, because an IQM leaves out up to a
+    quarter of failed seeds. The first group has no verdict, and its difference, interval and
+    probability are None.
 
     Raises:
         InputError: the same seeds of a setting twice in a group, or every seed failed.
@@ -176,9 +177,12 @@ def compared(
     every = [runs[i] for group in places for i in group]
     limits = ranges.limits(every[0]["env"], _changed(every))
     chosen = verdicts.margin_of(low, high) if margin is None else margin
-    first, *_ = found = samples(runs, places)
+    found = samples(runs, places)
+    has_failed = any(None in sample for sample in found)
+    statistic = np.mean if has_failed else stats.iqm
+    first, *_ = whole = [verdicts.completed(sample, least) for sample in found]
     rows = []
-    for group, sample in zip(groups, found, strict=True):
+    for group, sample, scores in zip(groups, found, whole, strict=True):
         rows.append(
             {
                 "label": group.label,
@@ -186,7 +190,7 @@ def compared(
                 "num_seeds": len(sample),
                 **stats.summarise(sample, limits=limits),
                 "margin": chosen,
-                **beside(sample, first if rows else None, chosen, least),
+                **beside(scores, first if rows else None, chosen, statistic),
             }
         )
     return {
@@ -207,7 +211,9 @@ def _refuse_repeated(runs: Sequence[Mapping[str, Any]], group: Group) -> None:
     for k, i in enumerate(group.places):
         for j in group.places[:k]:
             first, second = runs[j], runs[i]
-            if all(first[part] == second[part] for part in ("config", "hyper")):
+            starts = [run["options"].get("init_from") for run in (first, second)]
+            is_same = all(first[part] == second[part] for part in ("config", "hyper"))
+            if is_same and starts[0] == starts[1]:
                 shared = set(_seeds(first)) & set(_seeds(second))
                 if shared:
                     raise InputError(
@@ -226,23 +232,19 @@ NOTHING = ("word", "difference", "difference_ci95", "seeds_needed", "verdict", "
 
 
 def beside(
-    sample: Sequence[float | None],
-    first: Sequence[float | None] | None,
-    margin: float,
-    least: float,
+    scores: Sequence[float], first: Sequence[float] | None, margin: float, statistic: Any
 ) -> dict[str, Any]:
     """Compare a group's scores [S] with the first group's; all is None for the first itself."""
     if first is None:
         return dict.fromkeys(NOTHING)
-    found = verdicts.between_seeds(sample, first, margin, least)
-    whole = [[least if x is None else x for x in side] for side in (sample, first)]
+    found = verdicts.between([scores], [first], margin, statistic)
     return {
         "word": found.word,
         "difference": found.difference,
         "difference_ci95": found.ci95,
         "seeds_needed": found.seeds_needed,
         "verdict": verdicts.described(found),
-        "probability": stats.probability_of_improvement(*whole),
+        "probability": stats.probability_of_improvement(scores, first),
     }
 
 
@@ -251,12 +253,12 @@ def range_of(
 ) -> tuple[float, float, str]:
     """Range of returns, and the words for its two ends.
 
-    An environment that ranges.csv does not know, or whose parameters are changed, ranges from the
+    An environment that ranges.csv does not know, or knows with other parameters, ranges from the
     lowest return at the start of training to the best seed.
     """
     every = [runs[i] for group in groups for i in group]
     known = ranges.ranges().get(every[0]["env"])
-    if known is not None and not _changed(every):
+    if known is not None and all(run["hyper"]["env"] == known.parameters for run in every):
         return known.random, known.best, f"random actions to {known.source}"
     scores = living(runs, groups)
     starts = [next((x for x in run["curve"]["iqm"] if x is not None), None) for run in every]
@@ -290,7 +292,7 @@ def notes(
     failed = sum(row["num_failed"] for row in rows)
     if failed:
         found.append(
-            f"{failed} seed{'s' * (failed > 1)} failed and counted as {number(least)}. The "
+            f"{failed} seed{'s' * (failed > 1)} failed and counted as {number(least)}. All "
             "differences are those of the means, since an IQM may leave failed seeds out."
         )
     return found

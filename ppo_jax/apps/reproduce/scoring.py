@@ -226,7 +226,7 @@ def judge(suite: Suite, rows: Sequence[Measured], claim: Claim) -> Judged:
     words = said(found, is_quick) if claim.compare else NO_VERDICT
     sides_of = {claim.higher, claim.lower}
     failed = sum(row.num_failed for row in rows if row.cell.variant in sides_of)
-    words += f" ({failed} seeds failed)" if failed else ""
+    words += f" ({failed} seed{'s' * (failed > 1)} failed)" if failed else ""
     return Judged(claim, found.difference, found.ci95, probability, words, found.seeds_needed)
 
 

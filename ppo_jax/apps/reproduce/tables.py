@@ -57,9 +57,9 @@ HEAD = (
 RULE = (
     "Equal: the interval of the difference lies within the margin, 5% of the range from random to "
     "best. Better and worse: it lies above or below 0. Undecided: neither, and about as many seeds "
-    "as stated would decide. A cell with a failed seed is worse; the scores over all tasks count "
-    "the seed as random. The interval is that of ours; a published number has none, and is mostly "
-    "of one agent."
+    "as stated would decide. A cell with a failed seed is worse. The scores over all tasks count "
+    "the seed as random, or as the task's lowest score if that is less. The interval is that of "
+    "ours; a published number has none, and is mostly of one agent."
 )
 CLAIM_HEAD = ("order", "difference [95%]", "P(better)", "verdict")
 

@@ -55,7 +55,8 @@ def evaluate(
     Args:
         run: a run folder. episodes: per seed. policy_mode: deterministic,
             sampled, or auto, as the environment asks.
-        seed: picks the random numbers; None repeats the evaluation at the end of training.
+        seed: picks the random numbers; None for those of the evaluation at the end of training,
+            which it repeats for the newest checkpoint.
         video: a .gif or .mp4 file for one more episode, of the seed with the best return.
         on: another environment to play, such as the Gymnasium twin of the one trained on, under its
             own default parameters; it must have the same observations and actions.

@@ -283,7 +283,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _check(label: str, spec: Any, settings: dict[str, Any]) -> list[str]:
-    """The complaints of Gymnasium's own checker; it plays forbidden actions, so masks have none."""
+    """The complaints of Gymnasium's own checker.
+
+    Environments with an action mask are not checked, because the checker plays forbidden actions.
+    """
     env = _construct(label, spec, settings)
     if ACTION_MASK in getattr(env.observation_space, "spaces", ()):
         env.close()

@@ -90,7 +90,7 @@ def test_the_runs_of_a_group_are_one_sample_and_a_failed_seed_counts_as_the_star
     assert found["groups"][1]["difference"] == 2.0 - 4.5
     assert found["notes"] == [
         "The runs took 64 to 128 environment steps a seed.",
-        "1 seed failed and counted as 0. The differences are those of the means, since an IQM may "
+        "1 seed failed and counted as 0. All differences are those of the means, since an IQM may "
         "leave failed seeds out.",
     ]
 
@@ -111,6 +111,21 @@ def test_failed_seeds_are_never_the_best_return() -> None:
         pair([None, None], [None, None])
 
 
+def test_a_failed_seed_makes_all_rows_compare_means() -> None:
+    runs = [run("own", [1.0, 2.0, 3.0, 10.5]), run("own", [9.0, 10.0, 11.0, 20.0])]
+    runs.append(run("own", [5.0, 6.0, 7.0, None]))
+    groups = [Group(name, (i,)) for i, name in enumerate("abc")]
+    _, second, third = comparison.compared(runs, groups)["groups"]
+    assert (second["difference"], third["difference"]) == (12.5 - 4.125, 4.5 - 4.125)
+
+
+def test_a_range_with_its_own_parameters_is_that_of_runs_with_them() -> None:
+    known = ranges.ranges()["brax/reacher"]
+    for changed, low in (({"max_steps_in_episode": 50}, known.random), ({}, -40.0)):
+        runs = [run("brax/reacher", [-8.0, -9.0], start=-40.0, **changed) for _ in range(2)]
+        assert comparison.range_of(runs, [(0,), (1,)])[0] == low
+
+
 def test_changed_parameters_of_the_environment_have_a_range_of_their_own() -> None:
     runs = [run("CartPole-v1", [20.0] * 4, limit=20), run("CartPole-v1", [10.0] * 4, limit=20)]
     found = comparison.compared(runs, [Group("a", (0,)), Group("b", (1,))])
@@ -126,6 +141,9 @@ def test_the_same_seeds_of_a_setting_are_no_further_evidence() -> None:
     runs = [run("own", [1.0, 2.0]), run("own", [1.0, 2.0], seed=1), run("own", [3.0], seed=3)]
     with pytest.raises(InputError, match="same setting and the same seed 1"):
         comparison.compared(runs, [Group("a", (0, 1)), Group("b", (2,))])
+    for i in range(2):
+        runs[i]["options"]["init_from"] = f"runs/{i}"  # policies of two other runs
+    comparison.compared(runs, [Group("a", (0, 1)), Group("b", (2,))])
     # In two groups they may be: two versions of the program.
     comparison.compared(runs, [Group("a", (0,)), Group("b", (1,))])
     comparison.compared(runs, [Group("a", (1, 2)), Group("b", (0,))])
