@@ -176,7 +176,7 @@ def chosen(run_folder: Path | str, choice: str | int) -> tuple[Path, list[str]]:
         if len(reasons) < len(found):
             raise InputError(
                 f"checkpoint='best' needs an evaluation, and no readable checkpoint of "
-                f"{str(run_folder)!r} has one: train with --eval-every, or take checkpoint 'newest'."
+                f"{str(run_folder)!r} has one: train with --eval-every, or take 'newest'."
                 + "".join(f" {reason}" for reason in reasons[:1])
             )
     if folder is not None:

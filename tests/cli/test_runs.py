@@ -132,7 +132,7 @@ def test_an_episode_of_an_earlier_checkpoint_keeps_its_file_name(
     assert (found["16"]["env_steps"], found["0"]["env_steps"]) == (16, 0)
     assert found["16"]["episode_return"] != found["0"]["episode_return"]
     assert main.main(["watch", str(run), "--checkpoint", "best"]) == 2
-    assert "train with --eval-every, or take checkpoint 'newest'" in capsys.readouterr().err
+    assert "train with --eval-every, or take 'newest'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["eval", "export"])
