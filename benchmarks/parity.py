@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -230,9 +229,7 @@ def judged(mine: list[float], theirs: list[float], known: ranges.Range) -> dict[
 
 def sample_of(returns: list[float | None], known: ranges.Range) -> list[float]:
     """Returns of all seeds: one that turned non-finite counts as random play."""
-    return [
-        known.random if score is None or not math.isfinite(score) else score for score in returns
-    ]
+    return verdicts.completed(returns, known.random)
 
 
 def share_of(scores: np.ndarray, known: ranges.Range) -> np.ndarray:

@@ -123,7 +123,7 @@ def pbt(found: tuple[Record, str]) -> str:
 
 
 def _sources(found: Sequence[tuple[Record, str]], what: str) -> str:
-    """How the numbers were made, and the file and the command of each record."""
+    """Name the kind of the numbers, and the file and the command of each record."""
     sentences = ["Means over fresh seeds and repetitions; differences are paired by repetition."]
     for record, address in found:
         command = record.get("command", f"python benchmarks/sweep/selection.py {what}")

@@ -189,7 +189,11 @@ def start(config: Config, hyper: Hyper, state: TrainState) -> tuple[HostVector, 
     seen = beginning(config, vector, (STARTS, int(state.iteration)), state)
     if action_mask(environment.observation) is not None:
         mask = action_mask(hosted.stored(environment, seen.observation))
-        leaves.require_legal(environment, jax.device_get(mask))
+        try:
+            leaves.require_legal(environment, jax.device_get(mask))
+        except InputError:
+            vector.close()
+            raise
     return vector, seen
 
 
