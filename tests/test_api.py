@@ -17,7 +17,7 @@ from own_network import OWN_NETWORK
 from tiny import CONFIG, HYPER, STEPS, Walk, programs_are_kept
 
 import ppo_jax
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint_list
 
 TINY: dict[str, Any] = {
     "num_envs": 2,
@@ -111,7 +111,7 @@ def test_a_run_works_where_jax_has_started_with_one_device(tmp_path: Path) -> No
     here = Path(__file__).parent / "helpers"
     done = subprocess.run(words, cwd=here, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    newest, _ = checkpoint.latest(tmp_path / "a")
+    newest, _ = checkpoint_list.latest(tmp_path / "a")
     assert newest is not None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint_list
 from ppo_jax.storage.checkpoint import ARRAYS, MANIFEST
 
 FILES = (ARRAYS, MANIFEST)
@@ -100,7 +100,7 @@ def results(run: Path, other_run: Path, number: int, folder: Path, seed: int) ->
         older, newest = sorted((copy / "checkpoints").iterdir())[-2:]
         other = sorted((other_run / "checkpoints").iterdir())[-1]
         kind(newest, older, other, chance)
-        found, warnings = checkpoint.latest(copy)
+        found, warnings = checkpoint_list.latest(copy)
         count = counts.setdefault(kind.__name__, {"damages": 0, "seen": 0, "fell_back": 0})
         count["damages"] += 1
         count["seen"] += found != newest

@@ -12,7 +12,7 @@ from typing import Any
 from cases import Case, words_of
 from processes import Process
 
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint_list
 
 
 def full(case: Case, folder: Path, sizes: list[int]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def full(case: Case, folder: Path, sizes: list[int]) -> dict[str, Any]:
             counts["tracebacks"] += "Traceback" in err
             run = disk / "run"
             had_one = any((run / "checkpoints").glob("step_*"))
-            counts["latest_lost"] += had_one and checkpoint.latest(run)[0] is None
+            counts["latest_lost"] += had_one and checkpoint_list.latest(run)[0] is None
         finally:
             subprocess.run(["umount", str(disk)], check=True)
     return counts

@@ -38,7 +38,7 @@ from ppo_jax.config import layers
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.runtime.text import summary_lines
-from ppo_jax.storage import checkpoint, checkpoint_files, jsonl, lock
+from ppo_jax.storage import checkpoint, checkpoint_files, checkpoint_list, jsonl, lock
 from ppo_jax.storage.sealed import checksum
 
 HANG_SECONDS = 5.0  # of the processor
@@ -98,8 +98,8 @@ def page_of_runs() -> None:
 
 
 def checkpoints() -> None:
-    newest, _ = checkpoint.latest(Path("run"))
-    checkpoint.best(Path("run"))
+    newest, _ = checkpoint_list.latest(Path("run"))
+    checkpoint_list.best(Path("run"))
     if newest is not None:
         checkpoint.load(newest, ARRAYS)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint, checkpoint_list
 
 CALLS = ("open", "write", "fsync", "rename", "mkdir", "close")
 LENGTH = 300_000  # of an array that takes more than one write
@@ -62,7 +62,7 @@ def save_with_fault(run: Path, kind: str, number: int, replaces: bool) -> int:
         step = 2 if replaces else 3
         checkpoint.save(checkpoint.checkpoint_folder(run, step), tree(3), {"env_steps": step})
         code = 0 if next(counter) <= number else 4
-        checkpoint.prune(run, keep=2)
+        checkpoint_list.prune(run, keep=2)
         code = 5 if code == 4 and next(counter) > number else code
     except OSError as error:
         code = 3 if "earlier ones are untouched" in str(error) else 6
@@ -87,12 +87,12 @@ def results(folder: Path) -> dict[str, Any]:
                 break  # the save made fewer calls
             counts["faults"] += 1
             counts["silent"] += code == 4 and kind in ("disk full", "input/output error")
-            newest, _ = checkpoint.latest(run)
+            newest, _ = checkpoint_list.latest(run)
             values = set() if newest is None else set(checkpoint.load_raw(newest)[0]["x"].tolist())
             counts["latest_not_whole"] += len(values) != 1
             counts["all_lost"] += newest is None
             checkpoint.save(checkpoint.checkpoint_folder(run, 4), tree(4), {"env_steps": 4})
-            checkpoint.prune(run, keep=1)
+            checkpoint_list.prune(run, keep=1)
             left = sorted(path.name for path in (run / "checkpoints").iterdir())
             counts["next_failed"] += left != ["step_000000000004"]
     return counts

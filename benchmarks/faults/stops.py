@@ -13,7 +13,7 @@ from typing import Any
 from cases import Case, bits, differing_bits, words_of
 from processes import Process, finish
 
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint_list
 
 NAMES = ("SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2")
 EXIT_CODES = {signal.SIGINT: 130, **{getattr(signal, name): 75 for name in NAMES}}
@@ -48,7 +48,7 @@ def signals(case: Case, folder: Path, number: int, until: float, seed: int) -> d
             found["right_exit_code"] += code == EXIT_CODES[name]
             found["slowest_seconds"] = max(found["slowest_seconds"], time.monotonic() - sent)
             # A signal at the very start arrives before there is a state to save.
-            is_saved = checkpoint.latest(stopped)[0] is not None or not stopped.exists()
+            is_saved = checkpoint_list.latest(stopped)[0] is not None or not stopped.exists()
             found["resumable"] += is_saved
             steps = json.loads(out)["env_steps"] if out.startswith('{"env"') else 0
             phase = "before training" if steps == 0 else "while training"

@@ -24,7 +24,7 @@ from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import prepare_jax
 from ppo_jax.runtime.text import visible
 from ppo_jax.storage import checkpoint as checkpoints
-from ppo_jax.storage import run_folder
+from ppo_jax.storage import checkpoint_list, run_folder
 from ppo_jax.storage.fingerprint import other_programs, own_sources, spaces
 from ppo_jax.training import schedules, trainer
 
@@ -58,7 +58,7 @@ def load_state(
     """
     folder, choice = Path(folder), layers.checkpoint_choice(checkpoint)
     found = run_folder.read_settings(folder, env, network, trust)
-    place, warnings = checkpoints.chosen(folder, choice)
+    place, warnings = checkpoint_list.chosen(folder, choice)
     hyper = schedules.as_arrays(found.config, found.hyper)
     like = saved_like(found.config, hyper, found.options.seeds)
     state, metadata = load_checkpoint(place, like, found.config)

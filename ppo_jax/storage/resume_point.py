@@ -15,7 +15,7 @@ from ppo_jax.config import layers
 from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import hosts
 from ppo_jax.rl.types import PyTree
-from ppo_jax.storage import checkpoint, jsonl
+from ppo_jax.storage import checkpoint, checkpoint_list, jsonl
 from ppo_jax.storage.fingerprint import differences, other_programs
 from ppo_jax.storage.jsonl import JsonlLog, LogFiles, Position
 from ppo_jax.storage.sealed import first_change
@@ -61,7 +61,7 @@ def write(
     for file in logs:
         file.sync()
     checkpoint.save(checkpoint.checkpoint_folder(folder, env_steps), taken, metadata)
-    checkpoint.prune(folder, keep, metadata.get("run_id"))
+    checkpoint_list.prune(folder, keep, metadata.get("run_id"))
 
 
 def find(folder: Path, run_id: str | None, logs: Iterable[str], remedy: str) -> Found | None:
@@ -74,15 +74,15 @@ def find(folder: Path, run_id: str | None, logs: Iterable[str], remedy: str) -> 
     Raises:
         InputError: there are checkpoints or rows, and no checkpoint can be used.
     """
-    newest, notes = checkpoint.latest(folder, run_id)
+    newest, notes = checkpoint_list.latest(folder, run_id)
     if newest is not None:
         return Found(newest, checkpoint.metadata_of(newest), notes)
     rows = [folder / name for name in logs]
     if not notes and not any(path.exists() and path.stat().st_size for path in rows):
         return None
     raise InputError(
-        f"{str(folder)!r} holds nothing to go on from: {checkpoint.in_short(notes)} {remedy}"
-    ) from checkpoint.damage(folder)
+        f"{str(folder)!r} holds nothing to go on from: {checkpoint_list.in_short(notes)} {remedy}"
+    ) from checkpoint_list.damage(folder)
 
 
 def rewind(folder: Path, positions: Mapping[str, Position]) -> list[str]:

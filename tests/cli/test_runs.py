@@ -18,7 +18,7 @@ from ppo_jax.cli.commands import completion
 from ppo_jax.cli.commands.table import COMMANDS
 from ppo_jax.config.errors import InputError
 from ppo_jax.runtime import frames
-from ppo_jax.storage import checkpoint, lock, run_list
+from ppo_jax.storage import checkpoint, checkpoint_list, lock, run_list
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_an_episode_of_an_earlier_checkpoint_keeps_its_file_name(
 def test_a_command_reads_the_checkpoint_of_its_flag(
     peaked: Any, tmp_path: Path, capsys: Any, command: str
 ) -> None:
-    best = checkpoint.best(peaked.folder)
+    best = checkpoint_list.best(peaked.folder)
     assert best is not None
     own = ["--episodes", "4"] if command == "eval" else ["--out", str(tmp_path / "policy")]
     words = [command, str(peaked.folder), *own, "--checkpoint", "best", "--json"]

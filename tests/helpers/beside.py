@@ -16,7 +16,7 @@ from ppo_jax.apps.diagnose.random_play import random_action
 from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.cli import main
 from ppo_jax.envs.interface import Environment, action_mask
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint, checkpoint_list
 
 STOPPED = 75  # exit code of a run that can be resumed
 
@@ -182,7 +182,7 @@ def require_stops_and_exports(environment: Environment, folder: Path) -> None:
     words = ["train", environment.name, "--config", str(whole / "config.json"), "--quiet"]
     assert main.main([*words, "--out", str(half), "--max-seconds", "1e-9"]) == STOPPED
     assert main.main(["resume", str(half), "--quiet"]) == 0
-    for file in (whole / "metrics.jsonl", checkpoint.latest(whole)[0] / checkpoint.ARRAYS):
+    for file in (whole / "metrics.jsonl", checkpoint_list.latest(whole)[0] / checkpoint.ARRAYS):
         assert file.read_bytes() == (half / file.relative_to(whole)).read_bytes()
     assert main.main(["export", str(whole), "--out", str(artefact)]) == 0
     keys = jax.random.split(jax.random.key(5), 16)

@@ -16,7 +16,7 @@ from tiny import BATCH, CONFIG, STEPS
 from ppo_jax.config.config import Config
 from ppo_jax.config.errors import InputError
 from ppo_jax.runtime.saved_run import load_checkpoint, load_member, load_state
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint, checkpoint_list
 from ppo_jax.storage.fingerprint import spaces
 
 
@@ -56,7 +56,7 @@ def test_a_member_is_its_seed_of_the_whole_state(walked: Any) -> None:
 
 
 def test_a_state_is_that_of_the_checkpoint_that_was_asked_for(peaked: Any) -> None:
-    best = checkpoint.best(peaked.folder)
+    best = checkpoint_list.best(peaked.folder)
     assert best is not None
     steps = checkpoint.metadata_of(best)["env_steps"]
     assert 0 < steps < STEPS
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_a_word_or_a_number_of_steps(walked: Any, wrong: Any) ->
 def test_a_best_checkpoint_that_is_damaged_is_noted(
     peaked: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    best = checkpoint.best(peaked.folder)
+    best = checkpoint_list.best(peaked.folder)
     assert best is not None
     shutil.copytree(peaked.folder, tmp_path / "copy")
     (tmp_path / "copy" / "checkpoints" / best.name / checkpoint.ARRAYS).write_bytes(b"")

@@ -11,7 +11,7 @@ from tiny import BATCH, STEPS, tiny_run
 
 from ppo_jax.apps.run import runner
 from ppo_jax.config.errors import RunError
-from ppo_jax.storage import checkpoint, files
+from ppo_jax.storage import checkpoint, checkpoint_list, files
 
 
 def full(*_: Any) -> None:
@@ -34,7 +34,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_the_last_checkpoi
         told = r"Stopped after (192|2\d\d) .*No space left.*is untouched"
         with pytest.raises(RunError, match=told):
             tiny_run(tmp_path / "a", callbacks=[fill], checkpoint_every=3 * BATCH)
-    assert checkpoint.latest(tmp_path / "a") == (found, [])
+    assert checkpoint_list.latest(tmp_path / "a") == (found, [])
     resumed = runner.resume(tmp_path / "a", quiet=True)
     assert resumed.summary["env_steps"] == STEPS
 

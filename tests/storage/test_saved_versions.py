@@ -21,7 +21,7 @@ import pytest
 from ppo_jax.apps.run import resume, runner
 from ppo_jax.config.errors import InputError
 from ppo_jax.runtime import saved_run
-from ppo_jax.storage import checkpoint, run_folder
+from ppo_jax.storage import checkpoint, checkpoint_list, run_folder
 from ppo_jax.storage.jsonl import read_jsonl
 
 RUNS = sorted((Path(__file__).parents[1] / "data" / "saved").iterdir())
@@ -33,7 +33,7 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_every_array_of_an_earlier_version_is_loaded_bit_for_bit(saved: Path) -> None:
-    newest, warnings = checkpoint.latest(saved)
+    newest, warnings = checkpoint_list.latest(saved)
     assert newest is not None
     assert warnings == []
     raw, metadata = checkpoint.load_raw(newest)

@@ -18,7 +18,7 @@ from ppo_jax.apps.export.load_policy import load_policy
 from ppo_jax.apps.export.run_policy import make_policy
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint, checkpoint_list
 from ppo_jax.training import trainer
 
 FORMATS = ["run", "numpy", "stablehlo", "onnx"]
@@ -37,7 +37,7 @@ def logits_by_hand(state: dict[str, np.ndarray], seed: int, rows: np.ndarray) ->
 
 def test_the_policys_action_is_the_argmax_of_the_saved_network(walked: Any) -> None:
     seed_index = 1
-    newest, _ = checkpoint.latest(walked.folder)
+    newest, _ = checkpoint_list.latest(walked.folder)
     assert newest is not None
     policy = load_policy(walked.folder, seed_index=seed_index)
     rows = np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32)
@@ -78,7 +78,7 @@ def test_the_policy_of_a_checkpoint_is_its_own(peaked: Any, tmp_path: Path, form
     if format == "onnx":
         pytest.importorskip("onnx")
         pytest.importorskip("onnxruntime")
-    best = checkpoint.best(peaked.folder)
+    best = checkpoint_list.best(peaked.folder)
     assert best is not None
     rows = np.random.default_rng(0).normal(size=(256, 2)).astype(np.float32)
     logits = logits_by_hand(checkpoint.load_raw(best)[0], 1, rows)

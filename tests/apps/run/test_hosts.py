@@ -25,7 +25,7 @@ from ppo_jax.apps.run.evaluate import evaluate
 from ppo_jax.apps.sweep.driver import UNHEARD, carry_out
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.distributed.hosts import HEARTBEAT
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint, checkpoint_list
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +127,7 @@ def steps_of(run: Path) -> list[int]:
 
 
 def state_of(run: Path) -> dict[str, np.ndarray]:
-    newest, _ = checkpoint.latest(run)
+    newest, _ = checkpoint_list.latest(run)
     assert newest is not None
     return checkpoint.load_raw(newest)[0]
 

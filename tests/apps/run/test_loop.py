@@ -12,7 +12,7 @@ from tiny import BATCH, tiny_run
 
 from ppo_jax.apps.run import saving
 from ppo_jax.config.errors import RunError
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint, checkpoint_list
 
 EVERY = {"log_every": BATCH, "checkpoint_every": 2 * BATCH, "keep": 9}
 
@@ -58,7 +58,9 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_a_sentence(
     with pytest.raises(RunError, match="No space left on device"):
         tiny_run(tmp_path / "a", callbacks=[seen.append], **EVERY)
     assert len(seen) <= 4  # at the save that comes next, if not before it
-    assert checkpoint.latest(tmp_path / "a")[0] == checkpoint.checkpoint_folder(tmp_path / "a", 0)
+    assert checkpoint_list.latest(tmp_path / "a")[0] == checkpoint.checkpoint_folder(
+        tmp_path / "a", 0
+    )
 
 
 def test_a_snapshot_is_no_view_of_what_it_was_taken_of() -> None:

@@ -16,7 +16,7 @@ from ppo_jax.apps.diagnose import debug
 from ppo_jax.apps.run import quarantine
 from ppo_jax.distributed import layout as layouts
 from ppo_jax.distributed import population, programs
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint, checkpoint_list
 from ppo_jax.training import schedules, trainer
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ def test_a_frozen_member_leaves_its_last_good_state_and_the_samples_it_could_not
     assert told.count("is frozen") == 1
     # The state is that which every later checkpoint of the run has for this member.
     state, _ = checkpoint.load_raw(folder / quarantine.STATE)
-    last, _ = checkpoint.load_raw(checkpoint.latest(run.folder)[0] or Path())
+    last, _ = checkpoint.load_raw(checkpoint_list.latest(run.folder)[0] or Path())
     for name, value in state.items():
         np.testing.assert_array_equal(value, last[name][0], err_msg=name)
     assert all(np.isfinite(v).all() for n, v in state.items() if n.startswith("params"))

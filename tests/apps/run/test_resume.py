@@ -20,7 +20,7 @@ from ppo_jax.apps.run.runner import resume, run
 from ppo_jax.config.config import Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.runtime import chunk_loop, evaluation
-from ppo_jax.storage import checkpoint, fingerprint
+from ppo_jax.storage import checkpoint, checkpoint_list, fingerprint
 from ppo_jax.storage.jsonl import read_jsonl
 
 EVERY = {"log_every": 3 * BATCH, "eval_every": 3 * BATCH, "checkpoint_every": BATCH}
@@ -44,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bits(folder: Path) -> tuple[bytes, bytes, dict[str, Any]]:
     """Arrays of the last checkpoint, logged rows, final returns."""
-    newest, warnings = checkpoint.latest(folder)
+    newest, warnings = checkpoint_list.latest(folder)
     assert newest is not None
     assert warnings == []
     summary = json.loads((folder / "summary.json").read_text())
@@ -84,7 +84,7 @@ def test_a_run_killed_anywhere_and_resumed_has_the_bits_of_one_that_was_not(
     folder = tmp_path / "a"
     killed_run(folder, monkeypatch, name, number, checkpoint_every=2 * BATCH)
     if (name, number) == ("save_run", 1):  # nothing is there yet: it begins anew in its folder
-        assert checkpoint.latest(folder) == (None, [])
+        assert checkpoint_list.latest(folder) == (None, [])
     resumed = resume(folder, quiet=True)
     assert resumed.exit_code == 0
     assert bits(folder) == bits(whole)
@@ -252,7 +252,7 @@ def test_a_damaged_checkpoint_costs_one_interval_is_told_and_stays(
 ) -> None:
     folder = tmp_path / "a"
     killed_run(folder, monkeypatch, "save_run", 6, keep=3)
-    newest = checkpoint.latest(folder)[0]
+    newest = checkpoint_list.latest(folder)[0]
     assert newest is not None
     (newest / checkpoint.ARRAYS).write_bytes(b"damaged")
     resume(folder, checkpoint_every=BATCH, keep=3)

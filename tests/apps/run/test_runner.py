@@ -25,7 +25,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import population, programs
 from ppo_jax.envs import registration
 from ppo_jax.runtime import chunk_loop, devices, evaluation, loggers, signals, startup
-from ppo_jax.storage import checkpoint
+from ppo_jax.storage import checkpoint, checkpoint_list
 from ppo_jax.storage.jsonl import read_jsonl
 
 
@@ -53,7 +53,7 @@ def look(row: dict[str, Any], moment: Any) -> None:
 
 
 def weights(folder: Path) -> bytes:
-    newest, warnings = checkpoint.latest(folder)
+    newest, warnings = checkpoint_list.latest(folder)
     assert newest is not None
     assert warnings == []
     return (newest / checkpoint.ARRAYS).read_bytes()
@@ -240,7 +240,7 @@ def test_a_time_limit_ends_the_run_with_everything_saved(tmp_path: Path) -> None
     stopped = tiny_run(tmp_path / "a", max_seconds=1e-6)
     assert (stopped.exit_code, stopped.summary["env_steps"]) == (75, 32)
     assert stopped.summary["stopped_by"] == "the time limit of 1e-06 seconds"
-    assert checkpoint.latest(stopped.folder) == (
+    assert checkpoint_list.latest(stopped.folder) == (
         checkpoint.checkpoint_folder(stopped.folder, 32),
         [],
     )
@@ -287,7 +287,7 @@ def test_a_signal_before_training_is_answered_without_training(
     monkeypatch.setattr(module, phase, interrupted)
     stopped = tiny_run(tmp_path / "a")
     assert (stopped.exit_code, stopped.summary["env_steps"]) == (130, 0)
-    assert checkpoint.latest(stopped.folder) == (
+    assert checkpoint_list.latest(stopped.folder) == (
         checkpoint.checkpoint_folder(stopped.folder, 0),
         [],
     )
@@ -459,7 +459,7 @@ def test_checkpoints_come_by_the_clock_and_at_the_best_evaluation(
     # The last evaluation with the highest score: that of an equal one takes its place.
     wanted = max(scores, key=lambda step: (scores[step], step))
     kept = sorted((evaluated.folder / "checkpoints").iterdir())
-    assert checkpoint.best(evaluated.folder) == checkpoint.checkpoint_folder(
+    assert checkpoint_list.best(evaluated.folder) == checkpoint.checkpoint_folder(
         evaluated.folder, wanted
     )
     assert len(kept) == 2
