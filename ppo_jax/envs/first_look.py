@@ -38,6 +38,7 @@ def notices(
     std: float,
     normalized: bool,
     scaled: bool,
+    flagged: bool,
 ) -> list[Notice]:
     """Everything that can be seen of `environment` at once.
 
@@ -46,6 +47,7 @@ def notices(
         policy: a word of `config.POLICIES`. std: of its first actions, if they are Gaussian.
         normalized: the run standardises its observations.
         scaled: the run's network divides bytes by their highest value.
+        flagged: the run's network sees few whole numbers as flags.
     """
     found = [off_centre(_box(environment, params), std)] if policy != "tanh-gaussian" else []
     stored = leaves.named(environment.observation)
@@ -60,7 +62,9 @@ def notices(
     limit = time_limit(environment, params)
     if limit is not None and limit <= 1 and _is_cut(environment, params):
         found.append(CUT_AT_ONCE)
-    numbers = {name: space for name, space in spaces.items() if space.is_number}
+    is_alone = stored.get(leaves.WHOLE) is environment.observation  # may be standardised
+    few = leaves.categories(environment) if flagged and not (normalized and is_alone) else {}
+    numbers = {name: space for name, space in spaces.items() if space.is_number or name in few}
     if numbers:
         seen = leaves.named(first_observations(environment, params))
         found += [out_of_range(space, seen[name]) for name, space in numbers.items()]
@@ -79,6 +83,7 @@ def warnings(config: Config, hyper: Hyper, environment: Environment, params: Any
         std=std,
         normalized=config.normalize_observations,
         scaled=config.scale_bytes and config.network is None,
+        flagged=config.one_hot_integers and config.network is None,
     )
     steps, limit = config.num_iterations * config.rollout_length, time_limit(environment, params)
     long = too_long(min(steps, limit or steps))
@@ -155,17 +160,20 @@ def unscaled_bytes(largest: float) -> Notice | None:
 
 def out_of_range(space: ObservationSpace, seen: Any) -> Notice | None:
     """Notice whole numbers outside the declared space, which become rows of zeros."""
-    numbers = np.asarray(seen)
+    numbers, kind = np.asarray(seen), "Discrete space" if space.is_number else "Box"
     outside = numbers[(numbers < space.low) | (numbers > space.high)]
     if not outside.size:
         return None
+    low, high = int(np.min(space.low)), int(np.max(space.high))
+    wider = f"Discrete({int(numbers.max()) + 1})"
+    if not space.is_number:
+        wider = f"bounds from {min(low, numbers.min())} to {max(high, numbers.max())}"
     first, last = outside.min(), outside.max()
     which = f"{first}" if first == last else f"from {first} to {last}"
     return Notice(
-        f"observations {which} lie outside the declared Discrete "
-        f"space, {space.low} to {space.high}: each of them becomes the same row of zeros",
-        f"return numbers from {space.low} to {space.high}, or declare Discrete"
-        f"({int(numbers.max()) + 1})",
+        f"observations {which} lie outside the declared {kind}, {low} to {high}: each of them "
+        "becomes the same row of zeros",
+        f"return numbers from {low} to {high}, or declare {wider}",
     )
 
 

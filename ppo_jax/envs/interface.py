@@ -53,6 +53,7 @@ class ObservationSpace(NamedTuple):
     low: Any  # broadcasts to `shape`
     high: Any
     is_number: bool  # a whole number in low .. high, which is stored one-hot
+    is_whole: bool = False  # whole numbers, declared and returned; bounded ones are coded
 
 
 class Raw(NamedTuple):

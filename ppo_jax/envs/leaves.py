@@ -115,14 +115,17 @@ def _bounded(environment: Environment) -> tuple[tuple[str, int, int], ...]:
     """Leaves of whole numbers that have bounds: (name, lowest, highest)."""
     if environment.raw is None:
         return environment.integers
-    return tuple(
-        (name, int(np.min(space.low)), int(np.max(space.high)))
-        for name, space in shown(environment).items()
-        if np.issubdtype(np.dtype(space.dtype), np.integer)
-        and not space.is_number
-        and np.isfinite(space.low).all()
-        and np.isfinite(space.high).all()
-    )
+    ends = {name: ends_of(space) for name, space in shown(environment).items()}
+    return tuple((name, *pair) for name, pair in ends.items() if pair is not None)
+
+
+def ends_of(space: ObservationSpace) -> tuple[int, int] | None:
+    """The lowest and the highest of a leaf's whole numbers, None for other leaves."""
+    if not space.is_whole or space.is_number:
+        return None
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        return None
+    return int(np.min(space.low)), int(np.max(space.high))
 
 
 def few_valued(

@@ -90,7 +90,8 @@ def _described(environment: Environment, more: Mapping[str, Any]) -> Raw | None:
     """The environment's own words, with the new leaves beside its own."""
     if environment.raw is None:
         return None
-    space = environment.raw.observation_space
+    raw, is_tuple = environment.raw, _is_tuple(environment)
+    space = raw.observation_space
     if not isinstance(space, dict):
         space = {WHOLE: space}
     space = {_new_name(environment, name): each for name, each in space.items()}
@@ -98,13 +99,27 @@ def _described(environment: Environment, more: Mapping[str, Any]) -> Raw | None:
         name: ObservationSpace(leaf.shape, leaf.dtype.name, -math.inf, math.inf, False)
         for name, leaf in more.items()
     }
-    return environment.raw._replace(observation_space={**space, **added})
+
+    def reset(key: Array, params: Any) -> Any:
+        observation = raw.reset(key, params)
+        return {WHOLE: observation} if is_tuple else observation
+
+    def transition(key: Array, state: Any, action: Any, params: Any) -> tuple[Any, Any, Any]:
+        observation, *ends = raw.transition(key, state, action, params)
+        return ({WHOLE: observation} if is_tuple else observation, *ends)
+
+    return raw._replace(observation_space={**space, **added}, reset=reset, transition=transition)
 
 
 def _new_name(environment: Environment, name: str) -> str:
     """The name of a leaf when others stand beside it: an array or a dict keeps the names."""
-    is_tuple = name != WHOLE and WHOLE in _by_name(environment.observation)
-    return f"{WHOLE}.{name}" if is_tuple else name
+    return f"{WHOLE}.{name}" if _is_tuple(environment) else name
+
+
+def _is_tuple(environment: Environment) -> bool:
+    """Check for an observation that is a tuple of leaves without names."""
+    seen = environment.observation
+    return isinstance(seen, tuple | list) and not hasattr(seen, "_asdict")
 
 
 def _seen_action(space: ActionSpace, action: Any = None) -> Array:

@@ -83,6 +83,11 @@ def leaf_codes(config: Config, environment: Environment) -> tuple[LeafCode, ...]
     Bytes and whole numbers of many values are scaled, and categories are one-hot. A leaf that the
     normaliser standardises is neither.
     """
+    return tuple(named_codes(config, environment).values())
+
+
+def named_codes(config: Config, environment: Environment) -> dict[str, LeafCode]:
+    """`leaf_codes` by the names of the leaves, without the action mask."""
     codes: dict[str, LeafCode] = {}
     if config.scale_integers:
         largest = leaves.largest_integers(environment)
@@ -100,7 +105,7 @@ def leaf_codes(config: Config, environment: Environment) -> tuple[LeafCode, ...]
             for name, code in codes.items()
             if name in seen and not moments.is_counted(seen[name], environment.observation)
         }
-    return tuple(codes.get(name, LeafCode()) for name in seen)
+    return {name: codes.get(name, LeafCode()) for name in seen}
 
 
 def without_critic(config: Config, agent: Agent, policy: Policy) -> tuple[Agent, Policy]:

@@ -112,6 +112,12 @@ class LeafCode(NamedTuple):
     low: int = 0
     count: int = 0  # each is one of so many whole numbers from `low` on; 0: it is a real number
 
+    def words(self) -> str:
+        """The code after the name of its leaf, "" for real numbers as they are."""
+        if self.count:
+            return f" (whole numbers from {self.low} to {self.low + self.count - 1})"
+        return "" if self.scale is None else f" (divided by {self.scale:g})"
+
 
 def widened(shape: tuple[int, ...], code: LeafCode) -> tuple[int, ...]:
     """The shape of a leaf's inputs."""

@@ -19,7 +19,7 @@ from ppo_jax.config.trust import Trust, vouched
 from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout
 from ppo_jax.envs import leaves
-from ppo_jax.models.agent import assemble
+from ppo_jax.models.agent import assemble, named_codes
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import prepare_jax
 from ppo_jax.runtime.text import visible
@@ -152,6 +152,8 @@ def start_from(
             f"this run has {name}={getattr(config, name)!r}: the same parameters would act "
             f"differently; give --{word} as in that run."
         )
+    if config.network is None:
+        require_same_codes(folder, theirs, config)
     count = other.alive.shape[0]
     chosen = np.arange(layout.num_members) % count
     taken = jax.tree.map(
@@ -168,6 +170,19 @@ def start_from(
         params=params, observation_moments=observation_moments, return_moments=return_moments
     )
     return population.place(state, layout)
+
+
+def require_same_codes(folder: Path, theirs: Config, config: Config) -> None:
+    """Refuse another run whose network saw the numbers of a leaf in another way."""
+    plain = " as real numbers"
+    before, now = (named_codes(each, assemble(each).environment) for each in (theirs, config))
+    for name, code in now.items():
+        if name in before and before[name] != code:
+            raise InputError(
+                f"init_from={str(folder)!r} was trained with the leaf {name!r}"
+                f"{before[name].words() or plain}, but this run has it{code.words() or plain}: the "
+                "same parameters would act differently; declare the same bounds of its numbers."
+            )
 
 
 def load_member(

@@ -107,6 +107,7 @@ def seen(environment: Environment, params: Any = None, **given: Any) -> list[str
         "std": 1.0,
         "normalized": False,
         "scaled": False,
+        "flagged": True,
         **given,
     }
     params = environment.default_params if params is None else params

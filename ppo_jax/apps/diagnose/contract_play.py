@@ -104,14 +104,16 @@ def _check_declared(environment: Environment, own: Any) -> Iterator[Finding]:
     if environment.raw is None:
         return
     seen, stored = leaves.named(own[0]), leaves.named(environment.observation)
+    few = leaves.categories(environment)  # built-in networks see them as flags
     for name, space in leaves.shown(environment).items():
-        if space.is_number:
+        if space.is_number or name in few:
             starts = first_look.first_observations(environment, environment.default_params)
-            numbers = np.append(np.asarray(seen[name]), np.asarray(leaves.named(starts)[name]))
+            both = (np.asarray(seen[name]), np.asarray(leaves.named(starts)[name]))
+            numbers = np.concatenate([each.reshape(-1, *space.shape) for each in both])
             yield from _as_findings("error", first_look.out_of_range(space, numbers))
-            continue
-        yield from _check_range(name, space, np.asarray(seen[name]))
-        if space.dtype != seen[name].dtype.name:
+        else:
+            yield from _check_range(name, space, np.asarray(seen[name]))
+        if not space.is_number and space.dtype != seen[name].dtype.name:
             which = "observations" if name == leaves.WHOLE else f"the leaf {name!r} as"
             yield Finding(
                 "note",

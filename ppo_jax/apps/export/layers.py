@@ -98,10 +98,10 @@ def _inputs(
             std = np.sqrt(_float32(variances[name]) + np.float32(moments.EPSILON))
             arrays[f"input{i}_std"] = std
         clip = OBSERVATION_CLIP if is_counted else None
-        if (scale := codes[i].scale) is not None:  # in [-1, 1], in the same form
+        if (scale := codes[i].scale) is not None:  # in the same form, and never clipped
             arrays[f"input{i}_mean"] = np.zeros(space.shape, np.float32)
             arrays[f"input{i}_std"] = np.full(space.shape, scale, np.float32)
-            clip = 1.0
+            clip = float(np.finfo(np.float32).max)
         if grids[i]:
             body = policy.params["body"]
             layer = body.get("net", body)["actor_torso"][f"Conv_{convolutions}"]

@@ -22,7 +22,7 @@ from ppo_jax.envs import leaves, registration
 from ppo_jax.envs.actions import box_of
 from ppo_jax.envs.interface import Environment
 from ppo_jax.envs.registration import find
-from ppo_jax.models.agent import assemble
+from ppo_jax.models.agent import assemble, named_codes
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.devices import joined, prepare_jax
 from ppo_jax.runtime.evaluation import FINAL, alive_seeds, player, summary
@@ -134,7 +134,7 @@ def moved(config: Config, hyper: Hyper, on: Any) -> tuple[Config, Hyper]:
     """
     before, after = find(config.env), find(on)
     pairs = {
-        "observations": [kinds(environment) for environment in (before, after)],
+        "observations": [kinds(config, environment) for environment in (before, after)],
         "actions": [acts(environment) for environment in (before, after)],
     }
     for word, (own, other) in pairs.items():
@@ -146,10 +146,14 @@ def moved(config: Config, hyper: Hyper, on: Any) -> tuple[Config, Hyper]:
     return dataclasses.replace(config, env=on), dataclasses.replace(hyper, env={})
 
 
-def kinds(environment: Environment) -> str:
-    """Dtypes and shapes of an environment's observations in words."""
+def kinds(config: Config, environment: Environment) -> str:
+    """Dtypes and shapes of an environment's observations in words, and how a network sees them."""
     shown = leaves.named(environment.observation)
-    return ", ".join(f"{name} {x.dtype.name}{list(x.shape)}" for name, x in shown.items())
+    codes = {} if config.network is not None else named_codes(config, environment)
+    return ", ".join(
+        f"{name} {x.dtype.name}{list(x.shape)}{codes[name].words() if name in codes else ''}"
+        for name, x in shown.items()
+    )
 
 
 def acts(environment: Environment) -> str:

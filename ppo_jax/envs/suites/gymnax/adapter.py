@@ -294,8 +294,9 @@ def _require_one(value: Any, word: str, label: str) -> None:
 
 def _cannot_follow(label: str, name: str) -> InputError:
     return InputError(
-        f"env.{name} cannot be set: the spaces of {label} use it as a Python number or as their "
-        "size, so the policy cannot follow it; write the bounds in jax.numpy, or name a factory "
+        f"env.{name} cannot be set: the spaces of {label} use it as a Python number, as their "
+        "size or as their number of values, so the policy cannot follow it; write bounds of real "
+        "numbers in jax.numpy, declare the widest bounds of whole numbers, or name a factory "
         "module:function that returns the environment and its parameters."
     )
 

@@ -42,11 +42,11 @@ def observations(env: Any, params: Any, examples: tuple[Any, ...], label: str) -
         InputError: observations that cannot be trained on, or that are not as declared.
     """
     space = spaces.declared(env.observation_space, params, f"{label}.observation_space")
-    rigid = _rigid(env, params, space)
     if spaces.children(space) is None:
         _require_array(examples[0], space, label)
         is_binary = type(env).__module__.startswith(_BINARY_MODULES)
-        return Observations(*_leaf(space, examples, label, is_binary), rigid)
+        alone, encode_alone = _leaf(space, examples, label, is_binary)
+        return Observations(alone, encode_alone, _rigid(env, params, {"": alone}))
     names = dict(spaces.leaves_of(space))
     shown = [leaves.named(example) for example in examples]
     if not names:
@@ -62,7 +62,8 @@ def observations(env: Any, params: Any, examples: tuple[Any, ...], label: str) -
         own = leaves.named(value)
         return jax.tree.unflatten(treedef, [found[name][1](own[name]) for name in own])
 
-    return Observations({name: each[0] for name, each in found.items()}, encode, rigid)
+    shapes = {name: each[0] for name, each in found.items()}
+    return Observations(shapes, encode, _rigid(env, params, shapes))
 
 
 def plain(observation: Any) -> Any:
@@ -85,11 +86,25 @@ def with_mask(observation: Any, mask: Any) -> dict[str, Any]:
     return {**fields, ACTION_MASK: mask}
 
 
-def _rigid(env: Any, params: Any, space: Any) -> tuple[str, ...]:
-    gymnax = spaces.library()
-    if not any(isinstance(leaf, gymnax.Discrete) for _, leaf in spaces.leaves_of(space)):
+def _rigid(env: Any, params: Any, found: Mapping[str, ObservationSpace]) -> tuple[str, ...]:
+    """Parameters that shape the leaves of which a network has an input for each value."""
+    ends = {name: leaves.ends_of(space) for name, space in found.items()}
+    bounded = [(name, *pair) for name, pair in ends.items() if pair is not None]
+    flagged = leaves.few_valued(bounded, found)
+    if not flagged and not any(space.is_number for space in found.values()):
         return ()
-    return spaces.dependence(env.observation_space, params)[1]
+    gymnax = spaces.library()
+
+    def shaping(params: Any) -> Any:
+        kept = []
+        for name, leaf in spaces.leaves_of(env.observation_space(params)):
+            if name in flagged:  # its bounds count, whatever dtype it declares
+                kept.append(gymnax.Box(leaf.low, leaf.high, leaf.shape, jnp.int32))
+            elif found[name].is_number:
+                kept.append(leaf)
+        return gymnax.Tuple(tuple(kept))
+
+    return spaces.dependence(shaping, params)[1]
 
 
 def _require_array(example: Any, space: Any, label: str) -> None:
@@ -131,7 +146,8 @@ def _within_tree(
     if len(dtypes) > 1 or jnp.issubdtype(examples[0].dtype, jnp.floating):
         return found, encode
     shape, kept = examples[0].shape or (1,), examples[0].dtype
-    return found, lambda value: strong(value, kept).reshape(shape)
+    is_whole = jnp.issubdtype(kept, jnp.integer)
+    return found._replace(is_whole=is_whole), lambda value: strong(value, kept).reshape(shape)
 
 
 def _leaf(
@@ -163,8 +179,10 @@ def _leaf(
     dtypes = {example.dtype for example in examples}
     small = dtypes == {jnp.dtype(jnp.bool_)} or dtypes == {jnp.dtype(jnp.uint8)}
     kept = jnp.bool_ if is_binary else dtype if small else jnp.float32
+    kinds = {np.dtype(space.dtype), *dtypes}
+    is_whole = all(jnp.issubdtype(kind, jnp.integer) for kind in kinds)
     return (
-        ObservationSpace(shape, np.dtype(space.dtype).name, space.low, space.high, False),
+        ObservationSpace(shape, np.dtype(space.dtype).name, space.low, space.high, False, is_whole),
         lambda value: strong(value, kept).reshape(shape or (1,)),
     )
 
