@@ -38,7 +38,8 @@ def of_one_group(count: int) -> Width:
     The IQM of 2 or 3 seeds is their mean, and plain resamples of it vary as if there were n - 1
     seeds in place of n. The IQM of more seeds varies more between resamples than between samples.
     """
-    deviation = math.sqrt(count - 1) / count if count < 4 else 1.0 / math.sqrt(count)
+    is_mean = count < stats.WHOLE
+    deviation = math.sqrt(count - 1) / count if is_mean else 1.0 / math.sqrt(count)
     return Width(deviation, stats.stretch([count]))
 
 
@@ -53,8 +54,8 @@ def of_difference(parts: Sequence[means.Part], is_unbiased: bool) -> Widths:
 
     Args:
         parts: independent parts of the difference's variance.
-        is_unbiased: False if the deviation is that of plain resamples, sqrt((n - 1) / n) of the
-            unbiased one.
+        is_unbiased: False for the interquartile mean of one task. From `stats.WHOLE` seeds on, its
+            deviation is that of plain resamples, sqrt((n - 1) / n) of the unbiased one.
     """
 
     def width(count: int) -> Width:
@@ -64,7 +65,7 @@ def of_difference(parts: Sequence[means.Part], is_unbiased: bool) -> Widths:
         if total == 0.0:
             return Width(0.0, stats.t_over_z(sum(freedoms)))
         own = sum((v / total) ** 2 / k for v, k in zip(variances, freedoms, strict=True))
-        bias = 1.0 if is_unbiased else math.sqrt((count - 1) / count)
+        bias = 1.0 if is_unbiased or count < stats.WHOLE else math.sqrt((count - 1) / count)
         return Width(bias * math.sqrt(total), stats.t_over_z(1.0 / own))
 
     return width

@@ -21,6 +21,7 @@ import numpy as np
 
 from ppo_jax.analysis import means
 
+WHOLE = 4  # seeds from which on an interquartile mean leaves some out
 _CHUNK = 1 << 22  # resampled numbers held at once by the bootstrap, 32 MiB
 # Further stretch of one group of so few seeds, calibrated by benchmarks/coverage.py: resamples of
 # 2 or 3 seeds have too small a variance, and those of 4 end at the lowest and the highest seed.
@@ -215,31 +216,38 @@ def welch_interval(
     """Interval of statistic(groups) - statistic(others), both resampled task by task.
 
     Student's t has the degrees of freedom of Welch's test, from the variances of both sides'
-    resamples. Several tasks have the factor of `_unbiased`. None if some task has fewer than two
-    seeds.
+    resamples, each widened by `_widening`. None if some task has fewer than two seeds.
     """
     sides = (groups, others)
     if any(not side or min(np.size(group) for group in side) < 2 for side in sides):
         return None
+    estimates = [_over_all(side, statistic) for side in sides]
+    drawn = [statistic(stratified_resamples(side, resamples, generator), axis=-1) for side in sides]
     first, second = (
-        statistic(stratified_resamples(side, resamples, generator), axis=-1) for side in sides
+        middle + _widening([np.size(group) for group in side]) * (x - middle)
+        for middle, x, side in zip(estimates, drawn, sides, strict=True)
     )
-    difference = _over_all(groups, statistic) - _over_all(others, statistic)
     degrees = [sum(np.size(group) - 1 for group in side) for side in sides]
     freedom = _welch(first, second, degrees)
-    sizes = [np.size(group) for side in sides for group in side]
-    unbiased = _unbiased(sizes) if len(groups) > 1 else 1.0
-    factor = t_over_z(freedom, confidence) * unbiased
-    ends = _stretched(first - second, difference, factor, confidence)
-    pairs = ((first, groups), (second, others))
-    parts = [_part(unbiased**2 * float(drawn.var()), side) for drawn, side in pairs]
-    return means.Difference(ends, freedom, tuple(parts))
+    factor = t_over_z(freedom, confidence)
+    ends = _stretched(first - second, estimates[0] - estimates[1], factor, confidence)
+    parts = (_part(float(first.var()), groups), _part(float(second.var()), others))
+    return means.Difference(ends, freedom, parts)
+
+
+def _widening(sizes: Sequence[int]) -> float:
+    """Factor on the resamples of one side of a difference.
+
+    That of `_unbiased`, except for the interquartile mean of one task, which varies more between
+    resamples than between samples. The one of 2 or 3 seeds is their mean.
+    """
+    return _unbiased(sizes) if len(sizes) > 1 or sizes[0] < WHOLE else 1.0
 
 
 def _part(variance: float, side: Sequence[Any]) -> means.Part:
     """One side of a difference; plain resamples of one task have (n - 1) / n of its variance."""
     sizes = [np.size(group) for group in side]
-    unbiased = variance * (_unbiased(sizes) ** 2 if len(sizes) == 1 else 1.0)
+    unbiased = variance * (_unbiased(sizes) / _widening(sizes)) ** 2
     return means.Part(variance, unbiased * sum(sizes) / len(sizes), len(sizes))
 
 

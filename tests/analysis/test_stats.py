@@ -23,6 +23,7 @@ from ppo_jax.analysis.stats import (
     stratified_resamples,
     stretch,
     summarise,
+    welch_interval,
 )
 
 
@@ -245,6 +246,29 @@ def test_interval_of_a_difference_is_that_of_welchs_test(sizes, spread, tasks):
     else:
         expected = means.difference(groups, others)[0]
     np.testing.assert_allclose(ours, expected, atol=0.04 * spread)
+
+
+def test_each_side_of_a_difference_is_widened_by_its_own_number_of_seeds():
+    """Resamples of 2 seeds have half of their variance, those of 20 almost all of it."""
+    groups = list(rng(1).normal(0.0, 3.0, (50, 2)))
+    others = list(rng(2).normal(0.0, 1.0, (50, 20)))
+    ours = difference_interval(groups, others, np.mean, resamples=8000, generator=rng())
+    expected = means.difference(groups, others)[0]
+    np.testing.assert_allclose(ours, expected, atol=0.06)
+    pair = welch_interval(groups, others, np.mean, resamples=8000, generator=rng())
+    units = [part.unit for part in pair.parts]
+    of_a_seed = [np.var(side, axis=1, ddof=1).mean() / 50 for side in (groups, others)]
+    np.testing.assert_allclose(units, of_a_seed, rtol=0.05)
+
+
+def test_the_interquartile_mean_of_three_seeds_varies_as_their_mean():
+    x, y = [0.0, 1.0, 5.0], [2.0, 2.5, 3.0]
+    found = welch_interval([x], [y], resamples=40_000, generator=rng())
+    expected = [np.var(x, ddof=1) / 3, np.var(y, ddof=1) / 3]
+    np.testing.assert_allclose([part.variance for part in found.parts], expected, rtol=0.02)
+    np.testing.assert_allclose(
+        [part.unit for part in found.parts], np.multiply(3, expected), rtol=0.02
+    )
 
 
 def test_an_interval_ends_where_the_possible_returns_end():
