@@ -94,9 +94,9 @@ _READERS = {"TOML": read_toml, "YAML": read_yaml, "JSON": read_json}
 
 def as_file(settings: Settings, title: str) -> list[str]:
     """The lines of a file that `--config` reads back to the same settings."""
-    from ppo_jax.storage import signature
+    from ppo_jax.storage import sealed
 
-    signed = signature.sign(code_names(vars(settings.config)))
+    signed = sealed.sign(code_names(vars(settings.config)))
     head = [f"{name} = {layers.toml_value(text)}" for name, text in signed.items()]
     return [*title_lines(title), *head, *([""] if head else []), *layers.as_toml(settings)]
 

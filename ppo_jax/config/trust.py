@@ -3,7 +3,7 @@
 `env`, `network`, `drift` and `optimizer` may name a program as `module:attribute`. A file of
 somebody else may name any program. So a name that comes from a file needs one of three things: the
 user's word for all names (`--trust`), the same name once more from the user, or a signature by a
-key that only this user can read (`storage.signature` makes it).
+key that only this user can read (`storage.sealed` makes it).
 """
 
 from __future__ import annotations

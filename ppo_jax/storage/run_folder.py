@@ -27,7 +27,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
 from ppo_jax.config.trust import Trust
 from ppo_jax.config.validate import validate
-from ppo_jax.storage import files, lock, signature
+from ppo_jax.storage import files, lock, sealed
 from ppo_jax.storage.files import is_temporary, write_json
 from ppo_jax.storage.manifest import make_manifest
 
@@ -150,7 +150,7 @@ def write_config(
 ) -> None:
     """Write config.json, with a signature of the programs in it."""
     described = describe_run(config, hyper, options)
-    signed = signature.sign(trust.code_names(described["config"]))
+    signed = sealed.sign(trust.code_names(described["config"]))
     write_json(path / "config.json", described | {"run_id": run_id} | signed)
 
 

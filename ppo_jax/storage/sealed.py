@@ -1,15 +1,24 @@
-"""JSON files with the SHA-256 of their own content: a damaged or edited one is refused."""
+"""JSON files with the SHA-256 of their own content, and signatures of the programs they name.
+
+A damaged or edited file is refused. A signature spares its user to vouch for a program again. Its
+key is made at first use. It is random, and only its user can read it. Without a place for it
+nothing is signed, and no run fails because of that.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ppo_jax.config import reading
+from ppo_jax.config import reading, trust
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.trust import Names
 from ppo_jax.storage.files import to_json, write_atomic, write_first
 
 SEAL = "sha256"
@@ -94,3 +103,33 @@ def _short(value: Any) -> str:
 
 def _spelled(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+
+def sign(names: Names) -> dict[str, str]:
+    """The entry of a file that names these programs; empty if there are none, or no key."""
+    if not names:
+        return {}
+    key = trust.read_key() or _new_key()
+    return {} if key is None else {"signature": trust.digest(key, names)}
+
+
+def _new_key() -> bytes | None:
+    """Make the key, or take that of a process which was quicker; None if there is no place."""
+    path = trust.key_file()
+    if path is None:
+        return None
+    temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, secrets.token_bytes(trust.KEY_BYTES))
+        finally:
+            os.close(descriptor)
+        os.link(temporary, path)  # fails if there is one, so two processes share the first
+    except OSError:
+        pass
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return trust.read_key()

@@ -13,7 +13,7 @@ from ppo_jax.config import trust
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
-from ppo_jax.storage import run_folder, signature
+from ppo_jax.storage import run_folder, sealed
 
 OWN = Config(env="mine:Env", optimizer="mine:lion")
 NAMES = trust.code_names(vars(OWN))
@@ -74,15 +74,15 @@ def test_another_name_or_another_key_voids_the_signature(tmp_path: Path, state: 
 
 @pytest.mark.parametrize("signed", [None, "", "é", 5, [], {}])
 def test_anything_else_is_no_signature(signed: object) -> None:
-    signature.sign(NAMES)
+    sealed.sign(NAMES)
     assert not trust.is_signed(NAMES, signed)
 
 
 def test_the_key_is_readable_by_its_user_only_and_made_once(state: Path) -> None:
-    first = signature.sign(NAMES)
+    first = sealed.sign(NAMES)
     key = state / "ppo_jax" / "signing-key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert signature.sign(NAMES) == first
+    assert sealed.sign(NAMES) == first
     assert [path.name for path in key.parent.iterdir()] == ["signing-key"]
     key.chmod(0o644)  # others may know it
     assert trust.read_key() is None
@@ -107,7 +107,7 @@ def test_without_a_place_for_the_key_a_run_is_written_and_not_signed(
 
 
 def test_a_key_behind_a_symbolic_link_is_not_read(state: Path) -> None:
-    signature.sign(NAMES)
+    sealed.sign(NAMES)
     key = state / "ppo_jax" / "signing-key"
     os.rename(key, state / "elsewhere")
     key.symlink_to(state / "elsewhere")

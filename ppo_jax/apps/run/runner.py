@@ -29,8 +29,7 @@ from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, RunError
 from ppo_jax.config.options import HOSTS, RunOptions, parse_mesh, validate_options
 from ppo_jax.config.trust import Trust, vouched
-from ppo_jax.config.unread import without_effect
-from ppo_jax.config.validate import check_names, validate
+from ppo_jax.config.validate import check_names, validate, without_effect
 from ppo_jax.distributed import hosts, population, programs
 from ppo_jax.distributed.layout import Layout, Wanted, choose_layout, devices_needed
 from ppo_jax.distributed.memory import Use, forecast

@@ -16,8 +16,7 @@ from ppo_jax.apps.sweep.options import MAX_SETTINGS, NUMERIC_ONLY, SweepOptions
 from ppo_jax.config.config import Config, Hyper, Schedule, hint
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import FIELDS, convert
-from ppo_jax.config.unread import without_effect
-from ppo_jax.config.validate import check_choice, validate
+from ppo_jax.config.validate import check_choice, validate, without_effect
 from ppo_jax.config.values import env_value, plain_number, split_list
 
 Values = dict[str, Any]  # axis name -> value: one setting

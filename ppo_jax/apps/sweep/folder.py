@@ -20,7 +20,7 @@ from ppo_jax.config.trust import Names, Trust
 from ppo_jax.config.validate import validate
 from ppo_jax.config.values import MASK, masked
 from ppo_jax.distributed import hosts
-from ppo_jax.storage import run_folder, signature
+from ppo_jax.storage import run_folder, sealed
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.sealed import read_sealed, write_first_sealed
 
@@ -129,7 +129,7 @@ def open_folder(sweep: Sweep) -> Path:
     content = describe(sweep)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        more = {"sweep_id": uuid.uuid4().hex, **signature.sign(programs(sweep))}
+        more = {"sweep_id": uuid.uuid4().hex, **sealed.sign(programs(sweep))}
         if is_sweep(path) or not write_first_sealed(path / RECORD, content | more):
             found = layers.with_new_fields(_load(path))
             found["sweep"] = to_json(dataclasses.asdict(SweepOptions())) | found["sweep"]

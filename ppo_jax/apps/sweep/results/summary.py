@@ -24,7 +24,7 @@ from ppo_jax.config import reading
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.trust import code_names
 from ppo_jax.distributed import hosts
-from ppo_jax.storage import run_folder, signature
+from ppo_jax.storage import run_folder, sealed
 from ppo_jax.storage.files import to_json, write_atomic, write_json
 
 SUMMARY = "summary.json"
@@ -197,7 +197,7 @@ def preset(sweep: Sweep, summary: Mapping[str, Any]) -> str:
         f"({summary['sampler']}: {describe(known)}); score on {seeds}"
     )
     names = code_names({**changed["config"], "env": summary["env"]})
-    head = {"env": summary["env"], **signature.sign(names)}
+    head = {"env": summary["env"], **sealed.sign(names)}
     return table.best_toml(head, config.objective, **changed, result=result, source=source)
 
 
