@@ -18,8 +18,10 @@ from ppo_jax.envs import actions, leaves
 from ppo_jax.envs.interface import Box, Environment, ObservationSpace, time_limit
 
 LARGE = 20.0  # typical magnitude beyond which a network wants its observations standardised
-ONE_EDGE = 0.99  # share of the first actions that are clipped to the same bound
+NEARLY_ALL = 0.99  # share of the first actions that are clipped, to one bound or to both together
+WIDE = 100.0  # standard deviations of the first actions in a box that they hardly fill
 NUM_STARTS = 64
+NO_BOUND = float(np.finfo(np.float32).max)  # a bound of that size stands for none
 EXACT = 2**24  # whole numbers up to here are exact in float32
 
 
@@ -49,7 +51,10 @@ def notices(
         scaled: the run's network divides bytes by their highest value.
         flagged: the run's network sees few whole numbers as flags.
     """
-    found = [off_centre(_box(environment, params), std)] if policy != "tanh-gaussian" else []
+    found: list[Notice | None] = []
+    if policy != "tanh-gaussian":
+        widest = math.inf if policy == "gsde" else WIDE  # gSDE's actions are sums of such numbers
+        found.append(off_centre(_box(environment, params), std, widest))
     stored = leaves.named(environment.observation)
     found += [channels_first(leaf.shape) for leaf in stored.values()]
     spaces = {} if environment.raw is None else leaves.shown(environment)
@@ -114,24 +119,49 @@ CUT_AT_ONCE = Notice(
 )
 
 
-def off_centre(space: Any, std: float) -> Notice | None:
-    """Notice a box whose one bound clips nearly all first actions of a Gaussian policy.
+def off_centre(space: Any, std: float, widest: float = WIDE) -> Notice | None:
+    """Notice a box that does not fit the first actions of a Gaussian policy.
 
     Its mean begins near 0, so a box that lies off 0 gives every action the same outcome, and no
-    gradient.
+    gradient. A narrow box leaves two outcomes, and a wide one is hardly explored.
+
+    Args:
+        widest: standard deviations in a box that is too wide.
     """
     if not isinstance(space, Box):
         return None
     for place, (low, high) in enumerate(zip(np.ravel(space.low), np.ravel(space.high))):
-        below, above = _share_below(float(low), std), 1.0 - _share_below(float(high), std)
-        if low < high and max(below, above) >= ONE_EDGE:
+        where = f"the bounds [{low:g}, {high:g}] of action {place}"
+        fault = _misfit((float(low), float(high)), std, widest, where)
+        if low < high and fault is not None:
             return Notice(
-                f"the policy's first actions, of mean 0 and standard deviation {std:.3g}, lie "
-                f"outside the bounds [{low:g}, {high:g}] of action {place}: {max(below, above):.0%}"
-                " of them are clipped to the same bound, so nothing can be learnt from them",
+                f"the policy's first actions, of mean 0 and standard deviation {std:.3g}, {fault}",
                 "let the environment take actions around 0 and scale them itself, or train with "
                 "--policy tanh-gaussian, which fills the box",
             )
+    return None
+
+
+def _misfit(ends: tuple[float, float], std: float, widest: float, where: str) -> str | None:
+    """The fault of one action's bounds for N(0, std^2), in words."""
+    low, high = ends
+    below, above = _share_below(low, std), 1.0 - _share_below(high, std)
+    if max(below, above) >= NEARLY_ALL:
+        return (
+            f"lie outside {where}: {max(below, above):.0%} of them are clipped to the same bound, "
+            "so nothing can be learnt from them"
+        )
+    if below + above >= NEARLY_ALL:
+        return (
+            f"lie outside {where}: {below + above:.0%} of them are clipped to one bound or the "
+            "other, so only the choice between the two can be learnt from them"
+        )
+    width = (high - low) / max(std, 1e-12)
+    if high - low < NO_BOUND and width >= widest:
+        return (
+            f"hardly fill {where}, which are {width:,.0f} standard deviations apart, so most of "
+            "the box is never tried"
+        )
     return None
 
 

@@ -313,11 +313,13 @@ def _lru_init(key: Array, shape: CoreShape) -> PyTree:
 
 def _lru_gates(params: PyTree, x: Array) -> tuple[Array, Array]:
     """h' = lambda h + sqrt(1 - |lambda|^2) B x, complex  (Orvieto et al. 2023, eq. 7)."""
-    radius = jnp.exp(-jnp.exp(params["log_rate"]))
+    rate = jnp.exp(params["log_rate"])
+    radius = jnp.exp(-rate)
     angle = jnp.exp(params["log_angle"])
     decay = jax.lax.complex(radius * jnp.cos(angle), radius * jnp.sin(angle))
     real, imaginary = jnp.split(_product(x, params["input"]), 2, axis=-1)
-    scale = jnp.broadcast_to(jnp.sqrt(1.0 - jnp.square(radius)), real.shape)
+    # 1 - |lambda|^2 without cancellation: its root has a finite slope also if |lambda| rounds to 1.
+    scale = jnp.broadcast_to(jnp.sqrt(-jnp.expm1(-2.0 * rate)), real.shape)
     given = jax.lax.complex(scale * real, scale * imaginary)
     return jnp.broadcast_to(decay, given.shape), given
 

@@ -99,10 +99,18 @@ def mean_and_variance(
     return pooled(*across.gather(local)) if across.axes else local
 
 
-def pooled(means: Array, variances: Array) -> tuple[Array, Array]:
+def pooled(means: Array, variances: Array, share: Array | tuple[()] = ()) -> tuple[Array, Array]:
     """Combine the means and variances [D, ...] of D equally large samples into those of all, [...].
 
     The total variance is the mean of the variances plus the variance of the means.
+
+    Args:
+        share: [D], of each sample that counts; () if all of it does.
     """
+    if not isinstance(share, tuple):
+        share = share / jnp.maximum(jnp.sum(share), 1e-30)  # all may be left out
+        share = share.reshape(-1, *[1] * (means.ndim - 1))
+        mean = jnp.sum(share * means, axis=0)
+        return mean, jnp.sum(share * (variances + jnp.square(means - mean[None])), axis=0)
     mean = jnp.mean(means, axis=0)
     return mean, jnp.mean(variances + jnp.square(means - mean[None]), axis=0)

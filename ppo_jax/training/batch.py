@@ -40,7 +40,8 @@ def scale_rewards(
     """Divide rewards by the standard deviation of the discounted return, if configured.
 
     The scale may include the rewards that it scales, so the first iteration is scaled as well. The
-    observations' statistics may not, because the ratio depends on them.
+    observations' statistics may not, because the ratio depends on them. Transitions that are left
+    out do not count in the moments; an unknown reward is 0 in the returns after it.
 
     Returns:
         rewards [T, B], the discounted return [B] to continue from, and its moments.
@@ -50,7 +51,8 @@ def scale_rewards(
     discounted_return, returns = moments.discounted_returns(
         state.discounted_return, steps.reward, steps.terminated | steps.truncated, hyper.gamma
     )
-    fresh = moments.all_reduce(moments.from_batch(returns.reshape(-1)), across)
+    weight = jax.tree.map(lambda is_bad: 1.0 - is_bad.reshape(-1), steps.is_bad)
+    fresh = moments.all_reduce(moments.from_batch(returns.reshape(-1), weight), across)
     return_moments = moments.merge(state.return_moments, fresh)
     return moments.scale(return_moments, steps.reward), discounted_return, return_moments
 
@@ -127,7 +129,8 @@ def batch_metrics(tallies: Tally) -> Metrics:
     NaN for targets that are constant up to rounding.
     """
     episodes = jax.tree.map(partial(jnp.sum, axis=0), tallies.episodes)
-    (_, mean), (unexplained, variance) = advantages.pooled(tallies.mean, tallies.variance)
+    share = jax.tree.map(lambda dropped: 1.0 - dropped, tallies.dropped)
+    (_, mean), (unexplained, variance) = advantages.pooled(tallies.mean, tallies.variance, share)
     is_constant = variance <= 1e-12 + jnp.square(1e-5 * mean)
     explained = 1.0 - unexplained / jnp.where(is_constant, 1.0, variance)
     dropped = tallies.dropped

@@ -14,7 +14,7 @@ from ppo_jax.kernels.packing import while_running
 from ppo_jax.models.policy import Policy
 from ppo_jax.rl.types import EnvCarry, PyTree
 from ppo_jax.training.draws import Draws
-from ppo_jax.training.rollout import Transition, reset_all, step
+from ppo_jax.training.rollout import Transition, is_noise_due, reset_all, step
 
 Loop = tuple[Array, EnvCarry, Array, Array]  # step, carry, finished [n], stalled [n]
 
@@ -54,19 +54,17 @@ def act(
     return memory, policy.to_env(action)
 
 
-def noise_steps(config: Config) -> int:
-    """Steps for which a draw of gSDE's noise is held, as in a rollout."""
-    every = config.gsde_resample_steps
-    return config.rollout_length if every == -1 else every
-
-
 def draw_step(
     config: Config, policy: Policy, num_envs: int, is_deterministic: bool, key: Array, t: Array
 ) -> tuple[Draws, Array]:
-    """Random numbers of step t, and a flag that is True if gSDE's noise is drawn again there."""
+    """Random numbers of step t, and a flag that is True if gSDE's noise is drawn again there.
+
+    It is drawn at the steps at which rollouts, one after the other, would have drawn it.
+    """
     key_noise, key_action, key_env = jax.random.split(jax.random.fold_in(key, t), 3)
     action = None if is_deterministic else policy.family.draw(key_action, (num_envs,))
-    is_due = jnp.zeros((), bool) if is_deterministic else t % noise_steps(config) == 0
+    step_of_rollout = t % config.rollout_length
+    is_due = jnp.zeros((), bool) if is_deterministic else is_noise_due(config, step_of_rollout)
     return Draws(action, jax.random.split(key_env, num_envs), key_noise), is_due
 
 

@@ -17,6 +17,7 @@ from ppo_jax.config.config import Config, Hyper
 from ppo_jax.envs.actions import own_actions
 from ppo_jax.envs.interface import Environment
 from ppo_jax.kernels.collectives import ALONE
+from ppo_jax.kernels.reductions import finite_or_zero, finite_rows
 from ppo_jax.kernels.select import where_rows
 from ppo_jax.models.agent import acting_policy, assemble, env_params
 from ppo_jax.models.policy import Policy
@@ -188,7 +189,20 @@ def experienced(config: Config, state: TrainState, steps: Steps, hand: Hand) -> 
         memory=hand.memory,
     )
     rollout, after = valued(config, policy, before, carry, records)
+    after = after._replace(memory=sound_memory(policy, after.memory))
     return Experience(rollout, records.observation, after, stats)
+
+
+def sound_memory(policy: Policy, memory: PyTree) -> PyTree:
+    """A memory [B, ...] with a fresh one for each environment whose own is not finite.
+
+    The steps of a refused update are not taken back, so one bad observation would spoil all that
+    follow it in its episode. A network whose fresh memory is not finite keeps its own.
+    """
+    if not jax.tree.leaves(memory):
+        return memory
+    start = policy.network.start(policy.params, jax.tree.leaves(memory)[0].shape[0])
+    return where_rows(~finite_rows(memory) & finite_rows(start), start, memory)
 
 
 def recorded(environment: Environment, policy: Policy, steps: Steps) -> Record:
@@ -212,7 +226,10 @@ def recorded(environment: Environment, policy: Policy, steps: Steps) -> Record:
 
 
 def episodes_of(before: EnvCarry, records: Record) -> tuple[tuple[Array, Array], EpisodeStats]:
-    """Return and length [B] of the running episodes, and sums over those that ended."""
+    """Return and length [B] of the running episodes, and sums over those that ended.
+
+    An unknown reward counts as 0, as its update is refused and its episode may go on.
+    """
     ended = records.terminated | records.truncated
     stats = no_episodes(ended.shape[1])
 
@@ -221,5 +238,5 @@ def episodes_of(before: EnvCarry, records: Record) -> tuple[tuple[Array, Array],
         return lengthened(running, stats, *row), None
 
     start = ((before.episode_return, before.episode_length), stats)
-    (running, stats), _ = jax.lax.scan(one, start, (records.reward, ended))
+    (running, stats), _ = jax.lax.scan(one, start, (finite_or_zero(records.reward), ended))
     return running, over_environments(stats)

@@ -21,7 +21,7 @@ from ppo_jax.models.network import Network, freeze, keep_frozen, policy_leaves
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl import trust_region
 from ppo_jax.rl.advantages import mean_and_variance, standardise
-from ppo_jax.rl.ratios import Ratios, measure_ratios
+from ppo_jax.rl.ratios import Ratios, kept, measure_ratios
 from ppo_jax.rl.types import Batch, Metrics, PyTree, Setting, Window
 from ppo_jax.training import objectives
 from ppo_jax.training.update import Learner, batch_mean, minibatch_updates, summarise
@@ -48,8 +48,9 @@ def trust_region_update(
     params, fraction, metrics, log_ratio = policy_step(
         setting, objective, fisher_product(setting, network, family, learner.params, batch)
     )
-    ratios = measure_ratios(hyper, log_ratio[None, None], jnp.ones((1, 1)))
-    first = jnp.max(jnp.abs(objective.log_ratio))
+    weight = jax.tree.map(lambda leaf: leaf[None, None], batch.weight)
+    ratios = measure_ratios(hyper, log_ratio[None, None], jnp.ones((1, 1)), weight)
+    first = jnp.max(jnp.abs(kept(objective.log_ratio, batch.weight)))
     ratios = ratios._replace(largest=ratios.largest.at[1].set(first))
     learner = learner._replace(params=params)
     learner, value_loss = critic_updates(setting, network, learner, batch, key)

@@ -128,10 +128,14 @@ def gradient_cosine(
 
     The cosine is 1 at theta_old; its fall measures the error of the logarithm as an objective. It
     is returned with KL[old||new] and the effective sample size over N at the same point. With
-    `normalize_advantages` per minibatch the samples' advantages are standardised here. `batch`
-    holds this device's rows; the measurements are of all devices.
+    `normalize_advantages` per minibatch the samples' advantages are standardised here, and weights
+    are scaled to a mean of 1. `batch` holds this device's rows; the measurements are of all
+    devices.
     """
     config, hyper, across = setting
+    if not isinstance(batch.weight, tuple):
+        total = jnp.maximum(across.mean(jnp.mean(batch.weight)), 1e-30)
+        batch = batch._replace(weight=batch.weight / total)
     if config.normalize_advantages == "minibatch":
         found = advantages.mean_and_variance(batch.advantage, across, batch.weight)
         batch = batch._replace(advantage=advantages.standardise(batch.advantage, *found))
@@ -146,11 +150,12 @@ def gradient_cosine(
         found, diagnostics = jax.grad(loss, has_aux=True)(params)
         return ravel_pytree(found)[0], diagnostics
 
-    (pg, _), (weighted, (means, log_ratio)) = gradient("pg"), gradient("is")
+    (pg, _), (sampled, (means, log_ratio)) = gradient("pg"), gradient("is")
     ratio = jnp.exp(log_ratio)
-    local = (pg, weighted, means["kl_old_new"], jnp.mean(ratio), jnp.mean(ratio**2))
-    pg, weighted, kl_old_new, ratio_mean, square = across.mean(local)
-    units = [g / jnp.linalg.norm(g) for g in (pg, weighted)]  # NaN where a gradient has vanished
+    sizes = jnp.mean(weighted(batch, ratio)), jnp.mean(weighted(batch, ratio**2))
+    local = (pg, sampled, means["kl_old_new"], *sizes)
+    pg, sampled, kl_old_new, ratio_mean, square = across.mean(local)
+    units = [g / jnp.linalg.norm(g) for g in (pg, sampled)]  # NaN where a gradient has vanished
     return {
         "gradient_cosine": jnp.dot(*units, precision="highest"),
         "kl_old_new_probe": kl_old_new,

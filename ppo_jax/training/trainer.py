@@ -220,7 +220,8 @@ def learn(
         probe = partial(objectives.gradient_cosine, **named)
     found = minibatch_updates(setting, loss, learner, batch, key, probe)
     kl_coef = adapted_factor(state.adapted.kl_coef, found.kl, hyper.kl_target, 2.0, 1.5)
-    ratios = measure_ratios(hyper, jnp.asarray(found.log_ratio), found.diagnostics["active"])
+    log_ratio, active = jnp.asarray(found.log_ratio), found.diagnostics["active"]
+    ratios = measure_ratios(hyper, log_ratio, active, found.weight)
     learner = Learner(found.params, found.opt_state, found.rate, learner.active)
     return learner, kl_coef, summarise(found.diagnostics), ratios
 

@@ -60,6 +60,7 @@ class Learned(NamedTuple):
     kl: Array  # [], KL[old||new]: of the last epoch, before its steps; after them if they are few
     diagnostics: Metrics  # [E, M], with `grad_norm` and `active` (1 for a step that was taken)
     log_ratio: Array | tuple[()]  # [E, M, N / M], before each step
+    weight: Array | tuple[()] = ()  # the same, of the samples; () if they have none
 
 
 def minibatch_order(
@@ -172,7 +173,8 @@ def minibatch_updates(
     if KL in table and is_short:
         kl = kl_after(setting, loss, restore(end.params), batch)
         end = paced(hyper, end, kl)
-    return Learned(restore(end.params), end.opt_state, end.rate, kl, diagnostics, log_ratio)
+    weight = jax.tree.map(lambda leaf: leaf[index], batch.weight)
+    return Learned(restore(end.params), end.opt_state, end.rate, kl, diagnostics, log_ratio, weight)
 
 
 def minibatch_gradient(

@@ -29,15 +29,19 @@ from gymnasium_tasks import LIMIT, SMALL, sentence  # noqa: E402  (registers its
 @pytest.fixture(scope="module")
 def clock() -> tuple[Any, ...]:
     """An iteration's steps of the clock, and its programs."""
-    config, hyper = dataclasses.replace(SMALL, env="gymnasium/Clock-v0"), Hyper()
-    state = trainer.init(config, hyper, jax.random.key(1))
+    return taken(dataclasses.replace(SMALL, env="gymnasium/Clock-v0"))[:-1]
+
+
+def taken(config: Any) -> tuple[Any, ...]:
+    """An iteration's steps, its programs, and the place of the environments after it."""
+    hyper, state = Hyper(), trainer.init(config, Hyper(), jax.random.key(1))
     shapes = jax.eval_shape(lambda: state)
     parts = hosted.Programs(
         *(each.compile() for each in hosted.lower_iteration(config, hyper, shapes))
     )
-    place = hosted.start(config, hyper, state)
-    steps, hand, _ = hosted.take(config, parts, place, hyper, state)
-    return config, hyper, state, parts, steps, hand
+    vector, seen = hosted.start(config, hyper, state)
+    steps, hand, seen = hosted.take(config, parts, (vector, seen), hyper, state)
+    return config, hyper, state, parts, steps, hand, (vector, seen)
 
 
 def test_a_cut_episode_bootstraps_from_its_own_last_observation(clock):
@@ -67,6 +71,30 @@ def test_a_refused_update_keeps_the_place_of_the_environments(clock):
     assert after.discounted_return.tolist() == [0.0, 0.0]  # of steps that the state has not seen
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
     assert after.carry.episode_length.tolist() == [8 - LIMIT] * 2
+
+
+def test_one_bad_observation_does_not_outlive_its_rollout():
+    """The environments go on from where they are, so a memory would keep it."""
+    memory = {"memory": "gru", "memory_size": 8, "num_minibatches": 1}
+    config = dataclasses.replace(SMALL, env="gymnasium/Clock-v0", **memory)
+    config, hyper, state, parts, steps, hand, place = taken(config)
+    age, reward = np.array(steps.observation["age"]), np.array(steps.reward)
+    age[-2, 0], reward[-1, 0] = np.nan, np.nan
+    broken = steps._replace(observation={**steps.observation, "age": age}, reward=reward)
+    poisoned = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), hand.memory["actor"])
+    hand = hand._replace(memory={**hand.memory, "actor": poisoned})
+    state, metrics = parts.absorb(hyper, state, broken, hand)
+    assert metrics["refused_fraction"] == 1
+    start = assemble(config).network.start(state.params, 2)
+    for name, kept in state.carry.memory.items():
+        np.testing.assert_array_equal(kept[0], start[name][0])
+        assert np.isfinite(kept[1]).all()
+        assert np.any(kept[1] != start[name][1])
+    assert state.carry.episode_return.tolist() == [7 - LIMIT, 8 - LIMIT]
+    steps, hand, _ = hosted.take(config, parts, place, hyper, state)
+    state, metrics = parts.absorb(hyper, state, steps, hand)
+    assert metrics["refused_fraction"] == 0
+    assert metrics["episode_return_sum"] == 4 * LIMIT - 1  # the unknown reward counts as 0
 
 
 def test_a_mask_of_the_environment_forbids_in_every_step():

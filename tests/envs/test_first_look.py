@@ -13,6 +13,8 @@ from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.envs import first_look, registration
 from ppo_jax.envs.interface import Box, Discrete, Environment, MultiDiscrete, ObservationSpace, Raw
 
+FLOAT_MAX = np.finfo(np.float32).max
+
 
 def box(low: Any, high: Any) -> Box:
     low, high = np.atleast_1d(np.float32(low)), np.atleast_1d(np.float32(high))
@@ -28,17 +30,43 @@ def box(low: Any, high: Any) -> Box:
         (box(100, np.inf), 1.0, True),
         (box(100, 200), 100.0, False),
         # 99% of N(0, 1) lie below 2.326.
-        (box(2.32, 3), 1.0, False),
-        (box(2.34, 3), 1.0, True),
-        (box(-1000, 1000), 1.0, False),
-        (box(-1e-3, 1e-3), 1.0, False),  # both bounds are met, so their difference is learnt
+        (box(2.32, 9), 1.0, False),
+        (box(2.34, 9), 1.0, True),
+        # 99% of N(0, 1) lie outside 0 +- 0.01253.
+        (box(-0.0126, 0.0126), 1.0, False),
+        (box(-0.0125, 0.0125), 1.0, True),
+        (box([-1, -1e-3], [1, 1e-3]), 1.0, True),
+        (box(50, 60), 1000.0, True),
+        (box(-49, 50), 1.0, False),
+        (box(-50, 50), 1.0, True),
+        (box(-1000, 1000), 1.0, True),
+        (box(-1000, 1000), 30.0, False),
+        (box(-FLOAT_MAX, FLOAT_MAX), 1.0, False),  # no bounds
+        (box(0, FLOAT_MAX), 1.0, False),
         (box(0, np.inf), 1.0, False),
         (box([-1, 5], [1, 5]), 1.0, False),  # nothing to choose there
         (Discrete(2), 1.0, False),
     ],
 )
-def test_a_box_off_the_policys_first_actions_is_seen(space: Any, std: float, is_seen: bool) -> None:
+def test_a_box_that_misfits_the_policys_first_actions_is_seen(
+    space: Any, std: float, is_seen: bool
+) -> None:
     assert (first_look.off_centre(space, std) is not None) == is_seen
+
+
+@pytest.mark.parametrize(
+    "space, words",
+    [
+        (box(100, 200), "100% of them are clipped to the same bound, so nothing can be learnt"),
+        (box(-0.01, 0.01), "99% of them are clipped to one bound or the other, so only the choice"),
+        (box(-1000, 1000), "which are 2,000 standard deviations apart, so most of the box is"),
+    ],
+)
+def test_each_misfit_has_its_own_words_and_one_remedy(space: Any, words: str) -> None:
+    notice = first_look.off_centre(space, 1.0)
+    assert notice is not None
+    assert words in notice.what
+    assert "--policy tanh-gaussian" in notice.remedy
 
 
 def test_the_share_of_clipped_actions_is_the_normal_distributions() -> None:
@@ -139,11 +167,15 @@ def test_the_bounds_of_the_runs_own_parameters_count_and_a_squashed_policy_fills
     (what,) = seen(environment, params)
     assert "lie outside the bounds [50, 60] of action 0" in what
     assert seen(environment, params, policy="tanh-gaussian") == []
-    assert seen(environment, params, std=1000.0) == []
+    assert seen(environment, params, std=100.0) == []
+    (what,) = seen(environment, std=0.01)
+    assert "hardly fill the bounds [-1, 1] of action 0" in what
+    assert seen(environment, std=0.01, policy="gsde") == []  # its actions sum over the features
 
 
 def test_nothing_is_told_of_gymnaxs_own() -> None:
-    for name in ("CartPole-v1", "FrozenLake-misc", "Pendulum-v1", "DeepSea-bsuite"):
+    discrete = ("CartPole-v1", "FrozenLake-misc", "DeepSea-bsuite")
+    for name in (*discrete, "Pendulum-v1", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"):
         assert seen(registration.make(name)) == []
 
 

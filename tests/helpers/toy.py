@@ -72,5 +72,6 @@ def toy_rollout(seed=0):
 
 def all_metrics(hyper, learned, across=ALONE):
     """The metrics that the trainer logs of minibatch updates, over all devices."""
-    ratios = measure_ratios(hyper, learned.log_ratio, learned.diagnostics["active"])
+    found = learned.log_ratio, learned.diagnostics["active"], learned.weight
+    ratios = measure_ratios(hyper, *found)
     return {**summarise(learned.diagnostics), **ratio_metrics(across.gather(ratios))}

@@ -268,6 +268,23 @@ def test_an_lru_is_its_equation_and_starts_in_a_ring() -> None:
     assert_close(core.step(params, memory, x), ({"real": h.real, "imag": h.imag}, y), 2e-6)
 
 
+def test_an_lru_that_forgets_nothing_has_a_finite_gradient() -> None:
+    """|lambda| rounds to 1 at log_rate -18, where sqrt(1 - |lambda|^2) is sqrt(2) e^-9."""
+    core, x = CORES["lru"], normal(5, B, SHAPE.inputs)
+    params = core.init(jax.random.key(0), SHAPE)
+
+    def features(log_rate: jax.Array) -> jax.Array:
+        return core.step(params | {"log_rate": log_rate}, core.start(B, SHAPE), x)[1].sum()
+
+    def written(log_rate: jax.Array) -> jax.Array:
+        return core.step(params | {"log_rate": log_rate}, core.start(B, SHAPE), x)[0]["real"]
+
+    slow = jnp.full(SHAPE.size, -18.0)
+    assert np.isfinite(jax.grad(features)(slow)).all()
+    fast = written(jnp.full(SHAPE.size, 2.0))  # 1 - |lambda|^2 is 1 - 4e-7
+    np.testing.assert_allclose(written(slow), fast * np.sqrt(2.0) * np.exp(-9.0), rtol=1e-5)
+
+
 def test_attention_is_its_loop_over_the_observations_that_were_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

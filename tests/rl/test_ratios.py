@@ -66,6 +66,33 @@ def test_the_effective_sample_size_is_kishs() -> None:
     assert float(ess_fraction(jnp.zeros(()), jnp.zeros(()))) == 0.0  # no division by zero
 
 
+def test_samples_that_are_left_out_count_in_no_metric() -> None:
+    """Two devices of three rows, of which two and one are kept: ratios 0.5, 1 and 3."""
+    ratio = np.array([[0.5, 1.0, 9.0], [3.0, 8.0, 0.01]])
+    weight = jnp.asarray([[2.0, 2.0, 0.0], [2.0, 0.0, 0.0]])
+    devices = [
+        measure_ratios(Hyper(clip_epsilon=0.2), jnp.log(rows)[None, None], jnp.ones((1, 1)), own)
+        for rows, own in zip(ratio, weight[:, None, None])
+    ]
+    found = ratio_metrics(jax.tree.map(lambda *parts: jnp.stack(parts), *devices))
+    logs = math.log(0.5) + math.log(3.0)
+    assert {name: float(x) for name, x in found.items()} == pytest.approx(
+        {
+            "kl_k1": -logs / 3.0,
+            "kl_k3": 0.5 - logs / 3.0,  # mean of r - 1 is 1 / 2
+            "clip_fraction": 2.0 / 3.0,
+            "clamped_fraction": 0.0,
+            "ratio_mean": 1.5,
+            "ess_fraction": 1.5**2 / (10.25 / 3.0),  # squares 0.25, 1, 9
+            "ratio_max": 3.0,
+            "log_ratio_abs_first": math.log(3.0),
+        },
+        abs=1e-6,
+    )
+    nothing = measure_ratios(Hyper(), jnp.ones((1, 1, 2)), jnp.ones((1, 1)), jnp.zeros((1, 1, 2)))
+    assert all(float(x) == 0.0 for x in ratio_metrics(ALONE.gather(nothing)).values())
+
+
 def test_ratios_of_several_devices_are_those_of_all_their_rows() -> None:
     """Means over both halves, and the largest of both; the devices have equally many rows."""
     log_ratio = np.random.default_rng(1).normal(size=(2, 3, 8))  # [E, M, rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from toy import SWING, toy_rollout
 
 from ppo_jax.config.config import Hyper
 from ppo_jax.kernels.collectives import ALONE
+from ppo_jax.rl import moments
 from ppo_jax.rl.types import EpisodeStats
 from ppo_jax.training import batch as batches
+from ppo_jax.training import trainer
 
 EPISODES = EpisodeStats(num_episodes=2.0, return_sum=7.5, length_sum=40.0)
 
@@ -101,3 +104,42 @@ def test_a_bad_transition_has_no_weight_and_cuts_the_credit_before_it():
     np.testing.assert_allclose(
         np.delete(batch.advantage, 7), (kept - kept.mean()) / kept.std(), atol=1e-4
     )
+
+
+def test_devices_count_by_their_transitions_that_were_not_left_out():
+    """One device keeps 15 transitions, the other 5."""
+    config = dataclasses.replace(SWING, normalize_advantages="none")
+    residuals, targets, tallies = [], [], []
+    for seed, num_kept in ((0, 5), (1, 1)):
+        is_bad = jnp.zeros((5, 3), bool).at[num_kept:].set(True)
+        steps = toy_rollout(seed)._replace(is_bad=is_bad)
+        batch, tally = batches.make_batch(config, Hyper(), steps, steps.reward, EPISODES, ALONE)
+        rows = slice(3 * num_kept)
+        residuals.append(np.asarray(batch.value_target - batch.value_old)[rows])
+        targets.append(np.asarray(batch.value_target)[rows])
+        tallies.append(tally)
+    found = batches.batch_metrics(jax.tree.map(lambda *parts: jnp.stack(parts), *tallies))
+    explained = 1.0 - np.concatenate(residuals).var() / np.concatenate(targets).var()
+    assert found["explained_variance"] == pytest.approx(explained, abs=1e-5)
+    assert found["dropped_fraction"] == pytest.approx((0 + 12 / 15) / 2)
+
+
+def test_the_scale_of_rewards_is_not_of_transitions_that_are_left_out():
+    """Returns 1, 2, -, 4 of discount 1: the third reward is unknown, and counts as 0 after it."""
+    shape = (4, 1)
+    steps = toy_rollout()._replace(
+        reward=jnp.array([[1.0], [1.0], [0.0], [2.0]]),
+        terminated=jnp.zeros(shape, bool),
+        truncated=jnp.zeros(shape, bool),
+        is_bad=jnp.zeros(shape, bool).at[2].set(True),
+    )
+    small = dataclasses.replace(SWING, num_envs=1)
+    state = trainer.init(small, Hyper(), jax.random.key(0))
+    reward, carried, found = batches.scale_rewards(SWING, Hyper(gamma=1.0), state, steps, ALONE)
+    returns = np.array([1.0, 2.0, 4.0])
+    assert (found.count, found.mean) == (3, pytest.approx(returns.mean()))
+    np.testing.assert_allclose(reward, steps.reward / returns.std(), rtol=1e-6)
+    assert carried.tolist() == [4.0]
+    steps = steps._replace(is_bad=jnp.ones(shape, bool))
+    _, _, found = batches.scale_rewards(SWING, Hyper(gamma=1.0), state, steps, ALONE)
+    jax.tree.map(np.testing.assert_array_equal, found, moments.init())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from ppo_jax.models.policy import Policy
 from ppo_jax.models.policy_head import make_family
 from ppo_jax.rl.distributions import Categorical, Gaussian, StateDependentNoise
 from ppo_jax.rl.types import Moments
-from ppo_jax.training.evaluation import Contest, act, episodes
+from ppo_jax.training.evaluation import Contest, act, draw_step, episodes
 
 CONFIG = Config(num_envs=4, rollout_length=8)
 
@@ -196,6 +197,18 @@ def test_the_environment_is_given_the_clipped_or_squashed_mode(name, expected):
     np.testing.assert_allclose(action, np.full((5, 1), expected), atol=1e-6)
     result = evaluate(countdown(4, 4, space=BOX), gaussian_policy(name, 3.0), n=5)
     np.testing.assert_allclose(result.episode_return, 10.0 + 400.0 * expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("every", "draws_at"),
+    [(-1, [0, 8, 16]), (3, [0, 3, 6, 8, 11, 14, 16, 19]), (8, [0, 8, 16]), (12, [0, 8, 16])],
+)
+def test_an_evaluation_draws_noise_where_rollouts_of_8_steps_would(every, draws_at):
+    config = dataclasses.replace(CONFIG, gsde_resample_steps=every)
+    key, policy = jax.random.key(0), gaussian_policy("gsde", 0.0)
+    due = jax.vmap(lambda t: draw_step(config, policy, 1, False, key, t)[1])(jnp.arange(20))
+    assert np.flatnonzero(due).tolist() == draws_at
+    assert not draw_step(config, policy, 1, True, key, jnp.zeros((), int))[1]  # deterministic
 
 
 def test_sampled_gsde_play_holds_its_noise_as_in_training():

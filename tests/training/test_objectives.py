@@ -290,6 +290,18 @@ def test_the_gradients_of_l_pg_and_l_is_agree_at_the_old_policy_and_part_with_di
     assert cosines[-1] < 0.95
 
 
+def test_samples_that_are_left_out_have_no_part_in_the_probe() -> None:
+    """Weights of any mean; the numbers are those of the kept rows alone."""
+    new, _, batch = loop_batch(40)
+    network, family = linear_network()
+    setting = Setting(Config(normalize_advantages="minibatch"), HYPER)
+    measure = jit(lambda batch: gradient_cosine(new, batch, setting, network, family))
+    weighted = batch._replace(weight=jnp.where(jnp.arange(40) < 30, 1.7, 0.0))
+    kept = jax.tree.map(lambda leaf: leaf[:30], batch)
+    expected = jax.tree.map(float, measure(kept))
+    assert jax.tree.map(float, measure(weighted)) == pytest.approx(expected, rel=1e-10)
+
+
 # Factors that follow the KL, in whole runs --------------------------------------------------------
 
 

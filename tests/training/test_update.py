@@ -286,6 +286,17 @@ def test_a_loss_without_a_kl_has_nothing_to_pace_or_to_bound_it() -> None:
         jax.tree.map(np.testing.assert_array_equal, update(bound), reference)
 
 
+def test_the_weights_of_log_ratios_are_those_of_their_rows() -> None:
+    """The log-ratios of this loss are the rows' old values."""
+    batch = make_batch(32)
+    batch = batch._replace(weight=jnp.exp(batch.value_old))
+    config = config_of(32)
+    hyper = Hyper(learning_rate=0.05)
+    learned = jax.jit(lambda: learn(config, hyper, mean_of(regression), start(), batch))()
+    np.testing.assert_array_equal(learned.weight, jnp.exp(learned.log_ratio))
+    assert learned.weight.shape == (2, 4, 8)
+
+
 def test_a_probe_sees_the_first_minibatch_of_every_epoch_before_it_is_learnt_from() -> None:
     """It changes no parameter: they are those of a run without it."""
     config, batch, hyper = config_of(32), make_batch(32), Hyper(learning_rate=0.05)

@@ -55,12 +55,13 @@ def describe_core(config: Config, policy: Policy, arrays: dict[str, np.ndarray])
 def _lru(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The eigenvalues in place of their logarithms."""
     wide = {name: params[name].astype(np.float64) for name in ("log_rate", "log_angle")}
-    radius, angle = np.exp(-np.exp(wide["log_rate"])), np.exp(wide["log_angle"])
+    rate, angle = np.exp(wide["log_rate"]), np.exp(wide["log_angle"])
+    radius = np.exp(-rate)
     kept = {name: leaf for name, leaf in params.items() if name not in wide}
     found = {
         "decay_real": radius * np.cos(angle),
         "decay_imag": radius * np.sin(angle),
-        "scale": np.sqrt(1.0 - radius**2),
+        "scale": np.sqrt(-np.expm1(-2.0 * rate)),
     }
     return kept | {name: leaf.astype(np.float32) for name, leaf in found.items()}
 

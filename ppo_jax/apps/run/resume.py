@@ -110,10 +110,12 @@ def with_budget(
     if "schedule_env_steps" in changes:
         hyper = dataclasses.replace(hyper, schedule_env_steps=changes["schedule_env_steps"])
         validate(config, hyper)  # it may be no number
-        notes.append(
-            f"Schedules end at {float(hyper.schedule_env_steps):,.0f} environment steps from now "
-            f"on, and not at {horizon:,.0f}."
-        )
+        end = hyper.schedule_env_steps or float(config.trained_env_steps)  # 0: the whole budget
+        if end != horizon:
+            notes.append(
+                f"Schedules end at {end:,.0f} environment steps from now on, and not at "
+                f"{horizon:,.0f}."
+            )
     return config, hyper, options, notes
 
 

@@ -16,12 +16,15 @@ import pytest
 from tiny import BATCH, CONFIG, HYPER, STEPS, Walk, programs_are_kept, tiny_run
 
 from ppo_jax.apps.run import loop, runner, saving
+from ppo_jax.apps.run.resume import with_budget
 from ppo_jax.apps.run.runner import resume, run
-from ppo_jax.config.config import Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.options import RunOptions
 from ppo_jax.runtime import chunk_loop, evaluation
 from ppo_jax.storage import checkpoint, checkpoint_list, fingerprint
 from ppo_jax.storage.jsonl import read_jsonl
+from ppo_jax.training.schedules import as_arrays
 
 EVERY = {"log_every": 3 * BATCH, "eval_every": 3 * BATCH, "checkpoint_every": BATCH}
 
@@ -222,6 +225,23 @@ def test_schedules_end_where_they_did_when_the_budget_is_raised(
     resume(tmp_path / "b", quiet=True, **moved)
     rates = [row["learning_rate"][0] for row in read_jsonl(tmp_path / "b" / "metrics.jsonl")]
     assert rates[9] == pytest.approx(0.02 - 0.019 * 9 / 20)
+
+
+@pytest.mark.parametrize(
+    ("end", "notes"),
+    [
+        (0.0, ["Schedules end at 204,800 environment steps from now on, and not at 102,400."]),
+        (3e5, ["Schedules end at 300,000 environment steps from now on, and not at 102,400."]),
+        (102400.0, []),
+    ],
+)
+def test_a_moved_end_of_schedules_is_told_as_it_will_be(end: float, notes: list[str]) -> None:
+    """0 is the whole budget, the raised one."""
+    changes = {"total_env_steps": 204800, "schedule_env_steps": end}
+    config = Config(total_env_steps=102400)
+    config, hyper, _, told = with_budget(config, Hyper(), RunOptions(), changes)
+    assert told == notes
+    assert as_arrays(config, hyper).schedule_env_steps == (end or 204800)
 
 
 # --- what is not as it was -----------------------------------------------------------------------
