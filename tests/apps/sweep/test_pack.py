@@ -187,6 +187,20 @@ def memory_for(members: int) -> int:
     return built.memory.total
 
 
+def test_a_winner_whose_fresh_seeds_do_not_fit_one_pack_trains_all_of_them(
+    tmp_path: Path, whole: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = sweep(tmp_path / "narrow", device_memory=str(memory_for(1)))
+    assert narrow.summary["best"] == whole.summary["best"]
+    seeds = [
+        pack.read_result(tmp_path / "narrow" / name).members[0].seed
+        for name in ("winner", "winner-001")
+    ]
+    assert seeds == [2, 3]
+    monkeypatch.setattr(pack, "_loop", lambda *_: pytest.fail("trained again"))
+    assert driver.resume(tmp_path / "narrow").summary["best"] == whole.summary["best"]
+
+
 def test_a_device_too_small_for_one_member_is_refused_and_nothing_is_written(
     tmp_path: Path,
 ) -> None:

@@ -10,15 +10,11 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.analysis import ranges, stats
-from ppo_jax.apps.sweep import engine as engines
-from ppo_jax.apps.sweep import folder as folders
 from ppo_jax.apps.sweep import pack
 from ppo_jax.apps.sweep.axes import apply, describe, show
 from ppo_jax.apps.sweep.folder import Sweep
-from ppo_jax.apps.sweep.groups import Member
 from ppo_jax.apps.sweep.pack import Outcome
-from ppo_jax.apps.sweep.pack_files import PackJob
-from ppo_jax.apps.sweep.results import pictures, table
+from ppo_jax.apps.sweep.results import pictures, table, winner
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.config import reading
 from ppo_jax.config.config import Config, Hyper
@@ -65,7 +61,9 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
     fresh = None
     wants_fresh = sweep.options.num_fresh_seeds and outcome.reruns_winner
     if best is not None and not control.stop and wants_fresh:
-        fresh = rerun(sweep, folder, best["setting"], outcome, control)
+        found = winner.rerun(sweep, folder, best["setting"], outcome, control)
+        if found is not None:
+            fresh = stats.summarise(found, statistic=np.mean, limits=limits_of(sweep))
     is_stopped = bool(control.stop)
     exit_code = (control.stop.exit_code or 0) if is_stopped else int(best is None)
     summary: dict[str, Any] = {
@@ -78,7 +76,7 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
         "env_steps_in_all": outcome.env_steps,
         "num_failed": sum(row["final_return"]["num_failed"] for row in ranked)
         + outcome.more.get("num_failed_early", 0),
-        "best": None if best is None else winner(best, fresh),
+        "best": None if best is None else described(best, fresh),
         "compilations": outcome.compilations,
         "compile_seconds": round(outcome.compile_seconds, 3),
         "train_seconds": round(outcome.train_seconds, 3),
@@ -114,44 +112,6 @@ def write_tables(
     return columns, written
 
 
-def rerun(
-    sweep: Sweep,
-    folder: Path,
-    setting: int,
-    outcome: Outcome,
-    control: pack.Control,
-) -> dict[str, Any] | None:
-    """Train the winner on seeds that did not select it; None if a signal stopped it."""
-    options = sweep.options
-    config, hyper = apply(sweep.config, sweep.hyper, outcome.settings[setting])
-    first = options.seed + options.seeds
-    members = [Member(setting, first + i) for i in range(options.num_fresh_seeds)]
-    work = PackJob(
-        folder=folder / "winner",
-        run_id=folders.pack_names(folder)(folder / "winner"),
-        config=config,
-        hyper=sweep.hyper,
-        settings={setting: outcome.settings[setting]},
-        members=members,
-        label="winner on fresh seeds",
-    )
-    result = pack.finished_result(work)
-    if result is None:
-        fits = [e for e in outcome.built if e.config == config and e.width == len(members)]
-        what = describe(outcome.settings[setting])
-        engine = fits[0] if fits else engines.build(config, hyper, len(members), options, what)
-        if engine.width < len(members):
-            members = members[: engine.width]
-            work = work._replace(members=members)
-        train = outcome.replay or (
-            lambda work, engine: pack.train_pack(engine, work, options, control)
-        )
-        result = train(work, engine)
-    if result is None:
-        return None
-    return stats.summarise(result.final_return, statistic=np.mean, limits=limits_of(sweep))
-
-
 def limits_of(sweep: Sweep) -> tuple[float, float]:
     """Least and largest possible return; none are known if a parameter of the environment moves."""
     names = [*sweep.hyper.env, *(axis.name for axis in sweep.axes), *sweep.changes[0]]
@@ -159,7 +119,7 @@ def limits_of(sweep: Sweep) -> tuple[float, float]:
     return ranges.limits(sweep.config.env, dict.fromkeys(moved))
 
 
-def winner(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str, Any]:
+def described(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str, Any]:
     """Describe the winner: its selected and its fresh score; their difference is the optimism."""
     told = {
         "setting": best["setting"],
