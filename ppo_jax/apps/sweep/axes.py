@@ -333,6 +333,17 @@ def from_ends(name: str, low: float, high: float, is_log: bool) -> Axis:
     return _range(name, text)
 
 
+def env_ends(axes: Sequence[Axis], values: Mapping[str, Any]) -> list[Values]:
+    """Change one setting to each end of each axis of the environment, one at a time."""
+    found = []
+    for axis in axes:
+        ends = axis.examples() if axis.name.startswith(ENV) else ()
+        if ends and all(isinstance(end, int | float) for end in ends):
+            ends = (min(ends), max(ends))
+        found += [{**values, axis.name: end} for end in ends]
+    return found
+
+
 def grid(axes: Sequence[Axis]) -> list[Values]:
     """List every combination of the axes' choices; the last axis changes fastest."""
     names = [axis.name for axis in axes]

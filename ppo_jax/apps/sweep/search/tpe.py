@@ -27,7 +27,7 @@ from ppo_jax.apps.sweep.pack_files import (
     read_result,
     saved_since,
 )
-from ppo_jax.apps.sweep.plan import Planned, Prepared
+from ppo_jax.apps.sweep.plan import Planned, Prepared, longest_to_come
 from ppo_jax.apps.sweep.search import parameters, study
 from ppo_jax.apps.sweep.search.study import TrialClaim
 from ppo_jax.config.errors import InputError
@@ -331,6 +331,6 @@ def find_engine(
         if engine.config == config:
             return engine
     options = prepared.sweep.options
-    hyper = apply(prepared.sweep.config, prepared.sweep.hyper, first.values)[1]
+    hyper = longest_to_come(prepared, config, first.values)
     built.append(engines.fastest(config, hyper, options.batch * options.seeds, options, words))
     return built[-1]
