@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.apps.sweep.results import summary, table
 from ppo_jax.apps.sweep.results.table import Table
+from ppo_jax.apps.sweep.search import study
 from ppo_jax.config import presets
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
@@ -201,6 +203,28 @@ def test_a_winner_whose_fresh_seeds_do_not_fit_one_pack_trains_all_of_them(
     assert driver.resume(tmp_path / "narrow").summary["best"] == whole.summary["best"]
 
 
+def test_a_study_whose_seeds_do_not_fit_one_pack_has_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2 settings x 2 seeds, one member a pack: the files are those of two members a pack."""
+    pytest.importorskip("optuna")
+    given = {"sampler": "tpe", "settings": 2, "batch": 1, "fresh_seeds": 0}
+    axes = {"learning_rate": "0.01..0.1"}
+    wide = sweep(tmp_path / "wide", axes, **given)
+    assert len(wide) == 2 * 2 * 4
+    given["device_memory"] = str(memory_for(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", lambda *_: sys.exit(1))  # as if killed before its report
+        with pytest.raises(SystemExit):
+            sweep(tmp_path / "narrow", axes, **given)
+    assert len(list((tmp_path / "narrow" / "packs").iterdir())) == 2
+    for _ in range(2):
+        sweep(tmp_path / "narrow", axes, **given)
+        assert len(list((tmp_path / "narrow" / "packs").iterdir())) == 4
+        for name in ("table.csv", "scores.csv"):
+            assert (tmp_path / "narrow" / name).read_text() == (wide.folder / name).read_text()
+
+
 def test_a_device_too_small_for_one_member_is_refused_and_nothing_is_written(
     tmp_path: Path,
 ) -> None:
@@ -245,6 +269,14 @@ def test_columns_of_packs_that_differ_are_filled_up(tmp_path: Path) -> None:
     }
     np.testing.assert_array_equal(found["extra"], [1.0, 2.0, np.nan])
     assert found["b"].dtype == np.int64
+
+
+def test_a_pack_gives_the_rows_of_those_settings_that_it_is_asked_for(tmp_path: Path) -> None:
+    content = {"settings": {"0": {"a": 1}, "1": {"a": 2}}, "members": [[0, 0], [0, 1], [1, 0]]}
+    (tmp_path / "pack.json").write_text(json.dumps(content))
+    (tmp_path / "metrics.jsonl").write_text('{"env_steps": 8, "m": [1.0, 2.0, 3.0]}\n')
+    found = table.read_columns([tmp_path], {tmp_path: {0}})
+    assert (found["setting"].tolist(), found["m"].tolist()) == ([0, 0], [1.0, 2.0])
 
 
 def test_another_sweep_does_not_go_on_in_a_folder(whole: Table) -> None:

@@ -106,7 +106,7 @@ def write_tables(
     """Write the table and the scores; return the table's columns and the files with them."""
     axes = [axis.name for axis in sweep.axes] or list(sweep.changes[0])
     packs = table.pack_folders(folder) if outcome.packs is None else outcome.packs
-    columns = table.read_columns(packs)
+    columns = table.read_columns(packs, outcome.packs)
     written = table.write(columns, folder) if columns else []
     table.write_scores(ranked, axes, folder / "scores.csv")
     return columns, written
