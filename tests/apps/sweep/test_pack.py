@@ -219,7 +219,9 @@ def test_a_study_whose_seeds_do_not_fit_one_pack_has_all_rows(
             sweep(tmp_path / "narrow", axes, **given)
     assert len(list((tmp_path / "narrow" / "packs").iterdir())) == 2
     for _ in range(2):
-        sweep(tmp_path / "narrow", axes, **given)
+        narrow = sweep(tmp_path / "narrow", axes, **given)
+        assert narrow.summary["env_steps_in_all"] == 2 * 2 * CONFIG.trained_env_steps
+        assert narrow.summary["train_seconds"] > 0.0
         assert len(list((tmp_path / "narrow" / "packs").iterdir())) == 4
         for name in ("table.csv", "scores.csv"):
             assert (tmp_path / "narrow" / name).read_text() == (wide.folder / name).read_text()

@@ -57,7 +57,6 @@ def run_tpe(
     if own is not None:  # this process holds the folder's lock, so whoever had it before is dead
         take_back(prepared, opened, own, folder, control)
     built = [each.engine for each in planned]
-    trained_steps, seconds = 0, 0.0
     while not control.stop and not study.is_over(opened, count):
         for root in study.take_over(opened, count, options.grace_seconds, time.time()):
             number = setting_numbers(opened, count, own)[root]
@@ -69,13 +68,11 @@ def run_tpe(
         study.mark_place(claims, own)
         with study.beating(claims, options.grace_seconds):
             try:
-                steps, elapsed = train_batch(prepared, built, folder, opened, claims, control)
+                train_batch(prepared, built, folder, opened, claims, control)
             except Stopped:  # while a program was compiled: nothing of it is trained
                 study.give_back(opened, claims)
                 break
-        trained_steps, seconds = trained_steps + steps, seconds + elapsed
-    spent = (trained_steps, seconds)
-    return _outcome(prepared, folder, opened, worker, built, spent)
+    return _outcome(prepared, folder, opened, worker, built)
 
 
 def _outcome(
@@ -84,9 +81,8 @@ def _outcome(
     opened: Any,
     worker: str,
     built: list[engines.Engine],
-    spent: tuple[int, float],
 ) -> Outcome:
-    """The results of the whole study; `spent` are this worker's environment steps and seconds."""
+    """The results of the whole study, with the steps and seconds of the packs that can be read."""
     options = prepared.sweep.options
     count = options.settings or 0
     own = folders.sweep_id(folder)
@@ -94,7 +90,9 @@ def _outcome(
     done = {numbers[root]: trial for root, trial in study.finished(opened, count).items()}
     where = {number: packs_told(folder, trial) for number, trial in done.items()}
     refuse_lost_packs(folder, done, where)
-    refuse_other_returns(done, where, options.seeds)
+    every = {path for paths in where.values() for path in paths}
+    results = {path: read_result(path) for path in every if is_finished(path)}
+    refuse_other_returns(done, where, results, options.seeds)
     held: dict[Path, set[int]] = {}
     for number, paths in where.items():
         for path in paths:
@@ -110,8 +108,8 @@ def _outcome(
             for number, trial in done.items()
             if study.RETURNS in trial.user_attrs
         },
-        env_steps=spent[0],
-        train_seconds=spent[1],
+        env_steps=sum(each.env_steps * len(each.members) for each in results.values()),
+        train_seconds=sum(each.train_seconds for each in results.values()),
         compile_seconds=sum(engine.compile_seconds for engine in built),
         compilations=[engine.compilations for engine in built],
         more={
@@ -219,20 +217,24 @@ def refuse_lost_packs(
 
 
 def refuse_other_returns(
-    done: Mapping[int, Any], where: Mapping[int, Sequence[Path]], num_seeds: int
+    done: Mapping[int, Any],
+    where: Mapping[int, Sequence[Path]],
+    results: Mapping[Path, PackResult],
+    num_seeds: int,
 ) -> None:
     """Refuse returns in the study that are not those of the packs' own results.
 
     Args:
         done, where: setting -> its trial, and its packs.
+        results: of the packs that can be read.
 
     Raises:
-        InputError: a result is damaged, or one of the two was changed.
+        InputError: one of the two was changed.
     """
     for number, trial in done.items():
         if study.RETURNS not in trial.user_attrs:
             continue
-        mine = returns_of({p: read_result(p) for p in where[number] if is_finished(p)}, number)
+        mine = returns_of({p: results[p] for p in where[number] if p in results}, number)
         if len(mine) == num_seeds and mine != trial.user_attrs[study.RETURNS]:
             told = " and ".join(repr(str(path / "result.json")) for path in where[number])
             raise InputError(
@@ -263,8 +265,8 @@ def train_batch(
     opened: Any,
     claims: list[TrialClaim],
     control: packs.Control,
-) -> tuple[int, float]:
-    """Train claimed settings, those of one program together; environment steps and seconds."""
+) -> None:
+    """Train claimed settings, those of one program together."""
     sweep, options = prepared.sweep, prepared.sweep.options
     numbers = setting_numbers(opened, options.settings or 0, folders.sweep_id(folder))
     control.tell(f"training settings {', '.join(str(numbers[each.root]) for each in claims)}")
@@ -277,7 +279,6 @@ def train_batch(
             control.tell(f"setting {numbers[each.root]} cannot run: {error}")
             study.tell(opened, each, None, {})
     groups = compile_groups(sweep.config, sweep.hyper, [each.values for each in runnable])
-    steps, seconds = 0, 0.0
     for group in groups:
         mine = [runnable[place] for place in group.settings]
         engine = find_engine(built, prepared, group.config, mine[0], group.words)
@@ -300,12 +301,9 @@ def train_batch(
             result = packs.train_pack(engine, pack, options, control)
             if result is None:
                 study.give_back(opened, claims)
-                return steps, seconds
+                return
             trained.append((pack, result))
-            steps += result.env_steps * len(result.members)
-            seconds += result.train_seconds
         _tell_all(opened, dict(zip(settings, mine, strict=True)), trained, control)
-    return steps, seconds
 
 
 def pack_folder(folder: Path, members: Sequence[Member]) -> Path:
