@@ -108,6 +108,14 @@ BAD = [
     ("resume run --learning-rate 1", "ppo-jax train ENV --init-from RUN --learning-rate VALUE"),
     ("sweep CartPole-v1 lrr=1,2", "Nearest: learning_rate"),
     ("sweep full", "is a folder without a sweep"),
+    (
+        "sweep CartPole-v1 lr=1,2 --budget 10000 --total-env-steps 1024",
+        "--budget 10000 has nothing to set beside sampler grid",
+    ),
+    (
+        "sweep CartPole-v1 lr=1..2 --sampler pbt --settings 3 --budget 9999 --total-env-steps 1024",
+        "beside --settings 3, and --total-env-steps 1024: leave one of them out.",
+    ),
     ("eval nowhere", "no run's folder"),
     ("eval swept", "is a sweep's folder, not a run's"),
     ("eval run --episodes 0", "eval_episodes=0 must be"),

@@ -94,7 +94,7 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     swept = axes.parse([word for word in words if "=" in word])
     options = read_options(flags)
     axes.check(swept, options)
-    settings = _settings(env, swept, flags, env_params)
+    settings = _settings(env, swept, options, flags, env_params)
     with signals.listening():  # from here on, because importing jax takes seconds
         from ppo_jax.apps.sweep import driver, folder, plan
 
@@ -122,7 +122,11 @@ def _environment(words: Sequence[str]) -> str:
 
 
 def _settings(
-    env: str, swept: Sequence[Axis], flags: Mapping[str, Any], env_params: Mapping[str, str]
+    env: str,
+    swept: Sequence[Axis],
+    options: SweepOptions,
+    flags: Mapping[str, Any],
+    env_params: Mapping[str, str],
 ) -> Settings:
     """Resolve and check the settings that the axes vary."""
     fields = {name for name, (owner, _) in layers.FIELDS.items() if owner in (Config, Hyper)}
@@ -133,10 +137,24 @@ def _settings(
         if settings.sources.get(axis.name) == "flag":
             flag = f"--{axis.name.replace('_', '-')}"
             raise InputError(f"{axis.name} is an axis and {flag} is given, too: leave one out.")
+    _check_budget(options, settings)
     validate(settings.config, settings.hyper)
     registration.check_name(settings.config.env)
     axes.check_values(swept, settings.config, settings.hyper)
     return settings
+
+
+def _check_budget(options: SweepOptions, settings: Settings) -> None:
+    """Refuse a budget in all beside both numbers that it would set."""
+    is_counted = options.sampler == "grid" or options.settings is not None
+    if options.budget and is_counted and settings.sources.get("total_env_steps") == "flag":
+        count = "sampler grid, which trains every point"
+        if options.settings is not None:
+            count = f"--settings {options.settings}"
+        raise InputError(
+            f"--budget {options.budget} has nothing to set beside {count}, and --total-env-steps "
+            f"{settings.config.total_env_steps}: leave one of them out."
+        )
 
 
 def _resume(path: str, flags: Mapping[str, Any], env_params: Mapping[str, str]) -> Answer:
