@@ -239,9 +239,7 @@ def check(axes: Sequence[Axis], options: SweepOptions) -> None:
         raise InputError(
             "sweep needs at least one axis, for example learning_rate=1e-4..1e-2:5:log."
         )
-    takes_grid = options.sampler == "grid" or (
-        options.sampler in NUMERIC_ONLY and not (options.settings or options.budget)
-    )
+    takes_grid = options.sampler == "grid" or takes_points(axes, options)
     for axis in axes:
         if takes_grid and axis.range is not None:
             log = ":log" if axis.range.is_log else ""
@@ -262,6 +260,16 @@ def check(axes: Sequence[Axis], options: SweepOptions) -> None:
             f"the grid of these axes has {points} points, and a sweep takes at most "
             f"{MAX_SETTINGS}: give fewer points, or choose --sampler random --settings N."
         )
+
+
+def takes_points(axes: Sequence[Axis], options: SweepOptions) -> bool:
+    """Check whether a population begins with the points of the grid; a budget may draw ranges."""
+    is_list = all(axis.range is None for axis in axes)
+    return (
+        options.sampler in NUMERIC_ONLY
+        and options.settings is None
+        and (options.budget is None or is_list)
+    )
 
 
 def check_values(axes: Sequence[Axis], config: Config, hyper: Hyper) -> None:

@@ -100,8 +100,13 @@ def prepare(sweep: Sweep) -> Prepared:
         config, _ = samplers.settle_budget(
             sweep.config, "grid", options.budget, len(chosen), options.seeds
         )
-    elif options.sampler in NUMERIC_ONLY and options.settings is None and options.budget is None:
+    elif axis_words.takes_points(sweep.axes, options):
         config, chosen = sweep.config, samplers.shuffled_grid(axes, folders.sampler_seed(options))
+        if options.budget is not None:
+            config, count = samplers.settle_budget(
+                config, options.sampler, options.budget, None, options.seeds
+            )
+            chosen = chosen[:count]
         options = dataclasses.replace(options, settings=len(chosen))
     else:
         config, count = samplers.settle_budget(

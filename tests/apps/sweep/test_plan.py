@@ -46,6 +46,21 @@ def test_a_halving_narrowed_by_memory_goes_on_with_its_slots(
         plan.plan_slots(prepared, {"width": 10, "layout": "map"})
 
 
+@pytest.mark.parametrize("budget, count", [(3 * 2 * 224, 3), (10**6, 6)])
+@pytest.mark.parametrize("sampler", ["halving", "pbt"])
+def test_a_budget_takes_points_of_the_grid_and_none_of_them_twice(
+    sampler: str, budget: int, count: int
+) -> None:
+    words = axes.parse(["gamma=0.5,0.6,0.7", "learning_rate=0.1,0.01"])
+    options = SweepOptions(sampler=sampler, seeds=2, budget=budget)
+    prepared = plan.prepare(Sweep(CONFIG, HYPER, words, [{}], options))
+    chosen = list(prepared.settings.values())
+    assert len(chosen) == prepared.sweep.options.settings == count
+    assert len({tuple(values.values()) for values in chosen}) == count
+    whole = plan.prepare(Sweep(CONFIG, HYPER, words, [{}], SweepOptions(sampler=sampler, seeds=2)))
+    assert chosen == list(whole.settings.values())[:count]
+
+
 @pytest.mark.parametrize(
     "word, changes",
     [
