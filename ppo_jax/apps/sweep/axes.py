@@ -18,7 +18,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import FIELDS, convert
 from ppo_jax.config.unread import without_effect
 from ppo_jax.config.validate import check_choice, validate
-from ppo_jax.config.values import env_value, plain_number, split_list
+from ppo_jax.config.values import env_value, plain_number, short, split_list
 
 Values = dict[str, Any]  # axis name -> value: one setting
 ALIASES = {"lr": "learning_rate"}
@@ -92,6 +92,22 @@ def parse(words: Iterable[str]) -> tuple[Axis, ...]:
     return _axes(given)
 
 
+def from_python(given: Any) -> tuple[Axis, ...]:
+    """Read axes as `ppo_jax.sweep` takes them: names with values, or axes that are read already.
+
+    Raises:
+        InputError: anything else, or what `parse` refuses.
+    """
+    if isinstance(given, Mapping):
+        return from_mapping(given)
+    if isinstance(given, Sequence) and all(isinstance(each, Axis) for each in given):
+        return tuple(given)
+    raise InputError(
+        f"axes={short(given)} must map names to values, such as {{'gamma': [0.9, 0.99]}} or "
+        "{'gamma': '0.9,0.99'}."
+    )
+
+
 def from_mapping(given: Mapping[str, Any]) -> tuple[Axis, ...]:
     """Read axes from Python: name -> values, or the text that the command line takes."""
     return _axes(given.items())
@@ -100,7 +116,7 @@ def from_mapping(given: Mapping[str, Any]) -> tuple[Axis, ...]:
 def _axes(given: Iterable[tuple[str, Any]]) -> tuple[Axis, ...]:
     axes: list[Axis] = []
     for name, values in given:
-        axis = _axis(name.replace("-", "_"), values)
+        axis = _axis(str(name).replace("-", "_"), values)
         if axis.name in (other.name for other in axes):
             raise InputError(f"axis {axis.name} is given twice: write all its values in one list.")
         axes.append(axis)
@@ -111,6 +127,11 @@ def _axis(name: str, values: Any) -> Axis:
     name = ALIASES.get(name, name)
     _check_name(name)
     if not isinstance(values, str):
+        if not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+            raise InputError(
+                f"axis {name}={short(values)} is no list of values: write them as [0.9, 0.99], or "
+                "as a text such as '1e-4..1e-2:log'."
+            )
         return Axis(name, _choices(name, list(values)))
     if ".." in values:
         return _range(name, values)
@@ -145,7 +166,7 @@ def _value(name: str, text: Any) -> Any:
     if name.startswith(ENV):
         return _hashable(env_value(name, text))
     if hasattr(text, "item"):
-        text = text.item()  # numpy's and jax's scalars
+        text = text.item() if text.size == 1 else text.tolist()  # numpy's and jax's
     owner, spec = FIELDS[name]
     if owner is Hyper and isinstance(text, Schedule):
         return text

@@ -63,7 +63,7 @@ def sweep(
         InputError: the sweep cannot run; nothing is written.
     """
     options = with_changes(options or SweepOptions(), changes)
-    known = axis_words.from_mapping(axes) if isinstance(axes, Mapping) else tuple(axes)
+    known = axis_words.from_python(axes)
     plain, arrays = samplers.from_arrays(hyper or Hyper())
     return carry_out(Sweep(config, plain, known, arrays, options), Listener(tell), source)
 
