@@ -85,6 +85,7 @@ def test_a_bad_axis_is_refused_with_a_sentence(word: str, words: str) -> None:
         (["gamma=0.9,0.99"], "must map names to values, such as {'gamma': [0.9, 0.99]}"),
         ("gamma=0.9,0.99", "must map names to values"),
         (None, "axes=None must map names to values"),
+        (np.zeros((3, 2)), "axes=array([[0., 0.], [0., 0.], [0., 0.]]) must map names"),
     ],
 )
 def test_axes_of_the_wrong_kind_are_refused_in_python(given: Any, words: str) -> None:
