@@ -156,6 +156,11 @@ def preset(sweep: Sweep, summary: Mapping[str, Any]) -> str:
         f"best of {summary['num_settings']} settings x {summary['num_seeds']} seeds "
         f"({summary['sampler']}: {describe(known)}); score on {seeds}"
     )
+    if len(summary.get("schedules", {}).get(str(best["setting"]), ())) > 1:
+        source += (
+            f", of the schedule of setting {best['setting']} in summary.json, not of these "
+            "constant numbers, which are its last"
+        )
     names = code_names({**changed["config"], "env": summary["env"]})
     head = {"env": summary["env"], **signature.sign(names)}
     return table.best_toml(head, config.objective, **changed, result=result, source=source)
