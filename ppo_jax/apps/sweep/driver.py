@@ -25,7 +25,7 @@ from ppo_jax.config.errors import RunError
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import hosts
 from ppo_jax.distributed.layout import local_devices, offered_devices
-from ppo_jax.runtime import devices, signals
+from ppo_jax.runtime import devices, signals, text
 from ppo_jax.storage import lock
 from ppo_jax.storage.files import write_json
 from ppo_jax.storage.manifest import make_manifest
@@ -257,5 +257,5 @@ def writing(folder: Path) -> Iterator[None]:
         raise RunError(
             f"Stopped, because the sweep's folder {str(folder)!r} cannot be written "
             f"({error.strerror or error}): what is in it is untouched; mend that, then "
-            f"ppo-jax sweep {folder} goes on."
+            f"ppo-jax sweep {text.quoted(str(folder))} goes on."
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,14 +79,11 @@ def converted(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     words = [word for word in (flags.pop("env", None), *flags.pop("axes", [])) if word]
+    if len(words) == 1 and _is_sweep(words[0]):
+        return _resume(words[0], flags, env_params)
     env = _environment(words)
-    if len(words) == 1 and (Path(env) / "sweep.json").is_file():
-        return _resume(env, flags, env_params)
     if Path(env).is_dir():
-        raise InputError(
-            f"{env!r} is a folder without a sweep (there is no sweep.json in it): name a sweep's "
-            "folder to go on with it, or an environment and axes."
-        )
+        _refuse_folder(env)
     if "same_env" in flags:
         raise InputError(
             "--env repeats the environment of a sweep's folder: name it without a flag."
@@ -103,6 +100,29 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
             return Answer(*plan.plan_only(sweep, source_of(settings)))
         with _listener(options.quiet or bool(options.host_index)) as listener:
             return _answer(driver.carry_out(sweep, listener, source_of(settings)))
+
+
+def _is_sweep(word: str) -> bool:
+    return (Path(word) / "sweep.json").is_file()
+
+
+def _refuse_folder(env: str) -> None:
+    """Refuse a folder in an environment's place, unless it only has the name of one.
+
+    Raises:
+        InputError: with the way to go on with the sweep, or without one.
+    """
+    with suppress(InputError):
+        return registration.check_name(env, must_be_installed=False)
+    if _is_sweep(env):
+        raise InputError(
+            f"{env!r} is a sweep's folder, which takes no axes: leave them out to go on with the "
+            "sweep, or name an environment in its place."
+        )
+    raise InputError(
+        f"{env!r} is a folder without a sweep (there is no sweep.json in it): name a sweep's "
+        "folder to go on with it, or an environment and axes."
+    )
 
 
 def _environment(words: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from ppo_jax.config import reading
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.trust import code_names
 from ppo_jax.distributed import hosts
+from ppo_jax.runtime.text import quoted
 from ppo_jax.storage import run_folder, signature
 from ppo_jax.storage.files import to_json, write_atomic, write_json
 
@@ -182,9 +183,9 @@ def _changed(given: Any, default: Any, without: Sequence[str]) -> dict[str, Any]
 def lines(result: Table) -> list[str]:
     """Describe the result of a sweep in lines of text."""
     summary = result.summary
-    told = []
-    for rank, row in enumerate(result.settings[:5], 1):
-        told.append(f"{rank:>4}  {score_words(row['final_return']):<44}{describe(row['values'])}")
+    rows = [(score_words(row["final_return"]), row["values"]) for row in result.settings[:5]]
+    width = max([44, *(len(words) + 2 for words, _ in rows)])
+    told = [f"{rank:>4}  {row[0]:<{width}}{describe(row[1])}" for rank, row in enumerate(rows, 1)]
     if summary["num_failed"]:
         told.append(f"failed    {summary['num_failed']} members turned non-finite")
     best = summary["best"]
@@ -213,13 +214,12 @@ def lines(result: Table) -> list[str]:
             f"scored    by {summary['evaluation_env_steps']:,} environment steps of whole episodes "
             f"in {summary['evaluation_seconds']:.1f} s, besides"
         )
-    told.append(
-        f"sweep     {summary['sweep']} ({', '.join(Path(p).name for p in summary['tables'])})"
-    )
+    tables = ", ".join(Path(path).name for path in summary["tables"])
+    told.append(f"sweep     {quoted(summary['sweep'])} ({tables})")
     if finished:
         told.append(f"finished  {finished}")
     if summary["stopped_early"]:
-        told.append(f"stopped   go on with: ppo-jax sweep {summary['sweep']}")
+        told.append(f"stopped   go on with: ppo-jax sweep {quoted(summary['sweep'])}")
     elif "best_toml" in summary:
         told.append(f"next      {train_command(summary)}")
     return told
@@ -229,7 +229,7 @@ def train_command(summary: Mapping[str, Any]) -> str:
     """Make the command that trains the winner."""
     objective = summary["best"]["values"].get("objective", summary["objective"])
     flag = "" if objective == Config().objective else f" --objective {objective}"
-    return f"ppo-jax train {summary['env']}{flag} --preset {summary['best_toml']}"
+    return f"ppo-jax train {summary['env']}{flag} --preset {quoted(summary['best_toml'])}"
 
 
 def score_words(final: Mapping[str, Any]) -> str:
