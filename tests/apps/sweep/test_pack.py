@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -199,6 +200,8 @@ def test_a_winner_whose_fresh_seeds_do_not_fit_one_pack_trains_all_of_them(
         for name in ("winner", "winner-001")
     ]
     assert seeds == [2, 3]
+    shutil.rmtree(tmp_path / "narrow" / "winner-001")  # as version 0.1.0 left its winner
+    assert driver.resume(tmp_path / "narrow").summary["best"] == whole.summary["best"]
     monkeypatch.setattr(pack, "_loop", lambda *_: pytest.fail("trained again"))
     assert driver.resume(tmp_path / "narrow").summary["best"] == whole.summary["best"]
 
