@@ -110,9 +110,9 @@ def masked(text: str, is_sentence: bool = False) -> str:
 
 
 def short(value: Any) -> str:
-    """A value for a sentence, cut where it is long."""
+    """A value for a sentence in one line, cut where it is long."""
     try:
-        text = repr(value)
+        text = re.sub(r"\s*\n\s*", " ", repr(value))
     except (ValueError, RecursionError):  # a number of thousands of digits, a list of lists of ...
         return f"({type(value).__name__})"
     return text if len(text) <= 80 else f"{text[:80]}..."

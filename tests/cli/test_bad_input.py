@@ -108,6 +108,17 @@ BAD = [
     ("resume run --learning-rate 1", "ppo-jax train ENV --init-from RUN --learning-rate VALUE"),
     ("sweep CartPole-v1 lrr=1,2", "Nearest: learning_rate"),
     ("sweep full", "is a folder without a sweep"),
+    ("sweep swept gamma=0.9,0.99", "is a sweep's folder, which takes no axes: leave them out"),
+    ("sweep lr=3", "'lr=3/sweep.json' is damaged"),
+    ("sweep Acrobot-v1 lr=nan..1", "'nan' is not a finite number"),
+    (
+        "sweep CartPole-v1 lr=1,2 --budget 10000 --total-env-steps 1024",
+        "--budget 10000 has nothing to set beside sampler grid",
+    ),
+    (
+        "sweep CartPole-v1 lr=1..2 --sampler pbt --settings 3 --budget 9999 --total-env-steps 1024",
+        "beside --settings 3, and --total-env-steps 1024: leave one of them out.",
+    ),
     ("eval nowhere", "no run's folder"),
     ("eval swept", "is a sweep's folder, not a run's"),
     ("eval run --episodes 0", "eval_episodes=0 must be"),
@@ -137,7 +148,8 @@ BAD = [
 
 @pytest.fixture
 def _folders(tmp_path: Path) -> None:
-    for name in ("full/file", "run/config.json", "swept/sweep.json"):
+    folders = ("swept", "lr=3", "Acrobot-v1")  # the last two are an axis and an environment, too
+    for name in ("full/file", "run/config.json", *(f"{each}/sweep.json" for each in folders)):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("{}", "utf-8")
     (tmp_path / "bad.yaml").write_text("num_envs: &n 4\nseeds: *n\n", "utf-8")

@@ -155,9 +155,9 @@ def keep_frozen(session: Session, state: TrainState, alive: np.ndarray, status: 
         session.progress.message(
             f"seed {session.options.seed + member} is frozen: too many of its updates would have "
             f"written numbers that are not finite (--max-failures). Its last good state and the "
-            f"samples are in {path}; ppo-jax debug {folder} --member {member} names the operation. "
-            "If single rewards or observations are not finite, --drop-bad-transitions leaves "
-            "them out."
+            f"samples are in {path}; ppo-jax debug {text.quoted(str(folder))} --member {member} "
+            "names the operation. If single rewards or observations are not finite, "
+            "--drop-bad-transitions leaves them out."
         )
 
 

@@ -20,6 +20,7 @@ from ppo_jax.distributed import hosts
 from ppo_jax.envs.registration import find
 from ppo_jax.rl.types import TrainState
 from ppo_jax.runtime.saved_run import load_checkpoint, saved_like
+from ppo_jax.runtime.text import quoted
 from ppo_jax.storage import checkpoint, resume_point, run_folder
 from ppo_jax.storage.files import to_json, write_json
 from ppo_jax.storage.fingerprint import recorded_blocks
@@ -162,9 +163,8 @@ def find_point(folder: Path, saved: ResumedRun) -> resume_point.Found | None:
     Raises:
         InputError: no checkpoint can be read.
     """
-    remedy = (
-        f"Start anew in another folder: ppo-jax train --config {folder / 'config.json'} --out ..."
-    )
+    record = quoted(str(folder / "config.json"))
+    remedy = f"Start anew in another folder: ppo-jax train --config {record} --out ..."
     known: list[resume_point.Found | None] = []
 
     def chosen() -> str | None:

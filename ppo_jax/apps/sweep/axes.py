@@ -17,7 +17,7 @@ from ppo_jax.config.config import Config, Hyper, Schedule, hint
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import FIELDS, convert
 from ppo_jax.config.validate import check_choice, validate, without_effect
-from ppo_jax.config.values import env_value, plain_number, split_list
+from ppo_jax.config.values import env_value, plain_number, short, split_list
 
 Values = dict[str, Any]  # axis name -> value: one setting
 ALIASES = {"lr": "learning_rate"}
@@ -91,6 +91,22 @@ def parse(words: Iterable[str]) -> tuple[Axis, ...]:
     return _axes(given)
 
 
+def from_python(given: Any) -> tuple[Axis, ...]:
+    """Read axes as `ppo_jax.sweep` takes them: names with values, or axes that are read already.
+
+    Raises:
+        InputError: anything else, or what `parse` refuses.
+    """
+    if isinstance(given, Mapping):
+        return from_mapping(given)
+    if isinstance(given, Sequence) and all(isinstance(each, Axis) for each in given):
+        return tuple(given)
+    raise InputError(
+        f"axes={short(given)} must map names to values, such as {{'gamma': [0.9, 0.99]}} or "
+        "{'gamma': '0.9,0.99'}."
+    )
+
+
 def from_mapping(given: Mapping[str, Any]) -> tuple[Axis, ...]:
     """Read axes from Python: name -> values, or the text that the command line takes."""
     return _axes(given.items())
@@ -99,7 +115,7 @@ def from_mapping(given: Mapping[str, Any]) -> tuple[Axis, ...]:
 def _axes(given: Iterable[tuple[str, Any]]) -> tuple[Axis, ...]:
     axes: list[Axis] = []
     for name, values in given:
-        axis = _axis(name.replace("-", "_"), values)
+        axis = _axis(str(name).replace("-", "_"), values)
         if axis.name in (other.name for other in axes):
             raise InputError(f"axis {axis.name} is given twice: write all its values in one list.")
         axes.append(axis)
@@ -110,6 +126,11 @@ def _axis(name: str, values: Any) -> Axis:
     name = ALIASES.get(name, name)
     _check_name(name)
     if not isinstance(values, str):
+        if not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+            raise InputError(
+                f"axis {name}={short(values)} is no list of values: write them as [0.9, 0.99], or "
+                "as a text such as '1e-4..1e-2:log'."
+            )
         return Axis(name, _choices(name, list(values)))
     if ".." in values:
         return _range(name, values)
@@ -144,7 +165,7 @@ def _value(name: str, text: Any) -> Any:
     if name.startswith(ENV):
         return _hashable(env_value(name, text))
     if hasattr(text, "item"):
-        text = text.item()  # numpy's and jax's scalars
+        text = text.item() if text.size == 1 else text.tolist()  # numpy's and jax's
     owner, spec = FIELDS[name]
     if owner is Hyper and isinstance(text, Schedule):
         return text
@@ -238,9 +259,7 @@ def check(axes: Sequence[Axis], options: SweepOptions) -> None:
         raise InputError(
             "sweep needs at least one axis, for example learning_rate=1e-4..1e-2:5:log."
         )
-    takes_grid = options.sampler == "grid" or (
-        options.sampler in NUMERIC_ONLY and not (options.settings or options.budget)
-    )
+    takes_grid = options.sampler == "grid" or takes_points(axes, options)
     for axis in axes:
         if takes_grid and axis.range is not None:
             log = ":log" if axis.range.is_log else ""
@@ -261,6 +280,16 @@ def check(axes: Sequence[Axis], options: SweepOptions) -> None:
             f"the grid of these axes has {points} points, and a sweep takes at most "
             f"{MAX_SETTINGS}: give fewer points, or choose --sampler random --settings N."
         )
+
+
+def takes_points(axes: Sequence[Axis], options: SweepOptions) -> bool:
+    """Check whether a population begins with the points of the grid; a budget may draw ranges."""
+    is_list = all(axis.range is None for axis in axes)
+    return (
+        options.sampler in NUMERIC_ONLY
+        and options.settings is None
+        and (options.budget is None or is_list)
+    )
 
 
 def check_values(axes: Sequence[Axis], config: Config, hyper: Hyper) -> None:
@@ -330,6 +359,17 @@ def from_ends(name: str, low: float, high: float, is_log: bool) -> Axis:
     _check_name(name)
     text = f"{float(low)!r}..{float(high)!r}" + ":log" * is_log
     return _range(name, text)
+
+
+def env_ends(axes: Sequence[Axis], values: Mapping[str, Any]) -> list[Values]:
+    """Change one setting to each end of each axis of the environment, one at a time."""
+    found = []
+    for axis in axes:
+        ends = axis.examples() if axis.name.startswith(ENV) else ()
+        if ends and all(isinstance(end, int | float) for end in ends):
+            ends = (min(ends), max(ends))
+        found += [{**values, axis.name: end} for end in ends]
+    return found
 
 
 def grid(axes: Sequence[Axis]) -> list[Values]:

@@ -25,7 +25,7 @@ from ppo_jax.config.errors import RunError
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import hosts
 from ppo_jax.distributed.layout import local_devices, offered_devices
-from ppo_jax.runtime import devices, signals
+from ppo_jax.runtime import devices, signals, text
 from ppo_jax.storage import lock
 from ppo_jax.storage.files import write_json
 from ppo_jax.storage.manifest import make_manifest
@@ -63,7 +63,7 @@ def sweep(
         InputError: the sweep cannot run; nothing is written.
     """
     options = with_changes(options or SweepOptions(), changes)
-    known = axis_words.from_mapping(axes) if isinstance(axes, Mapping) else tuple(axes)
+    known = axis_words.from_python(axes)
     plain, arrays = samplers.from_arrays(hyper or Hyper())
     return carry_out(Sweep(config, plain, known, arrays, options), Listener(tell), source)
 
@@ -257,5 +257,5 @@ def writing(folder: Path) -> Iterator[None]:
         raise RunError(
             f"Stopped, because the sweep's folder {str(folder)!r} cannot be written "
             f"({error.strerror or error}): what is in it is untouched; mend that, then "
-            f"ppo-jax sweep {folder} goes on."
+            f"ppo-jax sweep {text.quoted(str(folder))} goes on."
         ) from error

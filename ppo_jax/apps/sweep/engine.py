@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ppo_jax.apps.sweep.axes import Values, apply
+from ppo_jax.apps.sweep.axes import ENV, Values, apply
 from ppo_jax.apps.sweep.groups import Member, Memory, largest_pack
 from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes
 from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.errors import InputError
 from ppo_jax.distributed import door, hosts, memory, programs
 from ppo_jax.distributed import population as populations
 from ppo_jax.distributed.layout import (
@@ -63,7 +65,8 @@ def build(
     """Compile a group's training program for as many of its members as the device holds.
 
     Args:
-        config: the group's. hyper: one of its settings, for the shapes of its numbers.
+        config: the group's. hyper: one of its settings, for the shapes of its numbers; that of
+            the longest episodes, which an evaluation does not cut, see `longest`.
         what: the group in words, for the error if it does not fit.
 
     Raises:
@@ -146,6 +149,23 @@ def fastest(
         compilations=sum(engine.compilations for engine in built),
         compile_seconds=sum(engine.compile_seconds for engine in built),
     )
+
+
+def longest(config: Config, hyper: Hyper, settings: Sequence[Values]) -> Hyper:
+    """The numbers of the setting whose episodes may last longest, the first of several.
+
+    Members of a pack share the step at which an evaluation cuts an episode. It must not come before
+    the time limit of any of them.
+    """
+    if not any(name.startswith(ENV) for values in settings for name in values):
+        return apply(config, hyper, settings[0])[1]
+
+    def steps(numbers: Hyper) -> int:
+        with suppress(InputError):  # an end of an axis that no setting can have beside the others
+            return evaluation.max_steps(config, numbers)
+        return 0
+
+    return max((apply(config, hyper, values)[1] for values in settings), key=steps)
 
 
 def choose_pack_layout(

@@ -20,6 +20,7 @@ from ppo_jax.config.trust import Names, Trust
 from ppo_jax.config.validate import validate
 from ppo_jax.config.values import MASK, masked
 from ppo_jax.distributed import hosts
+from ppo_jax.runtime.text import quoted
 from ppo_jax.storage import run_folder, sealed
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.sealed import read_sealed, write_first_sealed
@@ -167,8 +168,8 @@ def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
             now = new.get(names[0]) if isinstance(new, dict) else new
             raise InputError(
                 f"out={str(path)!r} holds another sweep ({names[0]} was {was} and is {now}): give "
-                f"the same options again to go on, or run `ppo-jax sweep {path}`, or name another "
-                "folder."
+                f"the same options again to go on, or run `ppo-jax sweep {quoted(str(path))}`, or "
+                "name another folder."
             )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ppo_jax.config.config import Config, option
@@ -255,10 +256,12 @@ def parse_bytes(text: str) -> int:
 
 
 def with_changes(options: SweepOptions, changes: Mapping[str, Any]) -> SweepOptions:
-    """Replace some options by name.
+    """Replace some options by name, and make texts of paths, as files hold them.
 
     Raises:
         InputError: a name that is no option.
     """
     check_names(SweepOptions, changes, "a sweep")
-    return dataclasses.replace(options, **changes)
+    given = dataclasses.replace(options, **changes)
+    paths = {name: str(value) for name, value in vars(given).items() if isinstance(value, Path)}
+    return dataclasses.replace(given, **paths)

@@ -5,7 +5,7 @@ The files are those of `pack_files`, the checkpoints those of `storage/resume_po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,7 +82,8 @@ class Outcome(NamedTuple):
     reruns_winner: bool = True  # False for a worker of a study if another one does
     # Trains the winner on fresh seeds, unless that is done with its constant values.
     replay: Callable[[PackJob, Engine], PackResult | None] | None = None
-    packs: Sequence[Path] | None = None  # folders with the rows of the table; None for all
+    # Folders with the rows of the table, and the settings that each has; None for all.
+    packs: Mapping[Path, Container[int]] | None = None
 
 
 def train_pack(

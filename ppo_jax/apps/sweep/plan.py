@@ -27,7 +27,7 @@ from ppo_jax.apps.sweep.options import (
     with_changes,
 )
 from ppo_jax.apps.sweep.results import table
-from ppo_jax.config.config import Config
+from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.reading import read_record
 from ppo_jax.config.validate import check_count, validate
@@ -100,8 +100,13 @@ def prepare(sweep: Sweep) -> Prepared:
         config, _ = samplers.settle_budget(
             sweep.config, "grid", options.budget, len(chosen), options.seeds
         )
-    elif options.sampler in NUMERIC_ONLY and options.settings is None and options.budget is None:
+    elif axis_words.takes_points(sweep.axes, options):
         config, chosen = sweep.config, samplers.shuffled_grid(axes, folders.sampler_seed(options))
+        if options.budget is not None:
+            config, count = samplers.settle_budget(
+                config, options.sampler, options.budget, None, options.seeds
+            )
+            chosen = chosen[:count]
         options = dataclasses.replace(options, settings=len(chosen))
     else:
         config, count = samplers.settle_budget(
@@ -173,19 +178,20 @@ def plan_group(prepared: Prepared, group: plan.Group, known: Mapping[str, Any] |
     """
     sweep, options = prepared.sweep, prepared.sweep.options
     members = plan.members_of(group, options.seed, options.seeds)
-    first = axis_words.apply(sweep.config, sweep.hyper, prepared.settings[group.settings[0]])[1]
+    own = [prepared.settings[place] for place in group.settings]
+    example = engines.longest(group.config, sweep.hyper, own)
     width = -(-len(members) // min(options.packs, len(members)))
     if known is not None:
         width = known["width"]
         options = with_changes(options, {"layout": known["layout"]})
-    engine = engines.fastest(group.config, first, width, options, group.words)
+    engine = engines.fastest(group.config, example, width, options, group.words)
     if known is not None and engine.width < width:
         raise InputError(
             f"this sweep began with packs of {width} members, and the device now has memory "
             f"for {engine.width}: free some memory, or start again in another folder."
         )
     packs = plan.packs_of(members, engine.width)
-    each = engines.seconds_per_iteration(engine, [first] * engine.width)
+    each = engines.seconds_per_iteration(engine, [example] * engine.width)
     return Planned(group, engine, packs, each * group.config.num_iterations * len(packs))
 
 
@@ -197,7 +203,10 @@ def plan_slots(prepared: Prepared, known: Mapping[str, Any] | None) -> Planned:
     """
     sweep, options, group = prepared.sweep, prepared.sweep.options, prepared.groups[0]
     members = plan.members_of(group, options.seed, options.seeds)
-    first = axis_words.apply(sweep.config, sweep.hyper, prepared.settings[0])[1]
+    reached = list(prepared.settings.values())
+    if options.sampler == "pbt":  # its numbers move between the ends of the axes
+        reached += axis_words.env_ends(sweep.axes, reached[0])
+    example = engines.longest(group.config, sweep.hyper, reached)
     count, total = len(prepared.settings), sweep.config.num_iterations
     kind = engines.choose_pack_layout(group.config, len(members), None, options.layout).kind
     num_slots = count
@@ -207,7 +216,7 @@ def plan_slots(prepared: Prepared, known: Mapping[str, Any] | None) -> Planned:
         num_slots = known["width"] // options.seeds
     width = known["width"] if known else num_slots * options.seeds
     options = with_changes(options, {"layout": known["layout"] if known else kind})
-    engine = engines.build(group.config, first, width, options, group.words)
+    engine = engines.build(group.config, example, width, options, group.words)
     fits = engine.width // options.seeds
     if fits < (num_slots if options.sampler == "pbt" or known else 1):
         raise InputError(
@@ -221,20 +230,26 @@ def plan_slots(prepared: Prepared, known: Mapping[str, Any] | None) -> Planned:
         levels = rules.levels_of(sweep.config, options)
         share = rules.expected_share(count, levels, options.eta)
         iterations = max(total, share * total * count / fits)
-    each = engines.seconds_per_iteration(engine, [first] * engine.width)
+    each = engines.seconds_per_iteration(engine, [example] * engine.width)
     return Planned(group, engine, [members[: fits * options.seeds]], each * iterations)
 
 
 def plan_batches(prepared: Prepared) -> Planned:
     """Compile the first program of a study; further ones follow when a setting needs them."""
-    sweep, options, group = prepared.sweep, prepared.sweep.options, prepared.groups[0]
-    first = axis_words.apply(sweep.config, sweep.hyper, prepared.settings[0])[1]
+    options, group = prepared.sweep.options, prepared.groups[0]
+    example = longest_to_come(prepared, group.config, prepared.settings[0])
     width = options.batch * options.seeds
-    engine = engines.fastest(group.config, first, width, options, group.words)
-    each = engines.seconds_per_iteration(engine, [first] * engine.width)
-    example = plan.members_of(group, options.seed, options.seeds)  # represents those to come
-    packs = plan.packs_of(example * (options.settings or 1), engine.width)
+    engine = engines.fastest(group.config, example, width, options, group.words)
+    each = engines.seconds_per_iteration(engine, [example] * engine.width)
+    members = plan.members_of(group, options.seed, options.seeds)  # represent those to come
+    packs = plan.packs_of(members * (options.settings or 1), engine.width)
     return Planned(group, engine, packs, each * group.config.num_iterations * len(packs))
+
+
+def longest_to_come(prepared: Prepared, config: Config, values: Values) -> Hyper:
+    """The numbers with the longest episodes that a study may propose to the program of `values`."""
+    settings = [values, *axis_words.env_ends(prepared.sweep.axes, values)]
+    return engines.longest(config, prepared.sweep.hyper, settings)
 
 
 def idle_free(count: int, kind: str, eta: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from ppo_jax.cli.trust import add_trust_flags, find_trust
 from ppo_jax.runtime.text import quoted
 
 _USES = {
-    "numpy": "python {out}/policy.py prints its inputs; it needs NumPy only",
-    "stablehlo": 'jax.export.deserialize, or ppo_jax.load_policy("{out}")',
-    "onnx": 'any ONNX runtime, or ppo_jax.load_policy("{out}")',
+    "numpy": "python {script} prints its inputs; it needs NumPy only",
+    "stablehlo": "jax.export.deserialize, or ppo_jax.load_policy({name})",
+    "onnx": "any ONNX runtime, or ppo_jax.load_policy({name})",
 }
 
 
@@ -50,13 +51,14 @@ def _run(flags: dict[str, Any], _: dict[str, str]) -> Answer:
     report = export.export(
         run, format=format, out=out, member=member, checkpoint=checkpoint, trust=find_trust(flags)
     )
-    place = quoted(report["out"])
+    place, name = quoted(report["out"]), json.dumps(report["out"], ensure_ascii=False)
+    script = quoted(str(Path(report["out"], "policy.py")))
     lines = [
         f"exported  {place} ({report['format']})",
         f"policy    member {member} after {report['env_steps']:,} environment steps",
         f"checked   {report['num_observations']:,} recorded observations, largest difference "
         f"{report['largest_difference']:.1e}",
-        f"use       {_USES[report['format']].format(out=report['out'])}",
+        f"use       {_USES[report['format']].format(script=script, name=name)}",
     ]
     if not report["alive"]:
         lines.append(

@@ -26,7 +26,7 @@ def find_run(command: str, flags: Mapping[str, Any]) -> Path:
     if (run / "sweep.json").is_file():
         raise InputError(
             f"{flags['run']!r} is a sweep's folder, not a run's: train its winner by ppo-jax train "
-            f"ENV --preset {run / 'best.toml'}, and name that run."
+            f"ENV --preset {quoted(str(run / 'best.toml'))}, and name that run."
         )
     if not (run / "config.json").is_file():
         from ppo_jax.storage import run_list

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,14 +79,11 @@ def converted(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     words = [word for word in (flags.pop("env", None), *flags.pop("axes", [])) if word]
+    if len(words) == 1 and _is_sweep(words[0]):
+        return _resume(words[0], flags, env_params)
     env = _environment(words)
-    if len(words) == 1 and (Path(env) / "sweep.json").is_file():
-        return _resume(env, flags, env_params)
     if Path(env).is_dir():
-        raise InputError(
-            f"{env!r} is a folder without a sweep (there is no sweep.json in it): name a sweep's "
-            "folder to go on with it, or an environment and axes."
-        )
+        _refuse_folder(env)
     if "same_env" in flags:
         raise InputError(
             "--env repeats the environment of a sweep's folder: name it without a flag."
@@ -94,7 +91,7 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
     swept = axes.parse([word for word in words if "=" in word])
     options = read_options(flags)
     axes.check(swept, options)
-    settings = _settings(env, swept, flags, env_params)
+    settings = _settings(env, swept, options, flags, env_params)
     with signals.listening():  # from here on, because importing jax takes seconds
         from ppo_jax.apps.sweep import driver, folder, plan
 
@@ -103,6 +100,29 @@ def _run(flags: dict[str, Any], env_params: dict[str, str]) -> Answer:
             return Answer(*plan.plan_only(sweep, source_of(settings)))
         with _listener(options.quiet or bool(options.host_index)) as listener:
             return _answer(driver.carry_out(sweep, listener, source_of(settings)))
+
+
+def _is_sweep(word: str) -> bool:
+    return (Path(word) / "sweep.json").is_file()
+
+
+def _refuse_folder(env: str) -> None:
+    """Refuse a folder in an environment's place, unless it only has the name of one.
+
+    Raises:
+        InputError: with the way to go on with the sweep, or without one.
+    """
+    with suppress(InputError):
+        return registration.check_name(env, must_be_installed=False)
+    if _is_sweep(env):
+        raise InputError(
+            f"{env!r} is a sweep's folder, which takes no axes: leave them out to go on with the "
+            "sweep, or name an environment in its place."
+        )
+    raise InputError(
+        f"{env!r} is a folder without a sweep (there is no sweep.json in it): name a sweep's "
+        "folder to go on with it, or an environment and axes."
+    )
 
 
 def _environment(words: Sequence[str]) -> str:
@@ -122,7 +142,11 @@ def _environment(words: Sequence[str]) -> str:
 
 
 def _settings(
-    env: str, swept: Sequence[Axis], flags: Mapping[str, Any], env_params: Mapping[str, str]
+    env: str,
+    swept: Sequence[Axis],
+    options: SweepOptions,
+    flags: Mapping[str, Any],
+    env_params: Mapping[str, str],
 ) -> Settings:
     """Resolve and check the settings that the axes vary."""
     fields = {name for name, (owner, _) in layers.FIELDS.items() if owner in (Config, Hyper)}
@@ -133,10 +157,24 @@ def _settings(
         if settings.sources.get(axis.name) == "flag":
             flag = f"--{axis.name.replace('_', '-')}"
             raise InputError(f"{axis.name} is an axis and {flag} is given, too: leave one out.")
+    _check_budget(options, settings)
     validate(settings.config, settings.hyper)
     registration.check_name(settings.config.env)
     axes.check_values(swept, settings.config, settings.hyper)
     return settings
+
+
+def _check_budget(options: SweepOptions, settings: Settings) -> None:
+    """Refuse a budget in all beside both numbers that it would set."""
+    is_counted = options.sampler == "grid" or options.settings is not None
+    if options.budget and is_counted and settings.sources.get("total_env_steps") == "flag":
+        count = "sampler grid, which trains every point"
+        if options.settings is not None:
+            count = f"--settings {options.settings}"
+        raise InputError(
+            f"--budget {options.budget} has nothing to set beside {count}, and --total-env-steps "
+            f"{settings.config.total_env_steps}: leave one of them out."
+        )
 
 
 def _resume(path: str, flags: Mapping[str, Any], env_params: Mapping[str, str]) -> Answer:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from ppo_jax.apps.sweep import axes, rules, samplers
+from ppo_jax.apps.sweep import axes, driver, rules, samplers
 from ppo_jax.apps.sweep.axes import Axis, Range
-from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes, validate_sweep
+from ppo_jax.apps.sweep.options import SweepOptions, parse_bytes, validate_sweep, with_changes
 from ppo_jax.cli.commands.sweep import read_options
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
@@ -70,6 +71,40 @@ def test_a_bad_axis_is_refused_with_a_sentence(word: str, words: str) -> None:
         one(word)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"gamma": 0.99}, "axis gamma=0.99 is no list of values: write them as [0.9, 0.99]"),
+        ({"gamma": None}, "axis gamma=None is no list of values"),
+        ({"gamma": np.array(0.9)}, "is no list of values"),
+        ({"gamma": np.array([[0.9, 0.99]])}, "gamma=[0.9, 0.99] must be a number or a schedule"),
+        ({"num_envs": np.array([[8, 16]])}, "num_envs=[8, 16] must be a whole number"),
+        ({3: [1.0]}, "'3' is not a field that a sweep can vary"),
+        (["gamma=0.9,0.99"], "must map names to values, such as {'gamma': [0.9, 0.99]}"),
+        ("gamma=0.9,0.99", "must map names to values"),
+        (None, "axes=None must map names to values"),
+        (np.zeros((3, 2)), "axes=array([[0., 0.], [0., 0.], [0., 0.]]) must map names"),
+    ],
+)
+def test_axes_of_the_wrong_kind_are_refused_in_python(given: Any, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        driver.sweep(Config(), given)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_rows_of_an_array_are_widths_of_layers_and_axes_may_be_read_before() -> None:
+    (axis,) = axes.from_python({"hidden_sizes": np.array([[64, 64], [32, 16]])})
+    assert axis.choices == ((64, 64), (32, 16))
+    assert axes.from_python([axis]) == (axis,)
+
+
+def test_a_path_is_a_name_of_the_folder() -> None:
+    for given in (SweepOptions(out=Path("a/b")), SweepOptions()):  # type: ignore[arg-type]
+        assert with_changes(given, {"out": Path("a/b")}).out == "a/b"
+        assert with_changes(given, {}).out in ("a/b", None)
 
 
 def test_an_axis_given_twice_is_refused() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ from ppo_jax.apps.sweep.folder import Sweep
 from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.apps.sweep.results import summary, table
 from ppo_jax.apps.sweep.results.table import Table
+from ppo_jax.apps.sweep.search import study
 from ppo_jax.config import presets
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
@@ -187,6 +190,46 @@ def memory_for(members: int) -> int:
     return built.memory.total
 
 
+def test_a_winner_whose_fresh_seeds_do_not_fit_one_pack_trains_all_of_them(
+    tmp_path: Path, whole: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = sweep(tmp_path / "narrow", device_memory=str(memory_for(1)))
+    assert narrow.summary["best"] == whole.summary["best"]
+    seeds = [
+        pack.read_result(tmp_path / "narrow" / name).members[0].seed
+        for name in ("winner", "winner-001")
+    ]
+    assert seeds == [2, 3]
+    shutil.rmtree(tmp_path / "narrow" / "winner-001")  # as version 0.1.0 left its winner
+    assert driver.resume(tmp_path / "narrow").summary["best"] == whole.summary["best"]
+    monkeypatch.setattr(pack, "_loop", lambda *_: pytest.fail("trained again"))
+    assert driver.resume(tmp_path / "narrow").summary["best"] == whole.summary["best"]
+
+
+def test_a_study_whose_seeds_do_not_fit_one_pack_has_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2 settings x 2 seeds, one member a pack: the files are those of two members a pack."""
+    pytest.importorskip("optuna")
+    given = {"sampler": "tpe", "settings": 2, "batch": 1, "fresh_seeds": 0}
+    axes = {"learning_rate": "0.01..0.1"}
+    wide = sweep(tmp_path / "wide", axes, **given)
+    assert len(wide) == 2 * 2 * 4
+    given["device_memory"] = str(memory_for(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", lambda *_: sys.exit(1))  # as if killed before its report
+        with pytest.raises(SystemExit):
+            sweep(tmp_path / "narrow", axes, **given)
+    assert len(list((tmp_path / "narrow" / "packs").iterdir())) == 2
+    for _ in range(2):
+        narrow = sweep(tmp_path / "narrow", axes, **given)
+        assert narrow.summary["env_steps_in_all"] == 2 * 2 * CONFIG.trained_env_steps
+        assert narrow.summary["train_seconds"] > 0.0
+        assert len(list((tmp_path / "narrow" / "packs").iterdir())) == 4
+        for name in ("table.csv", "scores.csv"):
+            assert (tmp_path / "narrow" / name).read_text() == (wide.folder / name).read_text()
+
+
 def test_a_device_too_small_for_one_member_is_refused_and_nothing_is_written(
     tmp_path: Path,
 ) -> None:
@@ -231,6 +274,14 @@ def test_columns_of_packs_that_differ_are_filled_up(tmp_path: Path) -> None:
     }
     np.testing.assert_array_equal(found["extra"], [1.0, 2.0, np.nan])
     assert found["b"].dtype == np.int64
+
+
+def test_a_pack_gives_the_rows_of_those_settings_that_it_is_asked_for(tmp_path: Path) -> None:
+    content = {"settings": {"0": {"a": 1}, "1": {"a": 2}}, "members": [[0, 0], [0, 1], [1, 0]]}
+    (tmp_path / "pack.json").write_text(json.dumps(content))
+    (tmp_path / "metrics.jsonl").write_text('{"env_steps": 8, "m": [1.0, 2.0, 3.0]}\n')
+    found = table.read_columns([tmp_path], {tmp_path: {0}})
+    assert (found["setting"].tolist(), found["m"].tolist()) == ([0, 0], [1.0, 2.0])
 
 
 def test_another_sweep_does_not_go_on_in_a_folder(whole: Table) -> None:

@@ -20,6 +20,7 @@ from ppo_jax.apps.sweep.options import SweepOptions
 from ppo_jax.apps.sweep.pack import Control
 from ppo_jax.config.errors import InputError, RunError, install
 from ppo_jax.runtime.signals import STOPPED, Stopped, StopRequest
+from ppo_jax.runtime.text import quoted
 from ppo_jax.storage.lock import STALE_SECONDS, LockedError
 
 MAX_RETRIES = 3  # deaths of a task's process or node
@@ -97,7 +98,7 @@ class Tasks(NamedTuple):
             first = str(error).strip().splitlines()[0]
             raise RunError(
                 f"A task of Ray ended {MAX_RETRIES + 1} times without an answer ({first}): look "
-                f"into Ray's logs, then ppo-jax sweep {self.folder} goes on."
+                f"into Ray's logs, then ppo-jax sweep {quoted(str(self.folder))} goes on."
             ) from error
 
 

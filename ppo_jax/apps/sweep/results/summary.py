@@ -10,20 +10,17 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.analysis import ranges, stats
-from ppo_jax.apps.sweep import engine as engines
-from ppo_jax.apps.sweep import folder as folders
 from ppo_jax.apps.sweep import pack
 from ppo_jax.apps.sweep.axes import apply, describe, show
 from ppo_jax.apps.sweep.folder import Sweep
-from ppo_jax.apps.sweep.groups import Member
 from ppo_jax.apps.sweep.pack import Outcome
-from ppo_jax.apps.sweep.pack_files import PackJob
-from ppo_jax.apps.sweep.results import pictures, table
+from ppo_jax.apps.sweep.results import pictures, table, winner
 from ppo_jax.apps.sweep.results.table import Table
 from ppo_jax.config import reading
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.trust import code_names
 from ppo_jax.distributed import hosts
+from ppo_jax.runtime.text import quoted
 from ppo_jax.storage import run_folder, sealed
 from ppo_jax.storage.files import to_json, write_atomic, write_json
 
@@ -65,7 +62,9 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
     fresh = None
     wants_fresh = sweep.options.num_fresh_seeds and outcome.reruns_winner
     if best is not None and not control.stop and wants_fresh:
-        fresh = rerun(sweep, folder, best["setting"], outcome, control)
+        found = winner.rerun(sweep, folder, best["setting"], outcome, control)
+        if found is not None:
+            fresh = stats.summarise(found, statistic=np.mean, limits=limits_of(sweep))
     is_stopped = bool(control.stop)
     exit_code = (control.stop.exit_code or 0) if is_stopped else int(best is None)
     summary: dict[str, Any] = {
@@ -78,7 +77,7 @@ def conclude(sweep: Sweep, folder: Path, outcome: Outcome, control: pack.Control
         "env_steps_in_all": outcome.env_steps,
         "num_failed": sum(row["final_return"]["num_failed"] for row in ranked)
         + outcome.more.get("num_failed_early", 0),
-        "best": None if best is None else winner(best, fresh),
+        "best": None if best is None else described(best, fresh),
         "compilations": outcome.compilations,
         "compile_seconds": round(outcome.compile_seconds, 3),
         "train_seconds": round(outcome.train_seconds, 3),
@@ -108,48 +107,10 @@ def write_tables(
     """Write the table and the scores; return the table's columns and the files with them."""
     axes = [axis.name for axis in sweep.axes] or list(sweep.changes[0])
     packs = table.pack_folders(folder) if outcome.packs is None else outcome.packs
-    columns = table.read_columns(packs)
+    columns = table.read_columns(packs, outcome.packs)
     written = table.write(columns, folder) if columns else []
     table.write_scores(ranked, axes, folder / "scores.csv")
     return columns, written
-
-
-def rerun(
-    sweep: Sweep,
-    folder: Path,
-    setting: int,
-    outcome: Outcome,
-    control: pack.Control,
-) -> dict[str, Any] | None:
-    """Train the winner on seeds that did not select it; None if a signal stopped it."""
-    options = sweep.options
-    config, hyper = apply(sweep.config, sweep.hyper, outcome.settings[setting])
-    first = options.seed + options.seeds
-    members = [Member(setting, first + i) for i in range(options.num_fresh_seeds)]
-    work = PackJob(
-        folder=folder / "winner",
-        run_id=folders.pack_names(folder)(folder / "winner"),
-        config=config,
-        hyper=sweep.hyper,
-        settings={setting: outcome.settings[setting]},
-        members=members,
-        label="winner on fresh seeds",
-    )
-    result = pack.finished_result(work)
-    if result is None:
-        fits = [e for e in outcome.built if e.config == config and e.width == len(members)]
-        what = describe(outcome.settings[setting])
-        engine = fits[0] if fits else engines.build(config, hyper, len(members), options, what)
-        if engine.width < len(members):
-            members = members[: engine.width]
-            work = work._replace(members=members)
-        train = outcome.replay or (
-            lambda work, engine: pack.train_pack(engine, work, options, control)
-        )
-        result = train(work, engine)
-    if result is None:
-        return None
-    return stats.summarise(result.final_return, statistic=np.mean, limits=limits_of(sweep))
 
 
 def limits_of(sweep: Sweep) -> tuple[float, float]:
@@ -159,7 +120,7 @@ def limits_of(sweep: Sweep) -> tuple[float, float]:
     return ranges.limits(sweep.config.env, dict.fromkeys(moved))
 
 
-def winner(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str, Any]:
+def described(best: Mapping[str, Any], fresh: Mapping[str, Any] | None) -> dict[str, Any]:
     """Describe the winner: its selected and its fresh score; their difference is the optimism."""
     told = {
         "setting": best["setting"],
@@ -196,6 +157,11 @@ def preset(sweep: Sweep, summary: Mapping[str, Any]) -> str:
         f"best of {summary['num_settings']} settings x {summary['num_seeds']} seeds "
         f"({summary['sampler']}: {describe(known)}); score on {seeds}"
     )
+    if len(summary.get("schedules", {}).get(str(best["setting"]), ())) > 1:
+        source += (
+            f", of the schedule of setting {best['setting']} in summary.json, not of these "
+            "constant numbers, which are its last"
+        )
     names = code_names({**changed["config"], "env": summary["env"]})
     head = {"env": summary["env"], **sealed.sign(names)}
     return table.best_toml(head, config.objective, **changed, result=result, source=source)
@@ -217,9 +183,9 @@ def _changed(given: Any, default: Any, without: Sequence[str]) -> dict[str, Any]
 def lines(result: Table) -> list[str]:
     """Describe the result of a sweep in lines of text."""
     summary = result.summary
-    told = []
-    for rank, row in enumerate(result.settings[:5], 1):
-        told.append(f"{rank:>4}  {score_words(row['final_return']):<44}{describe(row['values'])}")
+    rows = [(score_words(row["final_return"]), row["values"]) for row in result.settings[:5]]
+    width = max([44, *(len(words) + 2 for words, _ in rows)])
+    told = [f"{rank:>4}  {row[0]:<{width}}{describe(row[1])}" for rank, row in enumerate(rows, 1)]
     if summary["num_failed"]:
         told.append(f"failed    {summary['num_failed']} members turned non-finite")
     best = summary["best"]
@@ -248,13 +214,12 @@ def lines(result: Table) -> list[str]:
             f"scored    by {summary['evaluation_env_steps']:,} environment steps of whole episodes "
             f"in {summary['evaluation_seconds']:.1f} s, besides"
         )
-    told.append(
-        f"sweep     {summary['sweep']} ({', '.join(Path(p).name for p in summary['tables'])})"
-    )
+    tables = ", ".join(Path(path).name for path in summary["tables"])
+    told.append(f"sweep     {quoted(summary['sweep'])} ({tables})")
     if finished:
         told.append(f"finished  {finished}")
     if summary["stopped_early"]:
-        told.append(f"stopped   go on with: ppo-jax sweep {summary['sweep']}")
+        told.append(f"stopped   go on with: ppo-jax sweep {quoted(summary['sweep'])}")
     elif "best_toml" in summary:
         told.append(f"next      {train_command(summary)}")
     return told
@@ -264,7 +229,7 @@ def train_command(summary: Mapping[str, Any]) -> str:
     """Make the command that trains the winner."""
     objective = summary["best"]["values"].get("objective", summary["objective"])
     flag = "" if objective == Config().objective else f" --objective {objective}"
-    return f"ppo-jax train {summary['env']}{flag} --preset {summary['best_toml']}"
+    return f"ppo-jax train {summary['env']}{flag} --preset {quoted(summary['best_toml'])}"
 
 
 def score_words(final: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,16 +61,22 @@ def pack_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in (folder / "packs").glob("*/pack.json"))
 
 
-def read_columns(folders: Iterable[Path]) -> dict[str, np.ndarray]:
+def read_columns(
+    folders: Iterable[Path], held: Mapping[Path, Container[int]] | None = None
+) -> dict[str, np.ndarray]:
     """Read the tidy table of some packs, in the order of settings, seeds and steps.
 
     A line of a pack's metrics.jsonl holds, for each metric, a list with one number per member. If
     members change (halving, pbt), the line names its settings, seeds, steps and axis values. The
     table has no columns before the first line is written.
+
+    Args:
+        held: pack -> the settings whose rows are read there; None for all of them.
     """
     blocks: dict[str, list[np.ndarray]] = {}
     done = 0
-    for block in (block for folder in folders for block in _checked(folder)):
+    every = (_kept(b, held and held[path]) for path in folders for b in _checked(path))
+    for block in every:
         length = len(block["seed"])
         for name in [name for name in block if name not in blocks]:
             blocks[name] = [np.full(done, math.nan)] if done else []
@@ -83,6 +89,14 @@ def read_columns(folders: Iterable[Path]) -> dict[str, np.ndarray]:
     order = np.lexsort(keys)
     # Each column's blocks are freed before the next column is joined.
     return {name: _joined(blocks.pop(name))[order] for name in list(blocks)}
+
+
+def _kept(block: dict[str, np.ndarray], held: Container[int] | None) -> dict[str, np.ndarray]:
+    """The rows of some settings; None for all of them."""
+    if held is None:
+        return block
+    kept = np.array([int(setting) in held for setting in block["setting"]])
+    return {name: column[kept] for name, column in block.items()}
 
 
 def _checked(folder: Path) -> Iterator[dict[str, np.ndarray]]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ROOT, BEAT, WORKER, VOID, DONE = "root", "heartbeat", "worker", "void", "done"
 PLACE = "place"  # id of the sweep folder in which a trial is trained
-RETURNS, PACK = "final_return", "pack"
+RETURNS, PACK = "final_return", "pack"  # several packs are a list
 ATTEMPTS = 6  # to open a storage that other workers make at the same time
 _RACES = ("OperationalError", "IntegrityError", "ProgrammingError", "RuntimeError")
 MAX_TAKEOVERS = 3  # a setting on which so many workers died is left alone, and reported

@@ -27,7 +27,7 @@ from ppo_jax.apps.sweep.pack_files import (
     read_result,
     saved_since,
 )
-from ppo_jax.apps.sweep.plan import Planned, Prepared
+from ppo_jax.apps.sweep.plan import Planned, Prepared, longest_to_come
 from ppo_jax.apps.sweep.search import parameters, study
 from ppo_jax.apps.sweep.search.study import TrialClaim
 from ppo_jax.config.errors import InputError
@@ -57,7 +57,6 @@ def run_tpe(
     if own is not None:  # this process holds the folder's lock, so whoever had it before is dead
         take_back(prepared, opened, own, folder, control)
     built = [each.engine for each in planned]
-    trained_steps, seconds = 0, 0.0
     while not control.stop and not study.is_over(opened, count):
         for root in study.take_over(opened, count, options.grace_seconds, time.time()):
             number = setting_numbers(opened, count, own)[root]
@@ -69,13 +68,11 @@ def run_tpe(
         study.mark_place(claims, own)
         with study.beating(claims, options.grace_seconds):
             try:
-                steps, elapsed = train_batch(prepared, built, folder, opened, claims, control)
+                train_batch(prepared, built, folder, opened, claims, control)
             except Stopped:  # while a program was compiled: nothing of it is trained
                 study.give_back(opened, claims)
                 break
-        trained_steps, seconds = trained_steps + steps, seconds + elapsed
-    spent = (trained_steps, seconds)
-    return _outcome(prepared, folder, opened, worker, built, spent)
+    return _outcome(prepared, folder, opened, worker, built)
 
 
 def _outcome(
@@ -84,22 +81,26 @@ def _outcome(
     opened: Any,
     worker: str,
     built: list[engines.Engine],
-    spent: tuple[int, float],
 ) -> Outcome:
-    """The results of the whole study; `spent` are this worker's environment steps and seconds."""
+    """The results of the whole study, with the steps and seconds of the packs that can be read."""
     options = prepared.sweep.options
     count = options.settings or 0
     own = folders.sweep_id(folder)
     numbers = setting_numbers(opened, count, own)
     done = {numbers[root]: trial for root, trial in study.finished(opened, count).items()}
-    where = {number: pack_of(folder, trial) for number, trial in done.items()}
+    where = {number: packs_told(folder, trial) for number, trial in done.items()}
     refuse_lost_packs(folder, done, where)
-    refuse_other_returns(done, where, options.seeds)
+    every = {path for paths in where.values() for path in paths}
+    results = {path: read_result(path) for path in every if is_finished(path)}
+    refuse_other_returns(done, where, results, options.seeds)
+    held: dict[Path, set[int]] = {}
+    for number, paths in where.items():
+        for path in paths:
+            held.setdefault(path, set()).add(number)
     settings = {
         number: parameters.values_of(prepared.sweep.axes, trial.params)
         for number, trial in done.items()
     }
-    readable = [pack for pack in sorted(set(where.values())) if (pack / PACK).is_file()]
     return Outcome(
         settings=settings,
         returns={
@@ -107,8 +108,8 @@ def _outcome(
             for number, trial in done.items()
             if study.RETURNS in trial.user_attrs
         },
-        env_steps=spent[0],
-        train_seconds=spent[1],
+        env_steps=sum(each.env_steps * len(each.members) for each in results.values()),
+        train_seconds=sum(each.train_seconds for each in results.values()),
         compile_seconds=sum(engine.compile_seconds for engine in built),
         compilations=[engine.compilations for engine in built],
         more={
@@ -121,7 +122,7 @@ def _outcome(
         },
         built=built,
         reruns_winner=_told_last(done, worker, own),
-        packs=readable,
+        packs={path: held[path] for path in sorted(held) if (path / PACK).is_file()},
     )
 
 
@@ -144,16 +145,13 @@ def take_back(
     """
     left, options = study.abandoned(opened, own), prepared.sweep.options
     numbers = setting_numbers(opened, options.settings or 0, own)
-    done: dict[int, tuple[Path, list[float | None]]] = {}
-    for path in folder.glob("packs/*/result.json") if left else ():
-        result = read_result(path.parent)
-        returns = packs.by_setting(result.members, result.final_return)
-        done |= {number: (path.parent, mine) for number, mine in returns.items()}
+    found = sorted(folder.glob("packs/*/result.json")) if left else []
+    results = {path.parent: read_result(path.parent) for path in found}
     for each in left:
         number = numbers.get(each.root, -1)
-        result = done.get(number, (folder, []))
-        if len(result[1]) == options.seeds:
-            _tell_one(opened, number, each, result, control)
+        trained = trained_packs(results, number)
+        if len(returns := returns_of(trained, number)) == options.seeds:
+            _tell_one(opened, number, each, (list(trained), returns), control)
             continue
         control.tell(f"setting {number} was left by a worker that is dead")
         if has_progress(folder, each.trial.datetime_start.timestamp()):
@@ -162,32 +160,56 @@ def take_back(
             study.fail(opened, each.trial.number)
 
 
+def trained_packs(results: Mapping[Path, PackResult], setting: int) -> dict[Path, PackResult]:
+    """Packs of a setting, with no seed twice: a narrower device may have trained some again."""
+    seeds = {
+        path: {member.seed for member in result.members if member.setting == setting}
+        for path, result in results.items()
+    }
+    taken: set[int] = set()
+    found = {}
+    for path in sorted(seeds, key=lambda path: -len(seeds[path])):
+        if seeds[path] and not seeds[path] & taken:
+            taken |= seeds[path]
+            found[path] = results[path]
+    return found
+
+
+def returns_of(results: Mapping[Path, PackResult], setting: int) -> list[float | None]:
+    """Final returns of a setting's seeds, in their order, from the packs that hold them."""
+    members = [member for result in results.values() for member in result.members]
+    values = [value for result in results.values() for value in result.final_return]
+    return packs.by_setting(members, values).get(setting, [])
+
+
 def has_progress(folder: Path, since: float) -> bool:
     """Check whether a pack of this folder was saved after its start, later than `since`."""
     return any(saved_since(path, since) for path in folder.glob("packs/*"))
 
 
-def pack_of(folder: Path, trial: Any) -> Path:
-    """The pack of a finished trial: in this folder, even if it was moved, or in another's."""
-    given = Path(trial.user_attrs.get(study.PACK, folder / "none"))
+def packs_told(folder: Path, trial: Any) -> list[Path]:
+    """The packs of a finished trial: in this folder, even if it was moved, or in another's."""
+    told = trial.user_attrs.get(study.PACK, [])
+    given = [Path(each) for each in ([told] if isinstance(told, str) else told)]
     place = trial.user_attrs.get(study.PLACE)
     is_ours = place is not None and place == folders.sweep_id(folder)
-    return folder / "packs" / given.name if is_ours else given
+    return [folder / "packs" / each.name for each in given] if is_ours else given
 
 
-def refuse_lost_packs(folder: Path, done: Mapping[int, Any], where: Mapping[int, Path]) -> None:
+def refuse_lost_packs(
+    folder: Path, done: Mapping[int, Any], where: Mapping[int, Sequence[Path]]
+) -> None:
     """Refuse a table without the rows of a pack of this folder; others' packs may be elsewhere.
 
     Args:
-        done, where: setting -> its trial, and its pack.
+        done, where: setting -> its trial, and its packs.
 
     Raises:
         InputError: the description of a pack is gone.
     """
-    for number, trial in done.items():
-        path = where[number] / PACK
-        is_own = path.parent.parent == folder / "packs" and study.PACK in trial.user_attrs
-        if is_own and not path.is_file():
+    pairs = [(number, pack / PACK) for number in done for pack in where[number]]
+    for number, path in pairs:
+        if path.parent.parent == folder / "packs" and not path.is_file():
             raise InputError(
                 f"{str(path)!r} is gone, so the rows of setting {number} cannot be read: restore "
                 "it from a copy, or begin the sweep again in another folder with another --study."
@@ -195,27 +217,30 @@ def refuse_lost_packs(folder: Path, done: Mapping[int, Any], where: Mapping[int,
 
 
 def refuse_other_returns(
-    done: Mapping[int, Any], where: Mapping[int, Path], num_seeds: int
+    done: Mapping[int, Any],
+    where: Mapping[int, Sequence[Path]],
+    results: Mapping[Path, PackResult],
+    num_seeds: int,
 ) -> None:
-    """Refuse returns in the study that are not those of the pack's own result.
+    """Refuse returns in the study that are not those of the packs' own results.
 
     Args:
-        done, where: setting -> its trial, and its pack.
+        done, where: setting -> its trial, and its packs.
+        results: of the packs that can be read.
 
     Raises:
-        InputError: a result is damaged, or one of the two was changed.
+        InputError: one of the two was changed.
     """
     for number, trial in done.items():
-        pack = where[number]
-        if study.RETURNS not in trial.user_attrs or not is_finished(pack):
+        if study.RETURNS not in trial.user_attrs:
             continue
-        found = read_result(pack)
-        mine = packs.by_setting(found.members, found.final_return).get(number)
-        if mine and len(mine) == num_seeds and mine != trial.user_attrs[study.RETURNS]:
+        mine = returns_of({p: results[p] for p in where[number] if p in results}, number)
+        if len(mine) == num_seeds and mine != trial.user_attrs[study.RETURNS]:
+            told = " and ".join(repr(str(path / "result.json")) for path in where[number])
             raise InputError(
-                f"the study's final returns of setting {number} are not those of "
-                f"{str(pack / 'result.json')!r}: one of the two was changed; restore it from a "
-                "copy, or begin the sweep again in another folder with another --study."
+                f"the study's final returns of setting {number} are not those of {told}: one of "
+                "the two was changed; restore it from a copy, or begin the sweep again in another "
+                "folder with another --study."
             )
 
 
@@ -240,8 +265,8 @@ def train_batch(
     opened: Any,
     claims: list[TrialClaim],
     control: packs.Control,
-) -> tuple[int, float]:
-    """Train claimed settings, those of one program together; environment steps and seconds."""
+) -> None:
+    """Train claimed settings, those of one program together."""
     sweep, options = prepared.sweep, prepared.sweep.options
     numbers = setting_numbers(opened, options.settings or 0, folders.sweep_id(folder))
     control.tell(f"training settings {', '.join(str(numbers[each.root]) for each in claims)}")
@@ -254,7 +279,6 @@ def train_batch(
             control.tell(f"setting {numbers[each.root]} cannot run: {error}")
             study.tell(opened, each, None, {})
     groups = compile_groups(sweep.config, sweep.hyper, [each.values for each in runnable])
-    steps, seconds = 0, 0.0
     for group in groups:
         mine = [runnable[place] for place in group.settings]
         engine = find_engine(built, prepared, group.config, mine[0], group.words)
@@ -277,12 +301,9 @@ def train_batch(
             result = packs.train_pack(engine, pack, options, control)
             if result is None:
                 study.give_back(opened, claims)
-                return steps, seconds
+                return
             trained.append((pack, result))
-            steps += result.env_steps * len(result.members)
-            seconds += result.train_seconds
         _tell_all(opened, dict(zip(settings, mine, strict=True)), trained, control)
-    return steps, seconds
 
 
 def pack_folder(folder: Path, members: Sequence[Member]) -> Path:
@@ -297,28 +318,26 @@ def _tell_all(
     trained: list[tuple[PackJob, PackResult]],
     control: packs.Control,
 ) -> None:
-    members = [member for _, result in trained for member in result.members]
-    values = [value for _, result in trained for value in result.final_return]
-    returns = packs.by_setting(members, values)
-    where = {member.setting: work.folder for work, _ in trained for member in work.members}
+    results = {work.folder: result for work, result in trained}
     for setting, each in claims.items():
-        _tell_one(opened, setting, each, (where[setting], returns[setting]), control)
+        mine = trained_packs(results, setting)
+        _tell_one(opened, setting, each, (list(mine), returns_of(mine, setting)), control)
 
 
 def _tell_one(
     opened: Any,
     setting: int,
     each: TrialClaim,
-    result: tuple[Path, list[float | None]],
+    result: tuple[Sequence[Path], list[float | None]],
     control: packs.Control,
 ) -> None:
-    """Report a setting's returns, and the pack that holds them, to the study.
+    """Report a setting's returns, and the packs that hold them, to the study.
 
     A setting with a failed seed scores -inf: a trial that is reported as failed would teach the
     sampler nothing, and it would go on to draw from there.
     """
-    pack, returns = result
-    facts = {study.RETURNS: returns, study.PACK: str(pack.resolve())}
+    paths, returns = [str(path.resolve()) for path in result[0]], result[1]
+    facts = {study.RETURNS: returns, study.PACK: paths if len(paths) > 1 else paths[0]}
     if not study.tell(opened, each, rules.score(returns), facts):
         control.tell(f"setting {setting} was taken over: this result does not count")
 
@@ -331,6 +350,6 @@ def find_engine(
         if engine.config == config:
             return engine
     options = prepared.sweep.options
-    hyper = apply(prepared.sweep.config, prepared.sweep.hyper, first.values)[1]
+    hyper = longest_to_come(prepared, config, first.values)
     built.append(engines.fastest(config, hyper, options.batch * options.seeds, options, words))
     return built[-1]
