@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from tiny import BATCH, CONFIG, HYPER, STEPS, Walk, programs_are_kept, tiny_run
 
+from ppo_jax.apps.report import comparison, run_data, run_page
 from ppo_jax.apps.run import loop, runner, saving
 from ppo_jax.apps.run.runner import resume, run
 from ppo_jax.config.config import Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.runtime import chunk_loop, evaluation
-from ppo_jax.storage import checkpoint, checkpoint_list, fingerprint
+from ppo_jax.storage import checkpoint, checkpoint_list, fingerprint, run_list
 from ppo_jax.storage.jsonl import read_jsonl
 
 EVERY = {"log_every": 3 * BATCH, "eval_every": 3 * BATCH, "checkpoint_every": BATCH}
@@ -224,6 +225,32 @@ def test_schedules_end_where_they_did_when_the_budget_is_raised(
     assert rates[9] == pytest.approx(0.02 - 0.019 * 9 / 20)
 
 
+@pytest.mark.parametrize("place", ["record_resume", "carry_out", "log_chunk", "save_run"])
+def test_a_run_killed_on_its_way_to_a_raised_budget_is_not_over(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = tmp_path / "a"
+    shutil.copytree(whole, folder)
+    module = runner if place in ("record_resume", "carry_out") else None
+    with monkeypatch.context() as patch:
+        patch.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)
+        dying_after(patch, place, 1 if module else 2, module)
+        with pytest.raises(Killed):
+            resume(folder, quiet=True, total_env_steps=12 * BATCH)
+    row, page = run_list.describe(folder), run_data.read(folder, "a")
+    if place == "record_resume":  # the budget is not raised yet
+        assert (row.state, row.env_steps, run_page.state_of(page)) == ("done", STEPS, "Finished.")
+        return
+    done = STEPS + {"carry_out": 0, "log_chunk": BATCH, "save_run": BATCH}[place]
+    assert (row.state, row.env_steps, row.score) == ("killed", done, None)
+    assert (row.total_env_steps, page["summary"]) == (12 * BATCH, None)
+    assert run_page.state_of(page).startswith("Not finished")
+    with pytest.raises(InputError, match="has no final return yet"):
+        comparison.compare([str(folder), str(whole)])
+    assert resume(folder, quiet=True).summary["env_steps"] == 12 * BATCH
+    assert run_list.describe(folder).state == "done"
+
+
 # --- what is not as it was -----------------------------------------------------------------------
 
 
@@ -333,6 +360,12 @@ def test_a_run_that_reached_its_goal_is_over_until_the_goal_is_another(tmp_path:
     ended = tiny_run(tmp_path / "a", stop_at_return=-1e9)
     assert ended.summary["env_steps"] == 2 * BATCH
     assert resume(tmp_path / "a", quiet=True).summary == ended.summary
+    assert run_list.describe(tmp_path / "a").state == "done"
+    with pytest.MonkeyPatch.context() as patch:
+        dying_after(patch, "save_run", 2)
+        with pytest.raises(Killed):
+            resume(tmp_path / "a", quiet=True, stop_at_return=1e9, checkpoint_every=BATCH)
+    assert run_list.describe(tmp_path / "a").state == "killed"
     further = resume(tmp_path / "a", quiet=True, stop_at_return=1e9)
     assert further.summary["env_steps"] == STEPS
 
