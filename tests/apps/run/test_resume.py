@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny import BATCH, CONFIG, HYPER, STEPS, Walk, programs_are_kept, tiny_run
 
@@ -331,6 +333,15 @@ def test_altered_rows_are_told_and_set_aside(
     [
         ({"gamma": 0.5}, r"gamma cannot be changed when a run is resumed"),
         ({"total_env_steps": 10}, r"total_env_steps=10 is less than the run's 200"),
+        ({"total_env_steps": "x"}, r"total_env_steps='x' must be a whole number of at least 1"),
+        ({"total_env_steps": None}, r"total_env_steps=None must be a whole number of at least 1"),
+        ({"total_env_steps": math.nan}, r"total_env_steps=nan must be a whole number"),
+        ({"total_env_steps": np.array([300])}, r"total_env_steps=array\(\[300\]\) must be a whole"),
+        ({"total_env_steps": np.int64(10)}, r"total_env_steps=10 is less than the run's 200"),
+        (
+            {"schedule_env_steps": np.ones(2)},
+            r"schedule_env_steps has shape \(2,\): give one number",
+        ),
         ({"keep": 0}, r"keep=0 must be"),
         ({"devices": 5}, r"devices=5 is more than the 2"),
     ],
