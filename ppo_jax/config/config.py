@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from operator import index
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from ppo_jax.config.errors import InputError, nearest
@@ -72,6 +73,21 @@ def refuse_unknown(owner: type, names: Iterable[str]) -> None:
         others = [other for other in (Config, Hyper) if name in other.__dataclass_fields__]
         way = f" It is a field of {others[0].__name__}." if others else hint(name, own)
         raise InputError(f"{owner.__name__} has no {name!r}.{way}")
+
+
+def whole(value: Any) -> Any:
+    """A whole number of NumPy or jax as Python's own; anything else as it is."""
+    try:
+        return value if isinstance(value, bool) else index(value)
+    except TypeError:
+        return value
+
+
+def settle_counts(record: Any) -> None:
+    """Make the counts of a frozen dataclass Python's own, for hashes, files and messages."""
+    for spec in fields(record):
+        if str(spec.type).removesuffix(" | None") == "int":
+            object.__setattr__(record, spec.name, whole(getattr(record, spec.name)))
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -171,6 +187,9 @@ class Config:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objective", canonical("objective", self.objective))
+        settle_counts(self)
+        if isinstance(self.hidden_sizes, tuple):
+            object.__setattr__(self, "hidden_sizes", tuple(map(whole, self.hidden_sizes)))
 
     @property
     def batch_size(self) -> int:

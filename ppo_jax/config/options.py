@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from ppo_jax.config.config import option
+from ppo_jax.config.config import option, settle_counts
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.validate import check_fields
 
@@ -60,6 +60,9 @@ class RunOptions:
     quiet: bool = option(False, "no live progress")
     tensorboard: bool = option(False, "log to TensorBoard as well (extra: tensorboard)")
     wandb: str | None = option(None, "log to this Weights & Biases project too (extra: wandb)")
+
+    def __post_init__(self) -> None:
+        settle_counts(self)
 
 
 # name: (lowest, highest whole number)

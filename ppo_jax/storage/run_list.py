@@ -65,8 +65,10 @@ def describe(folder: Path) -> RunRow:
         record = reading.expect(reading.read_json(folder / "config.json"), _SHAPE)
     except (OSError, ValueError):
         return RunRow(str(folder), "damaged", None, None, None, 0, None, None, None, changed)
-    summary, timing = _summary(folder), _last_row(folder / "timing.jsonl")
-    steps = timing.get("env_steps")
+    config, options = record["config"], record["options"]
+    summary, steps = _summary(folder), _last_row(folder / "timing.jsonl").get("env_steps")
+    if summary is not None and is_outdated(folder, summary, config):
+        summary = None
     is_done = summary is not None and summary.get("stopped_by") is None
     if lock.is_held(folder):
         state = "training"
@@ -78,7 +80,6 @@ def describe(folder: Path) -> RunRow:
         state = "failed" if summary["num_failed"] == summary["num_seeds"] else "done"
     score = summary["final_return"]["iqm"] if summary is not None and is_done else None
     row = {} if score is not None else _last_row(folder / "metrics.jsonl")
-    config, options = record["config"], record["options"]
     return RunRow(
         run=str(folder),
         state=state,
@@ -91,6 +92,20 @@ def describe(folder: Path) -> RunRow:
         training_return=_mean(row.get("episode_return")),
         seconds_ago=changed,
     )
+
+
+def is_outdated(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Check whether a run went on after its summary was written, and is not over again.
+
+    One that ended early is over before its budget: only later training shows that it went on.
+
+    Args:
+        config: the table `config` of its config.json.
+    """
+    done, last = summary["env_steps"], _last_row(folder / "timing.jsonl").get("env_steps")
+    budget = _whole(config.get("total_env_steps")) or 0
+    is_raised = summary.get("stopped_early") is False and done < budget
+    return is_raised or (_whole(last) or 0) > done
 
 
 def _changed(folder: Path) -> float:

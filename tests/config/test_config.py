@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ppo_jax.config import config
@@ -21,6 +22,8 @@ from ppo_jax.config.config import (
 )
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import parse_number
+from ppo_jax.config.options import RunOptions
+from ppo_jax.config.validate import validate
 
 
 def test_budget_is_rounded_up_to_whole_iterations() -> None:
@@ -35,6 +38,19 @@ def test_budget_is_rounded_up_to_whole_iterations() -> None:
 def test_budget_of_whole_iterations_is_not_rounded() -> None:
     config = Config(total_env_steps=120, num_envs=6, rollout_length=5)
     assert config.num_iterations == 4
+
+
+def test_counts_of_numpy_are_pythons() -> None:
+    config = Config(num_envs=np.int64(4), hidden_sizes=(np.int32(8), 16))  # type: ignore[arg-type]
+    assert (type(config.num_envs), config.num_envs) == (int, 4)
+    assert [type(size) for size in config.hidden_sizes] == [int, int]
+    changed = dataclasses.replace(config, total_env_steps=np.array(4096))  # type: ignore[arg-type]
+    assert changed == Config(num_envs=4, hidden_sizes=(8, 16), total_env_steps=4096)
+    options = RunOptions(seeds=np.uint8(3), devices=np.int64(2), out=None)  # type: ignore[arg-type]
+    assert repr(options) == repr(RunOptions(seeds=3, devices=2))
+    for other in (True, np.True_, 4.0, "4", None):
+        with pytest.raises(InputError, match=r"num_envs=.* must be a whole number"):
+            validate(Config(num_envs=other), Hyper())  # type: ignore[arg-type]
 
 
 def test_config_is_hashable_so_that_it_can_be_static() -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import operator
 import zipfile
 from collections.abc import Callable, Mapping
@@ -225,7 +226,9 @@ def read(
         isinstance(fields, Mapping) and WHOLE in fields
     )
     tree = {WHOLE: observation} if is_bare else observation
-    given = {name: as_array(_leaf(tree, name, shapes)) for name in shapes}
+    given = {}
+    for name in shapes:
+        given[name] = _numbers(_leaf(tree, name, shapes), name, shapes[name], as_array)
     if mask_size is not None:
         if legal is None and isinstance(fields, Mapping):
             legal = fields.get(MASK)
@@ -234,7 +237,7 @@ def read(
                 f"This policy needs the action mask: give legal=, {mask_size} flags that are True "
                 "for the legal actions."
             )
-        given[MASK] = as_array(legal) != 0
+        given[MASK] = _numbers(legal, MASK, (mask_size,), as_array) != 0
     elif legal is not None:
         raise ValueError("This policy was trained without an action mask: leave legal= out.")
     wanted = {**shapes, MASK: (mask_size,)}
@@ -242,17 +245,31 @@ def read(
         return {name: x[None] for name, x in given.items()}, True
     for name, x in given.items():
         if x.ndim != len(wanted[name]) + 1 or x.shape[1:] != wanted[name]:
-            what = "An observation" if name == WHOLE else f"The leaf {name!r}"
-            raise ValueError(
-                f"{what} of shape {x.shape} does not fit: this policy takes one of shape "
-                f"{wanted[name]}, or a batch [n, ...] of them."
-            )
+            raise _unfit(name, f"shape {x.shape}", wanted[name])
     if len({len(x) for x in given.values()}) > 1:
         raise ValueError(
             f"The leaves have {', '.join(str(len(x)) for x in given.values())} rows: give as many "
             "of each."
         )
     return given, False
+
+
+def _numbers(given: Any, name: str, shape: tuple[int, ...], as_array: Callable[[Any], Any]) -> Any:
+    """`as_array(given)`, or one sentence about what is no array of numbers."""
+    try:
+        return as_array(given)
+    except (TypeError, ValueError):
+        kind = f"type {type(given).__name__}, which is no array of numbers,"
+        raise _unfit(name, kind, shape) from None
+
+
+def _unfit(name: str, of: str, shape: tuple[int, ...]) -> ValueError:
+    """The error of an input that no policy of these shapes takes."""
+    what = "An observation" if name == WHOLE else f"The leaf {name!r}"
+    return ValueError(
+        f"{what} of {of} does not fit: this policy takes one of shape {shape}, or a batch [n, ...] "
+        "of them."
+    )
 
 
 def _fields_of(observation: Any) -> Any:
@@ -303,7 +320,7 @@ def actions(
         if each["activation"] is not None:
             x = _convolution(x, arrays[f"input{i}_kernel"]) + arrays[f"input{i}_bias"]
             x = ACTIVATIONS[each["activation"]](x)
-        encoded.append(x.reshape(len(x), -1))
+        encoded.append(x.reshape(len(x), math.prod(x.shape[1:])))  # -1 fits no empty batch
     x = encoded[0] if len(encoded) == 1 else np.concatenate(encoded, axis=1)
     last = len(description["layers"]) - 1
     for i, activation in enumerate(description["layers"]):

@@ -104,7 +104,12 @@ def load(program: bytes) -> tuple[Callable[..., Any], Shapes, int | None, Memory
         return jax.tree.map(np.asarray, call(rows[WHOLE] if is_whole else rows, *memory))
 
     def run(rows: dict[str, np.ndarray], memory: Memory | None = None) -> Any:
-        return ask(rows) if memory is None else ask(rows, memory)[:2]
+        given = [rows] if memory is None else [rows, memory]
+        is_empty = not len(next(iter(rows.values())))
+        if is_empty:  # the program takes one row or more
+            given = jax.tree.map(lambda x: np.zeros((1, *x.shape[1:]), x.dtype), given)
+        found = ask(*given) if memory is None else ask(*given)[:2]
+        return jax.tree.map(lambda x: x[:0], found) if is_empty else found
 
     start = None
     if memory:  # any call gives the memory of a new episode as well

@@ -16,7 +16,7 @@ from ppo_jax.config.errors import InputError
 from ppo_jax.config.layers import with_new_fields
 from ppo_jax.config.reading import read_record
 from ppo_jax.rl.metrics import CHANGE, ENV_PREFIX, FILE, METRICS, describe
-from ppo_jax.storage import jsonl
+from ppo_jax.storage import jsonl, run_list
 from ppo_jax.storage.files import to_json
 from ppo_jax.storage.manifest import MANIFEST
 from ppo_jax.storage.run_folder import FORMAT, SUMMARY
@@ -88,7 +88,7 @@ def read(folder: Path, label: str, is_one_of_many: bool = False) -> dict[str, An
         )
     rows, last_step = _rows(metrics, options)
     limits = ranges.limits(config["env"], hyper["env"])
-    summary = _summary(folder / "summary.json") if (folder / "summary.json").is_file() else None
+    summary = _summary(folder, config)
     manifest = folder / "manifest.json"
     env_steps = last_step if summary is None else summary["env_steps"]
     return {
@@ -227,8 +227,11 @@ def _whole_rows(
         yield row
 
 
-def _summary(path: Path) -> dict[str, Any]:
-    """Read summary.json, whose statistics must follow from its seeds."""
+def _summary(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read summary.json, whose statistics must follow from its seeds; None of a run in training."""
+    path = folder / "summary.json"
+    if not path.is_file():
+        return None
     summary = read_record(path, SUMMARY)
     final = summary["final_return"]
     per_seed = final["per_seed"]
@@ -251,4 +254,4 @@ def _summary(path: Path) -> dict[str, Any]:
             raise InputError(
                 f"{str(path)!r} is damaged: its {name} is {stored}, but its seeds give {computed}."
             )
-    return summary
+    return None if run_list.is_outdated(folder, summary, config) else summary

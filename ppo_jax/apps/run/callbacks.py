@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
+import numpy as np
+
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.values import short
@@ -42,7 +45,8 @@ class Moment(NamedTuple):
         return population.trimmed(door.fetch(self.padded_state), self.layout)
 
 
-Callback: TypeAlias = "Callable[[Row], bool | None] | Callable[[Row, Moment], bool | None]"
+Answer: TypeAlias = "bool | np.bool_ | jax.Array | None"
+Callback: TypeAlias = "Callable[[Row], Answer] | Callable[[Row, Moment], Answer]"
 Heard: TypeAlias = "Callable[[Row, Moment], object]"  # a callback that takes both
 
 
@@ -52,10 +56,16 @@ def called(callbacks: Sequence[Heard], row: Row, moment: Moment) -> bool:
     The other hosts wait for the answer, and give their part of the state if one asks for it.
     """
     if hosts.is_first():
-        return hosts.from_first(any([callback(row, moment) is True for callback in callbacks]))
+        return hosts.from_first(any([_is_true(callback(row, moment)) for callback in callbacks]))
     while (word := hosts.from_first(None)) == STATE:
         door.give(moment.padded_state)
     return word
+
+
+def _is_true(answer: object) -> bool:
+    """True, also as NumPy's or jax's; nothing else, such as the length of a list, ends a run."""
+    is_truth = isinstance(answer, bool | np.bool_ | np.ndarray | jax.Array)
+    return is_truth and np.shape(answer) == () and np.asarray(answer).dtype == bool and bool(answer)
 
 
 def as_callbacks(given: Callback | Iterable[Callback]) -> Sequence[Heard]:

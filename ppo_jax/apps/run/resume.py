@@ -11,11 +11,12 @@ from ppo_jax.apps.run.cadence import log_steps
 from ppo_jax.apps.run.saving import read_status
 from ppo_jax.apps.run.session import METRICS, TIMING, RunStatus
 from ppo_jax.config import layers, reading
-from ppo_jax.config.config import Config, Hyper, Schedule
+from ppo_jax.config.config import Config, Hyper, Schedule, whole
 from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.options import CHANGEABLE, RunOptions, validate_options
+from ppo_jax.config.reading import MAX_INT
 from ppo_jax.config.trust import Trust
-from ppo_jax.config.validate import validate
+from ppo_jax.config.validate import check_count, validate
 from ppo_jax.distributed import hosts
 from ppo_jax.envs.registration import find
 from ppo_jax.rl.types import TrainState
@@ -90,7 +91,8 @@ def with_budget(
 ) -> tuple[Config, Hyper, RunOptions, list[str]]:
     """The settings with a raised budget and a moved end of schedules, and notes about both."""
     notes = []
-    total = changes.get("total_env_steps", config.total_env_steps)
+    total = whole(changes.get("total_env_steps", config.total_env_steps))
+    check_count("total_env_steps", total, 1, MAX_INT)
     if total < config.total_env_steps:
         raise InputError(
             f"total_env_steps={total} is less than the run's {config.total_env_steps}: a budget "
@@ -109,7 +111,10 @@ def with_budget(
                 "(--schedule-env-steps moves their end)."
             )
     if "schedule_env_steps" in changes:
-        hyper = dataclasses.replace(hyper, schedule_env_steps=changes["schedule_env_steps"])
+        end = changes["schedule_env_steps"]
+        if shape := getattr(end, "shape", ()):
+            raise InputError(f"schedule_env_steps has shape {shape}: give one number.")
+        hyper = dataclasses.replace(hyper, schedule_env_steps=end)
         validate(config, hyper)  # it may be no number
         end = hyper.schedule_env_steps or float(config.trained_env_steps)  # 0: the whole budget
         if end != horizon:

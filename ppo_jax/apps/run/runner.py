@@ -79,8 +79,8 @@ def run(
     Args:
         options: how the run is carried out; `changes` are its fields by name (`seeds=32`).
         callbacks: a function or several. Each is called with every logged row of `metrics.jsonl`,
-            and with a `Moment` if it takes two arguments; one that returns True ends the run after
-            that row.
+            and with a `Moment` if it takes two arguments; one that returns True, also NumPy's or
+            jax's, ends the run after that row.
         source: where the settings come from, printed at the start.
         screen: the display, if it is open already.
         trust: True to load the programs that the run of `init_from` names, or a list of them.

@@ -191,6 +191,23 @@ def test_an_observation_of_another_shape_is_refused(swung: Any) -> None:
             policy(jnp.zeros(shape))
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_empty_batch_has_no_actions_and_what_is_no_numbers_is_one_sentence(
+    swung: Any, tmp_path: Path, format: str
+) -> None:
+    if format == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+    out = tmp_path / f"policy.{format}" if format != "numpy" else tmp_path / "policy"
+    policy = load_policy(swung.folder if format == "run" else export(swung.folder, out=out)["out"])
+    assert np.asarray(policy(np.zeros((0, 3), np.float32))).shape == (0, 1)
+    assert policy.predict(np.zeros((0, 3), np.float32))[0].shape == (0, 1)
+    for wrong in ({"a": 1}, "abc", [[1.0], [1.0, 2.0]], object(), [None, "a", "b"]):
+        words = rf"^An observation of type {type(wrong).__name__}, which is no array of numbers"
+        with pytest.raises(InputError, match=rf"{words}.*one of shape \(3,\)"):
+            policy(wrong)
+
+
 def test_a_seed_that_the_run_has_not_is_refused(walked: Any) -> None:
     for seed_index in (3, -1):
         with pytest.raises(InputError, match=r"not among the run's 3 seeds \(0 to 2\)"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from ppo_jax.apps.run.callbacks import as_callbacks
+from ppo_jax.apps.run.callbacks import as_callbacks, called
 from ppo_jax.apps.run.runner import run
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
@@ -37,6 +39,20 @@ def test_a_function_of_two_arguments_gets_the_moment() -> None:
     first, second = callbacks
     assert first(1, 2) is True
     assert second(1, 2) == 6
+
+
+@pytest.mark.parametrize(
+    "answer, ends",
+    [
+        *((truth, True) for truth in (True, np.True_, np.array(True), jnp.array(True))),
+        *((truth, False) for truth in (False, np.False_, np.array(False), jnp.array(False))),
+        *((other, False) for other in (None, 1, 0.5, "yes", [True], np.int64(1), np.array([True]))),
+    ],
+)
+def test_a_truth_of_numpy_or_jax_ends_a_run_as_pythons_does(answer: Any, ends: bool) -> None:
+    given: Any = {}, "moment"
+    assert called(as_callbacks(lambda row: answer), *given) is ends
+    assert called(as_callbacks([lambda row: None, lambda row: answer]), *given) is ends
 
 
 @pytest.mark.parametrize(

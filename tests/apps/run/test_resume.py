@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import random
 import shutil
@@ -12,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny import BATCH, CONFIG, HYPER, STEPS, Walk, programs_are_kept, tiny_run
 
+from ppo_jax.apps.report import comparison, run_data, run_page
 from ppo_jax.apps.run import loop, runner, saving
 from ppo_jax.apps.run.resume import with_budget
 from ppo_jax.apps.run.runner import resume, run
@@ -22,7 +25,7 @@ from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
 from ppo_jax.runtime import chunk_loop, evaluation
-from ppo_jax.storage import checkpoint, checkpoint_list, fingerprint
+from ppo_jax.storage import checkpoint, checkpoint_list, fingerprint, run_list
 from ppo_jax.storage.jsonl import read_jsonl
 from ppo_jax.training.schedules import as_arrays
 
@@ -244,6 +247,32 @@ def test_a_moved_end_of_schedules_is_told_as_it_will_be(end: float, notes: list[
     assert as_arrays(config, hyper).schedule_env_steps == (end or 204800)
 
 
+@pytest.mark.parametrize("place", ["record_resume", "carry_out", "log_chunk", "save_run"])
+def test_a_run_killed_on_its_way_to_a_raised_budget_is_not_over(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = tmp_path / "a"
+    shutil.copytree(whole, folder)
+    module = runner if place in ("record_resume", "carry_out") else None
+    with monkeypatch.context() as patch:
+        patch.setattr(chunk_loop, "CHUNK_SECONDS", 1e-9)
+        dying_after(patch, place, 1 if module else 2, module)
+        with pytest.raises(Killed):
+            resume(folder, quiet=True, total_env_steps=12 * BATCH)
+    row, page = run_list.describe(folder), run_data.read(folder, "a")
+    if place == "record_resume":  # the budget is not raised yet
+        assert (row.state, row.env_steps, run_page.state_of(page)) == ("done", STEPS, "Finished.")
+        return
+    done = STEPS + {"carry_out": 0, "log_chunk": BATCH, "save_run": BATCH}[place]
+    assert (row.state, row.env_steps, row.score) == ("killed", done, None)
+    assert (row.total_env_steps, page["summary"]) == (12 * BATCH, None)
+    assert run_page.state_of(page).startswith("Not finished")
+    with pytest.raises(InputError, match="has no final return yet"):
+        comparison.compare([str(folder), str(whole)])
+    assert resume(folder, quiet=True).summary["env_steps"] == 12 * BATCH
+    assert run_list.describe(folder).state == "done"
+
+
 # --- what is not as it was -----------------------------------------------------------------------
 
 
@@ -324,6 +353,15 @@ def test_altered_rows_are_told_and_set_aside(
     [
         ({"gamma": 0.5}, r"gamma cannot be changed when a run is resumed"),
         ({"total_env_steps": 10}, r"total_env_steps=10 is less than the run's 200"),
+        ({"total_env_steps": "x"}, r"total_env_steps='x' must be a whole number of at least 1"),
+        ({"total_env_steps": None}, r"total_env_steps=None must be a whole number of at least 1"),
+        ({"total_env_steps": math.nan}, r"total_env_steps=nan must be a whole number"),
+        ({"total_env_steps": np.array([300])}, r"total_env_steps=array\(\[300\]\) must be a whole"),
+        ({"total_env_steps": np.int64(10)}, r"total_env_steps=10 is less than the run's 200"),
+        (
+            {"schedule_env_steps": np.ones(2)},
+            r"schedule_env_steps has shape \(2,\): give one number",
+        ),
         ({"keep": 0}, r"keep=0 must be"),
         ({"devices": 5}, r"devices=5 is more than the 2"),
     ],
@@ -353,6 +391,12 @@ def test_a_run_that_reached_its_goal_is_over_until_the_goal_is_another(tmp_path:
     ended = tiny_run(tmp_path / "a", stop_at_return=-1e9)
     assert ended.summary["env_steps"] == 2 * BATCH
     assert resume(tmp_path / "a", quiet=True).summary == ended.summary
+    assert run_list.describe(tmp_path / "a").state == "done"
+    with pytest.MonkeyPatch.context() as patch:
+        dying_after(patch, "save_run", 2)
+        with pytest.raises(Killed):
+            resume(tmp_path / "a", quiet=True, stop_at_return=1e9, checkpoint_every=BATCH)
+    assert run_list.describe(tmp_path / "a").state == "killed"
     further = resume(tmp_path / "a", quiet=True, stop_at_return=1e9)
     assert further.summary["env_steps"] == STEPS
 
