@@ -7,6 +7,7 @@ import re
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ppo_jax.config.config import OPTIMIZERS, Config, Hyper, Schedule
@@ -251,6 +252,10 @@ def test_numbers_of_the_optimisers_have_ranges(name: str, value: float) -> None:
     [
         ({"normalize_rewards": "yes"}, {}, "normalize_rewards='yes' must be True or False"),
         ({}, {"learning_rate": True}, "learning_rate=True must be a number"),
+        ({}, {"learning_rate": np.True_}, "learning_rate=np.True_ must be a number"),
+        ({}, {"learning_rate": Schedule(0.1, 0.0, "x")}, "cosine of learning_rate='x' must be"),  # type: ignore[arg-type]
+        ({"hidden_sizes": 8}, {}, "hidden_sizes=8 must name at least one width"),
+        ({"hidden_sizes": np.array([8, 8])}, {}, "must name at least one width"),
         ({}, {"learning_rate": "1e-3"}, "learning_rate='1e-3' must be a number"),
         ({}, {"env": "length=1"}, "env='length=1' must be a dict"),
     ],

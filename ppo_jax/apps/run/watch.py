@@ -10,6 +10,7 @@ import jax
 from ppo_jax.analysis import video as video_files
 from ppo_jax.apps.run.evaluate import best_member, check_policy
 from ppo_jax.config import reading
+from ppo_jax.config.reading import as_path
 from ppo_jax.config.trust import Trust
 from ppo_jax.models.agent import assemble
 from ppo_jax.runtime import evaluation
@@ -48,10 +49,10 @@ def watch(
     Raises:
         InputError: no run, no such seed or checkpoint, or an environment that has no picture.
     """
-    run = Path(run)
+    run = as_path("run", run)
     check_policy(policy_mode, seed)
     number = best_of_summary(run) if member is None else member
-    path = run / f"episode-{number}.gif" if out is None else Path(out)
+    path = run / f"episode-{number}.gif" if out is None else as_path("out", out)
     video_files.check(path)
     config, hyper, options, state, metadata = load_where_trained(
         run, number, env, network, trust, checkpoint
