@@ -24,6 +24,7 @@ from ppo_jax.config.errors import InputError, nearest
 from ppo_jax.config.layers import FILE_TABLES, Layer, file_layer, resolve
 from ppo_jax.config.reading import read_toml
 from ppo_jax.config.trust import Trust, code_names, require
+from ppo_jax.config.values import short
 
 FOLDER = DATA / "presets"
 _KEYS = ("source", "config", "hyper", "result", "reference")
@@ -88,7 +89,7 @@ def find(name: str, objective: str | None = None) -> Preset:
 
 
 def preset(
-    name: str, objective: str | None = None, *, trust: Trust = False
+    name: str | Path, objective: str | None = None, *, trust: Trust = False
 ) -> tuple[Config, Hyper]:
     """Load a tuned setting, to train with or to change with `dataclasses.replace`.
 
@@ -100,6 +101,9 @@ def preset(
     Raises:
         InputError: there is none; the sentence names the nearest. Or a FILE.toml names a program.
     """
+    if not isinstance(name, str | Path):
+        raise InputError(f"name={short(name)} must be a preset's name, or a FILE.toml.")
+    name = str(name)
     found = find(name, objective)
     if name.endswith(".toml"):
         require(code_names(layer(found).values), name, trust, found.signature)

@@ -32,6 +32,17 @@ _YAML_NUMBERS = {
 }
 
 
+def as_path(name: str, value: Any) -> Path:
+    """The path that the argument `name` holds.
+
+    Raises:
+        InputError: it is neither a text nor a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"{name}={short(value)} must be a path: give a text or a Path.")
+    return Path(value)
+
+
 def read_bytes(path: Path | str) -> bytes:
     """The content of a regular file.
 

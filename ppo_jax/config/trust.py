@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.values import short
 
 CODE_FIELDS = ("env", "network", "drift", "optimizer")
 PROGRAM = {
@@ -79,9 +80,15 @@ def vouched(trust: Trust, config: Any) -> Trust:
 
 
 def with_names(trust: Trust, names: Iterable[Any]) -> Literal[True] | list[str]:
-    """`trust`, and some more names."""
+    """`trust`, and some more names.
+
+    Raises:
+        InputError: `trust` is no truth and no names.
+    """
     if trust is True:
         return True
+    if not isinstance(trust, Collection | None) and trust is not False:
+        raise InputError(f"trust={short(trust)} must be True, False or a list of names.")
     given = [trust] if isinstance(trust, str) else trust or ()
     return [*given, *names]
 

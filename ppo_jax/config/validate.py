@@ -84,11 +84,7 @@ def validate(config: Config, hyper: Hyper) -> None:
     Raises:
         InputError: a sentence that names the value, the rule and the remedy.
     """
-    if not (isinstance(config, Config) and isinstance(hyper, Hyper)):
-        raise InputError(
-            f"A Config and a Hyper are wanted in this order, and given are {short(type(config))} "
-            f"and {short(type(hyper))}: write config, hyper."
-        )
+    check_order(config, hyper)
     check_fields(config, _COUNTS)
     _check_network_sizes(config)
     _check_optimizer(config.optimizer)
@@ -124,6 +120,15 @@ def validate(config: Config, hyper: Hyper) -> None:
         raise InputError(
             f"clip_epsilon={hyper.clip_epsilon} must be more than 0 with objective spo, whose "
             "drift divides by it."
+        )
+
+
+def check_order(config: Any, hyper: Any) -> None:
+    """Refuse other objects than a Config and a Hyper, in this order."""
+    if not (isinstance(config, Config) and isinstance(hyper, Hyper)):
+        raise InputError(
+            f"A Config and a Hyper are wanted in this order, and given are {short(type(config))} "
+            f"and {short(type(hyper))}: write config, hyper."
         )
 
 
@@ -263,7 +268,8 @@ def with_one_iteration(config: Config) -> Config:
 
 def _check_network_sizes(config: Config) -> None:
     sizes = config.hidden_sizes
-    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+    is_list = isinstance(sizes, tuple | list) and len(sizes) > 0
+    if not is_list or any(not isinstance(size, int) or size < 1 for size in sizes):
         raise InputError(
             f"hidden_sizes={sizes!r} must name at least one width, each a whole number of at "
             "least 1, for example 64,64."
@@ -379,15 +385,21 @@ def _check_number(name: str, value: Any) -> None:
             "number in place of inf."
         )
     for end in ends:
-        if hasattr(end, "aval") or getattr(end, "shape", ()) != ():
-            continue  # an array on a vmap axis, or a tracer: its values are not known here
-        _check_end(name, end)
+        if _is_known(end):
+            _check_end(name, end)
+    if isinstance(value, Schedule) and _is_known(value.cosine):
+        _check_end(f"cosine of {name}", value.cosine)
+
+
+def _is_known(end: Any) -> bool:
+    """False of an array on a vmap axis, or of a tracer: its values are not known here."""
+    return not hasattr(end, "aval") and getattr(end, "shape", ()) == ()
 
 
 def _check_end(name: str, end: Any) -> None:
     """Refuse one number that is out of its field's range."""
     try:
-        if isinstance(end, bool | str):
+        if isinstance(end, bool | str) or str(getattr(end, "dtype", "")) == "bool":
             raise TypeError
         number = float(end)
     except (TypeError, ValueError, OverflowError):

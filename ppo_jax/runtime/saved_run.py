@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.config import layers
-from ppo_jax.config.config import Config, Hyper
+from ppo_jax.config.config import Config, Hyper, whole
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.config.reading import as_path
 from ppo_jax.config.trust import Trust, vouched
 from ppo_jax.distributed import population
 from ppo_jax.distributed.layout import Layout
@@ -56,7 +57,7 @@ def load_state(
         InputError: no run folder, no such checkpoint in it that can be read, or a program that the
             user does not vouch for (`trust`).
     """
-    folder, choice = Path(folder), layers.checkpoint_choice(checkpoint)
+    folder, choice = as_path("run", folder), layers.checkpoint_choice(checkpoint)
     found = run_folder.read_settings(folder, env, network, trust)
     place, warnings = checkpoint_list.chosen(folder, choice)
     hyper = schedules.as_arrays(found.config, found.hyper)
@@ -210,7 +211,7 @@ def load_member(
 
 def check_member(member: int, num_seeds: int, name: str = "member") -> None:
     """Refuse a seed that the run does not have."""
-    if isinstance(member, bool) or not hasattr(member, "__index__"):
+    if isinstance(member, bool) or not isinstance(whole(member), int):
         raise InputError(f"{name}={member!r} must be a whole number, the place of a seed.")
     if not 0 <= member < num_seeds:
         raise InputError(

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.values import short
 from ppo_jax.kernels.select import Refill, make_refill
 from ppo_jax.models.policy_head import Family
 from ppo_jax.rl.types import PyTree
@@ -23,6 +25,20 @@ class Draws(NamedTuple):
     action: PyTree  # [B, ...], what `Family.sample` needs; None for the distribution's mode
     key_env: Array  # [B], keys of the environments' transitions
     key_noise: Array  # [], or one for each block of environments
+
+
+def require_key(key: Any) -> None:
+    """Refuse what is not one typed PRNG key.
+
+    Raises:
+        InputError: a number, an array of numbers, or several keys.
+    """
+    is_key = isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_key or key.ndim:
+        raise InputError(
+            f"key={short(key)} must be one typed PRNG key: give jax.random.key(0), or vmap over "
+            "several."
+        )
 
 
 def draw_all(

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from ppo_jax.config.config import TRUST_REGION, Config, Hyper
-from ppo_jax.config.validate import validate
+from ppo_jax.config.errors import InputError
+from ppo_jax.config.validate import check_order, validate
 from ppo_jax.kernels.collectives import ALONE, Across
 from ppo_jax.kernels.reductions import all_finite, finite_or_zero, finite_rows
 from ppo_jax.models.agent import acting_policy, assemble, env_params
@@ -35,6 +36,7 @@ from ppo_jax.rl.types import (
 )
 from ppo_jax.training import objectives, schedules
 from ppo_jax.training.batch import Tally, batch_metrics, make_batch, scale_rewards
+from ppo_jax.training.draws import require_key
 from ppo_jax.training.natural_gradient import trust_region_update
 from ppo_jax.training.optimizer import init_optimizer
 from ppo_jax.training.rollout import reset_all, rollout
@@ -59,9 +61,19 @@ def iterate(
     Returns:
         the next state and the iteration's metrics, each a scalar.
     """
+    check_order(config, hyper)
+    _require_state(state)
     setting, keys = begin(config, hyper, state, across)
     experience = collect(setting, state, keys[..., :-1])
     return learn_from(setting, state, experience, keys[..., -1])
+
+
+def _require_state(state: Any) -> None:
+    if not isinstance(state, TrainState):
+        raise InputError(
+            f"iterate takes a state of ppo_jax.init or of an iteration before, and not a "
+            f"{type(state).__name__}: give such a state."
+        )
 
 
 def learn_from(
@@ -285,6 +297,8 @@ def init(config: Config, hyper: Hyper[Any], key: Array, num_envs: int | None = N
         num_envs: environments held by this state (default: all of `config.num_envs`); fewer if
             one seed's environments are spread over devices.
     """
+    check_order(config, hyper)
+    require_key(key)
     agent = assemble(config)
     num_envs = config.num_envs if num_envs is None else num_envs
     key_params, key_envs, key_run = jax.random.split(key, 3)

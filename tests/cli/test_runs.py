@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ppo_jax.analysis.terminal import picture, sparkline
+from ppo_jax.apps.run import watch
 from ppo_jax.apps.run.evaluate import evaluate
 from ppo_jax.cli import main
 from ppo_jax.cli.commands import completion
@@ -133,6 +134,23 @@ def test_an_episode_of_an_earlier_checkpoint_keeps_its_file_name(
     assert found["16"]["episode_return"] != found["0"]["episode_return"]
     assert main.main(["watch", str(run), "--checkpoint", "best"]) == 2
     assert "train with --eval-every, or take 'newest'" in capsys.readouterr().err
+
+
+def test_the_seed_of_an_episode_is_the_best_of_its_checkpoint(peaked: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(peaked.folder, run)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    rows[0]["eval_return"], rows[1]["eval_return"] = [-3.0, None, -2.0], [-3.0, -1.0, -2.0]
+    del rows[2]["eval_return"]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    final = peaked.summary["final_return"]["per_seed"]
+    last = final.index(max(final))
+    steps = [row["env_steps"] for row in rows]
+    assert [watch.best_seed(run, at) for at in (*steps[:3], steps[-1])] == [2, 1, last, last]
+    (run / "summary.json").unlink()
+    assert [watch.best_seed(run, at) for at in (steps[0], steps[2])] == [2, 0]
+    (run / "metrics.jsonl").write_text("[]\n", "utf-8")
+    assert watch.best_seed(run, steps[0]) == 0
 
 
 @pytest.mark.parametrize("command", ["eval", "export"])

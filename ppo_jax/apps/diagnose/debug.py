@@ -14,6 +14,7 @@ from ppo_jax.apps.diagnose import nan_trace
 from ppo_jax.apps.run import quarantine
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.reading import as_path
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population
 from ppo_jax.kernels.collectives import Across
@@ -52,7 +53,7 @@ def debug(
     Raises:
         InputError: no such run or member, or one whose last update was applied.
     """
-    run = Path(run)
+    run = as_path("run", run)
     config, hyper, options, saved, metadata = saved_run.load_where_trained(
         run, member, env, network, trust
     )
@@ -64,7 +65,7 @@ def debug(
             f"member={member}: its last update was finite and applied, so there is nothing to "
             f"explain ({there})."
         )
-    folder = run / f"debug-{member}" if out is None else Path(out)
+    folder = run / f"debug-{member}" if out is None else as_path("out", out)
     if folder.exists():
         raise InputError(f"out={str(folder)!r} exists already: name a new folder.")
     arrays = schedules.as_arrays(config, hyper)

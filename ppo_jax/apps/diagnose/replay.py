@@ -14,6 +14,7 @@ import numpy as np
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, parse_mesh
+from ppo_jax.config.reading import as_path
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population, programs
 from ppo_jax.distributed.hosted import REFUSED
@@ -69,12 +70,12 @@ def replay(
     Raises:
         InputError: no such run, member or iteration, or an environment that cannot be drawn.
     """
-    run = Path(run)
+    run = as_path("run", run)
     config, hyper, options, saved, metadata = load_where_trained(run, member, env, network, trust)
     refuse_host(assemble(config).environment, *REFUSED["replay"])
     last = metadata["env_steps"] // config.batch_size
     kept = chosen_iterations(keep, last)
-    folder = run / f"replay-{member}" if out is None else Path(out)
+    folder = run / f"replay-{member}" if out is None else as_path("out", out)
     check_folder(folder, bool(kept))
     if video:
         frames.renderer(assemble(config).environment)  # refuses before any training

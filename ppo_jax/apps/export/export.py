@@ -25,6 +25,7 @@ from ppo_jax.apps.export.cores import named_memory, start_memory, unnamed_memory
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions
+from ppo_jax.config.reading import as_path
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import door, hosted
 from ppo_jax.envs import leaves
@@ -110,8 +111,8 @@ def export(
         InputError: no such run, member or checkpoint, a format that cannot hold its network, or an
             artefact whose actions differ from ours by more than 1e-5: nothing is left behind.
     """
-    run = Path(run)
-    format, out = target.choose(run, member, format, None if out is None else Path(out))
+    run = as_path("run", run)
+    format, out = target.choose(run, member, format, None if out is None else as_path("out", out))
     {"onnx": onnx_policy.require, "stablehlo": stablehlo_policy.require}.get(format, tuple)()
     devices.prepare_jax(RunOptions())
     config, hyper, options, saved, metadata = load_state(run, env, network, trust, checkpoint)

@@ -8,8 +8,11 @@ from typing import Any
 
 from ppo_jax.apps.export import numpy_policy
 from ppo_jax.apps.export.predict import LoadedPolicy
+from ppo_jax.config.config import whole
 from ppo_jax.config.errors import InputError
+from ppo_jax.config.reading import as_path
 from ppo_jax.config.trust import Trust
+from ppo_jax.config.values import short
 
 
 def load_policy(
@@ -53,7 +56,7 @@ def load_policy(
         InputError: there is no policy at `path`, it cannot be read, or no such seed or checkpoint
             is in it.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if (path / "config.json").is_file():
         from ppo_jax.apps.export.run_policy import run_policy
 
@@ -66,9 +69,9 @@ def load_policy(
             trust=trust,
         )
     for name, value, usual in (("seed_index", seed_index, 0), ("checkpoint", checkpoint, "newest")):
-        if value != usual:
+        if type(whole(value)) is not type(usual) or value != usual:
             raise InputError(
-                f"{name}={value!r} needs a run folder, and {str(path)!r} is none: an exported "
+                f"{name}={short(value)} needs a run folder, and {str(path)!r} is none: an exported "
                 f"policy holds one seed of one checkpoint; leave {name} out."
             )
     numbers = path / "policy.npz" if path.is_dir() else path

@@ -17,6 +17,8 @@ from ppo_jax.apps.export.predict import LoadedPolicy
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.trust import Trust
+from ppo_jax.config.validate import check_order
+from ppo_jax.config.values import short
 from ppo_jax.envs import leaves
 from ppo_jax.envs.actions import own_actions
 from ppo_jax.envs.interface import ObservationSpace
@@ -70,6 +72,12 @@ def make_policy(
             for an observation of another shape, and for no whole number if the environment shows
             whole numbers.
     """
+    check_order(config, hyper)
+    if not isinstance(state, TrainState):
+        raise InputError(
+            f"make_policy takes a state of init, iterate or train, and not a "
+            f"{type(state).__name__}: train returns the pair of a state and its metrics."
+        )
     if seed_index is not None or jnp.ndim(state.iteration):
         state = seed_of(state, seed_index)
     network = assemble(config).network
@@ -124,7 +132,9 @@ def function_of(config: Config, hyper: Hyper[Any], state: TrainState) -> LoadedP
         memory, action = evaluation.act(acting, memory, stored, noise, key_action)
         return memory, own_actions(environment, action)
 
-    def read_rows(observation: Any, legal: Any) -> tuple[dict[str, Array], bool]:
+    def read_rows(observation: Any, key: Any, legal: Any) -> tuple[dict[str, Array], bool]:
+        if not (key is None or hasattr(key, "dtype")):
+            raise InputError(f"key={short(key)} must be a PRNG key: give jax.random.key(0).")
         try:
             rows, is_one = read(shapes, mask_size, observation, legal, jnp.asarray)
         except ValueError as error:
@@ -136,7 +146,7 @@ def function_of(config: Config, hyper: Hyper[Any], state: TrainState) -> LoadedP
     if not has_memory(parts.network):
 
         def policy(observation: Any, key: Array | None = None, legal: Any = None) -> Any:
-            rows, is_one = read_rows(observation, legal)
+            rows, is_one = read_rows(observation, key, legal)
             action = act((), rows, key)[1]
             return as_given(observation, action, is_one)
 
@@ -149,7 +159,7 @@ def function_of(config: Config, hyper: Hyper[Any], state: TrainState) -> LoadedP
     def remember(
         observation: Any, memory: Any = None, key: Array | None = None, legal: Any = None
     ) -> tuple[Any, PyTree]:
-        rows, is_one = read_rows(observation, legal)
+        rows, is_one = read_rows(observation, key, legal)
         count = None if is_one else jax.tree.leaves(rows)[0].shape[0]
         require_memory(start(count), memory)
         if is_one:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from ppo_jax.apps.report import animation, comparison, run_data, run_page
 from ppo_jax.apps.report.html import parts
 from ppo_jax.apps.reproduce import specs
 from ppo_jax.config.errors import InputError, nearest
+from ppo_jax.config.reading import as_path
 from ppo_jax.config.trust import Trust
 from ppo_jax.storage.files import to_json, write_atomic
 from ppo_jax.storage.run_folder import is_run
@@ -60,11 +61,10 @@ def report(
         InputError: no such run or suite, files that are missing, damaged or contradict themselves,
             or a file that exists or cannot be written; then nothing is written.
     """
-    words = [sources] if isinstance(sources, Path | str) else list(sources)
-    words = [str(word) for word in words]
+    words = _words(sources)
     wanted = recognise(words)
-    place = place_of(wanted, None if out is None else Path(out), force)
-    folder = None if results is None else Path(results)
+    place = place_of(wanted, None if out is None else as_path("out", out), force)
+    folder = None if results is None else as_path("results", results)
     if wanted.suite is None and (folder is not None or quick):
         raise InputError("results and quick belong to suites: leave them out for runs.")
     notes: list[str] = []
@@ -76,6 +76,13 @@ def report(
         kind = "suite"
     size = write(place, text)
     return {"out": str(place), "bytes": size, "kind": kind, "sources": words, "notes": notes}
+
+
+def _words(sources: Any) -> list[str]:
+    """One source or several as texts."""
+    is_many = isinstance(sources, Iterable) and not isinstance(sources, str | Path)
+    given = sources if is_many else [sources]
+    return [word if isinstance(word, str) else str(as_path("sources", word)) for word in given]
 
 
 def recognise(words: Sequence[str]) -> Sources:

@@ -14,6 +14,7 @@ from ppo_jax.analysis import video as video_files
 from ppo_jax.config.config import Config, Hyper
 from ppo_jax.config.errors import InputError
 from ppo_jax.config.options import RunOptions, validate_options
+from ppo_jax.config.reading import as_path
 from ppo_jax.config.trust import Trust
 from ppo_jax.distributed import population
 from ppo_jax.distributed.hosts import is_first
@@ -78,7 +79,7 @@ def evaluate(
     options = RunOptions(
         eval_episodes=episodes,
         policy_mode=policy_mode,
-        seed=seed or 0,
+        seed=0 if seed is None else seed,
         hosts=hosts,
         coordinator=coordinator,
         num_hosts=num_hosts,
@@ -86,7 +87,8 @@ def evaluate(
     )
     validate_options(options)
     if video is not None:
-        video_files.check(Path(video))
+        video = as_path("video", video)
+        video_files.check(video)
     shown: dict[str, Any] = {}
     with joined(options, StopRequest()):
         prepare_jax(options)
@@ -99,13 +101,13 @@ def evaluate(
             state = jax.tree.map(lambda leaf: leaf[member : member + 1], state)
         if video is not None:
             renderer(assemble(config).environment)  # refuses before anything is played
-        stream = FINAL if seed is None else seed
+        stream = FINAL if seed is None else options.seed
         results = play_all(config, hyper, options, state, stream)
         if video is not None and is_first():
             number = best_member(results["final_return"]["per_seed"])
             chosen = jax.tree.map(lambda leaf: leaf[number], state)
             episode = draw_frames(config, hyper, chosen, results["policy_mode"], stream)
-            save(Path(video), episode)
+            save(video, episode)
             shown = {
                 "video": str(video),
                 "video_seed": trained.seed + (member or 0) + number,
@@ -187,4 +189,4 @@ def best_member(returns: Sequence[float | None]) -> int:
 
 def check_policy(policy_mode: str, seed: int | None) -> None:
     """Refuse another mode, and a seed that is none."""
-    validate_options(RunOptions(policy_mode=policy_mode, seed=seed or 0))
+    validate_options(RunOptions(policy_mode=policy_mode, seed=0 if seed is None else seed))

@@ -28,8 +28,10 @@ from ppo_jax.apps.run.summary import RunResult, conclude, conclude_stopped, exit
 from ppo_jax.config.config import Config, Hyper, Schedule
 from ppo_jax.config.errors import InputError, RunError
 from ppo_jax.config.options import HOSTS, RunOptions, parse_mesh, validate_options
+from ppo_jax.config.reading import as_path
 from ppo_jax.config.trust import Trust, vouched
 from ppo_jax.config.validate import check_names, validate, without_effect
+from ppo_jax.config.values import short
 from ppo_jax.distributed import hosts, population, programs
 from ppo_jax.distributed.layout import Layout, Wanted, choose_layout, devices_needed
 from ppo_jax.distributed.memory import Use, forecast
@@ -156,7 +158,7 @@ def resume(
             into the folder.
         RunError: the folder cannot be written.
     """
-    folder, heard = Path(folder), as_callbacks(callbacks)
+    folder, heard = as_path("folder", folder), as_callbacks(callbacks)
     changes = {k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}
     saved = read_run(folder, changes, env, network, trust)
     loggers.require(saved.options)
@@ -351,6 +353,11 @@ def carry_out(
 def with_changes(options: RunOptions, changes: dict[str, Any]) -> RunOptions:
     """`options` with some fields given by name."""
     check_names(RunOptions, changes, "a run")
+    if not isinstance(options, RunOptions):
+        raise InputError(
+            f"options={short(options)} must be a RunOptions: give its fields by name, such as "
+            "seeds=4."
+        )
     changes = {k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}
     return dataclasses.replace(options, **changes)
 

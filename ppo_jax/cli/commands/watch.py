@@ -32,7 +32,8 @@ def _add_flags(parser: Parser, words: Sequence[str]) -> None:
     del words
     add_run_argument(parser)
     group = parser.add_argument_group("the episode")
-    parser.add_value(group, "--member", "which seed, counted from 0 [default: the best]", "K")
+    which = "which seed, counted from 0 [default: the best of the checkpoint]"
+    parser.add_value(group, "--member", which, "K")
     add_checkpoint_flag(parser, group)
     modes = f"{' | '.join(POLICY_MODES)} [default: {POLICY_MODES[0]}]"
     parser.add_value(group, "--policy-mode", modes, "NAME")
