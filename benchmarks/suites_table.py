@@ -213,8 +213,8 @@ def other_suites() -> list[str]:
             missing = len(spec["cell"]) - len(record["cells"])
             if missing:
                 scores = "; ".join(
-                    f"{cell['cell'].split('/')[0]} {estimate(cell['iqm'], cell['ci95'], '.1f')} at "
-                    f"{si(cell['env_steps'])} with {least} seeds, published "
+                    f"{cell['cell']} {estimate(cell['iqm'], cell['ci95'], '.1f')} at "
+                    f"{si(cell['env_steps'])} with {cell['num_seeds']} seeds, published "
                     + " and ".join(f"{each['value']:g}" for each in cell["published"])
                     for cell in judged
                 )
