@@ -238,12 +238,13 @@ def main() -> None:
 
     record = machine.begin(
         f"{given.task} beside Stable-Baselines3 at equal settings, interleaved",
-        "python benchmarks/gymnasium_sb3.py " + " ".join(["--task", given.task]),
+        f"python benchmarks/gymnasium_sb3.py --task {given.task} --seeds {given.seeds} "
+        f"--first-seed {given.first_seed}",
         given.hardware,
     )
     hardware = record["machine"]["hardware"]
     out = given.out or machine.default_out(hardware, f"gymnasium-{given.task.lower()}")
-    record["setting"] = TASKS[given.task]
+    record["setting"], record["first_seed"] = TASKS[given.task], given.first_seed
     record["versions"] = {
         "ppo_jax": versions(sys.executable, ("jax", "gymnasium", "numpy")),
         "stable-baselines3": versions(

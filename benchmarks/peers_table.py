@@ -126,11 +126,12 @@ def gymnasium_rows(path: Path) -> list[str]:
     shares = ", ".join(f"{environment_share(record, side):.0%}" for side in ("ours", "theirs"))
     ratios = sorted(each["ratio"] for each in record["turns"])
     ratio = f"{record['median_ratio']:.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
+    fresh = f", from seed {start}" if (start := record.get("first_seed", 0)) else ""
     for name, found in record.get("compared", {}).items():
         sides = " | ".join(side_of(found[side]) for side in ("ours", "theirs"))
         rows.append(
             f"| [{task}]({link(path)}) | {words[name]} | {sides} | {len(record['turns'])} × "
-            f"{size} | {signed(found)} | {found['verdict']} | {ratio} | {shares} |"
+            f"{size}{fresh} | {signed(found)} | {found['verdict']} | {ratio} | {shares} |"
         )
     return rows
 
