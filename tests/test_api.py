@@ -136,28 +136,28 @@ def test_gymnax_environments_train_by_name(env: str, observation_shape: tuple[in
 
 
 WRONG_CALLS: dict[str, Any] = {
-    "folder=5 must be a path": lambda run: ppo_jax.resume(5),  # type: ignore[arg-type]
-    "run=None must be a path": lambda run: ppo_jax.evaluate(None),  # type: ignore[arg-type]
-    "run=b'x' must be a path": lambda run: ppo_jax.export(b"x"),  # type: ignore[arg-type]
-    "run=1.5 must be a path": lambda run: ppo_jax.debug(1.5),  # type: ignore[arg-type]
-    "run=() must be a path": lambda run: ppo_jax.replay(()),  # type: ignore[arg-type]
-    "path=5 must be a path": lambda run: ppo_jax.load_policy(5),  # type: ignore[arg-type]
-    "sources=None must be a path": lambda run: ppo_jax.report(None),  # type: ignore[arg-type]
-    "out=5 must be a path": lambda run: ppo_jax.report(run, out=5),  # type: ignore[arg-type]
-    "video=5 must be a path": lambda run: ppo_jax.evaluate(run, video=5),  # type: ignore[arg-type]
-    "seed='' must be a whole number": lambda run: ppo_jax.evaluate(run, seed=""),  # type: ignore[arg-type]
-    "seed=array([1, 2]) must be a": lambda run: ppo_jax.evaluate(run, seed=np.array([1, 2])),  # type: ignore[arg-type]
-    "member=array([0, 1]) must be": lambda run: ppo_jax.evaluate(run, member=np.array([0, 1])),  # type: ignore[arg-type]
-    "trust=5 must be True, False or": lambda run: ppo_jax.evaluate(run, trust=5),  # type: ignore[arg-type]
-    "must be a RunOptions": lambda run: ppo_jax.run(CONFIG, HYPER, {"seeds": 2}),  # type: ignore[arg-type]
-    "name=5 must be a preset's name": lambda run: ppo_jax.preset(5),  # type: ignore[arg-type]
-    "key=0 must be one typed PRNG key": lambda run: ppo_jax.train(CONFIG, HYPER, 0),  # type: ignore[arg-type]
+    "folder=5 must be a path": lambda run: ppo_jax.resume(5),
+    "run=None must be a path": lambda run: ppo_jax.evaluate(None),
+    "run=b'x' must be a path": lambda run: ppo_jax.export(b"x"),
+    "run=1.5 must be a path": lambda run: ppo_jax.debug(1.5),
+    "run=() must be a path": lambda run: ppo_jax.replay(()),
+    "path=5 must be a path": lambda run: ppo_jax.load_policy(5),
+    "sources=None must be a path": lambda run: ppo_jax.report(None),
+    "out=5 must be a path": lambda run: ppo_jax.report(run, out=5),
+    "video=5 must be a path": lambda run: ppo_jax.evaluate(run, video=5),
+    "seed='' must be a whole number": lambda run: ppo_jax.evaluate(run, seed=""),
+    "seed=array([1, 2]) must be a": lambda run: ppo_jax.evaluate(run, seed=np.array([1, 2])),
+    "member=array([0, 1]) must be": lambda run: ppo_jax.evaluate(run, member=np.array([0, 1])),
+    "trust=5 must be True, False or": lambda run: ppo_jax.evaluate(run, trust=5),
+    "must be a RunOptions": lambda run: ppo_jax.run(CONFIG, HYPER, {"seeds": 2}),
+    "name=5 must be a preset's name": lambda run: ppo_jax.preset(5),
+    "key=0 must be one typed PRNG key": lambda run: ppo_jax.train(CONFIG, HYPER, 0),
     "key=Array([0, 7], dtype=uint32) must": lambda run: ppo_jax.init(
         CONFIG, HYPER, jax.random.PRNGKey(7)
     ),
-    "in this order": lambda run: ppo_jax.init(HYPER, CONFIG, jax.random.key(0)),  # type: ignore[arg-type]
-    "and not a tuple: give such": lambda run: ppo_jax.iterate(CONFIG, HYPER, ((), {})),  # type: ignore[arg-type]
-    "and not a tuple: train returns": lambda run: ppo_jax.make_policy(CONFIG, HYPER, ((), {})),  # type: ignore[arg-type]
+    "in this order": lambda run: ppo_jax.init(HYPER, CONFIG, jax.random.key(0)),
+    "and not a tuple: give such": lambda run: ppo_jax.iterate(CONFIG, HYPER, ((), {})),
+    "and not a tuple: train returns": lambda run: ppo_jax.make_policy(CONFIG, HYPER, ((), {})),
     "key=5 must be a PRNG key": lambda run: ppo_jax.load_policy(run)(np.zeros(2), 5),
 }
 
@@ -174,5 +174,5 @@ def test_paths_and_numbers_of_numpy_are_taken_as_pythons(walked: Any) -> None:
     one = ppo_jax.evaluate(str(walked.folder), episodes=2, member=1, seed=3)
     numpys: dict[str, Any] = {"episodes": np.int64(2), "member": np.int32(1), "seed": np.uint8(3)}
     assert ppo_jax.evaluate(walked.folder, **numpys) == one
-    policy = ppo_jax.load_policy(walked.folder, seed_index=np.int64(1))  # type: ignore[arg-type]
+    policy = ppo_jax.load_policy(walked.folder, seed_index=np.int64(1))
     assert policy(np.zeros(2)).shape == ()

@@ -54,7 +54,7 @@ def notices(
     found: list[Notice | None] = []
     if policy != "tanh-gaussian":
         widest = math.inf if policy == "gsde" else WIDE  # gSDE's actions are sums of such numbers
-        found.append(off_centre(_box(environment, params), std, widest))
+        found.append(unsuited_box(_box(environment, params), std, widest))
     stored = leaves.named(environment.observation)
     found += [channels_first(leaf.shape) for leaf in stored.values()]
     spaces = {} if environment.raw is None else leaves.shown(environment)
@@ -119,7 +119,7 @@ CUT_AT_ONCE = Notice(
 )
 
 
-def off_centre(space: Any, std: float, widest: float = WIDE) -> Notice | None:
+def unsuited_box(space: Any, std: float, widest: float = WIDE) -> Notice | None:
     """Notice a box that does not fit the first actions of a Gaussian policy.
 
     Its mean begins near 0, so a box that lies off 0 gives every action the same outcome, and no

@@ -41,16 +41,16 @@ def test_budget_of_whole_iterations_is_not_rounded() -> None:
 
 
 def test_counts_of_numpy_are_pythons() -> None:
-    config = Config(num_envs=np.int64(4), hidden_sizes=(np.int32(8), 16))  # type: ignore[arg-type]
+    config = Config(num_envs=np.int64(4), hidden_sizes=(np.int32(8), 16))
     assert (type(config.num_envs), config.num_envs) == (int, 4)
     assert [type(size) for size in config.hidden_sizes] == [int, int]
-    changed = dataclasses.replace(config, total_env_steps=np.array(4096))  # type: ignore[arg-type]
+    changed = dataclasses.replace(config, total_env_steps=np.array(4096))
     assert changed == Config(num_envs=4, hidden_sizes=(8, 16), total_env_steps=4096)
-    options = RunOptions(seeds=np.uint8(3), devices=np.int64(2), out=None)  # type: ignore[arg-type]
+    options = RunOptions(seeds=np.uint8(3), devices=np.int64(2), out=None)
     assert repr(options) == repr(RunOptions(seeds=3, devices=2))
     for other in (True, np.True_, 4.0, "4", None):
         with pytest.raises(InputError, match=r"num_envs=.* must be a whole number"):
-            validate(Config(num_envs=other), Hyper())  # type: ignore[arg-type]
+            validate(Config(num_envs=other), Hyper())
 
 
 def test_config_is_hashable_so_that_it_can_be_static() -> None:

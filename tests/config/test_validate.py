@@ -273,7 +273,7 @@ def test_settings_that_nothing_reads_are_named() -> None:
         ({"normalize_rewards": "yes"}, {}, "normalize_rewards='yes' must be True or False"),
         ({}, {"learning_rate": True}, "learning_rate=True must be a number"),
         ({}, {"learning_rate": np.True_}, "learning_rate=np.True_ must be a number"),
-        ({}, {"learning_rate": Schedule(0.1, 0.0, "x")}, "cosine of learning_rate='x' must be"),  # type: ignore[arg-type]
+        ({}, {"learning_rate": Schedule(0.1, 0.0, "x")}, "cosine of learning_rate='x' must be"),
         ({"hidden_sizes": 8}, {}, "hidden_sizes=8 must name at least one width"),
         ({"hidden_sizes": np.array([8, 8])}, {}, "must name at least one width"),
         ({}, {"learning_rate": "1e-3"}, "learning_rate='1e-3' must be a number"),

@@ -51,7 +51,7 @@ def box(low: Any, high: Any) -> Box:
 def test_a_box_that_misfits_the_policys_first_actions_is_seen(
     space: Any, std: float, is_seen: bool
 ) -> None:
-    assert (first_look.off_centre(space, std) is not None) == is_seen
+    assert (first_look.unsuited_box(space, std) is not None) == is_seen
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_box_that_misfits_the_policys_first_actions_is_seen(
     ],
 )
 def test_each_misfit_has_its_own_words_and_one_remedy(space: Any, words: str) -> None:
-    notice = first_look.off_centre(space, 1.0)
+    notice = first_look.unsuited_box(space, 1.0)
     assert notice is not None
     assert words in notice.what
     assert "--policy tanh-gaussian" in notice.remedy

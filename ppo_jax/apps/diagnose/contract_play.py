@@ -374,4 +374,4 @@ def _check_bounds(space: Box) -> Iterator[Finding]:
             "is nothing to choose",
             "leave them out of the action",
         )
-    yield from _as_findings("warning", first_look.off_centre(space, 1.0))
+    yield from _as_findings("warning", first_look.unsuited_box(space, 1.0))

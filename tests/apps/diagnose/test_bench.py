@@ -59,7 +59,7 @@ def test_phases_are_the_differences_of_the_programs(monkeypatch: pytest.MonkeyPa
         "rollout": Fake(clock, 0.002, 0.003).call,
         "advantages": Fake(clock, 0.002, 0.004).call,
     }
-    told, seconds = timing.time_phases(whole, phases, 1.0)  # type: ignore[arg-type]
+    told, seconds = timing.time_phases(whole, phases, 1.0)
     n = told.iterations
     assert n == int(timing.CALL_SECONDS / 0.012)
     assert told.iteration_seconds == pytest.approx(0.010 + 0.002 / n)
@@ -72,7 +72,7 @@ def test_phases_are_the_differences_of_the_programs(monkeypatch: pytest.MonkeyPa
 def test_slow_program_is_called_twice_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(timing, "time", clock)
-    told = timing.time_alone(Fake(clock, 0.0, 60.0), 1.0)  # type: ignore[arg-type]
+    told = timing.time_alone(Fake(clock, 0.0, 60.0), 1.0)
     assert (told.iterations, told.rounds) == (1, 1)
     assert clock.now == 120.0  # one iteration to warm up, one that is timed
 

@@ -73,7 +73,7 @@ def test_what_is_no_callback_is_refused_before_anything_runs(given: Any, words: 
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: run(Hyper(), Config()), "A Config and a Hyper are wanted in this order"),  # type: ignore[arg-type]
+        (lambda: run(Hyper(), Config()), "A Config and a Hyper are wanted in this order"),
         (lambda: run(Config(), Hyper(), n_seeds=4), "no option of a run. Its name here: seeds"),
         (lambda: run(Config(), Hyper(), gamma=0.9), "It is a field of Hyper"),
         (lambda: Config(n_envs=4), "Config has no 'n_envs'. Its name here: num_envs"),  # type: ignore[call-arg]

@@ -102,7 +102,7 @@ def test_rows_of_an_array_are_widths_of_layers_and_axes_may_be_read_before() -> 
 
 
 def test_a_path_is_a_name_of_the_folder() -> None:
-    for given in (SweepOptions(out=Path("a/b")), SweepOptions()):  # type: ignore[arg-type]
+    for given in (SweepOptions(out=Path("a/b")), SweepOptions()):
         assert with_changes(given, {"out": Path("a/b")}).out == "a/b"
         assert with_changes(given, {}).out in ("a/b", None)
 
